@@ -1,0 +1,137 @@
+"""The vocabulary of the data: node and edge types, batches, normalisation, content hashes.
+
+One :class:`~torch_geometric.data.HeteroData` describes everything a model may see:
+
+- ``data["user"].num_nodes``, ``data["item"].num_nodes`` and, beside them, the ids of the outside
+  world: ``data["user"].id``, ``data["item"].id`` (1-D NumPy arrays);
+- ``data["item"].x_<name>``: one float32 feature table ``[num_items, dim]`` per feature set, and
+  ``data["item"].mask_<name>`` (bool ``[num_items]``), true where an item lacks it (zero row);
+- ``data["user", "interacts", "item"].edge_index`` (int64 ``[2, E]``): the links the model may see,
+  ``.edge_label_index``: the links to predict, ``.time`` ``[E]`` where known;
+- ``data["item", "knn_<name>", "item"].edge_index / .edge_weight``: a kNN item graph, messages flow
+  from row 0 (the neighbour) to row 1 (the item).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+USER = "user"
+ITEM = "item"
+INTERACTS = (USER, "interacts", ITEM)
+
+_FEATURE = "x_"
+_MASK = "mask_"
+_KNN = "knn_"
+
+
+class InteractionBatch(NamedTuple):
+    """Training triples: ``user[b]`` interacted with ``pos_item[b]`` and not with ``neg_item[b]``.
+
+    Shapes:
+        - every field: int64 :math:`(B)`
+    """
+
+    user: Tensor
+    pos_item: Tensor
+    neg_item: Tensor
+
+
+def feature_key(name: str) -> str:
+    """Attribute of ``data["item"]`` that holds the feature table ``name``."""
+    return _FEATURE + name
+
+
+def mask_key(name: str) -> str:
+    """Attribute of ``data["item"]`` that marks the items lacking feature ``name``."""
+    return _MASK + name
+
+
+def knn_edge_type(name: str) -> tuple[str, str, str]:
+    """Edge type of the kNN item graph ``name``."""
+    return (ITEM, _KNN + name, ITEM)
+
+
+def feature_names(data: HeteroData) -> list[str]:
+    """Names of the item feature tables in ``data``, sorted."""
+    stored = data[ITEM].to_dict()
+    return sorted(key.removeprefix(_FEATURE) for key in stored if key.startswith(_FEATURE))
+
+
+def item_graph_names(data: HeteroData) -> list[str]:
+    """Names of the kNN item graphs in ``data``, sorted."""
+    return sorted(
+        relation.removeprefix(_KNN)
+        for source, relation, target in data.edge_types
+        if source == target == ITEM and relation.startswith(_KNN)
+    )
+
+
+def feature_table(data: HeteroData, name: str) -> Tensor:
+    """The feature table ``name``, float32 ``[num_items, dim]``.
+
+    Raises:
+        ValueError: If ``data`` has no such table.
+    """
+    if feature_key(name) not in data[ITEM]:
+        raise ValueError(
+            f"'{name}' needs to be one of the feature tables {feature_names(data)} "
+            f'(data["item"].{feature_key(name)} is missing)'
+        )
+    return data[ITEM][feature_key(name)]
+
+
+def feature_mask(data: HeteroData, name: str) -> Tensor:
+    """Bool ``[num_items]``, true where an item lacks feature ``name``."""
+    table = feature_table(data, name)
+    if mask_key(name) not in data[ITEM]:
+        return torch.zeros(table.size(0), dtype=torch.bool, device=table.device)
+    return data[ITEM][mask_key(name)]
+
+
+def symmetric_norm(edge_index: Tensor, num_users: int, num_items: int) -> Tensor:
+    r"""Weight :math:`1/\sqrt{d_u d_i}` of every user-item link.
+
+    It serves both directions and equals
+    :func:`~torch_geometric.nn.conv.gcn_conv.gcn_norm` without self-loops on the bipartite graph.
+
+    Shapes:
+        - **input:** edge_index int64 :math:`(2, E)`, users in row 0
+        - **output:** float32 :math:`(E)`
+    """
+    user, item = edge_index
+    user_degree = torch.bincount(user, minlength=num_users).float()
+    item_degree = torch.bincount(item, minlength=num_items).float()
+    return (user_degree[user] * item_degree[item]).rsqrt()
+
+
+def content_hash(*parts: Tensor | np.ndarray | str | float | None | Iterable[str]) -> str:
+    """A short hexadecimal hash of tensors, arrays, strings and numbers, order included.
+
+    Two inputs share a hash only if their dtypes, shapes and bytes agree, so caches keyed by it are
+    never reused for other content.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, Tensor):
+            part = part.detach().cpu().contiguous().numpy()
+        if isinstance(part, np.ndarray) and part.dtype != object:
+            digest.update(f"array {part.dtype} {part.shape} ".encode())
+            flat = np.ascontiguousarray(part).reshape(-1)
+            for start in range(0, flat.size, 1 << 24):  # blocks: the table may be memory-mapped
+                digest.update(flat[start : start + (1 << 24)].tobytes())
+        elif isinstance(part, str | int | float | bool) or part is None:
+            digest.update(f"{type(part).__name__} {part!r} ".encode())
+        else:
+            digest.update(b"sequence ")
+            for element in part:
+                digest.update(f"{element!r} ".encode())
+            digest.update(b"end ")
+    return digest.hexdigest()

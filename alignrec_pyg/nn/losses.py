@@ -1,0 +1,200 @@
+"""Loss terms shared by the models: pure functions of tensors.
+
+Rows that occur several times in a batch can be passed once with their ``counts``: the values and
+gradients are exactly those of the repeated rows, for less work.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+
+def bpr_loss(pos_score: Tensor, neg_score: Tensor, eps: float = 0.0) -> Tensor:
+    r"""Bayesian personalised ranking loss.
+
+    .. math::
+        -\frac{1}{B} \sum_b \log(\epsilon + \sigma(p_b - n_b))
+
+    Source: `BPR <https://arxiv.org/abs/1205.2618>`_ (UAI 2009).
+
+    Args:
+        pos_score: Scores :math:`p` of observed pairs.
+        neg_score: Scores :math:`n` of unobserved pairs.
+        eps: :math:`\epsilon`, 0 (log-sigmoid) or the 1e-10 of some published code.
+
+    Shapes:
+        - **input:** :math:`(B)`, :math:`(B)`
+        - **output:** scalar
+    """
+    difference = pos_score - neg_score
+    if eps == 0.0:
+        return -functional.logsigmoid(difference).mean()
+    return -(eps + difference.sigmoid()).log().mean()
+
+
+def embedding_norm_loss(*embeddings: Tensor) -> Tensor:
+    r"""Un-squared embedding regulariser of the published baselines.
+
+    .. math::
+        \frac{1}{\operatorname{rows}(X_k)} \sum_{j=1}^{k} \lVert X_j \rVert_F
+
+    Shapes:
+        - **input:** any number of :math:`(B_j, d)`; the last one gives the divisor
+        - **output:** scalar
+    """
+    total = torch.stack([torch.linalg.vector_norm(x) for x in embeddings]).sum()
+    return total / embeddings[-1].size(0)
+
+
+def l2_loss(*embeddings: Tensor, batch_size: int) -> Tensor:
+    r"""Half the squared norm of the batch rows over the configured batch size.
+
+    .. math::
+        \frac{1}{2 B} \sum_j \lVert X_j \rVert_F^2
+
+    Args:
+        *embeddings: Row blocks of the batch, each :math:`(b, d)`.
+        batch_size: The configured :math:`B`, also in a shorter last batch.
+    """
+    return torch.stack([x.square().sum() for x in embeddings]).sum() / (2 * batch_size)
+
+
+def cosine_alignment_loss(x: Tensor, y: Tensor) -> Tensor:
+    r"""One minus the mean cosine of paired rows.
+
+    .. math::
+        1 - \frac{1}{B} \sum_b \cos(x_b, y_b)
+
+    Source: `AlignRec <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eq. 12;
+    `BM3 <https://arxiv.org/abs/2207.05969>`_ (WWW 2023), Eq. 9.
+
+    Shapes:
+        - **input:** :math:`(B, d)`, :math:`(B, d)`
+        - **output:** scalar
+    """
+    return 1 - functional.cosine_similarity(x, y, dim=-1).mean()
+
+
+def info_nce_loss(
+    x: Tensor,
+    y: Tensor,
+    temperature: float = 0.2,
+    *,
+    counts: Tensor | None = None,
+    normalize: bool = True,
+) -> Tensor:
+    r"""In-batch contrastive loss from the rows of ``x`` to the rows of ``y``.
+
+    .. math::
+        \frac{1}{\sum_a n_a} \sum_a n_a \left[ -\log
+        \frac{\exp(x_a \cdot y_a / \tau)}{\sum_b n_b \exp(x_a \cdot y_b / \tau)} \right]
+
+    The forward pass takes one exponential of the B x B logits, the backward pass none: scaled by
+    rows and columns, the same matrix gives both gradients.
+
+    Source: `AlignRec <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eq. 10.
+
+    Args:
+        x: Anchors.
+        y: Candidates; row :math:`a` is the positive of anchor :math:`a`.
+        temperature: :math:`\tau`.
+        counts: :math:`n`, how often each row occurs in the batch (default: once).
+        normalize: Whether rows are L2-normalised first.
+
+    Shapes:
+        - **input:** :math:`(B, d)`, :math:`(B, d)`, counts :math:`(B)`
+        - **output:** scalar
+    """
+    if normalize:
+        x, y = functional.normalize(x, dim=-1), functional.normalize(y, dim=-1)
+    if counts is None:
+        counts = x.new_ones(x.size(0))
+    loss: Tensor = _InfoNCE.apply(x, y, counts.to(x.dtype), temperature)
+    return loss
+
+
+class _InfoNCE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, counts: Tensor, temperature: float) -> Tensor:
+        logits = (x / temperature) @ y.t()
+        positive = logits.diagonal().clone()
+        largest = logits.amax(dim=1)  # subtracted, so that no exponential overflows
+        exponential = logits.sub_(largest.unsqueeze(1)).exp_()
+        denominator = exponential @ counts
+        ctx.save_for_backward(x, y, counts, exponential, denominator)
+        ctx.temperature = temperature
+        return (counts * (denominator.log() + largest - positive)).sum() / counts.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, y, counts, exponential, denominator = ctx.saved_tensors
+        # d loss / d logits[a, b] = w_a (n_b exp[a, b] / denominator_a - [a = b])
+        row = (grad * counts / (counts.sum() * ctx.temperature)).unsqueeze(1)
+        scaled = row / denominator.unsqueeze(1)
+        column = counts.unsqueeze(1)
+        grad_x = scaled * (exponential @ (column * y)) - row * y
+        grad_y = column * (exponential.t() @ (scaled * x)) - row * x
+        return grad_x, grad_y, None, None
+
+
+def similarity_loss(
+    x: Tensor,
+    target: Tensor,
+    *,
+    counts: Tensor | None = None,
+    reduction: Literal["rms", "mse"] = "rms",
+) -> Tensor:
+    r"""Distance of the inner products of ``x`` from those of ``target`` (AlignRec's REG).
+
+    .. math::
+        \text{mse} = \frac{1}{B^2} \lVert X X^\top - F F^\top \rVert_F^2, \qquad
+        \text{rms} = \sqrt{\text{mse}}
+
+    No B x B matrix is built:
+    :math:`\lVert XX^\top - FF^\top \rVert^2 = \lVert X^\top X \rVert^2 - 2 \lVert X^\top F
+    \rVert^2 + \lVert F^\top F \rVert^2`, exactly. The three terms are subtracted in float64, since
+    they may be much larger than their difference.
+
+    Source: `AlignRec <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eq. 11.
+
+    Args:
+        x: Rows :math:`X` to train.
+        target: Rows :math:`F`, L2-normalised for cosine targets; no gradient flows into them.
+        counts: How often each row occurs in the batch (default: once); :math:`B` is their sum.
+        reduction: ``"rms"`` or ``"mse"``.
+
+    Shapes:
+        - **input:** :math:`(B, d)`, :math:`(B, D)`, counts :math:`(B)`
+        - **output:** scalar
+
+    Raises:
+        ValueError: If ``reduction`` is neither.
+    """
+    if reduction not in ("rms", "mse"):
+        raise ValueError(f"'reduction' needs to be 'rms' or 'mse' (got {reduction!r})")
+    target = target.detach()
+    size: float | Tensor = x.size(0)
+    if counts is not None:
+        size = counts.sum()
+        root = counts.to(x.dtype).sqrt().unsqueeze(1)
+        x, target = root * x, root * target
+    error = (
+        _squared_norm(x.t() @ x)
+        - 2 * _squared_norm(x.t() @ target)
+        # |F'F| = |FF'|: take the smaller product
+        + _squared_norm(
+            target.t() @ target if target.size(1) < target.size(0) else target @ target.t()
+        )
+    )
+    mse = (error / size**2).clamp(min=1e-16).to(x.dtype)  # the root has no gradient at 0
+    return mse.sqrt() if reduction == "rms" else mse
+
+
+def _squared_norm(matrix: Tensor) -> Tensor:
+    return matrix.double().square().sum()

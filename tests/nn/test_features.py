@@ -1,0 +1,30 @@
+import torch
+
+from alignrec_pyg.nn import FeatureTable
+
+
+def test_trainable_table_is_a_copy_that_can_be_put_back():
+    features = torch.arange(6.0).reshape(3, 2)
+    table = FeatureTable(features, trainable=True)
+    with torch.no_grad():
+        table.weight.add_(1)
+    assert torch.equal(features, torch.arange(6.0).reshape(3, 2))
+    table.reset_parameters()
+    assert torch.equal(table.weight, features)
+
+
+def test_frozen_table_shares_memory_and_is_neither_parameter_nor_state():
+    features = torch.arange(6.0).reshape(3, 2)
+    table = FeatureTable(features, trainable=False)
+    assert table.weight.data_ptr() == features.data_ptr()
+    assert list(table.parameters()) == []
+    assert table.state_dict() == {}
+
+
+def test_rows_and_their_gradients():
+    table = FeatureTable(torch.arange(6.0).reshape(3, 2), trainable=True)
+    rows = table(torch.tensor([2, 0, 2]))
+    assert rows.tolist() == [[4.0, 5.0], [0.0, 1.0], [4.0, 5.0]]
+    rows.sum().backward()
+    assert table.weight.grad.tolist() == [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]
+    assert table() is table.weight

@@ -1,0 +1,152 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from alignrec_pyg.nn import (
+    bpr_loss,
+    cosine_alignment_loss,
+    embedding_norm_loss,
+    info_nce_loss,
+    l2_loss,
+    similarity_loss,
+)
+
+# float64: the identities hold exactly, so tolerances can be tight
+torch_double = {"dtype": torch.float64}
+
+
+def rows(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, **torch_double)
+
+
+def repeated(x: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    return x.repeat_interleave(counts, dim=0)
+
+
+def gradients(loss: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, inputs))
+
+
+def test_bpr_by_hand():
+    pos, neg = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 0.5])
+    expected = -(math.log(1 / (1 + math.exp(-1.0))) + math.log(1 / (1 + math.exp(0.5)))) / 2
+    assert bpr_loss(pos, neg).item() == pytest.approx(expected)
+    assert bpr_loss(pos, neg, eps=1e-10).item() == pytest.approx(expected)
+
+
+def test_bpr_eps_bounds_the_loss():
+    pos, neg = torch.tensor([0.0], **torch_double), torch.tensor([200.0], **torch_double)
+    assert bpr_loss(pos, neg).item() == pytest.approx(200.0)
+    assert bpr_loss(pos, neg, eps=1e-10).item() == pytest.approx(10 * math.log(10))
+
+
+def test_embedding_norm_is_unsquared_over_the_rows_of_the_last():
+    x, y, z = rows(3, 2), rows(3, 4, seed=1), rows(5, 2, seed=2)
+    expected = sum(math.sqrt(sum(v * v for v in m.flatten().tolist())) for m in (x, y, z)) / 5
+    assert embedding_norm_loss(x, y, z).item() == pytest.approx(expected)
+
+
+def test_l2_divides_by_the_configured_batch_size():
+    x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    y = torch.tensor([[2.0, 0.0]])
+    assert l2_loss(x, y, batch_size=8).item() == pytest.approx((14 + 4) / 16)
+
+
+def test_cosine_alignment_by_hand():
+    x = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    y = torch.tensor([[0.0, 2.0], [2.0, 0.0]])
+    assert cosine_alignment_loss(x, y).item() == pytest.approx(1 - math.sqrt(0.5) / 2)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_info_nce_is_cross_entropy_with_diagonal_labels(normalize):
+    x, y = rows(6, 4).requires_grad_(), rows(6, 4, seed=1).requires_grad_()
+    a, b = (functional.normalize(x), functional.normalize(y)) if normalize else (x, y)
+    expected = functional.cross_entropy(a @ b.t() / 0.2, torch.arange(6))
+    loss = info_nce_loss(x, y, 0.2, normalize=normalize)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients(loss, x, y), gradients(expected, x, y))
+
+
+def test_info_nce_counts_equal_repeated_rows():
+    x, y = rows(4, 3).requires_grad_(), rows(4, 3, seed=1).requires_grad_()
+    counts = torch.tensor([1, 3, 2, 1])
+    expected = info_nce_loss(repeated(x, counts), repeated(y, counts))
+    loss = info_nce_loss(x, y, counts=counts)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients(loss, x, y), gradients(expected, x, y))
+
+
+def test_info_nce_gradient_numerically():
+    x, y = rows(4, 3).requires_grad_(), rows(4, 3, seed=1).requires_grad_()
+    counts = torch.tensor([1, 3, 2, 1])
+    assert torch.autograd.gradcheck(lambda x, y: info_nce_loss(x, y, 0.5, counts=counts), (x, y))
+
+
+def test_info_nce_survives_large_inner_products():
+    x = 100 * torch.eye(3)
+    assert info_nce_loss(x, x, 0.2, normalize=False).item() == pytest.approx(0.0, abs=1e-6)
+    assert info_nce_loss(x, -x, 0.2, normalize=False).item() == pytest.approx(50_000, rel=1e-4)
+
+
+def slow_similarity(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.matrix_norm(x @ x.t() - target @ target.t()) / x.size(0)
+
+
+@pytest.mark.parametrize("width", [2, 5, 40])  # below, near and above the number of rows
+def test_similarity_equals_the_full_matrix_form(width):
+    x = rows(7, 5).requires_grad_()
+    target = functional.normalize(rows(7, width, seed=1))
+    expected = slow_similarity(x, target)
+    loss = similarity_loss(x, target)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients(loss, x), gradients(expected, x))
+    mse = similarity_loss(x, target, reduction="mse")
+    torch.testing.assert_close(mse, expected**2)
+    torch.testing.assert_close(gradients(mse, x), gradients(slow_similarity(x, target) ** 2, x))
+
+
+def test_similarity_counts_equal_repeated_rows():
+    x = rows(4, 3).requires_grad_()
+    target = functional.normalize(rows(4, 6, seed=1))
+    counts = torch.tensor([1, 3, 2, 1])
+    expected = slow_similarity(repeated(x, counts), repeated(target, counts))
+    loss = similarity_loss(x, target, counts=counts)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients(loss, x), gradients(expected, x))
+
+
+def test_similarity_does_not_change_scale_with_the_batch():
+    x, target = rows(5, 3), functional.normalize(rows(5, 4, seed=1))
+    once = similarity_loss(x, target)
+    torch.testing.assert_close(similarity_loss(x.repeat(3, 1), target.repeat(3, 1)), once)
+
+
+def test_similarity_in_float32_is_close_where_the_terms_nearly_cancel():
+    target = functional.normalize(rows(500, 64) + 3)  # cosines near 0.9, like transformer features
+    x = target + 0.01 * rows(500, 64, seed=1)
+    expected = slow_similarity(x, target).item()
+    loss = similarity_loss(x.float(), target.float()).item()
+    assert loss == pytest.approx(expected, rel=1e-3)
+
+
+def test_similarity_target_gets_no_gradient():
+    x, target = rows(4, 3).requires_grad_(), rows(4, 3, seed=1).requires_grad_()
+    similarity_loss(x, target).backward()
+    assert x.grad is not None
+    assert target.grad is None
+
+
+def test_similarity_of_equal_rows_has_a_finite_gradient():
+    x = rows(4, 3).requires_grad_()
+    loss = similarity_loss(x, x.detach())
+    assert loss.item() < 1e-6
+    assert torch.isfinite(gradients(loss, x)[0]).all()
+
+
+def test_similarity_rejects_an_unknown_reduction():
+    with pytest.raises(ValueError, match="'reduction' needs to be 'rms' or 'mse'"):
+        similarity_loss(rows(2, 2), rows(2, 2), reduction="sum")

@@ -1,0 +1,139 @@
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.nn import (
+    Adjacency,
+    ItemPropagation,
+    LGConv,
+    UserItemPropagation,
+    item_to_user_adjacency,
+    user_item_adjacency,
+    user_item_edges,
+)
+
+
+def dense_norm(links: Tensor, num_users: int, num_items: int) -> Tensor:
+    """Degree by degree, entry by entry."""
+    size = num_users + num_items
+    a = torch.zeros(size, size, dtype=torch.float64)
+    for u, i in links.t().tolist():
+        a[u, num_users + i] = a[num_users + i, u] = 1
+    degree = a.sum(1)
+    for r in range(size):
+        for c in range(size):
+            if a[r, c]:
+                a[r, c] /= (degree[r] * degree[c]) ** 0.5
+    return a
+
+
+@pytest.fixture
+def links(toy: HeteroData) -> Tensor:
+    return toy[INTERACTS].edge_index
+
+
+def test_user_item_adjacency_is_the_symmetric_normalisation_without_self_loops(links):
+    adjacency = user_item_adjacency(links, 3, 4)
+    expected = dense_norm(links, 3, 4)
+    torch.testing.assert_close(adjacency.matrix.to_dense().double(), expected)
+    assert adjacency.transpose is adjacency.matrix
+
+
+def test_nodes_without_links_have_zero_rows(links):
+    matrix = user_item_adjacency(links, 4, 5).matrix.to_dense()  # user 3 and item 4 are isolated
+    assert matrix[3].abs().sum() == matrix[8].abs().sum() == 0
+    assert torch.isfinite(matrix).all()
+
+
+def test_item_to_user_is_the_block_of_the_whole(links):
+    block = item_to_user_adjacency(links, 3, 4)
+    torch.testing.assert_close(block.matrix.to_dense().double(), dense_norm(links, 3, 4)[:3, 3:])
+    torch.testing.assert_close(block.transpose.to_dense(), block.matrix.to_dense().t())
+
+
+def test_item_to_user_by_row_is_the_mean(links):
+    x = torch.randn(4, 2)
+    mean = item_to_user_adjacency(links, 3, 4, "row").matmul(x)
+    torch.testing.assert_close(mean[0], (x[0] + x[1]) / 2)
+    with pytest.raises(ValueError, match="'symmetric' or 'row'"):
+        item_to_user_adjacency(links, 3, 4, "column")
+
+
+def test_a_repeated_link_is_an_error(links):
+    twice = torch.cat([links, links[:, :1]], dim=1)
+    with pytest.raises(ValueError, match="every edge once"):
+        user_item_adjacency(twice, 3, 4)
+
+
+def forms(links: Tensor) -> dict[str, tuple]:
+    edge_index, edge_weight = user_item_edges(links, 3, 4)
+    # PyG reads a sparse matrix as transposed: rows are targets
+    csr = torch.sparse_coo_tensor(edge_index.flip(0), edge_weight, (7, 7)).to_sparse_csr()
+    return {
+        "edge_index": (edge_index, edge_weight),
+        "csr": (csr,),
+        "adjacency": (user_item_adjacency(links, 3, 4),),
+    }
+
+
+@pytest.mark.parametrize("form", ["edge_index", "csr", "adjacency"])
+def test_every_form_of_the_graph_gives_the_dense_values_and_gradients(links, form):
+    user, item = torch.randn(3, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
+    weight = torch.randn(7, 8)
+    out = torch.cat(UserItemPropagation(2)(user, item, *forms(links)[form]))
+    grads = torch.autograd.grad((out * weight).sum(), (user, item))
+
+    a = dense_norm(links, 3, 4).float()
+    x = torch.cat([user, item])
+    expected = (x + a @ x + a @ a @ x) / 3
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(grads, torch.autograd.grad((expected * weight).sum(), (user, item)))
+
+
+@pytest.mark.graph_extra
+def test_sparse_tensor_gives_the_values_and_gradients_of_the_adjacency(links):
+    torch_sparse = pytest.importorskip("torch_sparse", reason="the 'graph' extra is not installed")
+    edge_index, edge_weight = user_item_edges(links, 3, 4)
+    adj_t = torch_sparse.SparseTensor(
+        row=edge_index[1], col=edge_index[0], value=edge_weight, sparse_sizes=(7, 7)
+    )
+    x = torch.randn(7, 8, requires_grad=True)
+    out, expected = LGConv()(x, adj_t), LGConv()(x, user_item_adjacency(links, 3, 4))
+    torch.testing.assert_close(out, expected)
+    weight = torch.randn(7, 8)
+    torch.testing.assert_close(
+        torch.autograd.grad((out * weight).sum(), x),
+        torch.autograd.grad((expected * weight).sum(), x),
+    )
+
+
+def test_directed_graph_sends_messages_from_row_0_to_row_1_and_gradients_back():
+    edges, weight = torch.tensor([[0, 2], [1, 1]]), torch.tensor([2.0, 3.0])
+    adjacency = Adjacency.from_edges(edges, weight, 3, 3)
+    x = torch.tensor([[1.0], [10.0], [100.0]], requires_grad=True)
+    out = ItemPropagation(1)(x, adjacency)
+    assert out.tolist() == [[0.0], [302.0], [0.0]]
+    torch.testing.assert_close(ItemPropagation(1)(x, edges, weight), out)
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert grad.tolist() == [[2.0], [0.0], [3.0]]
+
+
+def test_gradients_of_a_rectangular_graph_numerically(links):
+    adjacency = item_to_user_adjacency(links, 3, 4)
+    double = Adjacency(adjacency.matrix.double(), adjacency.transpose.double())
+    x = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(double.matmul, x)
+
+
+def test_item_propagation_keeps_the_last_layer_only():
+    adjacency = Adjacency.from_edges(torch.tensor([[0], [1]]), torch.tensor([2.0]), 2, 2)
+    x = torch.tensor([[1.0], [1.0]])
+    assert ItemPropagation(0)(x, adjacency).tolist() == [[1.0], [1.0]]
+    assert ItemPropagation(2)(x, adjacency).tolist() == [[0.0], [0.0]]
+
+
+def test_negative_layers_are_an_error():
+    with pytest.raises(ValueError, match=r"'num_layers' needs to be 0 or more \(got -1\)"):
+        UserItemPropagation(-1)

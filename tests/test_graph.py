@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+from alignrec_pyg.graph import (
+    INTERACTS,
+    content_hash,
+    feature_mask,
+    feature_names,
+    feature_table,
+    item_graph_names,
+    knn_edge_type,
+    symmetric_norm,
+)
+
+
+def test_names_of_features_and_item_graphs(toy):
+    assert feature_names(toy) == ["image", "text"]
+    assert item_graph_names(toy) == ["image"]
+    assert knn_edge_type("image") in toy.edge_types
+
+
+def test_unknown_feature_names_those_there(toy):
+    with pytest.raises(ValueError, match=r"'audio' needs to be one of .*\['image', 'text'\]"):
+        feature_table(toy, "audio")
+
+
+def test_mask_is_false_where_none_is_given(toy):
+    assert not feature_mask(toy, "text").any()
+    toy["item"].mask_text = torch.tensor([True, False, False, False])
+    assert feature_mask(toy, "text").tolist() == [True, False, False, False]
+
+
+def test_symmetric_norm_by_hand(toy):
+    weight = symmetric_norm(toy[INTERACTS].edge_index, 3, 4)
+    expected = [1 / (2 * 1) ** 0.5, 1 / 2, 1 / 2, 1 / (2 * 1) ** 0.5, 1.0]
+    assert torch.allclose(weight, torch.tensor(expected))
+
+
+def test_symmetric_norm_equals_gcn_norm(toy):
+    user, item = toy[INTERACTS].edge_index
+    both = torch.stack([torch.cat([user, item + 3]), torch.cat([item + 3, user])])
+    _, expected = gcn_norm(both, num_nodes=7, add_self_loops=False)
+    weight = symmetric_norm(toy[INTERACTS].edge_index, 3, 4)
+    assert torch.allclose(torch.cat([weight, weight]), expected)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        torch.tensor([1.0, 2.0, 4.0]),
+        torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64),
+        torch.tensor([[1.0, 2.0, 3.0]]),
+        "text",
+        1,
+        None,
+        ["a", "b"],
+    ],
+)
+def test_content_hash_differs_with_content_dtype_and_shape(other):
+    assert content_hash(torch.tensor([1.0, 2.0, 3.0])) != content_hash(other)
+
+
+def test_content_hash_is_stable_and_sees_order_and_types():
+    assert content_hash(torch.arange(3)) == content_hash(np.arange(3))
+    assert content_hash("a", "b") != content_hash("b", "a")
+    assert content_hash("1") != content_hash(1)
+    assert content_hash(["a", "b"]) != content_hash("a", "b")
+    objects = np.array(["a", "b"], dtype=object)
+    assert content_hash(objects) == content_hash(["a", "b"])
