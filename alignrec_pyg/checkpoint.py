@@ -1,0 +1,108 @@
+"""Tensors and manifests on disk: written atomically, read with their hashes checked.
+
+Tensors are safetensors files (no pickle), manifests JSON. A file appears under its name only when
+it is complete: it is written beside, flushed to the disk and then renamed. A store writes its
+tensors first and the manifest that names them last, so an interruption leaves the old one intact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+class CheckpointError(RuntimeError):
+    """A stored file is missing, damaged or belongs to something else."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Writes ``tensors`` to ``path`` and returns the SHA-256 of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial)
+        digest = _sha256(partial)
+        _publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return digest
+
+
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Reads the tensors of ``path``.
+
+    Raises:
+        CheckpointError: If the file is missing, or its bytes are not those of ``sha256``.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: restore it or start without the checkpoint")
+    digest = _sha256(path)
+    if digest != sha256:
+        raise CheckpointError(
+            f"{path} is damaged or was replaced (SHA-256 {digest[:12]}..., expected "
+            f"{sha256[:12]}...): restore it from a copy, or delete the folder and start anew"
+        )
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file ({error})") from error
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes ``manifest`` as JSON; its floats come back bit for bit."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    try:
+        partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        _publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Reads a manifest.
+
+    Raises:
+        CheckpointError: If the file is missing or holds no JSON object.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: no checkpoint was saved there")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged (no valid JSON: {error})") from error
+    if not isinstance(manifest, dict):
+        raise CheckpointError(f"{path} is damaged (expected a JSON object)")
+    return manifest
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
+def _publish(partial: Path, path: Path) -> None:
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+    if os.name == "posix":  # the rename itself is safe only once the folder is on the disk
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,266 @@
+"""The contract all models share."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.checkpoint import (
+    CheckpointError,
+    read_manifest,
+    read_tensors,
+    write_manifest,
+    write_tensors,
+)
+from alignrec_pyg.graph import (
+    INTERACTS,
+    ITEM,
+    USER,
+    InteractionBatch,
+    content_hash,
+    feature_names,
+    feature_table,
+    item_graph_names,
+    knn_edge_type,
+)
+from alignrec_pyg.nn import Adjacency, FeatureTable, user_item_adjacency
+
+ModelT = TypeVar("ModelT", bound="Recommender")
+
+
+class _PreparedGraph(NamedTuple):
+    sources: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+    adjacency: Adjacency
+
+
+class Recommender(nn.Module, ABC):
+    """A model that embeds users and items so that the score of a pair is an inner product.
+
+    ``Model(train_data, **hyper_parameters)`` builds any model. ``data`` gives the sizes and the
+    feature tables and is not kept. Every hyper-parameter is a keyword argument with a default,
+    stored as an attribute of the same name (so :attr:`hparams` can list them).
+
+    Args:
+        data: Training graph (see :mod:`alignrec_pyg.graph`).
+        embedding_dim: Width :math:`d` of the ID tables.
+
+    Raises:
+        ValueError: If ``embedding_dim`` is not positive or ``data`` has no users or items.
+    """
+
+    def __init__(self, data: HeteroData, *, embedding_dim: int) -> None:
+        super().__init__()
+        if embedding_dim < 1:
+            raise ValueError(f"'embedding_dim' needs to be 1 or more (got {embedding_dim})")
+        self.num_users = int(data[USER].num_nodes)
+        self.num_items = int(data[ITEM].num_nodes)
+        if not self.num_users or not self.num_items:
+            raise ValueError(
+                "'data' needs at least one user and one item "
+                f"(got {self.num_users} and {self.num_items})"
+            )
+        self.embedding_dim = embedding_dim
+        self._graphs: dict[str, _PreparedGraph] = {}
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew from torch's global generator."""
+
+    @abstractmethod
+    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+        """Embeds all users ``[num_users, d]`` and all items ``[num_items, d]``."""
+
+    @abstractmethod
+    def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
+        """The named, unweighted terms of the training loss on a batch, scalars."""
+
+    @property
+    @abstractmethod
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of every term of :meth:`loss_terms`."""
+
+    def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
+        """Called before each epoch with a generator seeded by the epoch; does nothing here."""
+
+    def on_batch_start(self, generator: torch.Generator) -> None:
+        """Called before each batch with a generator seeded by the batch; does nothing here."""
+
+    def loss(self, data: HeteroData, batch: InteractionBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The training loss on a batch: the weighted sum of its terms, and the terms themselves.
+
+        A term of weight 0 is reported but not differentiated.
+        """
+        terms = self.loss_terms(data, batch)
+        weights = self.loss_weights
+        if terms.keys() != weights.keys():
+            raise RuntimeError(
+                f"{type(self).__name__} has terms {sorted(terms)} but weights {sorted(weights)}"
+            )
+        weighted = [weights[name] * term for name, term in terms.items() if weights[name] != 0]
+        return torch.stack(weighted).sum(), terms
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        """The keyword arguments that build this model again."""
+        names = list(inspect.signature(type(self).__init__).parameters)[2:]
+        return {name: getattr(self, name) for name in names}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes ``model.safetensors`` and ``config.json`` (hyper-parameters, sizes, hash)."""
+        folder = Path(folder)
+        sha256 = write_tensors(folder / "model.safetensors", self.state_dict())
+        write_manifest(
+            folder / "config.json",
+            {
+                **self.description(),
+                "frozen_features": frozen_feature_hashes(self),
+                "sha256": sha256,
+            },
+        )
+
+    def description(self) -> dict[str, Any]:
+        """What identifies the model on disk: class, hyper-parameters and sizes."""
+        return {
+            "model": type(self).__name__,
+            "hparams": self.hparams,
+            "num_users": self.num_users,
+            "num_items": self.num_items,
+        }
+
+    @classmethod
+    def from_pretrained(cls: type[ModelT], folder: str | Path, data: HeteroData) -> ModelT:
+        """Builds the model that :meth:`save_pretrained` wrote, on the graph it was trained on.
+
+        Raises:
+            CheckpointError: If files are missing or damaged, or belong to another model or graph.
+        """
+        folder = Path(folder)
+        config = read_manifest(folder / "config.json")
+        if config.get("model") != cls.__name__:
+            raise CheckpointError(
+                f"{folder} holds a {config.get('model')}, not a {cls.__name__}: "
+                f"load it with {config.get('model')}.from_pretrained"
+            )
+        state = read_tensors(folder / "model.safetensors", config["sha256"])
+        try:
+            model = cls(data, **config["hparams"])
+            expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder} does not fit 'data': {error}") from error
+        found = {name: tuple(value.shape) for name, value in state.items()}
+        if found != expected:
+            differing = {
+                name: (found.get(name), expected.get(name))
+                for name in sorted(found.keys() | expected.keys())
+                if found.get(name) != expected.get(name)
+            }
+            raise CheckpointError(
+                f"{folder} does not fit 'data': tensors (stored, expected) differ in {differing}"
+            )
+        if frozen_feature_hashes(model) != config["frozen_features"]:
+            raise CheckpointError(
+                f"{folder} was trained on other features than those of 'data' (content hashes "
+                "differ): pass the data it was trained on"
+            )
+        model.load_state_dict(state)
+        return model
+
+    def extra_repr(self) -> str:
+        """Sizes and hyper-parameters, for ``print(model)``."""
+        return f"num_users={self.num_users}, num_items={self.num_items}"
+
+    def _user_item_graph(self, data: HeteroData) -> Adjacency:
+        edge_index = data[INTERACTS].edge_index
+        return self._prepared(
+            "user_item",
+            (edge_index,),
+            lambda: user_item_adjacency(edge_index, self.num_users, self.num_items),
+        )
+
+    def _item_graph(self, data: HeteroData, name: str) -> Adjacency:
+        edges = data[knn_edge_type(name)]
+        return self._prepared(
+            f"knn_{name}",
+            (edges.edge_index, edges.edge_weight),
+            lambda: Adjacency.from_edges(
+                edges.edge_index, edges.edge_weight, self.num_items, self.num_items
+            ),
+        )
+
+    def _prepared(
+        self, name: str, sources: tuple[Tensor, ...], build: Callable[[], Adjacency]
+    ) -> Adjacency:
+        """Keeps a graph prepared while it is asked for the very same, unchanged tensors."""
+        versions = tuple(tensor._version for tensor in sources)
+        kept = self._graphs.get(name)
+        if (
+            kept is None
+            or kept.versions != versions
+            or any(a is not b for a, b in zip(kept.sources, sources, strict=True))
+        ):
+            kept = _PreparedGraph(sources, versions, build())
+            self._graphs[name] = kept
+        return kept.adjacency
+
+
+def select_features(data: HeteroData, features: Sequence[str] | None) -> list[str]:
+    """The feature sets a model reads: those named, or all that ``data`` holds.
+
+    Raises:
+        ValueError: If one is missing from ``data`` or named twice.
+    """
+    names = feature_names(data) if features is None else list(features)
+    for name in names:
+        feature_table(data, name)
+    if len(set(names)) < len(names):
+        raise ValueError(f"'features' needs to name every feature set once (got {names})")
+    return names
+
+
+def require_features(data: HeteroData, features: Sequence[str] | None, model: str) -> list[str]:
+    """Like :func:`select_features`, for a model that cannot do without.
+
+    Raises:
+        ValueError: If no feature set is left.
+    """
+    names = select_features(data, features)
+    if not names:
+        raise ValueError(
+            f"{model} needs at least one item feature table, but 'data' holds none "
+            '(data["item"].x_<name>): encode the items first, e.g. with EncodeItems'
+        )
+    return names
+
+
+def select_item_graph(data: HeteroData, item_graph: str | None) -> str:
+    """The kNN item graph a model reads: the one named, or the only one that ``data`` holds.
+
+    Raises:
+        ValueError: If it is missing, or several are there and none is named.
+    """
+    names = item_graph_names(data)
+    if item_graph is None and len(names) == 1:
+        return names[0]
+    if item_graph not in names:
+        raise ValueError(
+            f"'item_graph' needs to be one of the kNN item graphs of 'data', {names} "
+            f"(got {item_graph!r}): build it with KNNItemGraph"
+        )
+    return item_graph
+
+
+def frozen_feature_hashes(model: nn.Module) -> dict[str, str]:
+    """Content hash of every frozen feature table, which no ``state_dict`` carries."""
+    return {
+        name: content_hash(module.weight)
+        for name, module in model.named_modules()
+        if isinstance(module, FeatureTable) and not module.trainable
+    }

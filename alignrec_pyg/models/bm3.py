@@ -1,0 +1,149 @@
+"""BM3: bootstrapped latent representations, without negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import InteractionBatch, feature_table
+from alignrec_pyg.models.base import Recommender, require_features
+from alignrec_pyg.nn import (
+    FeatureTable,
+    UserItemPropagation,
+    cosine_alignment_loss,
+    embedding_norm_loss,
+)
+
+
+class BM3(Recommender):
+    r"""`"Bootstrap Latent Representations for Multi-modal Recommendation"
+    <https://arxiv.org/abs/2207.05969>`_ (WWW 2023).
+
+    Online vectors are LightGCN's, with the item's own vector added, and projected features,
+
+    .. math::
+        [U ; I'] = \operatorname{LGC}_L([E_U ; E_I]), \quad I = I' + E_I, \quad Z_m = T_m F_m .
+
+    Targets are the same vectors under dropout and without gradient, written with a tilde;
+    :math:`p` is a linear predictor; :math:`c` is the mean cosine over the batch's positive pairs:
+
+    .. math::
+        L = {} & [1 - c(p(u), \tilde{\imath})] + [1 - c(p(i), \tilde{u})] \\
+        & + \lambda_{cl} \sum_m \left( [1 - c(p(z_m), \tilde{\imath})]
+        + [1 - c(p(z_m), \tilde{z}_m)] \right)
+        + \lambda \frac{\lVert U \rVert_F + \lVert I \rVert_F}{|I|}
+
+    Scores are :math:`p(U) \, p(I)^\top`.
+    **Differs from the paper:** the regulariser takes un-squared norms of the whole tables, as in
+    the authors' code.
+
+    Args:
+        data: Training graph; reads the sizes and the feature tables.
+        features: Feature sets :math:`m` (default: all).
+        embedding_dim: Width :math:`d`.
+        num_layers: Number of propagation layers :math:`L` (1 or 2).
+        dropout: Probability of zeroing an entry of a target (0.3 or 0.5).
+        cl_weight: Weight :math:`\lambda_{cl}` of the modality alignment terms.
+        reg_weight: Weight :math:`\lambda` of the norms (0.1 or 0.01).
+        freeze_features: Whether the feature tables stay as they are.
+
+    Shapes:
+        - **input:** features :math:`(|I|, F_m)`
+        - **output:** users :math:`(|U|, d)`, items :math:`(|I|, d)`
+
+    Raises:
+        ValueError: If ``data`` lacks the features or ``dropout`` is outside [0, 1).
+    """  # noqa: D205
+
+    def __init__(
+        self,
+        data: HeteroData,
+        *,
+        features: Sequence[str] | None = None,
+        embedding_dim: int = 64,
+        num_layers: int = 1,
+        dropout: float = 0.5,
+        cl_weight: float = 2.0,
+        reg_weight: float = 0.1,
+        freeze_features: bool = False,
+    ) -> None:
+        super().__init__(data, embedding_dim=embedding_dim)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"'dropout' needs to be in [0, 1) (got {dropout})")
+        self.features = require_features(data, features, "BM3")
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.cl_weight = cl_weight
+        self.reg_weight = reg_weight
+        self.freeze_features = freeze_features
+        self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
+        self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
+        tables = [
+            FeatureTable(feature_table(data, name), trainable=not freeze_features)
+            for name in self.features
+        ]
+        self.feature_tables = nn.ModuleList(tables)
+        self.projections = nn.ModuleList(nn.Linear(table.dim, embedding_dim) for table in tables)
+        self.predictor = nn.Linear(embedding_dim, embedding_dim)
+        self.propagation = UserItemPropagation(num_layers)
+        self._generator: torch.Generator | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws tables (Xavier-uniform) and linear layers (Xavier-normal weights) anew."""
+        nn.init.xavier_uniform_(self.user_embedding.weight)
+        nn.init.xavier_uniform_(self.item_embedding.weight)
+        for module in (*self.projections, self.predictor, *self.feature_tables):
+            assert isinstance(module, nn.Linear | FeatureTable)
+            module.reset_parameters()
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+
+    def on_batch_start(self, generator: torch.Generator) -> None:
+        """Takes the batch's generator for the dropout masks."""
+        self._generator = generator
+
+    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+        """Predicted vectors of all users and items."""
+        user, item = self._online(data)
+        return self.predictor(user), self.predictor(item)
+
+    def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
+        """``ui`` (users with items), ``modality`` (features with items and themselves), ``reg``."""
+        user_x, item_x = self._online(data)
+        user, item = embedding(batch.user, user_x), embedding(batch.pos_item, item_x)
+        item_target = self._target(item)
+        modality = user.new_zeros(())
+        for table, projection in zip(self.feature_tables, self.projections, strict=True):
+            feature = projection(table(batch.pos_item))
+            predicted = self.predictor(feature)
+            modality = (
+                modality
+                + cosine_alignment_loss(predicted, item_target)
+                + cosine_alignment_loss(predicted, self._target(feature))
+            )
+        return {
+            "ui": cosine_alignment_loss(self.predictor(user), item_target)
+            + cosine_alignment_loss(self.predictor(item), self._target(user)),
+            "modality": modality,
+            "reg": embedding_norm_loss(user_x, item_x),
+        }
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weight 1 for ``ui``, ``cl_weight`` for ``modality``, ``reg_weight`` for ``reg``."""
+        return {"ui": 1.0, "modality": self.cl_weight, "reg": self.reg_weight}
+
+    def _online(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+        user, item = self.propagation(
+            self.user_embedding.weight, self.item_embedding.weight, self._user_item_graph(data)
+        )
+        return user, item + self.item_embedding.weight
+
+    def _target(self, x: Tensor) -> Tensor:
+        keep = torch.rand(x.shape, generator=self._generator, device=x.device) >= self.dropout
+        return x.detach() * keep / (1 - self.dropout)

@@ -1,0 +1,95 @@
+import json
+
+import pytest
+import torch
+
+from alignrec_pyg import BPR, VBPR, AlignRec, CheckpointError, LightGCN
+from alignrec_pyg.models.base import select_features, select_item_graph
+from alignrec_pyg.transforms import KNNItemGraph
+
+
+def test_loss_skips_terms_of_weight_zero_in_the_gradient(toy):
+    model = LightGCN(toy, reg_weight=0.0)
+    model.loss_terms = lambda data, batch: {
+        "bpr": model.user_embedding.weight.sum(),
+        "reg": model.user_embedding.weight.sum() * float("inf"),
+    }
+    total, terms = model.loss(toy, None)
+    assert torch.isfinite(total)
+    assert not torch.isfinite(terms["reg"])
+
+
+def test_loss_and_weights_have_to_agree(toy):
+    model = BPR(toy)
+    model.loss_terms = lambda data, batch: {"bpr": torch.zeros(())}
+    with pytest.raises(RuntimeError, match="BPR has terms"):
+        model.loss(toy, None)
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_embedding_dim_has_to_be_positive(toy, value):
+    with pytest.raises(ValueError, match="'embedding_dim' needs to be 1 or more"):
+        BPR(toy, embedding_dim=value)
+
+
+def test_features_default_to_all_and_are_checked(toy):
+    assert select_features(toy, None) == ["image", "text"]
+    assert select_features(toy, ["text"]) == ["text"]
+    with pytest.raises(ValueError, match="'audio' needs to be one of"):
+        select_features(toy, ["audio"])
+    with pytest.raises(ValueError, match="every feature set once"):
+        select_features(toy, ["text", "text"])
+
+
+def test_item_graph_defaults_to_the_only_one(toy):
+    assert select_item_graph(toy, None) == "image"
+    both = KNNItemGraph("text", k=2)(toy)
+    with pytest.raises(ValueError, match=r"one of .* \['image', 'text'\] \(got None\)"):
+        select_item_graph(both, None)
+    assert select_item_graph(both, "text") == "text"
+
+
+def test_models_that_need_features_say_so(toy):
+    del toy["item"].x_image, toy["item"].x_text
+    with pytest.raises(ValueError, match="VBPR needs at least one item feature table"):
+        VBPR(toy)
+
+
+def test_loading_names_what_does_not_fit(toy, tmp_path):
+    AlignRec(toy).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"holds a AlignRec, not a BPR"):
+        BPR.from_pretrained(tmp_path, toy)
+    del toy["item"].x_text
+    with pytest.raises(CheckpointError, match="does not fit 'data': 'text' needs to be one of"):
+        AlignRec.from_pretrained(tmp_path, toy)
+    toy["item"].x_text = torch.zeros(4, 9)
+    with pytest.raises(CheckpointError, match=r"feature_table.weight.*\(4, 11\), \(4, 15\)"):
+        AlignRec.from_pretrained(tmp_path, toy)
+
+
+def test_loading_notices_other_frozen_features(toy, tmp_path):
+    VBPR(toy).save_pretrained(tmp_path)
+    VBPR.from_pretrained(tmp_path, toy)
+    toy["item"].x_text = toy["item"].x_text + 1
+    with pytest.raises(CheckpointError, match="trained on other features"):
+        VBPR.from_pretrained(tmp_path, toy)
+
+
+def test_loading_a_damaged_folder_is_an_error(toy, tmp_path):
+    with pytest.raises(CheckpointError, match="is missing"):
+        BPR.from_pretrained(tmp_path, toy)
+    BPR(toy).save_pretrained(tmp_path)
+    tensors = tmp_path / "model.safetensors"
+    content = bytearray(tensors.read_bytes())
+    content[-1] ^= 1
+    tensors.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged or was replaced"):
+        BPR.from_pretrained(tmp_path, toy)
+
+
+def test_config_is_plain_json(toy, tmp_path):
+    AlignRec(toy).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model"] == "AlignRec"
+    assert config["hparams"]["features"] == ["image", "text"]
+    assert config["num_items"] == 4

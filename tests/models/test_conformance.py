@@ -1,0 +1,153 @@
+"""What every exported model has to do."""
+
+import copy
+import inspect
+
+import pytest
+import torch
+
+import alignrec_pyg.models
+from alignrec_pyg import TrainConfig, evaluate, fit, recommend
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.sampling import TripletSampler, seeded_generator
+
+MODELS = [
+    getattr(alignrec_pyg.models, name)
+    for name in alignrec_pyg.models.__all__
+    if name != "Recommender"
+]
+pytestmark = pytest.mark.parametrize("model_cls", MODELS, ids=lambda cls: cls.__name__)
+
+
+def first_loss(model: Recommender, data):
+    model.on_epoch_start(data, seeded_generator(0, 0))
+    model.on_batch_start(seeded_generator(0, 0, 0))
+    return model.loss(data, next(TripletSampler(data).epoch(0)))
+
+
+def test_embeds_all_users_and_items_in_one_space(model_cls, toy):
+    user, item = model_cls(toy)(toy)
+    assert user.shape[0] == 3
+    assert item.shape[0] == 4
+    assert user.shape[1] == item.shape[1]
+
+
+def test_loss_is_the_weighted_sum_of_its_terms(model_cls, toy):
+    model = model_cls(toy)
+    total, terms = first_loss(model, toy)
+    assert terms.keys() == model.loss_weights.keys()
+    assert all(term.dim() == 0 and torch.isfinite(term) for term in terms.values())
+    expected = sum(model.loss_weights[name] * term for name, term in terms.items())
+    torch.testing.assert_close(total, expected)
+
+
+def test_every_parameter_gets_a_gradient(model_cls, toy):
+    model = model_cls(toy)
+    first_loss(model, toy)[0].backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert model.user_embedding.weight.grad.any()
+    assert model.item_embedding.weight.grad.any()
+
+
+def test_constructor_takes_data_and_keywords_with_defaults(model_cls, toy):
+    _, data, *rest = inspect.signature(model_cls.__init__).parameters.values()
+    assert data.name == "data"
+    for parameter in rest:
+        assert parameter.kind is parameter.KEYWORD_ONLY, parameter.name
+        assert parameter.default is not parameter.empty, parameter.name
+
+
+def test_hyper_parameters_build_the_same_model_again(model_cls, toy):
+    model = model_cls(toy, embedding_dim=5)
+    again = model_cls(toy, **model.hparams)
+    assert again.hparams == model.hparams
+    assert {k: v.shape for k, v in again.state_dict().items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
+
+
+def test_same_seed_gives_the_same_weights_and_reset_draws_them_anew(model_cls, toy):
+    torch.manual_seed(3)
+    first = model_cls(toy)
+    torch.manual_seed(3)
+    second = model_cls(toy)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+    second.reset_parameters()
+    assert not torch.equal(first.user_embedding.weight, second.user_embedding.weight)
+    torch.manual_seed(3)
+    torch.nn.init.normal_(first.user_embedding.weight)
+    torch.manual_seed(4)
+    first.reset_parameters()
+    torch.manual_seed(4)
+    second.reset_parameters()
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_does_not_change_or_keep_the_data(model_cls, toy):
+    before = copy.deepcopy(toy)
+    model = model_cls(toy)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    first_loss(model, toy)[0].backward()
+    optimizer.step()
+    for store, expected in zip(toy.stores, before.stores, strict=True):
+        assert list(store.keys()) == list(expected.keys())
+        for key, value in expected.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(store[key], value), key
+    assert not any(value is toy for value in vars(model).values())
+
+
+def test_follows_the_graph_it_is_given(model_cls, toy):
+    model = model_cls(toy).eval()
+    before = model(toy)[0].detach().clone()
+    other = copy.copy(toy)
+    other[INTERACTS].edge_index = toy[INTERACTS].edge_index[:, :3].clone()
+    after = model(other)[0].detach().clone()
+    assert torch.equal(model(toy)[0], before)
+    if model_cls is not alignrec_pyg.BPR and model_cls is not alignrec_pyg.VBPR:
+        assert not torch.equal(before, after)
+        toy[INTERACTS].edge_index[1, 0] = 3  # in place: the prepared graph is stale
+        assert not torch.equal(model(toy)[0], before)
+
+
+def test_saves_and_loads_to_the_same_scores(model_cls, toy, tmp_path):
+    model = model_cls(toy, embedding_dim=5).eval()
+    model.save_pretrained(tmp_path)
+    loaded = model_cls.from_pretrained(tmp_path, toy).eval()
+    assert loaded.hparams == model.hparams
+    for a, b in zip(model(toy), loaded(toy), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_never_recommends_known_items(model_cls, toy):
+    lists = recommend(model_cls(toy), toy, ["ann", "bob", "cy"], k=4)
+    assert [sorted(row.tolist()) for row in lists] == [[30, 40], [10, 40], [10, 20, 30]]
+
+
+def test_learns_the_checkerboard(model_cls, checkerboard):
+    train, test = checkerboard
+    torch.manual_seed(0)
+    model = model_cls(train)
+    untrained = evaluate(model, test, ks=(1,))["recall@1"]
+    config = TrainConfig(
+        lr=0.01, batch_size=128, max_epochs=40, patience=40, ks=(1,), monitor="recall@1"
+    )
+    fit(model, train, test, config)
+    assert untrained < 0.6  # the graph alone tells something, training the rest
+    assert evaluate(model, test, ks=(1,))["recall@1"] > 0.9
+
+
+def test_two_runs_with_one_seed_are_equal_to_the_last_bit(model_cls, checkerboard):
+    train, test = checkerboard
+
+    def run() -> Recommender:
+        torch.manual_seed(0)
+        model = model_cls(train, embedding_dim=8)
+        fit(model, train, test, TrainConfig(lr=0.01, batch_size=256, max_epochs=2, seed=5))
+        return model
+
+    for a, b in zip(run().parameters(), run().parameters(), strict=True):
+        assert torch.equal(a, b)

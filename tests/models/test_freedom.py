@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from alignrec_pyg import FREEDOM
+from alignrec_pyg.graph import INTERACTS, InteractionBatch, knn_edge_type
+from alignrec_pyg.models.freedom import sample_links
+from alignrec_pyg.nn import bpr_loss, user_item_edges
+from alignrec_pyg.sampling import seeded_generator
+
+BATCH = InteractionBatch(torch.tensor([0, 2, 0]), torch.tensor([1, 3, 0]), torch.tensor([2, 0, 3]))
+
+
+def dense_embeddings(model: FREEDOM, data, links) -> tuple[torch.Tensor, torch.Tensor]:
+    edge_index, weight = user_item_edges(links, 3, 4)
+    a = torch.zeros(7, 7).index_put_((edge_index[1], edge_index[0]), weight)
+    e = torch.cat([model.user_embedding.weight, model.item_embedding.weight])
+    x = (e + a @ e + a @ a @ e) / 3
+    edges = data[knn_edge_type("image")]
+    s = torch.zeros(4, 4).index_put_((edges.edge_index[1], edges.edge_index[0]), edges.edge_weight)
+    return x[:3], x[3:] + s @ e[3:]
+
+
+def test_embeddings_and_terms_equal_the_equations(toy):
+    model = FREEDOM(toy, embedding_dim=4, dropout=0.0, reg_weight=0.5)
+    user_x, item_x = dense_embeddings(model, toy, toy[INTERACTS].edge_index)
+    for found, expected in zip(model(toy), (user_x, item_x), strict=True):
+        torch.testing.assert_close(found, expected)
+    u, i, j = user_x[BATCH.user], item_x[BATCH.pos_item], item_x[BATCH.neg_item]
+    bpr = bpr_loss((u * i).sum(1), (u * j).sum(1))
+    reg = 0
+    for m, name in enumerate(("image", "text")):
+        z = model.projections[m](toy["item"][f"x_{name}"])
+        reg = reg + bpr_loss((u * z[BATCH.pos_item]).sum(1), (u * z[BATCH.neg_item]).sum(1))
+    terms = model.loss_terms(toy, BATCH)
+    torch.testing.assert_close(terms["bpr"], bpr)
+    torch.testing.assert_close(terms["reg"], reg)
+    torch.testing.assert_close(model.loss(toy, BATCH)[0], bpr + 0.5 * reg)
+
+
+def test_training_uses_the_links_of_the_epoch_inference_all(toy):
+    model = FREEDOM(toy, embedding_dim=4, dropout=0.5)
+    links = toy[INTERACTS].edge_index
+    model.on_epoch_start(toy, seeded_generator(0, 3))
+    kept = links[:, sample_links(links, 3, 4, 0.5, seeded_generator(0, 3))]
+    assert kept.size(1) == 2
+    torch.testing.assert_close(model.train()(toy)[0], dense_embeddings(model, toy, kept)[0])
+    torch.testing.assert_close(model.eval()(toy)[0], dense_embeddings(model, toy, links)[0])
+
+
+def test_links_are_kept_with_probability_proportional_to_their_weight():
+    # One link survives: its probability is exactly its share of the weights.
+    links = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]])
+    weight = torch.tensor([1 / 3**0.5, 1 / 3**0.5, 1 / 3**0.5, 1.0])
+    counts = torch.zeros(4)
+    num_draws = 4000
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(num_draws):
+        counts[sample_links(links, 2, 4, 0.25, generator)] += 1
+    expected = num_draws * weight / weight.sum()
+    assert ((counts - expected) ** 2 / expected).sum() < 16.3  # 99.9 % quantile, 3 degrees
+
+
+def test_links_are_drawn_without_replacement():
+    links = torch.stack([torch.arange(100) % 7, torch.arange(100)])
+    kept = sample_links(links, 7, 100, 0.2, torch.Generator().manual_seed(0))
+    assert kept.numel() == 20
+    assert kept.unique().numel() == 20
+
+
+def test_runs_without_feature_tables(toy):
+    model = FREEDOM(toy, features=[])
+    assert model.loss_weights == {"bpr": 1.0}
+    assert model.loss(toy, BATCH)[1].keys() == {"bpr"}
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_dropout_is_checked(toy, dropout):
+    with pytest.raises(ValueError, match=r"'dropout' needs to be in \[0, 1\)"):
+        FREEDOM(toy, dropout=dropout)
+
+
+@pytest.mark.parametrize(
+    ("num_users", "num_items", "expected"),
+    [(19_445, 7_050, 33_566_528), (35_598, 18_357, 85_979_328)],
+)
+def test_parameter_counts_of_the_published_code(published_sizes, num_users, num_items, expected):
+    data = published_sizes(num_users, num_items, {"image": 4096, "text": 384})
+    assert published_sizes.count(FREEDOM, data) == expected
