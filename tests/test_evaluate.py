@@ -1,0 +1,197 @@
+import importlib
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.evaluate import UnknownUserError, evaluate, evaluate_users, recommend
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.models import Recommender
+
+
+class Fixed(Recommender):
+    """Scores given as a matrix."""
+
+    def __init__(self, data: HeteroData, scores: Tensor) -> None:
+        super().__init__(data, embedding_dim=1)
+        self.scores = scores
+        self.calls = 0
+
+    def reset_parameters(self) -> None: ...
+
+    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+        self.calls += 1
+        return self.scores, torch.eye(self.num_items)
+
+    def loss_terms(self, data, batch):
+        raise NotImplementedError
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {}
+
+
+def graph(num_users: int, num_items: int, known: list, label: list) -> HeteroData:
+    data = HeteroData()
+    data["user"].num_nodes = num_users
+    data["item"].num_nodes = num_items
+    data[INTERACTS].edge_index = torch.tensor(known, dtype=torch.int64).reshape(-1, 2).t()
+    data[INTERACTS].edge_label_index = torch.tensor(label, dtype=torch.int64).reshape(-1, 2).t()
+    return data
+
+
+def slow_metrics(scores: Tensor, data: HeteroData, k: int) -> dict[str, float]:
+    """The definitions of the specification, one user and rank at a time."""
+    known = set(map(tuple, data[INTERACTS].edge_index.t().tolist()))
+    label: dict[int, set[int]] = {}
+    for u, i in data[INTERACTS].edge_label_index.t().tolist():
+        label.setdefault(u, set()).add(i)
+    total = dict.fromkeys(("recall", "ndcg", "precision", "map", "mrr"), 0.0)
+    for u, truth in label.items():
+        order = sorted(range(scores.size(1)), key=lambda i: -float(scores[u, i]))
+        ranked = [i for i in order if (u, i) not in known][:k]
+        hits = [i in truth for i in ranked]
+        total["recall"] += sum(hits) / len(truth)
+        total["precision"] += sum(hits) / k
+        dcg = sum(hit / math.log2(rank + 2) for rank, hit in enumerate(hits))
+        total["ndcg"] += dcg / sum(1 / math.log2(r + 2) for r in range(min(k, len(truth))))
+        total["map"] += sum(
+            hit * sum(hits[: rank + 1]) / (rank + 1) for rank, hit in enumerate(hits)
+        ) / min(k, len(truth))
+        total["mrr"] += next((1 / (rank + 1) for rank, hit in enumerate(hits) if hit), 0.0)
+    return {f"{name}@{k}": value / len(label) for name, value in total.items()}
+
+
+@pytest.fixture
+def random_case() -> tuple[HeteroData, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    liked = (torch.rand(40, 30, generator=generator) < 0.4).nonzero()
+    held_out = torch.rand(liked.size(0), generator=generator) < 0.4
+    data = graph(40, 30, liked[~held_out].tolist(), liked[held_out].tolist())
+    return data, torch.randn(40, 30, generator=generator)
+
+
+def test_recall_and_ndcg_by_hand():
+    # user 0: |T| = 3 > K = 2, hits at rank 1; user 1: |T| = 1 < K, hit at rank 2.
+    data = graph(3, 5, [(0, 4)], [(0, 0), (0, 1), (0, 2), (1, 3)])
+    scores = torch.tensor(
+        [[4.0, 1.0, 1.5, 3.0, 9.0], [5.0, 1.0, 2.0, 4.0, 3.0], [0.0, 0.0, 0.0, 0.0, 0.0]]
+    )
+    result = evaluate(Fixed(data, scores), data, ks=(2,))
+    assert result["recall@2"] == pytest.approx((1 / 3 + 1) / 2)
+    ideal = 1 + 1 / math.log2(3)
+    assert result["ndcg@2"] == pytest.approx((1 / ideal + 1 / math.log2(3)) / 2)
+    assert result["num_users"] == 2  # user 2 has nothing to predict
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_all_metrics_equal_the_definitions(random_case, k):
+    data, scores = random_case
+    result = evaluate(Fixed(data, scores), data, ks=(k,))
+    for name, value in slow_metrics(scores, data, k).items():
+        assert result[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_block_size_changes_nothing_and_the_graph_is_propagated_once(random_case, monkeypatch):
+    data, scores = random_case
+    whole = evaluate(Fixed(data, scores), data, ks=(5, 10))
+    # the package exports a function of the module's name
+    module = importlib.import_module("alignrec_pyg.evaluate")
+    monkeypatch.setattr(module, "_BLOCK_SCORES", 7 * 30)
+    model = Fixed(data, scores)
+    blocks = evaluate(model, data, ks=(5, 10))
+    assert model.calls == 1
+    assert blocks == pytest.approx(whole, abs=1e-6)
+
+
+def test_order_of_links_changes_nothing(random_case):
+    data, scores = random_case
+    before = evaluate(Fixed(data, scores), data, ks=(5,))
+    for name in ("edge_index", "edge_label_index"):
+        links = data[INTERACTS][name]
+        data[INTERACTS][name] = links[:, torch.randperm(links.size(1))]
+    assert evaluate(Fixed(data, scores), data, ks=(5,)) == pytest.approx(before, abs=1e-6)
+
+
+def test_metrics_of_users_average_to_the_metrics(random_case):
+    data, scores = random_case
+    users = evaluate_users(Fixed(data, scores), data, k=5)
+    whole = evaluate(Fixed(data, scores), data, ks=(5,))
+    assert users.recall.mean() == pytest.approx(whole["recall@5"], abs=1e-6)
+    assert users.ndcg.mean() == pytest.approx(whole["ndcg@5"], abs=1e-6)
+    assert users.user.tolist() == sorted(set(data[INTERACTS].edge_label_index[0].tolist()))
+
+
+def test_cut_off_beyond_the_catalogue(random_case):
+    data, scores = random_case
+    result = evaluate(Fixed(data, scores), data, ks=(50,))
+    assert result["recall@50"] == pytest.approx(1.0)
+    assert result["precision@50"] == pytest.approx(slow_metrics(scores, data, 50)["precision@50"])
+
+
+def test_known_links_never_count_even_if_also_to_predict():
+    data = graph(1, 2, [(0, 0)], [(0, 0)])
+    assert evaluate(Fixed(data, torch.tensor([[2.0, 1.0]])), data, ks=(2,))["recall@2"] == 0
+
+
+def test_nan_scores_are_an_error(random_case):
+    data, scores = random_case
+    scores[3, 4] = math.nan
+    with pytest.raises(FloatingPointError, match="NaN scores"):
+        evaluate(Fixed(data, scores), data)
+
+
+def test_training_mode_is_put_back(random_case):
+    data, scores = random_case
+    model = Fixed(data, scores).train()
+    evaluate(model, data)
+    assert model.training
+
+
+def test_nothing_to_predict_and_bad_cut_offs_are_errors(random_case):
+    data, scores = random_case
+    with pytest.raises(ValueError, match="positive cut-offs"):
+        evaluate(Fixed(data, scores), data, ks=(0,))
+    del data[INTERACTS].edge_label_index
+    with pytest.raises(ValueError, match="needs links to predict"):
+        evaluate(Fixed(data, scores), data)
+
+
+@pytest.fixture
+def named() -> tuple[HeteroData, Fixed]:
+    data = graph(3, 4, [(0, 0), (1, 0), (1, 1), (1, 2), (1, 3)], [(0, 1)])
+    data["user"].id = np.array(["ann", "bob", "cy"], dtype=object)
+    data["item"].id = np.array(["w", "x", "y", "z"], dtype=object)
+    return data, Fixed(data, torch.tensor([[9.0, 1, 3, 2], [1.0, 2, 3, 4], [1.0, 2, 3, 4]]))
+
+
+def test_recommend_speaks_outside_ids_and_skips_seen_items(named):
+    data, model = named
+    lists = recommend(model, data, ["cy", "ann", "cy"], k=2)
+    assert [row.tolist() for row in lists] == [["z", "y"], ["y", "z"], ["z", "y"]]
+
+
+def test_recommend_gives_short_lists(named):
+    data, model = named
+    lists = recommend(model, data, ["ann", "bob"], k=10)
+    assert [row.tolist() for row in lists] == [["y", "z", "x"], []]  # bob has seen everything
+
+
+def test_recommend_without_ids_goes_by_number(named):
+    data, model = named
+    del data["user"].id, data["item"].id
+    assert [row.tolist() for row in recommend(model, data, 0, k=1)] == [[2]]
+
+
+def test_recommend_for_nobody_is_empty(named):
+    data, model = named
+    assert recommend(model, data, []) == []
+
+
+def test_recommend_names_unknown_users(named):
+    data, model = named
+    with pytest.raises(UnknownUserError, match=r"unknown: 'u0', 'u1', 'u2', 'u3', 'u4', \.\.\."):
+        recommend(model, data, ["ann", *(f"u{n}" for n in range(7))])

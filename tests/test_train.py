@@ -1,0 +1,313 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+import alignrec_pyg
+from alignrec_pyg import (
+    BM3,
+    BPR,
+    FREEDOM,
+    CheckpointError,
+    LightGCN,
+    TrainConfig,
+    TrainingDivergedError,
+    evaluate,
+    fit,
+)
+from alignrec_pyg.checkpoint import read_manifest
+from alignrec_pyg.graph import INTERACTS
+
+
+def small_config(**changes) -> TrainConfig:
+    return TrainConfig(**{"lr": 0.01, "batch_size": 256, "max_epochs": 4, "seed": 3, **changes})
+
+
+def build(train, model_cls=BPR, **hparams):
+    torch.manual_seed(0)
+    return model_cls(train, embedding_dim=8, **hparams)
+
+
+def same_weights(a, b) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_learning_rate_decays_continuously():
+    config = TrainConfig(lr=0.01, lr_decay=0.96, lr_decay_epochs=50)
+    assert config.lr_at(0) == pytest.approx(0.01)
+    assert config.lr_at(25) == pytest.approx(0.01 * math.sqrt(0.96))
+    assert config.lr_at(50) == pytest.approx(0.01 * 0.96)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"lr_decay": -1.0},
+        {"lr_decay_epochs": 0},
+        {"batch_size": 0},
+        {"max_epochs": 0},
+        {"eval_every": 0},
+        {"patience": -1},
+        {"weight_decay": -0.1},
+        {"seed": -1},
+        {"monitor": "recall@50"},
+        {"monitor": "accuracy@10"},
+    ],
+)
+def test_bad_settings_are_named(change):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"'{name}' needs to be"):
+        TrainConfig(**change)
+
+
+def test_one_epoch_equals_a_plain_loop(checkerboard):
+    train, test = checkerboard
+    model, plain = build(train, LightGCN), build(train, LightGCN)
+    fit(model, train, test, small_config(max_epochs=1))
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.01)
+    for batch in alignrec_pyg.sampling.TripletSampler(train, batch_size=256, seed=3).epoch(0):
+        optimizer.zero_grad()
+        plain.loss(train, batch)[0].backward()
+        optimizer.step()
+    for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+class Scripted(BPR):
+    """Embeddings that reach a given recall@1 in each epoch, whatever the optimiser does."""
+
+    recalls = ()
+    epoch = -1
+
+    def on_epoch_start(self, data, generator) -> None:
+        self.epoch += 1
+
+    def forward(self, data):
+        right = torch.arange(50) < 50 * self.recalls[self.epoch]
+        scores = torch.eye(50)
+        scores[~right] *= -1
+        return scores, torch.eye(50)
+
+
+def scripted(train, recalls):
+    model = build(train, Scripted)
+    model.recalls = recalls
+    return model
+
+
+def test_stops_after_patience_plus_one_evaluations_without_improvement(checkerboard):
+    train, test = checkerboard
+    recalls = [0.2, 0.4, 0.4, 0.3, 0.4, 1.0]  # equal is no improvement
+    config = small_config(max_epochs=6, patience=2, ks=(1,), monitor="recall@1")
+    result = fit(scripted(train, recalls), train, test, config)
+    assert result.num_epochs == 5  # stale at 2, 3, 4: three is more than two
+    assert result.best_epoch == 1
+    assert result.best_metrics["recall@1"] == pytest.approx(0.4)
+    result = fit(
+        scripted(train, recalls),
+        train,
+        test,
+        small_config(max_epochs=6, patience=3, ks=(1,), monitor="recall@1"),
+    )
+    assert (result.num_epochs, result.best_epoch) == (6, 5)
+
+
+def test_model_ends_with_the_weights_of_the_best_epoch(checkerboard):
+    train, test = checkerboard
+    config = small_config(lr=0.05, max_epochs=12, patience=20, ks=(1,), monitor="recall@1")
+    model = build(train)
+    result = fit(model, train, test, config)
+    best = max(entry["recall@1"] for entry in result.history)
+    assert result.best_metrics["recall@1"] == best
+    assert evaluate(model, test, ks=(1,))["recall@1"] == best
+    first = next(e["epoch"] for e in result.history if e["recall@1"] == best)
+    assert result.best_epoch == first
+
+
+def test_history_and_report(checkerboard):
+    train, test = checkerboard
+    reported = []
+    result = fit(
+        build(train),
+        train,
+        test,
+        small_config(max_epochs=5, eval_every=2),
+        report=lambda epoch, metrics: reported.append((epoch, metrics)),
+    )
+    assert [epoch for epoch, _ in reported] == [1, 3, 4]  # the last epoch is always evaluated
+    assert [entry["epoch"] for entry in result.history] == [0, 1, 2, 3, 4]
+    assert {"loss", "loss/bpr", "loss/reg", "lr"} <= result.history[0].keys()
+    assert "recall@20" not in result.history[0]
+    assert reported[0][1]["recall@20"] == result.history[1]["recall@20"]
+
+
+def test_history_holds_the_mean_of_the_terms(checkerboard):
+    train, test = checkerboard
+    seen = []
+
+    class Spy(BPR):
+        def loss(self, data, batch):
+            total, terms = super().loss(data, batch)
+            seen.append(terms["bpr"].item())
+            return total, terms
+
+    result = fit(build(train, Spy), train, test, small_config(max_epochs=1))
+    assert result.history[0]["loss/bpr"] == pytest.approx(sum(seen) / len(seen))
+
+
+def test_loss_that_is_not_finite_names_epoch_batch_and_term(checkerboard):
+    train, test = checkerboard
+
+    class Poisoned(BPR):
+        calls = 0
+
+        def loss_terms(self, data, batch):
+            self.calls += 1
+            terms = super().loss_terms(data, batch)
+            if self.calls == 7:
+                terms["reg"] = terms["reg"] * math.inf
+            return terms
+
+    num_batches = len(alignrec_pyg.sampling.TripletSampler(train, batch_size=256))
+    assert num_batches == 5
+    with pytest.raises(TrainingDivergedError, match=r"epoch 1, batch 1: loss, loss/reg"):
+        fit(build(train, Poisoned), train, test, small_config())
+
+
+def test_no_diverged_state_is_saved(checkerboard, tmp_path):
+    train, test = checkerboard
+    model = build(train)
+    with torch.no_grad():
+        model.user_embedding.weight[0] = math.nan
+    with pytest.raises(TrainingDivergedError, match="epoch 0"):
+        fit(model, train, test, small_config(), checkpoint_dir=tmp_path, checkpoint_seconds=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("model_cls", [BM3, FREEDOM])  # both draw random numbers of their own
+def test_interrupted_run_continues_to_the_same_bits(checkerboard, tmp_path, model_cls):
+    """Ctrl-C in the middle of an epoch, twice, then on to the end."""
+    train, test = checkerboard
+    whole = build(train, model_cls)
+    expected = fit(whole, train, test, small_config())
+
+    class Interrupted(model_cls):
+        batches = 0
+        interrupt_at = 0
+
+        def loss(self, data, batch):
+            self.batches += 1
+            if self.batches == self.interrupt_at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().loss(data, batch)
+
+    Interrupted.__name__ = model_cls.__name__
+    for interrupt_at in (3, 9):
+        model = build(train, Interrupted)
+        model.interrupt_at = interrupt_at
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, train, test, small_config(), checkpoint_dir=tmp_path)
+        state = read_manifest(tmp_path / "state.json")["state"]
+        assert state["step"] > 0
+    model = build(train, model_cls)
+    found = fit(model, train, test, small_config(), checkpoint_dir=tmp_path)
+    assert found.history == expected.history
+    assert same_weights(model, whole)
+    # a finished run is not trained again
+    again = build(train, model_cls)
+    assert fit(again, train, test, small_config(), checkpoint_dir=tmp_path).history == found.history
+    assert same_weights(again, whole)
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys, torch
+    from alignrec_pyg import BM3, TrainConfig, fit
+    torch.set_num_threads(1)
+    train, test = torch.load(sys.argv[1], weights_only=False)
+    kill_at, folder = int(sys.argv[2]), sys.argv[3]
+
+    class Killed(BM3):
+        batches = 0
+        def loss(self, data, batch):
+            self.batches += 1
+            if self.batches == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().loss(data, batch)
+
+    Killed.__name__ = "BM3"
+    torch.manual_seed(0)
+    config = TrainConfig(lr=0.01, batch_size=256, max_epochs=4, seed=3)
+    fit(Killed(train, embedding_dim=8), train, test, config,
+        checkpoint_dir=folder, checkpoint_seconds=0)
+    """
+)
+
+
+def test_killed_run_continues_to_the_same_bits(checkerboard, tmp_path):
+    train, test = checkerboard
+    whole = build(train, BM3)
+    expected = fit(whole, train, test, small_config())
+    torch.save((train, test), tmp_path / "data.pt")
+    (tmp_path / "killed.py").write_text(KILLED)
+    for kill_at in (8, 7):
+        process = subprocess.run(
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                tmp_path / "killed.py",
+                tmp_path / "data.pt",
+                str(kill_at),
+                tmp_path / "run",
+            ],
+            check=False,
+        )
+        assert process.returncode == -signal.SIGKILL
+    assert read_manifest(tmp_path / "run" / "state.json")["state"]["epoch"] == 2
+    model = build(train, BM3)
+    found = fit(model, train, test, small_config(), checkpoint_dir=tmp_path / "run")
+    assert found.history == expected.history
+    assert same_weights(model, whole)
+
+
+def test_another_run_in_the_folder_is_an_error_that_names_the_difference(checkerboard, tmp_path):
+    train, test = checkerboard
+    fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match=r"'config': .*'lr': 0.01.*'lr': 0.5"):
+        fit(build(train), train, test, small_config(lr=0.5), checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="'hparams'"):
+        fit(build(train, reg_weight=3.0), train, test, small_config(), checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="'model': \\('BPR', 'LightGCN'\\)"):
+        fit(build(train, LightGCN), train, test, small_config(), checkpoint_dir=tmp_path)
+    train[INTERACTS].edge_label_index = train[INTERACTS].edge_label_index[:, 1:]
+    with pytest.raises(CheckpointError, match="'data'"):
+        fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
+
+
+def test_damaged_checkpoint_is_an_error(checkerboard, tmp_path):
+    train, test = checkerboard
+    fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
+    (best,) = tmp_path.glob("best-*.safetensors")
+    best.write_bytes(best.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match=r"best-.* is damaged"):
+        fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
+
+
+def test_without_a_checkpoint_folder_the_signals_are_left_alone(checkerboard):
+    train, test = checkerboard
+
+    class Interrupted(BPR):
+        def loss(self, data, batch):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().loss(data, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(train, Interrupted), train, test, small_config())
