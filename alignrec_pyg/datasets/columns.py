@@ -1,0 +1,223 @@
+"""Checks of single columns: ids, numbers, times, split labels. Nothing is guessed in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+
+_EXACT_FLOAT = 2**53  # whole numbers beyond it are not exact as float64
+_INT64_MAX = 2**63 - 1
+_TIME_UNITS = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
+_LABELS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as read.
+
+    Args:
+        name: Its name in the source.
+        values: 1-D array; an object array may hold None or NaN where a value is missing.
+        where: Outside name of a row, such as ``"line 7 of baby.inter"``.
+    """
+
+    name: str
+    values: np.ndarray
+    where: Callable[[int], str]
+
+    def refuse(self, bad: np.ndarray | int, rule: str) -> NoReturn:
+        """Raise on the first ``bad`` row.
+
+        Raises:
+            ValueError: Always; it names the place, the column, the rule and the value.
+        """
+        row = bad if isinstance(bad, int) else int(np.argmax(bad))
+        got = shown(self.values[row])
+        raise ValueError(f"{self.where(row)}, column '{self.name}': {rule} (got {got})")
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: of plain Python and not too long."""
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+    return text if len(text) <= 60 else f"{text[:60]}... ({len(text):,} characters)"
+
+
+def checked_ids(column: Column, notes: list[str]) -> np.ndarray:
+    """Ids as int64, or as an object array of strings.
+
+    Raises:
+        ValueError: If an id is missing or empty, is neither a whole number nor a string, if the
+            column mixes both, or if a number does not fit int64.
+    """
+    values = column.values
+    _refuse_missing(column, "an id needs a value")
+    if values.dtype.kind in "OU":
+        kind = pd.api.types.infer_dtype(values, skipna=False)
+        if kind == "string":
+            return _checked_strings(column, notes)
+        if kind not in ("integer", "floating"):
+            first = type(values[0])
+            other = np.array([type(value) is not first for value in values])
+            column.refuse(
+                other,
+                "ids need to be all whole numbers or all strings: cast the column, "
+                "for example to str",
+            )
+        if kind == "integer":
+            column_max = max(values)
+            if column_max > _INT64_MAX or min(values) < -_INT64_MAX:
+                column.refuse(
+                    np.array([abs(value) > _INT64_MAX for value in values]),
+                    "a whole-number id needs to fit int64: cast the column to str",
+                )
+        values = values.astype(np.int64 if kind == "integer" else np.float64)
+    if values.dtype.kind == "f":
+        bad = (values != np.round(values)) | (np.abs(values) > _EXACT_FLOAT)
+        if bad.any():
+            column.refuse(bad, "an id needs to be a whole number or a string")
+        notes.append(f"column '{column.name}': {len(values):,} ids read as floats, all whole")
+    elif values.dtype.kind == "u":
+        if (values > _INT64_MAX).any():
+            column.refuse(
+                values > _INT64_MAX, "a whole-number id needs to fit int64: cast the column to str"
+            )
+    elif values.dtype.kind != "i":
+        column.refuse(0, f"an id needs to be a whole number or a string, not {values.dtype}")
+    return values.astype(np.int64)
+
+
+def checked_row_numbers(column: Column, notes: list[str]) -> np.ndarray:
+    """Ids that are row numbers: int64, none negative.
+
+    Raises:
+        ValueError: If an id is missing, no whole number, negative, or so large that nearly all
+            rows below it would be empty.
+    """
+    _refuse_missing(column, "an id needs a value")
+    if column.values.dtype.kind == "O":
+        numbers = pd.to_numeric(pd.Series(column.values), errors="coerce").to_numpy()
+        unread = ~np.isfinite(numbers.astype(np.float64))
+        if unread.any():
+            column.refuse(
+                unread,
+                "an id needs to be a whole number from 0, a row number; "
+                "ids of your own are read by from_frames",
+            )
+        ids = checked_ids(Column(column.name, numbers, column.where), notes)
+    else:
+        ids = checked_ids(column, notes)
+    if (ids < 0).any():
+        column.refuse(ids < 0, "an id needs to be a row number from 0")
+    distinct = len(np.unique(ids))
+    if ids.max() >= max(1_000_000, 100 * distinct):
+        column.refuse(
+            int(ids.argmax()),
+            f"the ids need to be row numbers, yet only {distinct:,} are in use; "
+            "ids of your own are read by from_frames",
+        )
+    return ids
+
+
+def checked_numbers(column: Column, notes: list[str]) -> np.ndarray | None:
+    """Finite numbers, int64 where all are whole and float64 otherwise; None if all are missing.
+
+    Raises:
+        ValueError: If some values are missing, or a value is no finite number.
+    """
+    values = column.values
+    missing = pd.isna(values)
+    if missing.all():
+        notes.append(f"column '{column.name}' has no value in any of {len(values):,} rows: unused")
+        return None
+    _refuse_missing(column, "a value is needed in every row, or leave the column out")
+    if values.dtype.kind not in "iuf":
+        values = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64)
+    if not np.isfinite(values).all():
+        column.refuse(~np.isfinite(values), "a finite number is needed, or leave the column out")
+    if values.dtype.kind == "f" and (values == np.round(values)).all():
+        return values.astype(np.int64) if np.abs(values).max() <= _EXACT_FLOAT else values
+    return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+
+
+def checked_times(column: Column, notes: list[str]) -> np.ndarray | None:
+    """Times in the column's own unit; date-times become milliseconds since 1970 (UTC).
+
+    Raises:
+        ValueError: As :func:`checked_numbers`, or if the magnitudes mix units.
+    """
+    if column.values.dtype.kind == "M" and not pd.isna(column.values).all():
+        _refuse_missing(column, "a value is needed in every row, or leave the column out")
+        stamps = column.values.astype("datetime64[ms]").astype(np.int64)
+        notes.append(f"column '{column.name}': date-times kept as milliseconds since 1970")
+        return _noted_order(column, stamps, notes)
+    times = checked_numbers(column, notes)
+    if times is None:
+        return None
+    unit = np.searchsorted([limit for limit, _ in _TIME_UNITS], np.abs(times), side="right")
+    unit[times == 0] = unit.max()  # 0 says nothing about the unit
+    names = [*(name for _, name in _TIME_UNITS), "nanoseconds"]
+    usual = int(np.bincount(unit).argmax())
+    if (unit != usual).any():
+        column.refuse(
+            unit != usual,
+            f"times need to share one unit; {int((unit == usual).sum()):,} of {len(unit):,} look "
+            f"like {names[usual]}, this one like {names[unit[int(np.argmax(unit != usual))]]}",
+        )
+    if usual > 0:
+        notes.append(f"column '{column.name}': times look like {names[usual]}, kept as they are")
+    return _noted_order(column, times, notes)
+
+
+def checked_split(column: Column, notes: list[str]) -> np.ndarray | None:
+    """Split labels as int8: 0 train, 1 val, 2 test; their names are understood too.
+
+    Raises:
+        ValueError: If a label is missing (but not all) or is none of these.
+    """
+    values = column.values
+    if pd.isna(values).all():
+        notes.append(f"column '{column.name}' has no value in any of {len(values):,} rows: unused")
+        return None
+    _refuse_missing(column, "a split label is needed in every row, or leave the column out")
+    if values.dtype.kind == "O":
+        values = pd.Series(values).replace(_LABELS).to_numpy()
+    labels = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64)
+    bad = ~np.isin(labels, (0, 1, 2))
+    if bad.any():
+        column.refuse(bad, f"a split label needs to be 0, 1, 2 or one of {sorted(_LABELS)}")
+    return np.asarray(labels, dtype=np.int8)
+
+
+def _refuse_missing(column: Column, rule: str) -> None:
+    missing = pd.isna(column.values)
+    if missing.any():
+        column.refuse(missing, f"{rule}; {int(missing.sum()):,} of {len(missing):,} rows have none")
+
+
+def _checked_strings(column: Column, notes: list[str]) -> np.ndarray:
+    values = column.values.astype(object)
+    distinct = pd.Series(pd.unique(values), dtype=object)
+    stripped = distinct.str.strip()
+    if (stripped == "").any():
+        empty = pd.Series(values, dtype=object).str.strip() == ""
+        column.refuse(empty.to_numpy(), f"an id needs a value; {int(empty.sum()):,} rows are blank")
+    padded = int((stripped != distinct).sum())
+    if padded:
+        notes.append(
+            f"column '{column.name}': {padded:,} ids begin or end with white space, kept as given"
+        )
+    return values
+
+
+def _noted_order(column: Column, times: np.ndarray, notes: list[str]) -> np.ndarray:
+    back = int((np.diff(times) < 0).sum())
+    if back:
+        notes.append(
+            f"column '{column.name}': rows are not in order of time "
+            f"({back:,} of {len(times) - 1:,} steps go back), order of rows kept"
+        )
+    return times

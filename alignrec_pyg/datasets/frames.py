@@ -1,0 +1,227 @@
+"""Your own data frames, with your own ids and column names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from narwhals.typing import IntoDataFrame
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from alignrec_pyg.datasets.base import InteractionDataset
+from alignrec_pyg.datasets.columns import (
+    Column,
+    checked_ids,
+    checked_numbers,
+    checked_split,
+    checked_times,
+    shown,
+)
+from alignrec_pyg.datasets.features import NonFinite, add_feature, aligned_rows, feature_name
+from alignrec_pyg.datasets.interactions import Keep, interaction_graph
+from alignrec_pyg.graph import ITEM
+from alignrec_pyg.report import describe
+
+
+def from_frames(
+    interactions: IntoDataFrame,
+    items: IntoDataFrame | None = None,
+    features: Mapping[str, ArrayLike | tuple[ArrayLike, ArrayLike]] | None = None,
+    *,
+    user: str = "user",
+    item: str = "item",
+    rating: str | None = None,
+    time: str | None = None,
+    split: str | None = None,
+    text: str | Sequence[str] | None = None,
+    image: str | None = None,
+    keep: Keep = "first",
+    nonfinite: NonFinite = "error",
+) -> InteractionDataset:
+    """Read pandas, polars or pyarrow frames.
+
+    Users are numbered in the sorted order of their ids. So are items, after those of ``items``,
+    which come first and in the order of that frame.
+
+    Args:
+        interactions: One row per interaction.
+        items: One row per item. It may add items that nobody interacted with.
+        features: For each name a pair ``(ids, matrix)``: row r of the matrix belongs to the item
+            ``ids[r]``. Items without a row lack the feature; rows of unknown items are left out;
+            both are counted. A bare matrix is taken only together with ``items``, whose row order
+            it then follows, and the report says so.
+        user: Column of ``interactions`` with user ids, whole numbers or strings.
+        item: Column of ``interactions`` (and of ``items``) with item ids.
+        rating: Column of ``interactions``, optional.
+        time: Column of ``interactions``, optional: numbers in any one unit, or date-times.
+        split: Column of ``interactions``, optional: 0/1/2 or train/val/test.
+        text: Column or columns of ``items``, joined by a space into ``data["item"].text``
+            (list of strings; None where all are empty).
+        image: Column of ``items`` with the path of an image file, kept as
+            ``data["item"].image_path`` (list; None where empty).
+        keep: Whether the first or the last row of a repeated (user, item) pair stays.
+        nonfinite: Whether a feature row with NaN or infinity is an error or a missing row.
+
+    Raises:
+        ValueError: If a column is absent or holds what it may not; the message names row (from 0)
+            and column.
+    """
+    notes: list[str] = []
+    frame = _frame(interactions, "interactions")
+    if len(frame) == 0:
+        raise ValueError("'interactions' needs at least one row (got 0)")
+    users = _ids(_column(frame, "interactions", user), "user", notes)
+    linked = _ids(_column(frame, "interactions", item), "item", notes)
+    user_index, user_id = pd.factorize(users, sort=True)
+    catalogue = None if items is None else _frame(items, "items")
+    _, item_id = pd.factorize(linked, sort=True)
+    if catalogue is not None:
+        item_id = _with_catalogue(_column(catalogue, "items", item), item_id, notes)
+    data, duplicates = interaction_graph(
+        user_index.astype(np.int64),
+        pd.Index(item_id).get_indexer(pd.Index(linked)).astype(np.int64),
+        user_id,
+        item_id,
+        notes,
+        rating=checked_numbers(_column(frame, "interactions", rating), notes) if rating else None,
+        time=checked_times(_column(frame, "interactions", time), notes) if time else None,
+        split=checked_split(_column(frame, "interactions", split), notes) if split else None,
+        keep=keep,
+    )
+    if catalogue is None:
+        for name, value in (("text", text), ("image", image)):
+            if value is not None:
+                raise ValueError(f"'{name}' needs the frame 'items', whose column it names")
+    else:
+        if text is not None:
+            names = [text] if isinstance(text, str) else list(text)
+            data[ITEM].text = _joined_text(catalogue, names, len(item_id), notes)
+        if image is not None:
+            data[ITEM].image_path = _joined_text(catalogue, [image], len(item_id), notes)
+    dtypes: dict[str, str] = {}
+    for name, feature in (features or {}).items():
+        if feature_name(name) != name:
+            raise ValueError(
+                f"'features' needs attribute-safe names, like '{feature_name(name)}' (got {name!r})"
+            )
+        ids, matrix = _ids_and_matrix(name, feature, item_id, catalogue, notes)
+        add_feature(data, name, aligned_rows(name, ids, matrix, item_id, notes), nonfinite, notes)
+        dtypes[name] = str(matrix.dtype)
+    return InteractionDataset(
+        data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes)
+    )
+
+
+def _frame(native: IntoDataFrame, argument: str) -> nw.DataFrame[Any]:
+    try:
+        return nw.from_native(native, eager_only=True)
+    except TypeError as error:
+        raise ValueError(
+            f"'{argument}' needs to be a pandas, polars or pyarrow frame "
+            f"(got {type(native).__name__}; collect a lazy one first)"
+        ) from error
+
+
+def _column(frame: nw.DataFrame[Any], argument: str, name: str) -> Column:
+    if name not in frame.columns:
+        raise ValueError(f"'{argument}' needs a column '{name}' (got {frame.columns})")
+    return Column(name, _values(frame[name]), lambda row: f"'{argument}' row {row}")
+
+
+def _values(series: nw.Series[Any]) -> np.ndarray:
+    if series.dtype == nw.Categorical or isinstance(series.dtype, nw.Enum):
+        series = series.cast(nw.String)
+    if series.dtype == nw.Date:
+        series = series.cast(nw.Datetime("ms"))
+    elif isinstance(series.dtype, nw.Datetime) and series.dtype.time_zone is not None:
+        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    if series.dtype.is_numeric() and series.null_count() == 0:
+        return series.to_numpy()
+    if isinstance(series.dtype, nw.Datetime):
+        return series.to_numpy()
+    values = series.to_list()  # None marks what is missing, whatever the frame
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def _ids(column: Column, what: str, notes: list[str]) -> np.ndarray:
+    ids = checked_ids(column, notes)
+    if ids.dtype != object and (ids < 0).any():
+        count = len(np.unique(ids[ids < 0]))
+        notes.append(f"column '{column.name}': {count:,} {what} ids are negative, kept as given")
+    return ids
+
+
+def _with_catalogue(column: Column, linked: np.ndarray, notes: list[str]) -> np.ndarray:
+    if len(column.values) == 0:
+        raise ValueError("'items' needs at least one row (got 0)")
+    listed = checked_ids(column, notes)
+    twice = pd.Series(listed).duplicated().to_numpy()
+    if twice.any():
+        column.refuse(twice, "each item needs to be listed once")
+    if (listed.dtype == object) != (linked.dtype == object):
+        raise ValueError(
+            f"'items' and 'interactions' need item ids of one type (got {shown(listed[0])} "
+            f"and {shown(linked[0])})"
+        )
+    unlisted = linked[pd.Index(listed).get_indexer(pd.Index(linked)) < 0]
+    if len(unlisted):
+        notes.append(f"{len(unlisted):,} items of the interactions are not in 'items': added last")
+    return np.concatenate([listed, unlisted])
+
+
+def _joined_text(
+    frame: nw.DataFrame[Any], names: Sequence[str], count: int, notes: list[str]
+) -> list[str | None]:
+    columns = [_column(frame, "items", name).values for name in names]
+    joined: list[str | None] = []
+    for row in zip(*columns, strict=True):
+        parts = [str(value).strip() for value in row if not pd.isna(value)]
+        joined.append(" ".join(part for part in parts if part) or None)
+    joined += [None] * (count - len(joined))
+    empty = sum(value is None for value in joined)
+    if empty:
+        notes.append(f"{empty:,} of {count:,} items have nothing in {', '.join(names)}")
+    return joined
+
+
+def _ids_and_matrix(
+    name: str,
+    feature: ArrayLike | tuple[ArrayLike, ArrayLike],
+    item_id: np.ndarray,
+    catalogue: nw.DataFrame[Any] | None,
+    notes: list[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(feature, tuple):
+        if len(feature) != 2:
+            raise ValueError(f"'features[{name!r}]' needs to be (ids, matrix) (got {len(feature)})")
+        ids, matrix = feature
+        where = f"'features[{name!r}]' row "
+        column = Column("ids", _id_array(ids), lambda row: f"{where}{row}")
+        if len(column.values) == 0:
+            raise ValueError(f"'features[{name!r}]' needs at least one id (got 0)")
+        return checked_ids(column, notes), np.asarray(matrix)
+    if catalogue is None:
+        raise ValueError(
+            f"'features[{name!r}]' needs to be (ids, matrix): without the frame 'items' nothing "
+            "says which item a row of a bare matrix belongs to"
+        )
+    notes.append(
+        f"ATTENTION: feature '{name}' came without ids: its rows are taken in the row order of "
+        f"'items' (row 0 = {shown(item_id[0])})"
+    )
+    return item_id[: len(catalogue)], np.asarray(feature)
+
+
+def _id_array(ids: ArrayLike) -> np.ndarray:
+    if isinstance(ids, np.ndarray | Tensor):
+        return np.asarray(ids)
+    series = nw.from_native(ids, series_only=True, pass_through=True)
+    if isinstance(series, nw.Series):
+        return _values(series)
+    # one by one: NumPy would turn [1, "a"] into two strings
+    listed: list[Any] = list(ids)  # type: ignore[arg-type]
+    return np.fromiter(listed, dtype=object, count=len(listed))

@@ -1,0 +1,85 @@
+"""The one way from checked columns to a graph."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import INTERACTS, ITEM, USER
+
+Keep = Literal["first", "last"]
+"""Which row of a repeated (user, item) pair stays."""
+
+
+def interaction_graph(
+    user: np.ndarray,
+    item: np.ndarray,
+    user_id: np.ndarray,
+    item_id: np.ndarray,
+    notes: list[str],
+    *,
+    rating: np.ndarray | None = None,
+    time: np.ndarray | None = None,
+    split: np.ndarray | None = None,
+    keep: Keep = "first",
+) -> tuple[HeteroData, int]:
+    """Build the graph of all links; repeated pairs are dropped and counted.
+
+    Links keep the order of their rows. What is unusual but accepted goes to ``notes``.
+
+    Args:
+        user: Row of ``user_id`` for each interaction, int64 ``[E]``.
+        item: Row of ``item_id`` for each interaction, int64 ``[E]``.
+        user_id: Ids of the outside world, ``[num_users]``.
+        item_id: Ids of the outside world, ``[num_items]``.
+        notes: Counted notes, appended to.
+        rating: ``[E]``.
+        time: ``[E]``.
+        split: Labels 0, 1, 2, int8 ``[E]``.
+        keep: Whether the first or the last row of a repeated pair stays.
+
+    Returns:
+        The graph and the number of rows dropped.
+
+    Raises:
+        ValueError: If ``keep`` is neither ``"first"`` nor ``"last"``.
+    """
+    if keep not in ("first", "last"):
+        raise ValueError(f"'keep' needs to be 'first' or 'last' (got {keep!r})")
+    pairs = pd.DataFrame({"user": user, "item": item})
+    repeated = pairs.duplicated(keep=keep).to_numpy()
+    if repeated.any() and split is not None:
+        labelled = pairs.assign(split=split).drop_duplicates()
+        conflicts = int(labelled.duplicated(["user", "item"]).sum())
+        if conflicts:
+            notes.append(
+                f"{conflicts:,} repeated pairs carry another split label than the {keep} row "
+                "of the pair, whose label stays"
+            )
+    kept = ~repeated
+
+    data = HeteroData()
+    data[USER].num_nodes = len(user_id)
+    data[USER].id = user_id
+    data[ITEM].num_nodes = len(item_id)
+    data[ITEM].id = item_id
+    links = data[INTERACTS]
+    links.edge_index = torch.from_numpy(np.stack([user[kept], item[kept]]).astype(np.int64))
+    if time is not None:
+        links.time = torch.from_numpy(time[kept])
+    if rating is not None:
+        links.rating = torch.from_numpy(rating[kept].astype(np.float32))
+    if split is not None:
+        links.split = torch.from_numpy(split[kept])
+
+    for what, ids, used in (("user", user_id, user), ("item", item_id, item)):
+        if len(ids) == 1:
+            notes.append(f"only 1 {what}: nothing to compare it with")
+        unused = int((np.bincount(used, minlength=len(ids)) == 0).sum())
+        if unused:
+            notes.append(f"{unused:,} of {len(ids):,} {what}s have no interaction")
+    return data, int(repeated.sum())

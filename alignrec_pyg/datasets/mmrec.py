@@ -1,0 +1,180 @@
+"""Folders in the format of the MMRec toolbox, in which most multimodal data sets circulate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from alignrec_pyg.datasets.base import InteractionDataset
+from alignrec_pyg.datasets.columns import (
+    checked_numbers,
+    checked_row_numbers,
+    checked_split,
+    checked_times,
+)
+from alignrec_pyg.datasets.delimited import DelimitedFile, outside_ids
+from alignrec_pyg.datasets.features import NonFinite, add_feature, feature_name, read_npy
+from alignrec_pyg.datasets.interactions import Keep, interaction_graph
+from alignrec_pyg.report import describe
+
+_OPTIONAL = ("rating", "timestamp", "x_label")
+_NOT_A_TABLE = {"user_graph_dict.npy"}  # a pickled dictionary that some folders carry
+
+
+class MMRecFolder(InteractionDataset):
+    """A folder with ``<name>.inter`` and any number of ``<feature>.npy`` tables.
+
+    - ``<name>.inter`` (or ``.inter.gz``): header ``userID itemID [rating] [timestamp] [x_label]``
+      in any order, separated by tab or comma. Ids are row numbers from 0; the number of users or
+      items is the largest id + 1 over the whole file. ``x_label`` is the split: 0 train, 1 val,
+      2 test. If the folder has several, the one named like the folder is read, or ``name``.
+    - ``<feature>.npy``: row r belongs to item r; float16/32/64 or integer, any width. It becomes
+      ``data["item"].x_<feature>``; characters that no attribute may hold become underscores:
+      ``all-MiniLM-L6-v2.npy`` is ``x_all_MiniLM_L6_v2``. Files above 256 MiB are memory-mapped.
+      A row of zeros is a missing feature, marked in ``mask_<feature>``.
+    - ``i_id_mapping.csv``, ``u_id_mapping.csv``: ids of the outside world; the row numbers
+      themselves where there are none.
+
+    Other files are left alone and named in the report.
+
+    Args:
+        path: The folder.
+        name: Stem of the ``.inter`` file, where the folder does not tell.
+        features: Tables to read, by file stem or attribute name; all by default.
+        num_items: Number of items, where the last ones have no interactions and only the feature
+            tables know of them.
+        ignore: Optional columns to leave unread: ``"rating"``, ``"timestamp"``, ``"x_label"``.
+        keep: Whether the first or the last row of a repeated (user, item) pair stays.
+        nonfinite: Whether a feature row with NaN or infinity is an error or a missing row.
+
+    Raises:
+        ValueError: If a file is not as described; the message names file, line and column, or the
+            expected and the present shape.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        features: Sequence[str] | None = None,
+        num_items: int | None = None,
+        ignore: Sequence[Literal["rating", "timestamp", "x_label"]] = (),
+        keep: Keep = "first",
+        nonfinite: NonFinite = "error",
+    ) -> None:
+        folder = Path(path).resolve()
+        if not folder.is_dir():
+            raise ValueError(f"'path' needs to be a folder (got {str(path)!r})")
+        unknown = [column for column in ignore if column not in _OPTIONAL]
+        if unknown:
+            raise ValueError(f"'ignore' needs to be of {list(_OPTIONAL)} (got {unknown})")
+        notes: list[str] = []
+        inter = _inter_file(folder, name)
+        table = DelimitedFile(inter, ["userID", "itemID"], notes)
+        others = [c for c in table.columns if c not in ("userID", "itemID", *_OPTIONAL)]
+        for left_out in (*others, *(c for c in ignore if c in table.columns)):
+            notes.append(f"{inter.name}: column '{left_out}' left unread")
+        wanted = [c for c in _OPTIONAL if c in table.columns and c not in ignore]
+
+        user = checked_row_numbers(table.column("userID"), notes)
+        items = table.column("itemID")
+        item = checked_row_numbers(items, notes)
+        if num_items is None:
+            num_items = int(item.max()) + 1
+        elif item.max() >= num_items:
+            items.refuse(item >= num_items, f"an id needs to be below num_items={num_items}")
+        used = {inter.name}
+        user_id = _ids(folder, "u_id_mapping.csv", "userID", int(user.max()) + 1, used, notes)
+        item_id = _ids(folder, "i_id_mapping.csv", "itemID", num_items, used, notes)
+
+        data, duplicates = interaction_graph(
+            user,
+            item,
+            user_id,
+            item_id,
+            notes,
+            rating=checked_numbers(table.column("rating"), notes) if "rating" in wanted else None,
+            time=checked_times(table.column("timestamp"), notes) if "timestamp" in wanted else None,
+            split=checked_split(table.column("x_label"), notes) if "x_label" in wanted else None,
+            keep=keep,
+        )
+        dtypes: dict[str, str] = {}
+        for key, file in _feature_files(folder, features).items():
+            array = read_npy(file)
+            if array.ndim == 2 and len(array) > num_items:
+                raise ValueError(
+                    f"{file} needs the shape [{num_items}, dim], one row per item of {inter.name} "
+                    f"(got {list(array.shape)}); num_items={len(array)} says that the last items "
+                    "have no interactions"
+                )
+            add_feature(data, key, array, nonfinite, notes)
+            dtypes[key] = str(array.dtype)
+            used.add(file.name)
+        if dtypes and "i_id_mapping.csv" not in used:
+            notes.append("feature rows taken as items 0, 1, 2, ...: no id list to check them by")
+        left_alone = sorted(entry.name for entry in folder.iterdir() if entry.name not in used)
+        if left_alone:
+            notes.append(f"{len(left_alone)} other files left alone: {', '.join(left_alone)}")
+        super().__init__(data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes))
+
+
+def _inter_file(folder: Path, name: str | None) -> Path:
+    files = {
+        file.name.removesuffix(".gz").removesuffix(".inter"): file
+        for suffix in (".inter.gz", ".inter")  # the plain one wins
+        for file in sorted(folder.glob(f"*{suffix}"))
+    }
+    if not files:
+        raise ValueError(f"'path' needs to hold a file <name>.inter (none in {folder})")
+    if name is not None:
+        if name not in files:
+            raise ValueError(
+                f"'name' needs to be one of {sorted(files)} in {folder} (got {name!r})"
+            )
+        return files[name]
+    if folder.name in files:
+        return files[folder.name]
+    if len(files) > 1:
+        raise ValueError(
+            f"{folder} holds several .inter files, none named like it: "
+            f"'name' needs to be one of {sorted(files)}"
+        )
+    return next(iter(files.values()))
+
+
+def _feature_files(folder: Path, features: Sequence[str] | None) -> dict[str, Path]:
+    if isinstance(features, str):
+        raise ValueError(f"'features' needs to be a list of names (got the string {features!r})")
+    files = sorted(file for file in folder.glob("*.npy") if file.name not in _NOT_A_TABLE)
+    stems = [file.stem for file in files]
+    if features is not None:
+        names = {*stems, *(feature_name(stem) for stem in stems)}
+        unknown = [feature for feature in features if feature not in names]
+        if unknown:
+            raise ValueError(
+                f"'features' needs to name tables of {folder}: {stems} are there (got {unknown})"
+            )
+        files = [file for file in files if {file.stem, feature_name(file.stem)} & set(features)]
+    chosen: dict[str, Path] = {}
+    for file in files:
+        key = feature_name(file.stem)
+        if key in chosen:
+            raise ValueError(
+                f"{chosen[key].name} and {file.name} in {folder} would both be named '{key}': "
+                "rename one, or choose one by its stem in 'features'"
+            )
+        chosen[key] = file
+    return chosen
+
+
+def _ids(
+    folder: Path, mapping: str, index: str, count: int, used: set[str], notes: list[str]
+) -> np.ndarray:
+    if not (folder / mapping).is_file():
+        return np.arange(count)
+    used.add(mapping)
+    return outside_ids(folder / mapping, index, count, notes)

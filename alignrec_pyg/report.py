@@ -1,0 +1,340 @@
+"""What the data and a split hold, counted: sizes, cold nodes, features, notes from reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import (
+    INTERACTS,
+    ITEM,
+    USER,
+    content_hash,
+    feature_mask,
+    feature_names,
+    feature_table,
+)
+
+SPLIT_NAMES = ("train", "val", "test")
+"""Names of the labels 0, 1, 2 in ``data["user", "interacts", "item"].split``."""
+
+_PAIRS = 4096
+_PAIR_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class FeatureReport:
+    """One item feature table.
+
+    Args:
+        name: The table is ``data["item"].x_<name>``.
+        shape: Number of items and width.
+        dtype: Element type as read, before the cast to float32.
+        missing: Number of items that lack the feature.
+        content_hash: Hash of the float32 table.
+        cosine_mean: Mean cosine of two different present rows over a seeded sample of pairs (over
+            all pairs where there are few); NaN with fewer than two present rows.
+        cosine_std: Standard deviation of the same cosines.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    dtype: str
+    missing: int
+    content_hash: str
+    cosine_mean: float
+    cosine_std: float
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """The links of one part of a split.
+
+    Args:
+        name: ``"train"``, ``"val"`` or ``"test"``.
+        interactions: Number of links.
+        users: Distinct users among them.
+        items: Distinct items among them.
+        cold_users: Those of the users that have no train link.
+        cold_items: Those of the items that have no train link.
+        in_train: Links that are also train links (0 by definition for the train part).
+    """
+
+    name: str
+    interactions: int
+    users: int
+    items: int
+    cold_users: int
+    cold_items: int
+    in_train: int
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What one :class:`~torch_geometric.data.HeteroData` holds and what reading it met.
+
+    Args:
+        users: Number of users.
+        items: Number of items.
+        interactions: Number of distinct links.
+        sparsity: :math:`1 - |E| / (|U| |I|)`.
+        duplicates: Repeated links dropped when reading.
+        users_without_links: Users that no link touches.
+        items_without_links: Items that no link touches.
+        features: One report per feature table.
+        parts: One report per label of the file's own split; empty without labels.
+        notes: What reading accepted, changed or left out, with counts.
+    """
+
+    users: int
+    items: int
+    interactions: int
+    sparsity: float
+    duplicates: int
+    users_without_links: int
+    items_without_links: int
+    features: tuple[FeatureReport, ...]
+    parts: tuple[PartReport, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The report as aligned text."""
+        lines = _aligned(
+            [
+                ["users", f"{self.users:,}"],
+                ["items", f"{self.items:,}"],
+                ["interactions", f"{self.interactions:,}"],
+                ["sparsity", f"{self.sparsity:.4%}"],
+                ["duplicates dropped", f"{self.duplicates:,}"],
+                ["users without links", f"{self.users_without_links:,}"],
+                ["items without links", f"{self.items_without_links:,}"],
+            ]
+        )
+        if self.parts:
+            lines += ["split labels:", *_indented(_part_lines(self.parts))]
+        if self.features:
+            lines += ["features:", *_indented(_feature_lines(self.features))]
+        if self.notes:
+            lines += ["notes:", *(f"  - {note}" for note in self.notes)]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What a train/val/test split holds.
+
+    Args:
+        parts: Train, val and test, in this order.
+        val_known_at_test: Whether validation links are among the known links of the test part
+            (and therefore excluded from its ranking).
+        fingerprint: Hash of the sizes and the three sets of links; the order of links is no part
+            of it.
+    """
+
+    parts: tuple[PartReport, PartReport, PartReport]
+    val_known_at_test: bool
+    fingerprint: str
+
+    def __str__(self) -> str:
+        """The report as aligned text."""
+        known = "train and val" if self.val_known_at_test else "train"
+        return "\n".join(
+            [
+                *_part_lines(self.parts),
+                f"known at test: {known} links",
+                f"fingerprint: {self.fingerprint}",
+            ]
+        )
+
+
+def describe(
+    data: HeteroData,
+    *,
+    duplicates: int = 0,
+    notes: Sequence[str] = (),
+    dtypes: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> DataReport:
+    """Count what ``data`` holds.
+
+    Args:
+        data: Data as :mod:`alignrec_pyg.graph` describes it.
+        duplicates: Repeated links that reading dropped.
+        notes: Counted notes from reading.
+        dtypes: Element type of each feature table as read; the table's own where not given.
+        seed: Seed of the sample of row pairs behind the cosines.
+    """
+    num_users, num_items = _sizes(data)
+    edge_index = data[INTERACTS].edge_index.cpu()
+    user, item = edge_index.numpy()
+    parts: list[PartReport] = []
+    if "split" in data[INTERACTS]:
+        label = data[INTERACTS].split.cpu().numpy()
+        train = edge_index[:, label == 0]
+        for code, name in enumerate(SPLIT_NAMES):
+            parts.append(_part(name, edge_index[:, label == code], train, num_items))
+    return DataReport(
+        users=num_users,
+        items=num_items,
+        interactions=edge_index.size(1),
+        sparsity=1.0 - edge_index.size(1) / (num_users * num_items),
+        duplicates=duplicates,
+        users_without_links=_untouched(user, num_users),
+        items_without_links=_untouched(item, num_items),
+        features=tuple(
+            _feature(data, name, (dtypes or {}).get(name), seed) for name in feature_names(data)
+        ),
+        parts=tuple(parts),
+        notes=tuple(notes),
+    )
+
+
+def describe_split(train: HeteroData, val: HeteroData, test: HeteroData) -> SplitReport:
+    """Count the parts of a split and what they share.
+
+    Args:
+        train: Its ``edge_index`` holds the train links.
+        val: Its ``edge_label_index`` holds the validation links.
+        test: Its ``edge_label_index`` holds the test links, its ``edge_index`` the known ones.
+
+    Raises:
+        ValueError: If the three differ in their number of users or items.
+    """
+    sizes = [_sizes(data) for data in (train, val, test)]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            "'train', 'val' and 'test' need to have the same users and items "
+            f"(got {sizes} users and items)"
+        )
+    num_users, num_items = sizes[0]
+    links = train[INTERACTS].edge_index.cpu()
+    held_out = [data[INTERACTS].edge_label_index.cpu() for data in (val, test)]
+    keys = [np.sort(_keys(edges, num_items)) for edges in (links, *held_out)]
+    known_at_test = _keys(test[INTERACTS].edge_index.cpu(), num_items)
+    only_val = np.setdiff1d(keys[1], keys[0])
+    return SplitReport(
+        parts=(
+            _part("train", links, links, num_items),
+            _part("val", held_out[0], links, num_items),
+            _part("test", held_out[1], links, num_items),
+        ),
+        val_known_at_test=bool(np.isin(only_val, known_at_test).any()),
+        fingerprint=content_hash(num_users, num_items, *keys),
+    )
+
+
+def _sizes(data: HeteroData) -> tuple[int, int]:
+    return int(data[USER].num_nodes), int(data[ITEM].num_nodes)
+
+
+def _untouched(ends: np.ndarray, count: int) -> int:
+    return int((np.bincount(ends, minlength=count) == 0).sum())
+
+
+def _keys(edges: Tensor, num_items: int) -> np.ndarray:
+    """One number per link, int64 ``[E]``: two links are the same if their numbers are."""
+    user, item = edges.numpy()
+    return np.asarray(user * num_items + item)
+
+
+def _part(name: str, edges: Tensor, train: Tensor, num_items: int) -> PartReport:
+    user, item = (np.unique(row) for row in edges.numpy())
+    repeated = np.isin(_keys(edges, num_items), _keys(train, num_items))
+    return PartReport(
+        name=name,
+        interactions=edges.size(1),
+        users=len(user),
+        items=len(item),
+        cold_users=int(np.isin(user, train[0].numpy(), invert=True).sum()),
+        cold_items=int(np.isin(item, train[1].numpy(), invert=True).sum()),
+        in_train=0 if name == SPLIT_NAMES[0] else int(repeated.sum()),
+    )
+
+
+def _feature(data: HeteroData, name: str, dtype: str | None, seed: int) -> FeatureReport:
+    table = feature_table(data, name).cpu()
+    mask = feature_mask(data, name).cpu()
+    mean, std = _cosine_spread(table, torch.nonzero(~mask).flatten().numpy(), seed)
+    return FeatureReport(
+        name=name,
+        shape=(table.size(0), table.size(1)),
+        dtype=dtype or str(table.dtype).removeprefix("torch."),
+        missing=int(mask.sum()),
+        content_hash=content_hash(table),
+        cosine_mean=mean,
+        cosine_std=std,
+    )
+
+
+def _cosine_spread(table: Tensor, present: np.ndarray, seed: int) -> tuple[float, float]:
+    """Mean and standard deviation of the cosine of two different ``present`` rows."""
+    count = len(present)
+    if count < 2:
+        return float("nan"), float("nan")
+    if count * (count - 1) // 2 <= _PAIRS:
+        first, second = np.triu_indices(count, k=1)
+    else:
+        generator = np.random.default_rng(seed)
+        first = generator.integers(count, size=_PAIRS)
+        second = (first + generator.integers(1, count, size=_PAIRS)) % count  # never the same row
+    cosines = []
+    for start in range(0, len(first), _PAIR_BLOCK):  # blocks: the table may be memory-mapped
+        block = slice(start, start + _PAIR_BLOCK)
+        left = table[torch.from_numpy(present[first[block]])].double()
+        right = table[torch.from_numpy(present[second[block]])].double()
+        cosines.append(torch.nn.functional.cosine_similarity(left, right, eps=0.0))
+    values = torch.cat(cosines)
+    return float(values.mean()), float(values.std(correction=0))
+
+
+def _feature_lines(features: Sequence[FeatureReport]) -> list[str]:
+    rows = [["name", "shape", "read as", "missing", "cosine mean", "cosine std", "hash"]]
+    for feature in features:
+        rows.append(
+            [
+                feature.name,
+                f"{feature.shape[0]:,} x {feature.shape[1]:,}",
+                feature.dtype,
+                f"{feature.missing:,}",
+                f"{feature.cosine_mean:.4f}",
+                f"{feature.cosine_std:.4f}",
+                feature.content_hash,
+            ]
+        )
+    return _aligned(rows)
+
+
+def _part_lines(parts: Sequence[PartReport]) -> list[str]:
+    rows = [["part", "interactions", "users", "items", "cold users", "cold items", "in train"]]
+    for part in parts:
+        counts = (
+            part.interactions,
+            part.users,
+            part.items,
+            part.cold_users,
+            part.cold_items,
+            part.in_train,
+        )
+        rows.append([part.name, *(f"{count:,}" for count in counts)])
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with the first column aligned left and the others right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if position == 0 else cell.rjust(width)
+            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in lines]

@@ -1,0 +1,38 @@
+"""From raw texts and images to recommendations: content helps, and only if it is the right one."""
+
+import pytest
+import torch
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg import BPR, VBPR, AlignRec, TrainConfig, evaluate, fit
+from alignrec_pyg.datasets import Synthetic
+from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.transforms import ConcatFeatures, EncodeItems, KNNItemGraph, SplitInteractions
+
+
+def encoded() -> HeteroData:
+    data = Synthetic(
+        num_users=300, num_items=200, num_interactions=2500, num_topics=10, noise=0.0
+    ).data
+    data = EncodeItems(TfidfEncoder(32), "text")(data)
+    data = EncodeItems(PatchPCAEncoder(32), "image")(data)
+    return ConcatFeatures(["image", "text"], "mm")(data)
+
+
+def recall_of(data: HeteroData, model_cls, **hparams) -> float:
+    data = KNNItemGraph("mm", k=10)(data)
+    train, val, test = SplitInteractions("random", seed=0)(data)
+    torch.manual_seed(0)
+    model = model_cls(train, **hparams)
+    fit(model, train, val, TrainConfig(lr=5e-3, batch_size=512, max_epochs=60, patience=8))
+    return evaluate(model, test)["recall@20"]
+
+
+@pytest.mark.parametrize(("model_cls", "hparams"), [(VBPR, {"reg_weight": 0.001}), (AlignRec, {})])
+def test_beats_bpr_with_the_items_content_and_not_with_that_of_others(model_cls, hparams):
+    data = encoded()
+    bpr = recall_of(data, BPR)
+    assert recall_of(data, model_cls, features=["mm"], **hparams) > bpr + 0.05
+    other = torch.randperm(200, generator=torch.Generator().manual_seed(1))
+    data["item"].x_mm = data["item"].x_mm[other]
+    assert recall_of(data, model_cls, features=["mm"], **hparams) < bpr
