@@ -1,0 +1,101 @@
+"""What an encoder is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+MODALITIES = ("text", "image")
+
+
+@dataclass(frozen=True)
+class ItemContent:
+    """Raw texts and images of some items, row by row.
+
+    Args:
+        text: One text for each item, ``None`` or blank where it has none; ``None`` altogether if
+            texts are not asked for.
+        image: One image for each item: a path, or RGB pixels as uint8 ``[3, H, W]``; ``None``
+            where it has none. Images of one size may come as one tensor ``[len, 3, H, W]``.
+            ``None`` altogether if images are not asked for.
+
+    Raises:
+        ValueError: If both are ``None``, or their lengths differ.
+    """
+
+    text: Sequence[str | None] | None = None
+    image: Tensor | Sequence[Tensor | Path | None] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(part) for part in (self.text, self.image) if part is not None}
+        if len(lengths) != 1:
+            raise ValueError(
+                f"'text' and 'image' need one entry for each item, and one of them is needed "
+                f"(got lengths {sorted(lengths)})"
+            )
+
+    def __len__(self) -> int:
+        return len(next(part for part in (self.text, self.image) if part is not None))
+
+    def select(self, rows: Sequence[int]) -> ItemContent:
+        """The items at ``rows``, in that order."""
+        text = None if self.text is None else [self.text[row] for row in rows]
+        if isinstance(self.image, Tensor):
+            return ItemContent(text, self.image[torch.as_tensor(rows, dtype=torch.long)])
+        return ItemContent(text, None if self.image is None else [self.image[row] for row in rows])
+
+    def has(self, modality: str) -> Tensor:
+        """Which items have this modality, bool ``[len]``."""
+        if modality == "text" and self.text is not None:
+            return torch.tensor([bool(text and text.strip()) for text in self.text]).bool()
+        if modality == "image" and isinstance(self.image, Tensor):
+            return torch.ones(len(self), dtype=torch.bool)
+        if modality == "image" and self.image is not None:
+            return torch.tensor([image is not None for image in self.image]).bool()
+        return torch.zeros(len(self), dtype=torch.bool)
+
+
+@runtime_checkable
+class ItemEncoder(Protocol):
+    """Turns items into feature rows.
+
+    ``modalities`` are the parts of :class:`ItemContent` it reads ("text", "image"), ``out_dim`` the
+    width of its rows; ``cache_key`` changes with whatever changes its rows: weights, preprocessing,
+    arguments.
+    """
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Parts of the content that are read."""
+        ...
+
+    @property
+    def out_dim(self) -> int:
+        """Width of a feature row."""
+        ...
+
+    @property
+    def cache_key(self) -> str:
+        """Stands for weights, preprocessing and arguments."""
+        ...
+
+    def __call__(self, items: ItemContent) -> Tensor:
+        """Feature rows, float32 ``[len(items), out_dim]``, without gradient.
+
+        An item that lacks every modality gets a zero row.
+        """
+        ...
+
+
+@runtime_checkable
+class FittedItemEncoder(ItemEncoder, Protocol):
+    """An encoder that has to see the catalogue before it can encode."""
+
+    def fit(self, items: ItemContent) -> None:
+        """Learns from ``items``, anew each time."""
+        ...

@@ -1,0 +1,240 @@
+"""Encoders that need no download: classic text and image features from scikit-learn.
+
+They are fitted on the catalogue itself and are no match for pre-trained encoders; they make whole
+runs possible on any machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from torch import Tensor
+
+from alignrec_pyg.encoders.base import ItemContent
+
+_PATCHES_TO_FIT = 20_000  # enough for the few directions of small patches, whatever the catalogue
+
+
+class TfidfEncoder:
+    """Texts as TF-IDF vectors reduced by a truncated SVD (latent semantic analysis).
+
+    Args:
+        out_dim: Width of a row; below the number of texts and of distinct terms.
+        min_df: Texts that a term needs to occur in.
+        seed: Seed of the randomised SVD.
+
+    Raises:
+        ValueError: If an argument is out of range; by ``fit``, if the texts are too few or too
+            poor for ``out_dim``.
+    """
+
+    modalities = ("text",)
+
+    def __init__(self, out_dim: int = 64, *, min_df: int = 1, seed: int = 0) -> None:
+        _check_positive(out_dim=out_dim, min_df=min_df)
+        self.out_dim = out_dim
+        self.min_df = min_df
+        self.seed = seed
+        self._vectorizer: TfidfVectorizer | None = None
+        self._svd: TruncatedSVD | None = None
+
+    @property
+    def cache_key(self) -> str:
+        """Arguments, library version and what was learned."""
+        learned = [] if self._svd is None else [self._svd.components_]
+        return _cache_key(f"tfidf {self.out_dim} {self.min_df} {self.seed}", *learned)
+
+    def fit(self, items: ItemContent) -> None:
+        """Learns vocabulary and directions from the texts there are."""
+        texts = [text for text in _texts(items) if text.strip()]
+        vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=self.min_df, stop_words="english")
+        try:
+            counts = vectorizer.fit_transform(texts)
+        except ValueError as error:
+            raise ValueError(
+                f"'items' needs texts with words that are no stop words, {self.min_df} texts or "
+                f"more for a word (got {len(texts)} texts without one)"
+            ) from error
+        limit = min(counts.shape) - 1
+        if self.out_dim > limit:
+            raise ValueError(
+                f"'out_dim' needs to be in [1, {limit}] for {counts.shape[0]} texts with "
+                f"{counts.shape[1]} terms (got {self.out_dim}): lower it"
+            )
+        self._svd = TruncatedSVD(self.out_dim, random_state=self.seed).fit(counts)
+        self._vectorizer = vectorizer
+
+    def __call__(self, items: ItemContent) -> Tensor:
+        """Feature rows, float32 ``[len(items), out_dim]``; zero without any known term."""
+        if self._vectorizer is None or self._svd is None:
+            raise ValueError("'TfidfEncoder' needs to be fitted first: call fit(items)")
+        rows = self._svd.transform(self._vectorizer.transform(_texts(items)))
+        return torch.from_numpy(rows.astype(np.float32))
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(out_dim={self.out_dim})"
+
+
+class PatchPCAEncoder:
+    """Images as principal components of their patches' principal components.
+
+    Each image is cut into square patches; a first PCA codes a patch, a second one the codes of all
+    patches of an image, place by place. Images need to be RGB pixels (uint8) of one size.
+
+    Args:
+        out_dim: Width of a row; at most the number of images and of codes in an image.
+        patch_size: Side of a patch in pixels; height and width are multiples of it.
+        patch_dim: Components that code a patch, at most ``3 * patch_size**2``.
+        seed: Seed of the sample of patches and of the randomised PCA.
+
+    Raises:
+        ValueError: If an argument is out of range; by ``fit``, if the images are too few or too
+            small for ``out_dim``, or of another form.
+    """
+
+    modalities = ("image",)
+
+    def __init__(
+        self, out_dim: int = 64, *, patch_size: int = 8, patch_dim: int = 16, seed: int = 0
+    ) -> None:
+        _check_positive(out_dim=out_dim, patch_size=patch_size, patch_dim=patch_dim)
+        if patch_dim > 3 * patch_size**2:
+            raise ValueError(
+                f"'patch_dim' needs to be in [1, {3 * patch_size**2}] for patch_size={patch_size} "
+                f"(got {patch_dim})"
+            )
+        self.out_dim = out_dim
+        self.patch_size = patch_size
+        self.patch_dim = patch_dim
+        self.seed = seed
+        self._patch_pca: PCA | None = None
+        self._image_pca: PCA | None = None
+
+    @property
+    def cache_key(self) -> str:
+        """Arguments, library version and what was learned."""
+        learned = []
+        for pca in (self._patch_pca, self._image_pca):
+            learned += [] if pca is None else [pca.mean_, pca.components_]
+        arguments = f"{self.out_dim} {self.patch_size} {self.patch_dim} {self.seed}"
+        return _cache_key(f"patch-pca {arguments}", *learned)
+
+    def fit(self, items: ItemContent) -> None:
+        """Learns both bases from the images there are."""
+        present = items.has("image").nonzero()[:, 0].tolist()
+        if not present:
+            raise ValueError("'items' needs at least one image (got none)")
+        patches = self._patches(items.select(present))
+        num_images, num_patches, _ = patches.shape
+        limit = min(num_images, num_patches * self.patch_dim)
+        if self.out_dim > limit:
+            raise ValueError(
+                f"'out_dim' needs to be in [1, {limit}] for {num_images} images of {num_patches} "
+                f"patches with {self.patch_dim} components (got {self.out_dim}): lower it"
+            )
+        flat = patches.reshape(num_images * num_patches, -1)
+        if len(flat) < self.patch_dim:
+            raise ValueError(
+                f"'patch_dim' needs to be in [1, {len(flat)}] for {len(flat)} patches in all "
+                f"(got {self.patch_dim}): lower it"
+            )
+        if len(flat) > _PATCHES_TO_FIT:
+            draw = np.random.default_rng(self.seed).permutation(len(flat))[:_PATCHES_TO_FIT]
+            flat = flat[np.sort(draw)]
+        # PCA divides by the total variance, which is zero if all images are alike.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            self._patch_pca = PCA(self.patch_dim, random_state=self.seed).fit(flat)
+            codes = self._codes(self._patch_pca, patches)
+            self._image_pca = PCA(self.out_dim, random_state=self.seed).fit(codes)
+
+    def __call__(self, items: ItemContent) -> Tensor:
+        """Feature rows, float32 ``[len(items), out_dim]``; zero without an image."""
+        if self._patch_pca is None or self._image_pca is None:
+            raise ValueError("'PatchPCAEncoder' needs to be fitted first: call fit(items)")
+        rows = torch.zeros(len(items), self.out_dim)
+        present = items.has("image").nonzero()[:, 0]
+        if present.numel():
+            patches = self._patches(items.select(present.tolist()))
+            codes = self._codes(self._patch_pca, patches)
+            if codes.shape[1] != self._image_pca.n_features_in_:
+                raise ValueError(
+                    "'image' needs the size of the images that the encoder was fitted on "
+                    f"(got {len(patches[0])} patches of {self.patch_size} x {self.patch_size})"
+                )
+            encoded = self._image_pca.transform(codes).astype(np.float32)
+            rows[present] = torch.from_numpy(encoded)
+        return rows
+
+    def _patches(self, items: ItemContent) -> NDArray[np.float32]:
+        """Patches with values in [0, 1], ``[len, patches, 3 * patch_size**2]``."""
+        images = _pixels(items)
+        side = self.patch_size
+        height, width = images.shape[2:]
+        if height % side or width % side or height == 0 or width == 0:
+            raise ValueError(
+                f"'image' needs height and width that are multiples of patch_size={side} "
+                f"(got {height} x {width}): resize the images, or choose another patch_size"
+            )
+        grid = images.unfold(2, side, side).unfold(3, side, side)  # [n, 3, rows, cols, side, side]
+        flat = grid.permute(0, 2, 3, 1, 4, 5).reshape(len(images), -1, 3 * side * side)
+        return (flat.float() / 255).numpy()
+
+    def _codes(self, patch_pca: PCA, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Codes of the patches of each image, side by side, ``[n, patches * patch_dim]``."""
+        codes = patch_pca.transform(patches.reshape(-1, patches.shape[-1]))
+        return codes.reshape(len(patches), -1)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(out_dim={self.out_dim}, patch_size={self.patch_size})"
+
+
+def _texts(items: ItemContent) -> list[str]:
+    if items.text is None:
+        raise ValueError("'items' needs texts (got images only)")
+    return [text or "" for text in items.text]
+
+
+def _pixels(items: ItemContent) -> Tensor:
+    """All images as one tensor, uint8 ``[len, 3, H, W]``; none of them may be missing."""
+    images = items.image
+    if not isinstance(images, Tensor):
+        tensors: list[Tensor] = []
+        for image in images or ():
+            if image is None or isinstance(image, Path):
+                raise ValueError(
+                    f"'image' needs RGB pixels, uint8 [3, H, W] (got {image!r}): read the files"
+                )
+            tensors.append(image)
+        shapes = {tuple(image.shape) for image in tensors}
+        if len(shapes) != 1:
+            raise ValueError(
+                f"'image' needs images of one size (got shapes {sorted(shapes)[:5]}): resize them"
+            )
+        images = torch.stack(tensors)
+    if images.dim() != 4 or images.size(1) != 3 or images.dtype != torch.uint8:
+        raise ValueError(
+            f"'image' needs RGB pixels, uint8 [n, 3, H, W] (got {images.dtype}, "
+            f"{tuple(images.shape)})"
+        )
+    return images.cpu()
+
+
+def _cache_key(arguments: str, *learned: NDArray[np.float64]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in learned:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    state = digest.hexdigest() if learned else "not fitted"
+    return f"{arguments}, scikit-learn {sklearn.__version__}, {state}"
+
+
+def _check_positive(**arguments: int) -> None:
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"'{name}' needs to be an integer of at least 1 (got {value!r})")

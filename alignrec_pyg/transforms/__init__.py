@@ -1,0 +1,18 @@
+"""Transforms of the interaction graph: core, split, item features and item graphs."""
+
+from alignrec_pyg.transforms.concat_features import ConcatFeatures
+from alignrec_pyg.transforms.encode_items import EncodeItems
+from alignrec_pyg.transforms.item_graph_from_neighbors import ItemGraphFromNeighbors, NeighborLists
+from alignrec_pyg.transforms.k_core import KCore
+from alignrec_pyg.transforms.knn_item_graph import KNNItemGraph
+from alignrec_pyg.transforms.split_interactions import SplitInteractions
+
+__all__ = [
+    "ConcatFeatures",
+    "EncodeItems",
+    "ItemGraphFromNeighbors",
+    "KCore",
+    "KNNItemGraph",
+    "NeighborLists",
+    "SplitInteractions",
+]

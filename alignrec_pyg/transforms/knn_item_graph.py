@@ -1,0 +1,247 @@
+"""The kNN item graph of one or several feature sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+
+from alignrec_pyg.graph import ITEM, content_hash, feature_mask, feature_table, knn_edge_type
+from alignrec_pyg.transforms.graph_cache import load_graph, save_graph
+from alignrec_pyg.transforms.knn_search import Backend, cosine_neighbors
+
+Weighting = Literal["cosine", "binary"]
+Missing = Literal["self_loop", "mean"]
+
+# Part of every cache key: raise it with each change of the edges or weights that come out.
+_VERSION = "knn_item_graph 1"
+
+
+class KNNItemGraph(BaseTransform):
+    r"""Links every item with its ``k`` most similar items, itself included.
+
+    Adds ``data["item", "knn_<name>", "item"]`` with ``edge_index`` (row 0 the neighbour, row 1 the
+    item it informs; sorted by item, then neighbour) and ``edge_weight``. With :math:`W` the kept
+    similarities (:math:`w_{ij}` of item :math:`i` and its neighbour :math:`j`, :math:`w_{ii} = 1`),
+
+    .. math::
+        s_{ij} = \frac{w_{ij}}{\sqrt{d_i d_j}}, \qquad d_i = \sum_j w_{ij}.
+
+    - ``weighting="cosine"``: :math:`w_{ij}` is the cosine (LATTICE, MGCN, AlignRec);
+    - ``weighting="binary"``: :math:`w_{ij} = 1`, hence :math:`s_{ij} = 1 / k` (FREEDOM).
+
+    The graph is directed, as in these papers: :math:`j` may be a neighbour of :math:`i` and not the
+    reverse. Several feature sets give the weighted sum of their graphs.
+
+    The search is exact and its result depends on neither backend nor block size: cosines are
+    compared at a resolution of 1e-9, ties go to the lower item number, and an item is its own
+    neighbour even if ``k`` others have the very same features. A row sum :math:`d_i` that negative
+    cosines pull to zero or below, where the formula has no value, counts positive cosines only.
+
+    Items without the feature (masked or zero rows) are nobody's neighbour and keep a self-loop of
+    weight 1.
+
+    Args:
+        features: The feature set; or several, with equal weights; or several with their weights,
+            for example ``{"image": 0.1, "text": 0.9}``.
+        k: Neighbours of an item, itself included.
+        weighting: What a neighbour weighs before normalisation.
+        symmetric: Whether to add the reverse of every edge before normalisation, so that
+            :math:`s_{ij} = s_{ji}`; items may then have more than ``k`` neighbours.
+        backend: ``"matmul"``, ``"torch_cluster"``, or ``"auto"``, which takes torch_cluster where
+            it is installed and the work is small.
+        name: Name of the graph; by default the feature names joined by ``"_"``.
+        block_size: Items per block of the search; memory is ``block_size * num_items * 8`` bytes.
+        missing: ``"self_loop"`` as above, or ``"mean"``: an item without the feature gets the mean
+            of the others' rows and takes part in the search.
+        cache_dir: Folder in which to keep graphs, found again by the content of the features and
+            the arguments above; none by default.
+
+    Raises:
+        ValueError: If an argument is out of range; when applied, if ``data`` lacks a feature set,
+            a table is not a finite matrix with a row for each item, or fewer than ``k`` items have
+            the feature.
+        ImportError: When applied, if ``backend="torch_cluster"`` and it is not installed.
+    """
+
+    def __init__(
+        self,
+        features: str | Sequence[str] | Mapping[str, float],
+        k: int = 10,
+        *,
+        weighting: Weighting = "cosine",
+        symmetric: bool = False,
+        backend: Backend = "auto",
+        name: str | None = None,
+        block_size: int = 512,
+        missing: Missing = "self_loop",
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        for argument, value, choices in (
+            ("weighting", weighting, get_args(Weighting)),
+            ("backend", backend, get_args(Backend)),
+            ("missing", missing, get_args(Missing)),
+        ):
+            if value not in choices:
+                raise ValueError(f"'{argument}' needs to be one of {choices} (got {value!r})")
+        for argument, number in (("k", k), ("block_size", block_size)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(
+                    f"'{argument}' needs to be an integer of at least 1 (got {number!r})"
+                )
+        if name is not None and not name:
+            raise ValueError("'name' needs at least one character (got ''): leave it out")
+        self.weights = _checked_weights(features)
+        self.k = k
+        self.weighting = weighting
+        self.symmetric = symmetric
+        self.backend = backend
+        self.name = "_".join(self.weights) if name is None else name
+        self.block_size = block_size
+        self.missing = missing
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+
+    def forward(self, data: HeteroData) -> HeteroData:
+        """Adds the graph; the input is left as it was."""
+        num_items = data[ITEM].num_nodes
+        tables = {
+            feature: (feature_table(data, feature), feature_mask(data, feature))
+            for feature in self.weights
+        }
+        for feature, (table, mask) in tables.items():
+            _check_table(feature, table, mask, num_items)
+
+        path = None
+        if self.cache_dir is not None:
+            path = self.cache_dir / f"knn_{self._key(tables)}.safetensors"
+        graph = None if path is None else load_graph(path)
+        if graph is None:
+            graph = self._build(tables)
+            if path is not None:
+                save_graph(path, *graph)
+
+        device = next(iter(tables.values()))[0].device
+        store = data[knn_edge_type(self.name)]
+        store.edge_index, store.edge_weight = graph[0].to(device), graph[1].to(device)
+        return data
+
+    def _key(self, tables: dict[str, tuple[Tensor, Tensor]]) -> str:
+        """Hash of all that the graph depends on: not of backend, block size and name."""
+        parts: list[Tensor | str | float] = [_VERSION, self.weighting, self.missing]
+        parts += [self.k, self.symmetric]
+        for feature, (table, mask) in tables.items():
+            parts += [self.weights[feature], table, mask]
+        return content_hash(*parts)
+
+    def _build(self, tables: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        edges, weights = [], []
+        for feature, (table, mask) in tables.items():
+            edge_index, weight = self._single(feature, table, mask)
+            edges.append(edge_index)
+            weights.append(self.weights[feature] * weight)
+        edge_index, weight = _coalesce(torch.cat(edges, 1), torch.cat(weights), table.size(0))
+        return edge_index, weight.float()
+
+    def _single(self, feature: str, table: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised graph of one feature set, weights in double precision."""
+        num_items = table.size(0)
+        absent = mask | ~table.any(dim=1)
+        if self.missing == "mean" and bool(absent.any()) and not bool(absent.all()):
+            mean = table[~absent].double().mean(dim=0)
+            if not bool(mean.any()):
+                raise ValueError(
+                    f"missing='mean' needs a mean other than zero (feature '{feature}' is "
+                    f"centred): use missing='self_loop'"
+                )
+            table = torch.where(absent.unsqueeze(1), mean, table.double())
+            absent = torch.zeros_like(absent)
+        present = (~absent).nonzero()[:, 0]
+        if present.numel() < self.k:
+            raise ValueError(
+                f"'k' needs to be in [1, {present.numel()}] (got {self.k}): of {num_items} items "
+                f"{present.numel()} have feature '{feature}'; choose a smaller k or another feature"
+            )
+        neighbor, cosine = cosine_neighbors(
+            table[present], self.k, backend=self.backend, block_size=self.block_size
+        )
+        alone = absent.nonzero()[:, 0]
+        source = torch.cat([present[neighbor.reshape(-1)], alone])
+        target = torch.cat([present.repeat_interleave(self.k), alone])
+        similarity = torch.cat([cosine.reshape(-1), cosine.new_ones(alone.numel())])
+        if self.weighting == "binary":
+            similarity = torch.ones_like(similarity)
+        if self.symmetric:
+            source, target, similarity = _with_reverse(source, target, similarity, num_items)
+
+        row_sum = similarity.new_zeros(num_items).index_add_(0, target, similarity)
+        positive_sum = torch.zeros_like(row_sum).index_add_(0, target, similarity.clamp(min=0))
+        degree = torch.where(row_sum > 1e-6, row_sum, positive_sum)  # at least 1: the self-loop
+        weight = similarity / (degree[source] * degree[target]).sqrt()
+        return torch.stack([source, target]), weight
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}({self.weights}, k={self.k}, weighting='{self.weighting}', "
+            f"name='{self.name}')"
+        )
+
+
+def _checked_weights(features: str | Sequence[str] | Mapping[str, float]) -> dict[str, float]:
+    if isinstance(features, str):
+        features = [features]
+    if isinstance(features, Mapping):
+        weights = dict(features)
+    else:
+        weights = {feature: 1 / len(features) for feature in features}
+    if len(weights) != len(features):
+        raise ValueError(f"'features' needs distinct names (got {list(features)})")
+    if not all(0 <= weight < float("inf") for weight in weights.values()) or not any(
+        weights.values()
+    ):
+        raise ValueError(
+            f"'features' needs at least one feature set, with weights that are finite, not "
+            f"negative and not all zero (got {weights})"
+        )
+    return weights
+
+
+def _check_table(feature: str, table: Tensor, mask: Tensor, num_items: int) -> None:
+    if table.dim() != 2 or table.size(0) != num_items or table.size(1) == 0:
+        raise ValueError(
+            f"feature '{feature}' needs shape ({num_items}, at least 1) (got {tuple(table.shape)})"
+        )
+    if mask.shape != (num_items,) or mask.dtype != torch.bool:
+        raise ValueError(
+            f"the mask of feature '{feature}' needs to be boolean, of shape ({num_items},) "
+            f"(got {mask.dtype}, {tuple(mask.shape)})"
+        )
+    broken = (~table.isfinite().all(dim=1) & ~mask).nonzero()[:, 0].tolist()
+    if broken:
+        raise ValueError(
+            f"feature '{feature}' needs finite values (got NaN or infinity in {len(broken)} rows, "
+            f"the first: {broken[:5]}): repair these rows, or mask their items"
+        )
+
+
+def _with_reverse(
+    source: Tensor, target: Tensor, similarity: Tensor, num_items: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every edge in both directions, each once: both have the same similarity."""
+    key = torch.cat([target * num_items + source, source * num_items + target])
+    key, position = key.unique(return_inverse=True)
+    merged = similarity.new_empty(key.numel())
+    merged[position] = torch.cat([similarity, similarity])
+    return key % num_items, key // num_items, merged
+
+
+def _coalesce(edge_index: Tensor, weight: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
+    """Sorted by (target, source), parallel edges added up."""
+    source, target = edge_index
+    key, position = (target * num_items + source).unique(return_inverse=True)
+    total = weight.new_zeros(key.numel()).index_add_(0, position, weight)
+    return torch.stack([key % num_items, key // num_items]), total

@@ -1,0 +1,171 @@
+"""Exact cosine neighbours in blocks of rows, with an order that no backend can change."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Backend = Literal["auto", "torch_cluster", "matmul"]
+
+# Cosines are taken in double precision and rounded to a multiple of 2^-30 (about 1e-9) before they
+# are compared: the noise of a product (1e-15), which depends on the shape of the block it is part
+# of, cannot then reorder neighbours, and exact duplicates tie exactly. A power of two, because the
+# cosines of regular features (0.5, 0.25, ...) lie on that grid and not between two of its points.
+_GRID = 2.0**30
+# One number orders by cosine, then by index: cosine * n + (n - 1 - index), an integer below 2^53.
+# The item itself gets cosine 2 in it, so that it comes first however many duplicates it has.
+_SELF = 2 * _GRID
+MAX_ITEMS = 2**22
+
+# torch_cluster takes 61 s for 7,050 x 768 (KD-tree, one core); its share of that for this work
+# (items^2 x dim) is about 0.2 s.
+_QUICK_WORK = 10**8
+_CUDA_LIMIT = 100  # a constant of torch_cluster's CUDA kernel
+_SPARE = 8  # candidates fetched beyond k, to see ties at the border
+
+
+def cosine_neighbors(
+    features: Tensor, k: int, *, backend: Backend = "auto", block_size: int = 512
+) -> tuple[Tensor, Tensor]:
+    r"""The ``k`` rows of highest cosine to each row: itself first, ties by the lower index.
+
+    Peak memory is one block of scores, ``block_size * rows * 8`` bytes, beside a copy of the
+    features in double precision. A block that does not fit on the device is halved.
+
+    Args:
+        features: Finite rows, none of them zero, :math:`(n, d)`.
+        k: Neighbours of each row, itself included, at most :math:`n`.
+        backend: ``"matmul"`` (blocked products), ``"torch_cluster"`` (its kNN proposes, ties and
+            order are settled here), or ``"auto"``: the latter for small inputs where installed.
+        block_size: Rows per block.
+
+    Shapes:
+        - **output:** neighbours int64 :math:`(n, k)`, cosines float64 :math:`(n, k)`, rounded to
+          multiples of :math:`2^{-30}`
+
+    Raises:
+        ImportError: If ``backend="torch_cluster"`` and it is not installed.
+        MemoryError: If not even one row of scores fits.
+        ValueError: If ``k`` or the number of rows exceeds what the backend can do.
+    """
+    n = features.size(0)
+    if n > MAX_ITEMS:
+        raise ValueError(f"'features' needs at most {MAX_ITEMS} rows for exact search (got {n})")
+    # Dividing by the largest entry first keeps the squares of huge and tiny rows in range.
+    rows = features.double()
+    rows = rows / rows.abs().amax(dim=1, keepdim=True)
+    rows = rows / rows.norm(dim=1, keepdim=True)
+
+    if backend == "torch_cluster":
+        return _proposed_neighbors(rows, k, import_torch_cluster(), block_size)
+    if backend == "auto" and n * n * rows.size(1) <= _QUICK_WORK:
+        fits = not rows.is_cuda or k <= _CUDA_LIMIT
+        if fits and torch_cluster_installed():
+            return _proposed_neighbors(rows, k, import_torch_cluster(), block_size)
+    everyone = torch.arange(n, device=rows.device)
+    return _decode(_blocked_top(rows, everyone, k, block_size), n)
+
+
+def torch_cluster_installed() -> bool:
+    """Whether torch_cluster can be imported."""
+    try:
+        import_torch_cluster()
+    except ImportError:
+        return False
+    return True
+
+
+def import_torch_cluster() -> ModuleType:
+    """The package, or an error that says how to get it.
+
+    Raises:
+        ImportError: If it is missing, or built for another torch.
+    """
+    try:
+        import torch_cluster
+    except (ImportError, RuntimeError, OSError) as error:
+        raise ImportError(
+            "backend='torch_cluster' needs torch-cluster, which cannot be imported "
+            f"({error}): run `uv sync --extra graph` (or `pip install --no-build-isolation "
+            "torch-cluster==1.6.3`), or use backend='matmul', which gives the same edges"
+        ) from error
+    return torch_cluster
+
+
+def _encode(cosine: Tensor, index: Tensor, owner: Tensor, n: int) -> Tensor:
+    """Turns cosines ``[R, C]`` in place into numbers that order by cosine, then by index."""
+    key = cosine.mul_(_GRID).round_()
+    key.masked_fill_(index == owner.unsqueeze(1), _SELF)
+    return key.mul_(n).add_(n - 1 - index)
+
+
+def _decode(key: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    integer = key.long()
+    index = n - 1 - integer.remainder(n)
+    cosine = integer.div(n, rounding_mode="floor").double()
+    return index, torch.where(cosine == _SELF, _GRID, cosine) / _GRID
+
+
+def _blocked_top(rows: Tensor, wanted: Tensor, k: int, block_size: int) -> Tensor:
+    """The ``k`` highest keys of the rows ``wanted``, in order, float64 ``[len(wanted), k]``."""
+    n = rows.size(0)
+    index = torch.arange(n, device=rows.device).unsqueeze(0)
+    top = rows.new_empty(wanted.numel(), k)
+    start = 0
+    while start < wanted.numel():
+        owner = wanted[start : start + block_size]
+        try:
+            key = _encode(rows[owner] @ rows.T, index, owner, n)
+            top[start : start + owner.numel()] = key.topk(k, dim=1).values
+        except torch.OutOfMemoryError as error:
+            if block_size == 1:
+                raise MemoryError(
+                    f"one row of scores over {n} items needs about {32 * n / 2**20:.0f} MiB, which "
+                    f"{rows.device} does not have free: move the features to the CPU"
+                ) from error
+            block_size //= 2
+            continue
+        start += owner.numel()
+    return top
+
+
+def _proposed_neighbors(
+    rows: Tensor, k: int, torch_cluster: ModuleType, block_size: int
+) -> tuple[Tensor, Tensor]:
+    """The same neighbours with torch_cluster as proposer.
+
+    On rows of length 1 the Euclidean order is the cosine order (its own ``cosine=True`` is refused
+    on the CPU). Among equal distances it returns any: so more than ``k`` are fetched and ordered
+    here, and a row whose ties may go on beyond the fetched ones is searched again in full.
+    """
+    n = rows.size(0)
+    fetched = min(k + _SPARE, n)
+    if rows.is_cuda:
+        if k > _CUDA_LIMIT:
+            raise ValueError(
+                f"'k' needs to be in [1, {_CUDA_LIMIT}] with backend='torch_cluster' on a GPU "
+                f"(got {k}): use backend='matmul'"
+            )
+        fetched = min(fetched, _CUDA_LIMIT)
+    owner, candidate = torch_cluster.knn(rows, rows, fetched)
+    by_owner = owner.argsort(stable=True)
+    candidate = candidate[by_owner].view(n, fetched)
+
+    top = rows.new_empty(n, k)
+    certain = torch.empty(n, dtype=torch.bool, device=rows.device)
+    for start in range(0, n, block_size):
+        block = slice(start, start + block_size)
+        mine = torch.arange(n, device=rows.device)[block]
+        cosine = torch.einsum("rd,rcd->rc", rows[block], rows[candidate[block]])
+        key = _encode(cosine, candidate[block], mine, n).sort(dim=1, descending=True).values
+        top[block] = key[:, :k]
+        has_self = (candidate[block] == mine.unsqueeze(1)).any(dim=1)
+        # Two steps of the grid are far above the noise of distances in double precision.
+        certain[block] = has_self & (key[:, k - 1] > key[:, -1] + 2 * n)
+    if fetched < n:
+        doubtful = (~certain).nonzero()[:, 0]
+        top[doubtful] = _blocked_top(rows, doubtful, k, block_size)
+    return _decode(top, n)

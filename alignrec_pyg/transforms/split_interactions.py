@@ -1,0 +1,240 @@
+"""Deciding which links are known and which are to be predicted."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import EdgeStorage
+from torch_geometric.transforms import BaseTransform
+
+from alignrec_pyg.graph import INTERACTS, ITEM, USER
+from alignrec_pyg.transforms.rows import group_ranks, select_rows
+
+SplitRule = Literal["random", "leave_last_out", "global_time", "labels"]
+
+_TRAIN, _VAL, _TEST = 0, 1, 2
+_FEWEST = 3  # a user with fewer links has none to spare for all three parts
+_WAY_OUT = "; by='random' and by='labels' need no times"
+
+
+class SplitInteractions(BaseTransform):
+    r"""Splits the interactions into a training, a validation and a test graph.
+
+    The three graphs share every tensor but these of ``data["user", "interacts", "item"]``:
+
+    - ``edge_index``: the known links, which a model may use and a ranking leaves out: the training
+      links (the very same tensor in all three), for the test with ``val_known_at_test`` also the
+      validation links; ``time`` and ``rating``, where present, go with it;
+    - ``edge_label_index``: the links to predict (for the training graph, the training links);
+    - ``num_dropped_cold``: links left out of ``edge_label_index`` because their user has no
+      training link; ``num_known_labels``: links to predict that are known too (a pair that occurs
+      twice), which no ranking can find. Both in the validation and test graph only.
+
+    Links keep their order; ``split`` labels are gone afterwards.
+
+    The rules:
+
+    - ``"random"``: per user, in random order, as in MMRec: of :math:`n < 10` links the last is for
+      test, the one before for validation; of :math:`n \geq 10`, :math:`h = \lfloor 0.2 n \rfloor`
+      are held out, :math:`\lfloor h / 2 \rfloor` for validation, the rest for test;
+    - ``"leave_last_out"``: per user, the last link in time is for test, the one before for
+      validation; among equal times the later row is the later link;
+    - ``"global_time"``: one date ends training and one validation, such that about ``ratios`` of
+      the links fall between; links of one time stay together, in the later part;
+    - ``"labels"``: the data's own ``split`` (0 train, 1 validation, 2 test).
+
+    Under the two per-user rules, users with fewer than 3 links keep them all for training.
+
+    Args:
+        by: The rule.
+        seed: Seed of the random order; used by ``"random"`` only.
+        val_known_at_test: Whether validation links are known at test time. Papers' tables in the
+            tradition of MMRec say no: validation links then compete with the test links and miss.
+        keep_cold_users: Whether to predict for users without training links.
+        ratios: Shares of training, validation and test under ``"global_time"``.
+
+    Raises:
+        ValueError: If an argument is out of range; when applied, if the data is split already,
+            lacks the times or labels that the rule needs, or leaves a part empty.
+    """
+
+    def __init__(
+        self,
+        by: SplitRule = "random",
+        *,
+        seed: int = 0,
+        val_known_at_test: bool = False,
+        keep_cold_users: bool = False,
+        ratios: Sequence[float] = (0.8, 0.1, 0.1),
+    ) -> None:
+        if by not in get_args(SplitRule):
+            raise ValueError(f"'by' needs to be one of {get_args(SplitRule)} (got {by!r})")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"'seed' needs to be a non-negative integer (got {seed!r})")
+        if len(ratios) != 3 or not all(r > 0 for r in ratios) or not math.isclose(sum(ratios), 1):
+            raise ValueError(f"'ratios' needs three positive shares that sum to 1 (got {ratios!r})")
+        self.by = by
+        self.seed = seed
+        self.val_known_at_test = val_known_at_test
+        self.keep_cold_users = keep_cold_users
+        self.ratios = tuple(ratios)
+
+    def forward(self, data: HeteroData) -> tuple[HeteroData, HeteroData, HeteroData]:
+        """The training, validation and test graph."""
+        links = data[INTERACTS]
+        if "edge_label_index" in links:
+            raise ValueError(
+                "'data' needs to be unsplit (got an edge_label_index): give the whole graph"
+            )
+        num_users, num_items = data[USER].num_nodes, data[ITEM].num_nodes
+        edge_index: Tensor = links.edge_index
+        part = self._parts(links, num_users)
+        for index, name in ((_TRAIN, "training"), (_VAL, "validation"), (_TEST, "test")):
+            if not bool((part == index).any()):
+                raise ValueError(
+                    f"by='{self.by}' leaves no {name} links of {part.numel()}: give more "
+                    f"interactions, or choose another rule"
+                )
+
+        values = {
+            name: value for name, value in links.items() if name not in ("edge_index", "split")
+        }
+        trained = torch.zeros(num_users, dtype=torch.bool, device=edge_index.device)
+        trained[edge_index[0, part == _TRAIN]] = True
+
+        def known_links(rows: Tensor) -> dict[str, Any]:
+            known = select_rows(values, rows, part.numel(), "interactions")
+            return {"edge_index": edge_index[:, rows]} | known
+
+        known = known_links((part == _TRAIN).nonzero()[:, 0])
+        test_known = known
+        if self.val_known_at_test:
+            test_known = known_links((part != _TEST).nonzero()[:, 0])
+
+        train = _with_links(data, known | {"edge_label_index": known["edge_index"]})
+        held_out = []
+        for index, visible in ((_VAL, known), (_TEST, test_known)):
+            label_index = edge_index[:, part == index]
+            cold = ~trained[label_index[0]]
+            if self.keep_cold_users:
+                cold = torch.zeros_like(cold)
+            label_index = label_index[:, ~cold]
+            if label_index.size(1) == 0:
+                raise ValueError(
+                    f"by='{self.by}' leaves links to predict only of users without training "
+                    f"links: choose another rule, or keep_cold_users=True"
+                )
+            keys = label_index[0] * num_items + label_index[1]
+            visible_index = visible["edge_index"]
+            repeated = torch.isin(keys, visible_index[0] * num_items + visible_index[1])
+            held_out.append(
+                _with_links(
+                    data,
+                    visible
+                    | {
+                        "edge_label_index": label_index,
+                        "num_dropped_cold": int(cold.sum()),
+                        "num_known_labels": int(repeated.sum()),
+                    },
+                )
+            )
+        return train, held_out[0], held_out[1]
+
+    def _parts(self, links: EdgeStorage, num_users: int) -> Tensor:
+        """The part of each link (0 train, 1 validation, 2 test), int64 ``[E]``."""
+        user = links.edge_index[0]
+        if self.by == "labels":
+            return _checked_labels(links)
+        if self.by == "global_time":
+            return self._global_time_parts(_checked_times(links))
+        if self.by == "random":
+            generator = torch.Generator().manual_seed(self.seed)
+            order = torch.randperm(user.numel(), generator=generator).to(user.device)
+        else:
+            order = _checked_times(links).argsort(stable=True)
+        rank, size = group_ranks(user[order], num_users)
+
+        held_out = torch.full_like(size, 2)
+        num_test = torch.ones_like(size)
+        if self.by == "random":
+            held_out = torch.where(size < 10, held_out, size // 5)
+            num_test = held_out - held_out // 2
+        few = size < _FEWEST
+        held_out, num_test = held_out.masked_fill(few, 0), num_test.masked_fill(few, 0)
+
+        from_end = size - 1 - rank
+        ordered = torch.full_like(rank, _TRAIN)
+        ordered[from_end < held_out] = _VAL
+        ordered[from_end < num_test] = _TEST
+        part = torch.empty_like(ordered)
+        part[order] = ordered
+        return part
+
+    def _global_time_parts(self, time: Tensor) -> Tensor:
+        ordered = time.sort().values
+        part = torch.full(time.shape, _TRAIN, device=time.device)
+        for index, share in ((_VAL, self.ratios[0]), (_TEST, self.ratios[0] + self.ratios[1])):
+            boundary = ordered[min(round(share * time.numel()), time.numel() - 1)]
+            part[time >= boundary] = index
+        return part
+
+    def __repr__(self) -> str:
+        detail = f", seed={self.seed}" if self.by == "random" else ""
+        return f"{self.__class__.__name__}(by='{self.by}'{detail})"
+
+
+def _with_links(data: HeteroData, values: dict[str, Any]) -> HeteroData:
+    """A shallow copy of ``data`` whose interactions hold ``values`` and nothing else."""
+    result = copy.copy(data)
+    store = result[INTERACTS]
+    for name in list(store.keys()):
+        del store[name]
+    for name, value in values.items():
+        store[name] = value
+    return result
+
+
+def _checked_times(links: EdgeStorage) -> Tensor:
+    if "time" not in links:
+        raise ValueError(
+            '\'time\' needs to be known for each interaction (data["user", "interacts", "item"]'
+            f".time is missing){_WAY_OUT}"
+        )
+    time: Tensor = links.time
+    if time.shape != links.edge_index[0].shape:
+        raise ValueError(
+            f"'time' needs shape ({links.edge_index.size(1)},) (got {tuple(time.shape)})"
+        )
+    missing = int(time.isnan().sum())
+    if missing:
+        raise ValueError(
+            f"'time' needs to be known for each interaction (got {missing} NaN): drop these "
+            f"interactions{_WAY_OUT}"
+        )
+    return time
+
+
+def _checked_labels(links: EdgeStorage) -> Tensor:
+    if "split" not in links:
+        raise ValueError(
+            '\'split\' needs to be known for each interaction (data["user", "interacts", "item"]'
+            ".split is missing); by='random' needs no labels"
+        )
+    labels = torch.as_tensor(links.split).long()
+    if labels.shape != links.edge_index[0].shape:
+        raise ValueError(
+            f"'split' needs shape ({links.edge_index.size(1)},) (got {tuple(labels.shape)})"
+        )
+    unknown = labels[(labels < _TRAIN) | (labels > _TEST)].unique().tolist()
+    if unknown:
+        raise ValueError(
+            f"'split' needs to be 0 (train), 1 (validation) or 2 (test) (got {unknown[:5]}): "
+            f"relabel or drop these interactions"
+        )
+    return labels

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alignrec_pyg.encoders import ItemContent, PatchPCAEncoder, TfidfEncoder
+
+TOPICS = ["apple pear plum fig", "wheel brake gear pedal", "violin cello flute oboe"]
+
+
+def texts(n=60, seed=0):
+    """Three topics in turn, three of four words each."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.permutation(TOPICS[row % 3].split())[:3]) for row in range(n)]
+
+
+def images(n=60, seed=0):
+    """Three colours in turn, with noise."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 60, size=(n, 3, 8, 8))
+    for row in range(n):
+        pixels[row, row % 3] += 150
+    return torch.from_numpy(pixels.astype(np.uint8))
+
+
+ENCODERS = [
+    (lambda **kwargs: TfidfEncoder(4, **kwargs), lambda n=60: ItemContent(text=texts(n))),
+    (
+        lambda **kwargs: PatchPCAEncoder(4, patch_size=4, patch_dim=6, **kwargs),
+        lambda n=60: ItemContent(image=images(n)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "content"), ENCODERS)
+def test_topics_are_told_apart(make, content):
+    encoder = make()
+    encoder.fit(content())
+    rows = encoder(content())
+    assert rows.shape == (60, encoder.out_dim)
+    assert rows.dtype == torch.float32
+    assert not rows.requires_grad
+    unit = torch.nn.functional.normalize(rows)
+    cosine = unit @ unit.T
+    same = torch.arange(60).remainder(3).unsqueeze(0) == torch.arange(60).remainder(3).unsqueeze(1)
+    assert cosine[same].mean() > cosine[~same].mean() + 0.3
+
+
+@pytest.mark.parametrize(("make", "content"), ENCODERS)
+def test_deterministic_and_free_of_global_randomness(make, content):
+    encoder, again = make(seed=3), make(seed=3)
+    np.random.seed(0)  # noqa: NPY002 the global generator is what must not matter
+    encoder.fit(content())
+    np.random.seed(1)  # noqa: NPY002
+    again.fit(content())
+    assert torch.equal(encoder(content()), again(content()))
+    assert encoder.cache_key == again.cache_key
+
+
+@pytest.mark.parametrize(("make", "content"), ENCODERS)
+def test_cache_key_changes_with_arguments_and_what_was_learned(make, content):
+    encoder = make()
+    keys = {encoder.cache_key, make(seed=1).cache_key}
+    encoder.fit(content(60))
+    keys.add(encoder.cache_key)
+    encoder.fit(content(30))
+    keys.add(encoder.cache_key)
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize(("make", "content"), ENCODERS)
+def test_rows_do_not_depend_on_the_batch(make, content):
+    encoder = make()
+    encoder.fit(content())
+    whole = encoder(content())
+    parts = torch.cat([encoder(content().select(range(s, s + 7))) for s in range(0, 56, 7)])
+    torch.testing.assert_close(parts, whole[:56])
+
+
+@pytest.mark.parametrize(("make", "content"), ENCODERS)
+def test_needs_fitting(make, content):
+    with pytest.raises(ValueError, match="needs to be fitted first"):
+        make()(content())
+
+
+def test_missing_content_gives_zero_rows():
+    encoder = TfidfEncoder(4)
+    encoder.fit(ItemContent(text=[*texts(), None, "  "]))
+    rows = encoder(ItemContent(text=[None, "apple pear", "", "the unknownword", "\ud800 🍐"]))
+    assert [bool(row.any()) for row in rows] == [False, True, False, False, False]
+
+    encoder = PatchPCAEncoder(4, patch_size=4, patch_dim=6)
+    encoder.fit(ItemContent(image=[*images(), None]))
+    rows = encoder(ItemContent(image=[None, images()[0]]))
+    assert not rows[0].any()
+    assert rows[1].any()
+    assert not encoder(ItemContent(image=[None])).any()
+
+
+def test_patches_are_coded_place_by_place():
+    """With every component kept, both bases are rotations: distances are those of the pixels."""
+    pixels = images(12)
+    encoder = PatchPCAEncoder(11, patch_size=2, patch_dim=12)
+    encoder.fit(ItemContent(image=pixels))
+    flat = pixels.flatten(1).float() / 255
+    rows = encoder(ItemContent(image=pixels))
+    torch.testing.assert_close(torch.cdist(rows, rows), torch.cdist(flat, flat), atol=1e-3, rtol=0)
+
+
+def test_equal_images_work():
+    encoder = PatchPCAEncoder(2, patch_size=4, patch_dim=3)
+    content = ItemContent(image=torch.full((10, 3, 8, 8), 77, dtype=torch.uint8))
+    encoder.fit(content)
+    assert encoder(content).isfinite().all()
+
+
+def test_too_wide_for_the_content():
+    with pytest.raises(
+        ValueError, match=r"'out_dim' needs to be in \[1, 11\] for 60 texts with 12"
+    ):
+        TfidfEncoder(12).fit(ItemContent(text=texts()))
+    with pytest.raises(ValueError, match=r"'out_dim' needs to be in \[1, 8\] for 60 images of 4"):
+        PatchPCAEncoder(9, patch_size=4, patch_dim=2).fit(ItemContent(image=images()))
+    with pytest.raises(ValueError, match=r"'patch_dim' needs to be in \[1, 2\] for 2 patches"):
+        PatchPCAEncoder(1, patch_size=8).fit(ItemContent(image=images(2)))
+    with pytest.raises(ValueError, match=r"'patch_dim' needs to be in \[1, 12\]"):
+        PatchPCAEncoder(patch_size=2, patch_dim=13)
+
+
+@pytest.mark.parametrize("given", [["the of and"] * 3, [None, ""], []])
+def test_texts_without_words(given):
+    with pytest.raises(ValueError, match="needs texts with words"):
+        TfidfEncoder(1).fit(ItemContent(text=given))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(3, 3, 9, 8, dtype=torch.uint8), "multiples of patch_size=4"),
+        (torch.zeros(3, 1, 8, 8, dtype=torch.uint8), "RGB pixels, uint8"),
+        (torch.zeros(3, 3, 8, 8), "RGB pixels, uint8"),
+        ([images(1)[0], torch.zeros(3, 4, 4, dtype=torch.uint8)], "images of one size"),
+        ([Path("a.jpg")], "read the files"),
+        ([None], "at least one image"),
+    ],
+)
+def test_images_of_another_form(image, message):
+    with pytest.raises(ValueError, match=message):
+        PatchPCAEncoder(1, patch_size=4, patch_dim=2).fit(ItemContent(image=image))
+
+
+def test_images_of_another_size_than_fitted():
+    encoder = PatchPCAEncoder(2, patch_size=4, patch_dim=2)
+    encoder.fit(ItemContent(image=images()))
+    with pytest.raises(ValueError, match="fitted on"):
+        encoder(ItemContent(image=torch.zeros(1, 3, 4, 4, dtype=torch.uint8)))
+
+
+@pytest.mark.parametrize("make", [TfidfEncoder, PatchPCAEncoder])
+def test_rejects_arguments(make):
+    with pytest.raises(ValueError, match="'out_dim' needs to be an integer of at least 1"):
+        make(0)
+    assert repr(make(8)).startswith(f"{make.__name__}(out_dim=8")

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import builtins
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignrec_pyg.transforms import knn_search
+from alignrec_pyg.transforms.knn_search import cosine_neighbors, torch_cluster_installed
+
+BACKENDS = [
+    "matmul",
+    pytest.param(
+        "torch_cluster",
+        marks=[
+            pytest.mark.graph_extra,
+            pytest.mark.skipif(
+                not torch_cluster_installed(), reason="torch_cluster (extra 'graph') is missing"
+            ),
+        ],
+    ),
+]
+
+
+def slow_neighbors(features, k):
+    """Item by item, pair by pair; exact sums, and a resolution far above their noise."""
+    rows = [[float(value) for value in row] for row in features]
+    result = []
+    for i, mine in enumerate(rows):
+        ranking = []
+        for j, other in enumerate(rows):
+            dot = math.fsum(a * b for a, b in zip(mine, other, strict=True))
+            cosine = dot / (math.hypot(*mine) * math.hypot(*other))
+            ranking.append((j != i, -round(cosine, 8), j))
+        result.append([j for _, _, j in sorted(ranking)[:k]])
+    return result
+
+
+def features_with_ties(seed, n=40, dim=3):
+    """Small whole numbers: many rows are equal, or multiples of each other."""
+    rows = np.random.default_rng(seed).integers(-1, 3, size=(n, dim)).astype(np.float32)
+    rows[~rows.any(axis=1), 0] = 1
+    return torch.from_numpy(rows)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("k", [1, 4, 17, 40])
+@pytest.mark.parametrize("block_size", [1, 7, 64])
+def test_equals_the_slow_search_with_ties(backend, k, block_size):
+    features = features_with_ties(k)
+    neighbor, cosine = cosine_neighbors(features, k, backend=backend, block_size=block_size)
+    assert neighbor.tolist() == slow_neighbors(features, k)
+    unit = torch.nn.functional.normalize(features.double())
+    expected = (unit.unsqueeze(1) * unit[neighbor]).sum(dim=-1)
+    torch.testing.assert_close(cosine, expected, rtol=0, atol=1e-9)
+    assert (cosine[:, 0] == 1).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equals_the_slow_search_without_ties(backend):
+    features = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    neighbor, _ = cosine_neighbors(features, 5, backend=backend)
+    assert neighbor.tolist() == slow_neighbors(features, 5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_rows_alike(backend):
+    features = torch.full((30, 5), 0.1)
+    neighbor, cosine = cosine_neighbors(features, 3, backend=backend, block_size=4)
+    assert neighbor[:4].tolist() == [[0, 1, 2], [1, 0, 2], [2, 0, 1], [3, 0, 1]]
+    assert neighbor[29].tolist() == [29, 0, 1]
+    assert (cosine == 1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), k=st.integers(1, 12), block_size=st.integers(1, 50))
+def test_block_size_changes_nothing(seed, k, block_size):
+    features = features_with_ties(seed, n=30, dim=4)
+    whole = cosine_neighbors(features, k, backend="matmul", block_size=30)
+    blocks = cosine_neighbors(features, k, backend="matmul", block_size=block_size)
+    assert torch.equal(whole[0], blocks[0])
+    assert torch.equal(whole[1], blocks[1])
+
+
+def test_permuting_rows_permutes_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(50, 6, generator=generator)
+    order = torch.randperm(50, generator=generator)
+    neighbor, cosine = cosine_neighbors(features, 7, backend="matmul")
+    moved, moved_cosine = cosine_neighbors(features[order], 7, backend="matmul")
+    assert torch.equal(order[moved], neighbor[order])
+    assert torch.equal(moved_cosine, cosine[order])
+
+
+def test_scale_of_rows_does_not_matter():
+    features = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    scale = torch.tensor([1e-30, 1.0, 1e30, 7.0]).repeat(5).unsqueeze(1)
+    neighbor, _ = cosine_neighbors(features, 5, backend="matmul")
+    assert torch.equal(cosine_neighbors(features * scale, 5, backend="matmul")[0], neighbor)
+
+
+def test_out_of_memory_halves_the_block(monkeypatch):
+    features = features_with_ties(0)
+    expected = cosine_neighbors(features, 5, backend="matmul")
+    encode, sizes = knn_search._encode, []
+
+    def small_device(cosine, *args):
+        sizes.append(len(cosine))
+        if len(cosine) > 3:
+            raise torch.OutOfMemoryError
+        return encode(cosine, *args)
+
+    monkeypatch.setattr(knn_search, "_encode", small_device)
+    found = cosine_neighbors(features, 5, backend="matmul", block_size=16)
+    assert torch.equal(found[0], expected[0])
+    assert sizes[:4] == [16, 8, 4, 2]
+
+    def no_device(cosine, *args):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(knn_search, "_encode", no_device)
+    with pytest.raises(MemoryError, match="over 40 items"):
+        cosine_neighbors(features, 5, backend="matmul")
+
+
+@pytest.mark.parametrize("error", [ImportError, RuntimeError, OSError])
+def test_missing_or_broken_torch_cluster(monkeypatch, error):
+    real_import = builtins.__import__
+
+    def broken_import(name, *args, **kwargs):
+        if name == "torch_cluster":
+            raise error("undefined symbol")
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", broken_import)
+    assert not torch_cluster_installed()
+    with pytest.raises(ImportError, match="uv sync --extra graph"):
+        cosine_neighbors(torch.ones(3, 2), 1, backend="torch_cluster")
+    neighbor, _ = cosine_neighbors(torch.ones(3, 2), 2, backend="auto")
+    assert neighbor.tolist() == [[0, 1], [1, 0], [2, 0]]
+
+
+class FakeTorchCluster:
+    """Returns the true candidates, but worst case among ties: the highest index first."""
+
+    @staticmethod
+    def knn(x, y, k):
+        distance = (torch.cdist(y, x).square() * 1e6).round()
+        order = (distance * len(x) - torch.arange(len(x))).argsort(dim=1)[:, :k]
+        return torch.stack([torch.arange(len(y)).repeat_interleave(k), order.reshape(-1)])
+
+
+@pytest.mark.parametrize("k", [1, 3, 12, 40])
+def test_ties_beyond_the_proposed_candidates_are_found(monkeypatch, k):
+    monkeypatch.setattr(knn_search, "import_torch_cluster", lambda: FakeTorchCluster)
+    features = torch.cat([torch.ones(25, 3), features_with_ties(1, n=15)])
+    proposed = cosine_neighbors(features, k, backend="torch_cluster", block_size=9)
+    exact = cosine_neighbors(features, k, backend="matmul")
+    assert torch.equal(proposed[0], exact[0])
+    assert torch.equal(proposed[1], exact[1])
+
+
+def test_auto_takes_torch_cluster_for_small_work_only(monkeypatch):
+    calls = []
+
+    class Recorder(FakeTorchCluster):
+        @staticmethod
+        def knn(x, y, k):
+            calls.append(len(x))
+            return FakeTorchCluster.knn(x, y, k)
+
+    monkeypatch.setattr(knn_search, "import_torch_cluster", lambda: Recorder)
+    cosine_neighbors(torch.eye(20), 2)
+    assert calls == [20]
+    monkeypatch.setattr(knn_search, "_QUICK_WORK", 20 * 20 * 20 - 1)
+    cosine_neighbors(torch.eye(20), 2)
+    assert calls == [20]
+
+
+def test_too_many_items(monkeypatch):
+    monkeypatch.setattr(knn_search, "MAX_ITEMS", 10)
+    with pytest.raises(ValueError, match="at most 10 rows"):
+        cosine_neighbors(torch.ones(11, 1), 1)
