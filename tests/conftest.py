@@ -1,0 +1,82 @@
+"""Settings and fixtures of all tests."""
+
+from __future__ import annotations
+
+import copy
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: no test may reach for the network
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.transforms import KNNItemGraph
+
+torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real data sets named by ``ALIGNREC_DATA``; skips where there is none."""
+    path = os.environ.get("ALIGNREC_DATA")
+    if not path:
+        pytest.skip("ALIGNREC_DATA names no folder of real data sets")
+    folder = Path(path)
+    if not folder.is_dir():
+        pytest.skip(f"ALIGNREC_DATA={path} is not a folder")
+    return folder
+
+
+@pytest.fixture
+def toy() -> HeteroData:
+    """3 users, 4 items, two feature tables and an item graph; every link is also to predict."""
+    data = HeteroData()
+    data["user"].num_nodes = 3
+    data["user"].id = np.array(["ann", "bob", "cy"], dtype=object)
+    data["item"].num_nodes = 4
+    data["item"].id = np.array([10, 20, 30, 40])
+    generator = torch.Generator().manual_seed(0)
+    data["item"].x_image = torch.randn(4, 6, generator=generator)
+    data["item"].x_text = torch.randn(4, 5, generator=generator)
+    links = torch.tensor([[0, 0, 1, 1, 2], [0, 1, 1, 2, 3]])
+    data[INTERACTS].edge_index = links
+    data[INTERACTS].edge_label_index = links
+    return KNNItemGraph("image", k=2)(data)
+
+
+@pytest.fixture
+def checkerboard() -> tuple[HeteroData, HeteroData]:
+    """50 x 50: even users like even items, odd like odd; each user's own number is held out.
+
+    The right answer is known without a reference run: the held-out item is the only one of the
+    user's parity that is not known yet.
+    """
+    size = 50
+    user, item = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    liked = torch.stack([user, item])[:, (user + item) % 2 == 0]
+    held_out = liked[0] == liked[1]
+    train = HeteroData()
+    train["user"].num_nodes = train["item"].num_nodes = size
+    noise = torch.randn(size, 4, generator=torch.Generator().manual_seed(0))
+    parity = torch.nn.functional.one_hot(torch.arange(size) % 2, 2)
+    train["item"].x_mm = torch.cat([parity, 0.1 * noise], dim=1)
+    train[INTERACTS].edge_index = liked[:, ~held_out]
+    train[INTERACTS].edge_label_index = liked[:, ~held_out]
+    train = KNNItemGraph("mm", k=5)(train)
+    test = copy.copy(train)
+    test[INTERACTS].edge_label_index = liked[:, held_out]
+    return train, test
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs the compiled extensions where they are not installed."""
+    if item.get_closest_marker("graph_extra") is None:
+        return
+    missing = [name for name in ("torch_cluster", "torch_sparse") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs the 'graph' extra ({', '.join(missing)} not installed)")
