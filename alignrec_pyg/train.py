@@ -225,10 +225,10 @@ def _train_epoch(
         model.on_batch_start(
             seeded_generator(config.seed, state.epoch, _BATCH, step, device=device)
         )
+        optimizer.zero_grad(set_to_none=True)  # before the forward pass, whose peak it lowers
         total, terms = model.loss(train, batch)
         values = {"loss": total.item(), **{f"loss/{name}": t.item() for name, t in terms.items()}}
         _check_finite(values, state.epoch, step)
-        optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
         for name, value in values.items():

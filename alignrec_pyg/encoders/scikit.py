@@ -1,7 +1,8 @@
 """Encoders that need no download: classic text and image features from scikit-learn.
 
 They are fitted on the catalogue itself and are no match for pre-trained encoders; they make whole
-runs possible on any machine.
+runs possible on any machine. Rows have length 1, so that tables of several encoders weigh alike
+where a model concatenates them as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from alignrec_pyg.encoders.base import ItemContent
@@ -23,7 +25,7 @@ _PATCHES_TO_FIT = 20_000  # enough for the few directions of small patches, what
 
 
 class TfidfEncoder:
-    """Texts as TF-IDF vectors reduced by a truncated SVD (latent semantic analysis).
+    """Texts as TF-IDF vectors reduced by a truncated SVD (latent semantic analysis), length 1.
 
     Args:
         out_dim: Width of a row; below the number of texts and of distinct terms.
@@ -76,7 +78,7 @@ class TfidfEncoder:
         if self._vectorizer is None or self._svd is None:
             raise ValueError("'TfidfEncoder' needs to be fitted first: call fit(items)")
         rows = self._svd.transform(self._vectorizer.transform(_texts(items)))
-        return torch.from_numpy(rows.astype(np.float32))
+        return torch.from_numpy(normalize(rows).astype(np.float32))
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(out_dim={self.out_dim})"
@@ -86,7 +88,8 @@ class PatchPCAEncoder:
     """Images as principal components of their patches' principal components.
 
     Each image is cut into square patches; a first PCA codes a patch, a second one the codes of all
-    patches of an image, place by place. Images need to be RGB pixels (uint8) of one size.
+    patches of an image, place by place; rows are scaled to length 1. Images need to be RGB pixels
+    (uint8) of one size.
 
     Args:
         out_dim: Width of a row; at most the number of images and of codes in an image.
@@ -168,8 +171,8 @@ class PatchPCAEncoder:
                     "'image' needs the size of the images that the encoder was fitted on "
                     f"(got {len(patches[0])} patches of {self.patch_size} x {self.patch_size})"
                 )
-            encoded = self._image_pca.transform(codes).astype(np.float32)
-            rows[present] = torch.from_numpy(encoded)
+            encoded = normalize(self._image_pca.transform(codes))
+            rows[present] = torch.from_numpy(encoded.astype(np.float32))
         return rows
 
     def _patches(self, items: ItemContent) -> NDArray[np.float32]:

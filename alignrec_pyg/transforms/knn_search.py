@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Literal
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 Backend = Literal["auto", "torch_cluster", "matmul"]
 
@@ -24,7 +26,7 @@ MAX_ITEMS = 2**22
 # (items^2 x dim) is about 0.2 s.
 _QUICK_WORK = 10**8
 _CUDA_LIMIT = 100  # a constant of torch_cluster's CUDA kernel
-_SPARE = 8  # candidates fetched beyond k, to see ties at the border
+_SPARE = 6  # candidates fetched beyond k, to see ties at the border
 
 
 def cosine_neighbors(
@@ -32,8 +34,9 @@ def cosine_neighbors(
 ) -> tuple[Tensor, Tensor]:
     r"""The ``k`` rows of highest cosine to each row: itself first, ties by the lower index.
 
-    Peak memory is one block of scores, ``block_size * rows * 8`` bytes, beside a copy of the
-    features in double precision. A block that does not fit on the device is halved.
+    Single precision proposes, double precision settles. Peak memory is one block of scores,
+    ``block_size * rows * 8`` bytes, beside copies of the features in both. A block that does not
+    fit on the device is halved.
 
     Args:
         features: Finite rows, none of them zero, :math:`(n, d)`.
@@ -60,13 +63,15 @@ def cosine_neighbors(
     rows = rows / rows.norm(dim=1, keepdim=True)
 
     if backend == "torch_cluster":
-        return _proposed_neighbors(rows, k, import_torch_cluster(), block_size)
+        return _from_torch_cluster(rows, k, import_torch_cluster(), block_size)
     if backend == "auto" and n * n * rows.size(1) <= _QUICK_WORK:
         fits = not rows.is_cuda or k <= _CUDA_LIMIT
         if fits and torch_cluster_installed():
-            return _proposed_neighbors(rows, k, import_torch_cluster(), block_size)
-    everyone = torch.arange(n, device=rows.device)
-    return _decode(_blocked_top(rows, everyone, k, block_size), n)
+            return _from_torch_cluster(rows, k, import_torch_cluster(), block_size)
+    candidate = _single_precision_candidates(rows, min(k + _SPARE, n), block_size)
+    # Every product of unit rows is off by less than this in single precision, in any order of sums.
+    error = (rows.size(1) + 4) * 2.0**-23
+    return _settled(rows, candidate, k, 2 * error, block_size)
 
 
 def torch_cluster_installed() -> bool:
@@ -109,37 +114,63 @@ def _decode(key: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return index, torch.where(cosine == _SELF, _GRID, cosine) / _GRID
 
 
-def _blocked_top(rows: Tensor, wanted: Tensor, k: int, block_size: int) -> Tensor:
+def _exact_top(rows: Tensor, wanted: Tensor, k: int, block_size: int) -> Tensor:
     """The ``k`` highest keys of the rows ``wanted``, in order, float64 ``[len(wanted), k]``."""
     n = rows.size(0)
     index = torch.arange(n, device=rows.device).unsqueeze(0)
     top = rows.new_empty(wanted.numel(), k)
-    start = 0
-    while start < wanted.numel():
-        owner = wanted[start : start + block_size]
-        try:
-            key = _encode(rows[owner] @ rows.T, index, owner, n)
-            top[start : start + owner.numel()] = key.topk(k, dim=1).values
-        except torch.OutOfMemoryError as error:
-            if block_size == 1:
-                raise MemoryError(
-                    f"one row of scores over {n} items needs about {32 * n / 2**20:.0f} MiB, which "
-                    f"{rows.device} does not have free: move the features to the CPU"
-                ) from error
-            block_size //= 2
-            continue
-        start += owner.numel()
+
+    def search(block: slice) -> None:
+        owner = wanted[block]
+        key = _encode(rows[owner] @ rows.T, index, owner, n)
+        top[block] = key.topk(k, dim=1).values
+
+    _in_blocks(search, wanted.numel(), block_size, n)
     return top
 
 
-def _proposed_neighbors(
+def _single_precision_candidates(rows: Tensor, fetched: int, block_size: int) -> Tensor:
+    """The best ``fetched`` rows to each row, up to rounding."""
+    single = rows.float()
+    candidate = torch.empty(len(rows), fetched, dtype=torch.long, device=rows.device)
+
+    def search(block: slice) -> None:
+        score = single[block] @ single.T
+        candidate[block] = score.topk(fetched, dim=1, sorted=False).indices
+
+    _in_blocks(search, len(rows), block_size, len(rows))
+    return candidate
+
+
+def _in_blocks(search: Callable[[slice], None], count: int, block_size: int, n: int) -> None:
+    """Calls ``search`` block by block; a block that does not fit on the device is halved."""
+    start = 0
+    with tqdm(
+        total=count, desc="neighbours", unit="row", disable=None, delay=2, leave=False
+    ) as progress:
+        while start < count:
+            stop = min(start + block_size, count)
+            try:
+                search(slice(start, stop))
+            except torch.OutOfMemoryError as error:
+                if block_size == 1:
+                    raise MemoryError(
+                        f"one row of scores over {n} items needs about {32 * n / 2**20:.0f} MiB, "
+                        "which the device does not have free: move the features to the CPU"
+                    ) from error
+                block_size //= 2
+                continue
+            progress.update(stop - start)
+            start = stop
+
+
+def _from_torch_cluster(
     rows: Tensor, k: int, torch_cluster: ModuleType, block_size: int
 ) -> tuple[Tensor, Tensor]:
     """The same neighbours with torch_cluster as proposer.
 
     On rows of length 1 the Euclidean order is the cosine order (its own ``cosine=True`` is refused
-    on the CPU). Among equal distances it returns any: so more than ``k`` are fetched and ordered
-    here, and a row whose ties may go on beyond the fetched ones is searched again in full.
+    on the CPU). Among equal distances it returns any.
     """
     n = rows.size(0)
     fetched = min(k + _SPARE, n)
@@ -151,21 +182,36 @@ def _proposed_neighbors(
             )
         fetched = min(fetched, _CUDA_LIMIT)
     owner, candidate = torch_cluster.knn(rows, rows, fetched)
-    by_owner = owner.argsort(stable=True)
-    candidate = candidate[by_owner].view(n, fetched)
+    candidate = candidate[owner.argsort(stable=True)].view(n, fetched)
+    # Two steps of the grid are far above the noise of distances in double precision.
+    return _settled(rows, candidate, k, 2 / _GRID, block_size)
 
+
+def _settled(
+    rows: Tensor, candidate: Tensor, k: int, margin: float, block_size: int
+) -> tuple[Tensor, Tensor]:
+    """The best ``k`` of more candidates, in order.
+
+    A row none of whose other rows can reach its ``k``-th best is settled: that one exceeds the
+    worst candidate by more than ``margin``, what proposing may be off by. The others, whose ties
+    may go on beyond their candidates, are searched again in full.
+    """
+    n, fetched = candidate.shape
     top = rows.new_empty(n, k)
-    certain = torch.empty(n, dtype=torch.bool, device=rows.device)
-    for start in range(0, n, block_size):
-        block = slice(start, start + block_size)
+    certain = torch.full((n,), fetched == n, device=rows.device)
+
+    def settle(block: slice) -> None:
         mine = torch.arange(n, device=rows.device)[block]
-        cosine = torch.einsum("rd,rcd->rc", rows[block], rows[candidate[block]])
+        proposed = rows.index_select(0, candidate[block].reshape(-1))  # faster than indexing
+        proposed = proposed.view(len(mine), fetched, -1)
+        cosine = torch.linalg.vecdot(proposed, rows[block].unsqueeze(1))
         key = _encode(cosine, candidate[block], mine, n).sort(dim=1, descending=True).values
         top[block] = key[:, :k]
         has_self = (candidate[block] == mine.unsqueeze(1)).any(dim=1)
-        # Two steps of the grid are far above the noise of distances in double precision.
-        certain[block] = has_self & (key[:, k - 1] > key[:, -1] + 2 * n)
-    if fetched < n:
-        doubtful = (~certain).nonzero()[:, 0]
-        top[doubtful] = _blocked_top(rows, doubtful, k, block_size)
+        certain[block] |= has_self & (key[:, k - 1] > key[:, -1] + margin * _GRID * n)
+
+    # Smaller blocks: each candidate is a whole row of features.
+    _in_blocks(settle, n, max(1, block_size // 8), n)
+    doubtful = (~certain).nonzero()[:, 0]
+    top[doubtful] = _exact_top(rows, doubtful, k, block_size)
     return _decode(top, n)

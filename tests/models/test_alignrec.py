@@ -266,7 +266,7 @@ def test_bad_options_are_named(data, argument, value):
 
 @pytest.mark.parametrize(
     ("num_users", "num_items", "expected"),
-    [(19_445, 7_050, 7_171_840), (35_598, 18_357, 17_613_056)],
+    [(19_445, 7_050, 7_171_840), (35_598, 18_357, 17_613_056), (192_403, 63_001, 64_792_384)],
 )
 def test_parameter_counts_of_the_published_code(published_sizes, num_users, num_items, expected):
     data = published_sizes(num_users, num_items, {"mm": 768})

@@ -38,7 +38,7 @@ def test_features_are_frozen_by_default(toy):
 
 @pytest.mark.parametrize(
     ("num_users", "num_items", "expected"),
-    [(19_445, 7_050, 3_226_944), (35_598, 18_357, 6_018_176)],
+    [(19_445, 7_050, 3_226_944), (35_598, 18_357, 6_018_176), (192_403, 63_001, 28_946_432)],
 )
 def test_parameter_counts_of_the_published_code(published_sizes, num_users, num_items, expected):
     data = published_sizes(num_users, num_items, {"image": 4096, "text": 384})

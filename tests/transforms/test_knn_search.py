@@ -115,7 +115,7 @@ def test_out_of_memory_halves_the_block(monkeypatch):
         return encode(cosine, *args)
 
     monkeypatch.setattr(knn_search, "_encode", small_device)
-    found = cosine_neighbors(features, 5, backend="matmul", block_size=16)
+    found = cosine_neighbors(features, 5, backend="matmul", block_size=128)
     assert torch.equal(found[0], expected[0])
     assert sizes[:4] == [16, 8, 4, 2]
 
