@@ -1,0 +1,172 @@
+"""Cells of an experiment, one model with one seed each, and the store of finished ones."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignrec_pyg.checkpoint import (
+    CheckpointError,
+    read_manifest,
+    read_tensors,
+    write_manifest,
+    write_tensors,
+)
+from alignrec_pyg.evaluate import UserMetrics
+from alignrec_pyg.graph import content_hash
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.train import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training run of an experiment.
+
+    Args:
+        row: The row of the table it belongs to, such as the model's name.
+        model: The model.
+        hparams: Keyword arguments of its constructor.
+        config: How to train; its seed is the cell's, for the initial weights too.
+    """
+
+    row: str
+    model: type[Recommender]
+    hparams: Mapping[str, Any]
+    config: TrainConfig
+
+    @property
+    def seed(self) -> int:
+        """Seed of the initial weights and of training."""
+        return self.config.seed
+
+    def settings(self) -> dict[str, Any]:
+        """What the cell runs, as JSON knows it."""
+        return {
+            "model": self.model.__name__,
+            "hparams": dict(self.hparams),
+            "config": {**asdict(self.config), "ks": list(self.config.ks)},
+        }
+
+    def key(self, *context: str) -> str:
+        """Hash of what the cell runs, and of ``context``: data, code, device."""
+        return content_hash(repr(_sorted(self.settings())), *context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """What a cell gave.
+
+    Args:
+        row: Row of the table.
+        model: Name of the model.
+        seed: Seed.
+        key: The cell's key.
+        settings: The cell's settings.
+        metrics: Test metrics at the best epoch.
+        val_metrics: Validation metrics of that epoch.
+        best_epoch: Epoch (from 1) that was best on validation.
+        num_epochs: Epochs trained.
+        stopped_early: Whether training ended by itself, not at the limit of epochs.
+        seconds: Time of training and validation.
+        peak_bytes: Peak memory (see :mod:`benchmarks.memory`), where measured.
+        num_parameters: Trainable parameters.
+        users: Test metrics of every user at k = 20.
+        stored: Whether it was read from the store.
+    """
+
+    row: str
+    model: str
+    seed: int
+    key: str
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    val_metrics: dict[str, float]
+    best_epoch: int
+    num_epochs: int
+    stopped_early: bool
+    seconds: float
+    peak_bytes: int | None
+    num_parameters: int
+    users: UserMetrics
+    stored: bool = False
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the per-user tensors."""
+        return {
+            name: value for name, value in vars(self).items() if name not in ("users", "stored")
+        }
+
+
+class CellStore:
+    """Finished cells in a folder: one JSON file and one safetensors file each.
+
+    Args:
+        folder: Created when first needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def checkpoint_dir(self, cell: Cell, key: str) -> Path:
+        """Where the unfinished cell keeps its state."""
+        return self.folder / f"{_stem(cell, key)}.unfinished"
+
+    def load(self, cell: Cell, key: str) -> CellResult | None:
+        """The finished cell; ``None`` if there is none or it is damaged (with a warning)."""
+        path = self.folder / f"{_stem(cell, key)}.json"
+        if not path.exists():
+            return None
+        try:
+            manifest = read_manifest(path)
+            if manifest.get("key") != key:
+                raise CheckpointError(f"{path} holds another cell")
+            tensors = read_tensors(path.with_suffix(".safetensors"), manifest["users_sha256"])
+            result = CellResult(
+                users=UserMetrics(*(tensors[name] for name in UserMetrics._fields)),
+                **manifest["result"],
+            )
+        except (CheckpointError, KeyError, TypeError) as error:
+            warnings.warn(
+                f"{cell.row} seed {cell.seed} runs again: its stored result is damaged ({error})",
+                stacklevel=2,
+            )
+            return None
+        return replace(result, row=cell.row, stored=True)
+
+    def save(self, cell: Cell, result: CellResult) -> None:
+        """Writes a finished cell, the JSON file last, and drops its unfinished state."""
+        path = self.folder / f"{_stem(cell, result.key)}.json"
+        sha256 = write_tensors(path.with_suffix(".safetensors"), result.users._asdict())
+        write_manifest(
+            path, {"key": result.key, "result": result.summary(), "users_sha256": sha256}
+        )
+        unfinished = self.checkpoint_dir(cell, result.key)
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+
+
+def cpu_users(users: UserMetrics) -> UserMetrics:
+    """The same on the CPU."""
+    return UserMetrics(*(_cpu(tensor) for tensor in users))
+
+
+def _cpu(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.device("cpu"))
+
+
+def _stem(cell: Cell, key: str) -> str:
+    return f"{cell.model.__name__}-seed{cell.seed}-{key[:16]}"
+
+
+def _sorted(value: Any) -> Any:
+    """Dictionaries in the order of their keys, so that equal settings look the same."""
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return value

@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from alignrec_pyg.evaluate import UserMetrics
+from alignrec_pyg.models import BPR
+from alignrec_pyg.train import TrainConfig
+from benchmarks.cells import Cell, CellResult, CellStore
+
+CELL = Cell(
+    row="BPR",
+    model=BPR,
+    hparams={"embedding_dim": 8, "reg_weight": 0.1},
+    config=TrainConfig(seed=3),
+)
+
+
+def make_result(key):
+    return CellResult(
+        row="BPR",
+        model="BPR",
+        seed=3,
+        key=key,
+        settings=CELL.settings(),
+        metrics={"recall@20": 0.1 + 0.2},
+        val_metrics={"recall@20": 1 / 3},
+        best_epoch=4,
+        num_epochs=9,
+        stopped_early=True,
+        seconds=1.5,
+        peak_bytes=None,
+        num_parameters=12,
+        users=UserMetrics(torch.tensor([0, 4]), torch.tensor([0.1, 1.0]), torch.tensor([0.2, 0.9])),
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(CELL, hparams={**CELL.hparams, "reg_weight": 0.2}),
+        replace(CELL, config=TrainConfig(seed=4)),
+        replace(CELL, config=TrainConfig(seed=3, patience=21)),
+    ],
+)
+def test_key_changes_with_the_settings(other):
+    assert other.key("data", "code") != CELL.key("data", "code")
+
+
+def test_key_changes_with_the_context_and_with_nothing_else():
+    key = CELL.key("data", "code", "cpu")
+    assert CELL.key("other data", "code", "cpu") != key
+    assert CELL.key("data", "other code", "cpu") != key
+    assert CELL.key("data", "code", "cuda") != key
+    renamed = replace(CELL, row="another row", hparams=dict(reversed(CELL.hparams.items())))
+    assert renamed.key("data", "code", "cpu") == key
+
+
+def test_store_gives_back_what_it_was_given(tmp_path):
+    store = CellStore(tmp_path / "cells")
+    key = CELL.key("data")
+    assert store.load(CELL, key) is None
+    result = make_result(key)
+    unfinished = store.checkpoint_dir(CELL, key)
+    unfinished.mkdir(parents=True)
+    store.save(CELL, result)
+    assert not unfinished.exists()
+    loaded = store.load(replace(CELL, row="renamed"), key)
+    assert loaded.stored
+    assert loaded.row == "renamed"
+    assert loaded.summary() | {"row": "BPR"} == result.summary()
+    for ours, theirs in zip(loaded.users, result.users, strict=True):
+        assert torch.equal(ours, theirs)
+    assert not list(tmp_path.glob("**/*.part"))
+
+
+def test_a_cell_under_another_ones_name_is_not_taken(tmp_path):
+    store = CellStore(tmp_path)
+    key = CELL.key("data")
+    store.save(CELL, make_result(key))
+    other = key[:16] + "0" * 16  # the same file name
+    with pytest.warns(UserWarning, match="holds another cell"):
+        assert store.load(CELL, other) is None

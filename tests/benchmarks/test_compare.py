@@ -1,0 +1,327 @@
+import contextlib
+import csv
+import io
+import json
+import os
+import runpy
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import compare, runner
+from benchmarks.paper_results import PAPER_LABEL
+
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+MODELS = ["AlignRec", "BPR", "LightGCN", "VBPR", "BM3", "FREEDOM"]
+QUICK = ["--epochs", "2", "--batch-size", "64", "--threads", "1", "--device", "cpu"]
+
+
+def run(*arguments):
+    """Exit status, standard output and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = compare.main([str(argument) for argument in (*arguments, *QUICK)])
+    return status, out.getvalue(), err.getvalue()
+
+
+def result(out):
+    return json.loads((out / "compare.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished")
+    status, text, _ = run("--data", tiny_folder, "--seeds", 2, "--out", out)
+    assert status == 0
+    return out, text
+
+
+@pytest.fixture
+def finished_copy(finished, tmp_path):
+    """The finished run in a folder of its own."""
+    return shutil.copytree(finished[0], tmp_path / "copy")
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """The (model, seed) of every training run."""
+    calls = []
+    original = runner.fit
+
+    def counted(model, train, val, config, **arguments):
+        calls.append((type(model).__name__, config.seed))
+        return original(model, train, val, config, **arguments)
+
+    monkeypatch.setattr(runner, "fit", counted)
+    return calls
+
+
+def test_files_agree_with_each_other(finished):
+    out, text = finished
+    saved = result(out)
+    assert [row["name"] for row in saved["rows"]] == MODELS
+    assert len(saved["cells"]) == 12
+    with (out / "compare.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["model"] for line in lines] == MODELS
+    for row, line in zip(saved["rows"], lines, strict=True):
+        cells = [cell for cell in saved["cells"] if cell["row"] == row["name"]]
+        for metric in METRICS:
+            a, b = (cell["metrics"][metric] for cell in cells)
+            assert row["mean"][metric] == pytest.approx((a + b) / 2)
+            assert row["std"][metric] == pytest.approx(abs(a - b) / 2**0.5)
+            assert float(line[f"{metric} mean"]) == row["mean"][metric]
+        assert row["epochs"] == 2
+        assert row["seconds"] > 0
+        assert row["parameters"] > 0
+        assert int(line["users"]) == 24
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert str(out / "compare.md") in text
+
+
+def test_markdown_table_parses_and_marks_the_best(finished):
+    out, _ = finished
+    rows = result(out)["rows"]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (out / "compare.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
+    head, rule, *body = lines
+    assert {len(line) for line in lines} == {len(head)}
+    assert all(set(cell) <= set("-:") for cell in rule)
+    assert [line[0] for line in body] == MODELS
+    for metric in METRICS:
+        column = head.index(metric)
+        best = max(rows, key=lambda row: row["mean"][metric])
+        bold = [line[0] for line in body if line[column].startswith("**")]
+        assert best["name"] in bold
+        for line, row in zip(body, rows, strict=True):
+            assert line[column].strip("*").startswith(f"{row['mean'][metric]:.4f} ± ")
+
+
+def test_output_says_where_the_numbers_come_from(finished):
+    out, text = finished
+    saved = result(out)
+    assert saved["data"]["split"]["fingerprint"] in text
+    for feature in saved["data"]["report"]["features"]:
+        assert feature["content_hash"] in text
+    assert [f["name"] for f in saved["data"]["report"]["features"]] == ["image", "mm", "text"]
+    assert "split: labels" in text
+    assert "validation links stay candidates" in text
+    assert "seeds 0, 1" in text
+    assert "max_epochs 2 (1000)" in text
+    assert "paired t-test over 24 users" in text
+    assert "perhaps not converged" in text
+    assert saved["versions"]["torch"] in text
+    assert saved["code"] in text
+    assert PAPER_LABEL not in text  # not a data set of the paper
+
+
+def test_second_call_trains_nothing(finished_copy, tiny_folder, fits):
+    before = result(finished_copy)
+    status, _, progress = run("--data", tiny_folder, "--seeds", 2, "--out", finished_copy)
+    assert status == 0
+    assert fits == []
+    assert progress.count("(stored)") == 12
+    assert result(finished_copy) == before
+
+
+def test_changed_setting_trains_its_model_only(finished_copy, tiny_folder, fits):
+    arguments = ("--data", tiny_folder, "--seeds", 2, "--out", finished_copy)
+    run(*arguments, "--set", "BPR.reg_weight=0.5")
+    assert fits == [("BPR", 0), ("BPR", 1)]
+    run(*arguments)  # back again: both are kept
+    assert len(fits) == 2
+
+
+def test_changed_code_trains_again(finished_copy, tiny_folder, fits, monkeypatch):
+    monkeypatch.setattr(runner, "code_version", lambda: "another")
+    run("--data", tiny_folder, "--seeds", 1, "--models", "BPR", "--out", finished_copy)
+    assert fits == [("BPR", 0)]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_damaged_cell_runs_again_with_a_warning(tiny_folder, tmp_path, fits, suffix):
+    arguments = ("--data", tiny_folder, "--seeds", 2, "--models", "BPR", "--out", tmp_path)
+    run(*arguments)
+    before = result(tmp_path)["rows"][0]["mean"]
+    (damaged,) = (tmp_path / "cells").glob(f"BPR-seed1-*{suffix}")
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    with pytest.warns(UserWarning, match="BPR seed 1 runs again: its stored result is damaged"):
+        run(*arguments)
+    assert fits == [("BPR", 0), ("BPR", 1), ("BPR", 1)]
+    assert result(tmp_path)["rows"][0]["mean"] == before
+
+
+def test_interrupted_run_keeps_cells_and_continues_exactly(
+    finished, tiny_folder, tmp_path, fits, monkeypatch
+):
+    arguments = ("--data", tiny_folder, "--seeds", 2, "--models", "BPR", "LightGCN")
+    arguments += ("--out", tmp_path)
+
+    def interrupt(progress, epoch, metrics):
+        if len(fits) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner._Progress, "__call__", interrupt)
+        status, _, progress = run(*arguments)
+    assert status == 130
+    assert "the same command continues" in progress
+    assert not (tmp_path / "compare.json").exists()
+    (state,) = (tmp_path / "cells").glob("*.unfinished/state.json")
+    assert json.loads(state.read_text())["state"]["epoch"] == 1
+    fits.clear()
+    status, _, _ = run(*arguments)
+    assert status == 0
+    assert fits == [("LightGCN", 0), ("LightGCN", 1)]
+    assert not list((tmp_path / "cells").glob("*.unfinished"))
+    whole = {cell["key"]: cell for cell in result(finished[0])["cells"]}
+    continued = result(tmp_path)["cells"]
+    assert len(continued) == 4
+    for cell in continued:
+        for name in ("row", "seed", "metrics", "val_metrics", "best_epoch", "num_epochs"):
+            assert cell[name] == whole[cell["key"]][name]
+
+
+def test_damaged_checkpoint_starts_anew_with_a_warning(tiny_folder, tmp_path, monkeypatch):
+    arguments = ("--data", tiny_folder, "--seeds", 1, "--models", "BPR", "--out", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner._Progress, "__call__", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert run(*arguments)[0] == 130
+    (state,) = (tmp_path / "cells").glob("*.unfinished/state.json")
+    state.write_text("{")
+    with pytest.warns(UserWarning, match="BPR seed 0 starts anew: its checkpoint is damaged"):
+        assert run(*arguments)[0] == 0
+
+
+def test_failed_cell_leaves_the_others(tiny_folder, tmp_path, monkeypatch):
+    original = runner.fit
+
+    def failing(model, train, val, config, **arguments):
+        if type(model).__name__ == "BPR" and config.seed == 1:
+            raise FloatingPointError("the loss is not finite in epoch 0")
+        return original(model, train, val, config, **arguments)
+
+    monkeypatch.setattr(runner, "fit", failing)
+    status, text, _ = run(
+        "--data", tiny_folder, "--seeds", 2, "--models", "BPR", "LightGCN", "--out", tmp_path
+    )
+    assert status == 1
+    assert "not run: BPR seed 1: the loss is not finite" in text
+    assert [row["seeds"] for row in result(tmp_path)["rows"]] == [[0], [0, 1]]
+
+
+def test_all_mistakes_are_told_at_once(tiny_folder, tmp_path):
+    status, text, problems = run(
+        *("--data", tiny_folder, "--out", tmp_path, "--models", "BPR", "Lightgcn"),
+        *("--set", "BPR.reg_wieght=1", "--set", "BPR.reg_weight=x", "--set", "nonsense"),
+        *("--set", "VBPR.reg_weight=1", "--neighbors", "text"),
+    )
+    assert status == 2
+    assert text == ""
+    assert "6 problem(s)" in problems
+    for part in (
+        "did you mean 'LightGCN'?",
+        "did you mean 'reg_weight'?",
+        "needs to be a number (got 'x')",
+        "needs the form MODEL.argument=value",
+        "VBPR is not among the models",
+        "needs the form NAME=FILE.npz",
+    ):
+        assert part in problems
+    assert not (tmp_path / "cells").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--features", "txt"], "feature 'txt' is unknown: did you mean 'text'?"),
+        (["--neighbors", "text=missing.npz"], "needs an intact .npz file"),
+        (["--split", "global_time"], "'time' needs to be known"),
+        (["--set", "FREEDOM.dropout=2"], "FREEDOM: 'dropout' needs to be in [0, 1)"),
+        (["--lr", "-1"], "BPR: 'lr' needs to be positive"),
+    ],
+)
+def test_unfit_arguments_exit_with_2(tiny_folder, tmp_path, arguments, message):
+    status, _, problems = run("--data", tiny_folder, "--out", tmp_path, *arguments)
+    assert status == 2
+    assert message in problems
+
+
+def test_missing_folder_exits_with_2(tmp_path):
+    status, _, problems = run("--data", tmp_path / "nowhere")
+    assert status == 2
+    assert "'path' needs to be a folder" in problems
+
+
+def test_models_without_their_input_are_listed(tmp_path, write_folder):
+    folder = write_folder(tmp_path / "bare", features=())
+    out = tmp_path / "out"
+    status, text, _ = run("--data", folder, "--seeds", 1, "--out", out)
+    assert status == 0
+    assert [row["name"] for row in result(out)["rows"]] == ["BPR", "LightGCN"]
+    assert list(result(out)["not_run"]) == ["AlignRec", "VBPR", "BM3", "FREEDOM"]
+    assert "not run: VBPR: needs a feature table" in text
+    assert result(out)["rows"][0]["std"] is None
+
+    status, _, problems = run("--data", folder, "--models", "VBPR", "BPR", "--out", out)
+    assert status == 2
+    assert "VBPR needs a feature table, and the data has none" in problems
+
+
+def test_ready_neighbours_serve_without_feature_tables(tmp_path, write_folder, write_neighbors):
+    folder = write_folder(tmp_path / "baby", features=())
+    image = write_neighbors(tmp_path / "image.npz", shift=3, cosine=False)
+    text = write_neighbors(tmp_path / "text.npz", cosine=False)
+    out = tmp_path / "out"
+    status, printed, _ = run(
+        *("--data", folder, "--models", "BPR", "LightGCN", "FREEDOM", "--seeds", 1, "--out", out),
+        *("--neighbors", f"image={image}", f"text={text}"),
+        *("--set", "FREEDOM.reg_weight=0", "--set", "LightGCN.num_layers=1"),
+    )
+    assert status == 0
+    settings = {cell["model"]: cell["settings"]["hparams"] for cell in result(out)["cells"]}
+    assert settings["FREEDOM"]["reg_weight"] == 0
+    assert settings["FREEDOM"]["features"] == []
+    assert settings["LightGCN"]["num_layers"] == 1
+    assert "{'image': 0.1, 'text': 0.9}" in printed
+    # a data set of the paper: its table stands beside, never marked as the best
+    assert printed.count(f"  {PAPER_LABEL} ") == 3
+    assert result(out)["paper"]["rows"]["FREEDOM"]["recall@20"] == 0.0985
+    assert "**0.0985**" not in (out / "compare.md").read_text()
+    assert PAPER_LABEL in (out / "compare.csv").read_text()
+
+
+def test_other_neighbours_are_another_cell(tiny_folder, tmp_path, fits, write_neighbors):
+    arguments = ("--data", tiny_folder, "--models", "FREEDOM", "--seeds", 1, "--out", tmp_path)
+    write_neighbors(tmp_path / "a.npz")
+    run(*arguments, "--neighbors", f"text={tmp_path / 'a.npz'}")
+    write_neighbors(tmp_path / "a.npz", shift=3)
+    run(*arguments, "--neighbors", f"text={tmp_path / 'a.npz'}")
+    assert len(fits) == 2
+
+
+def test_default_data(tmp_path):
+    status, text, _ = run("--models", "AlignRec", "--seeds", 1, "--out", tmp_path, "--epochs", 1)
+    assert status == 0
+    assert "data: synthetic" in text
+    assert result(tmp_path)["paired_test"] is None
+    assert result(tmp_path)["cells"][0]["settings"]["hparams"]["features"] == ["mm"]
+
+
+def test_runs_as_a_script_without_the_repository_on_the_path(tmp_path, monkeypatch, capsys):
+    script = Path(compare.__file__)
+    monkeypatch.chdir(tmp_path)
+    outside = [path for path in sys.path if not Path(path, "benchmarks", script.name).exists()]
+    monkeypatch.setattr(sys, "path", outside)
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(script), run_name="__main__")
+    assert "--neighbors" in capsys.readouterr().out
