@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 1
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {"__name__": "readme"}
+    exec(compile(blocks[0], "README.md", "exec"), scope)
+    assert "recall@10" in capsys.readouterr().out
+    model, evaluate, test = scope["model"], scope["evaluate"], scope["test"]
+    untrained = type(model)(scope["train"], features=["mm"], item_graph="mm")
+    assert np.isfinite(evaluate(model, test)["recall@20"])
+    assert evaluate(model, test)["recall@20"] > evaluate(untrained, test)["recall@20"]
+
+
+def test_the_data_frame_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"^```python no-run\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 1
+    scope: dict[str, object] = {
+        "interactions": pd.DataFrame(
+            {"customer": ["a", "a", "b"], "sku": [7, 9, 7], "bought_at": [1, 2, 3]}
+        ),
+        "items": pd.DataFrame(
+            {"sku": [7, 9], "title": ["x", "y"], "description": ["", "z"], "photo": [None, "y.png"]}
+        ),
+        "item_ids": [9, 7],
+        "matrix": np.ones((2, 3), dtype=np.float32),
+    }
+    exec(compile(blocks[0], "README.md", "exec"), scope)
+    assert "audio" in capsys.readouterr().out

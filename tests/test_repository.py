@@ -1,0 +1,115 @@
+"""Rules about the repository as a whole."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import alignrec_pyg
+from alignrec_pyg import models
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "alignrec_pyg"
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+MODELS = [name for name in models.__all__ if name != "Recommender"]
+
+# put together here, so that this file does not hold what it looks for
+HOSTS = re.compile(
+    "|".join([r"py" + r"pi\.org", r"python" + r"hosted", r"npm" + r"js\.", r"/sim" + "ple/"])
+)
+MACHINE_PATHS = re.compile(
+    r"(?<![\w.:/-])/(?:ro" + "ot|ho" + "me|wo" + "rk|Us" + r"ers|m" + r"nt)/\w"
+)
+FORBIDDEN = {"a registry host": HOSTS, "a path of one machine": MACHINE_PATHS}
+SKIPPED_FOLDERS = re.compile(
+    r"\.git|\.venv.*|\..*_cache|\.hypothesis|__pycache__|results|dist|build"
+)
+
+
+def tree() -> Iterator[Path]:
+    """Text files of the working tree that git would track."""
+    for folder, names, files in os.walk(ROOT):
+        names[:] = [name for name in names if not SKIPPED_FOLDERS.fullmatch(name)]
+        for file in files:
+            if file != "uv.lock" and Path(file).suffix not in {".png", ".npy", ".npz", ".pyc"}:
+                yield Path(folder, file)
+
+
+def findings(text: str) -> list[str]:
+    """What of the forbidden is in ``text``."""
+    return [what for what, pattern in FORBIDDEN.items() if pattern.search(text)]
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.name != "__init__.py"], ids=str)
+def test_every_module_has_its_test_file(module: Path) -> None:
+    mirrored = ROOT / "tests" / module.parent / f"test_{module.name}"
+    assert mirrored.is_file()
+    assert "def test_" in mirrored.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_cites_its_source(name: str) -> None:
+    cls = getattr(models, name)
+    assert issubclass(cls, models.Recommender)
+    assert re.search(r"<https?://[^>\s]+>`", inspect.getdoc(cls) or "")
+    assert cls.__doc__ != models.Recommender.__doc__
+    assert getattr(alignrec_pyg, name) is cls
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_in_a_file_of_its_name(name: str) -> None:
+    assert getattr(models, name).__module__ == f"alignrec_pyg.models.{name.lower()}"
+    assert (ROOT / "tests" / "models" / f"test_{name.lower()}.py").is_file()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_in_the_readme(name: str) -> None:
+    assert f"| `{name}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_package_exports_what_it_lists() -> None:
+    for module in MODULES:
+        if module.name == "__init__.py":
+            text = (PACKAGE / module).read_text(encoding="utf-8")
+            assert "__all__ = [" in text, module
+
+
+def test_no_host_and_no_machine_path() -> None:
+    found = {}
+    for path in tree():
+        if what := findings(path.read_text(encoding="utf-8")):
+            found[str(path.relative_to(ROOT))] = what
+    assert found == {}
+
+
+def test_the_search_for_hosts_and_paths_finds_them() -> None:
+    assert findings("https://files.python" + "hosted.org/x") == ["a registry host"]
+    assert findings('open("/ro' + 'ot/x")') == ["a path of one machine"]
+    assert findings("cd /wo" + "rk/x") == ["a path of one machine"]
+    assert findings("https://arxiv.org/ho" + "me/x, results/wo" + "rk/x") == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_files_named_in_commands_and_links_exist(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    scripts = re.findall(r"(?:uv run|python|bash) ([\w./]+/[\w./]+)", text)
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    missing = [name for name in scripts + links if not (ROOT / name).exists()]
+    assert missing == []
+
+
+def test_the_version_is_stated_once_more_only_in_the_metadata() -> None:
+    metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    version = re.search(r'^version = "([^"]+)"$', metadata, flags=re.MULTILINE)
+    assert version is not None
+    assert version.group(1) == alignrec_pyg.__version__
+    assert f"## [{version.group(1)}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_package_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
