@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,11 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Reads a manifest.
 
     Raises:
-        CheckpointError: If the file is missing or holds no JSON object.
+        CheckpointError: If the file is missing, holds no JSON object or lacks one of ``keys``.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: no checkpoint was saved there")
@@ -81,6 +81,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged (no valid JSON: {error})") from error
     if not isinstance(manifest, dict):
         raise CheckpointError(f"{path} is damaged (expected a JSON object)")
+    missing = [key for key in keys if key not in manifest]
+    if missing:
+        raise CheckpointError(f"{path} is damaged or of another version ({missing} are missing)")
     return manifest
 
 

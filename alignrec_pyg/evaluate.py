@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch_geometric.metrics import (
     LinkPredRecall,
 )
 
-from alignrec_pyg.graph import INTERACTS, ITEM, USER
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, links_to_predict
 from alignrec_pyg.models import Recommender
 
 _METRICS = {
@@ -34,8 +35,10 @@ _METRICS = {
     "map": LinkPredMAP,
     "mrr": LinkPredMRR,
 }
-# Scores per block: large enough for fast matrix products, small enough for the processor's cache.
+# Scores per block: large enough for fast matrix products, small enough for the processor's cache;
+# a GPU wants larger ones.
 _BLOCK_SCORES = 1 << 22
+_BLOCK_SCORES_CUDA = 1 << 26
 
 
 class UserMetrics(NamedTuple):
@@ -56,7 +59,7 @@ class UnknownUserError(ValueError):
 
 
 def evaluate(
-    model: Recommender, data: HeteroData, ks: Sequence[int] = (10, 20)
+    model: Recommender, data: HeteroData, ks: int | Sequence[int] = (10, 20)
 ) -> dict[str, float]:
     r"""Ranks all items for every user with links to predict and averages over those users.
 
@@ -67,18 +70,20 @@ def evaluate(
     Args:
         model: Any recommender; put in evaluation mode meanwhile.
         data: Known links in ``edge_index``, links to predict in ``edge_label_index``.
-        ks: Cut-offs :math:`k`.
+        ks: Cut-off or cut-offs :math:`k`.
 
     Returns:
         ``recall@k``, ``ndcg@k``, ``precision@k``, ``map@k``, ``mrr@k`` for every k, and
         ``num_users``, the number of users scored.
 
     Raises:
-        ValueError: If a cut-off is not positive or there is nothing to predict.
+        ValueError: If a cut-off is no positive integer, there is nothing to predict, or ``data``
+            is not that of the model.
         FloatingPointError: If a score is NaN (it would rank first).
     """
-    _check_ks(ks)
-    label = _labels(data)
+    ks = checked_cut_offs(ks)
+    model.check_fits(data, "data")
+    label = links_to_predict(data)
     metrics = LinkPredMetricCollection(
         {f"{name}@{k}": metric(k) for k in ks for name, metric in _METRICS.items()}
     ).to(label.device)
@@ -94,11 +99,12 @@ def evaluate_users(model: Recommender, data: HeteroData, k: int = 20) -> UserMet
     """Recall@k and ndcg@k of every user with links to predict (see :func:`evaluate`).
 
     Raises:
-        ValueError: If ``k`` is not positive or there is nothing to predict.
+        ValueError: As :func:`evaluate`.
         FloatingPointError: If a score is NaN.
     """
-    _check_ks([k])
-    discount = 1 / torch.arange(2, k + 2, device=_labels(data).device).log2()
+    (k,) = checked_cut_offs(k)
+    model.check_fits(data, "data")
+    discount = 1 / torch.arange(2, k + 2, device=links_to_predict(data).device).log2()
     parts = []
     for block in _rank_labelled(model, data, k):
         row, item = block.label_index
@@ -131,18 +137,33 @@ def recommend(
 
     Raises:
         UnknownUserError: If an id is not in the data.
-        ValueError: If ``k`` is not positive.
+        ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
         FloatingPointError: If a score is NaN.
     """
-    _check_ks([k])
+    (k,) = checked_cut_offs(k)
+    model.check_fits(data, "data")
     user = _user_index(data, user_ids)
     if user.numel() == 0:
         return []
     item_id = np.asarray(data[ITEM].get("id", np.arange(int(data[ITEM].num_nodes))))
     unique, inverse = user.unique(return_inverse=True)
-    ranked = torch.cat([ranked for _, ranked in _rank(model, data, unique, k)])
+    ranked = torch.cat(
+        [ranked for _, ranked in _rank(model, data, unique, min(k, model.num_items))]
+    )
     rows = ranked[inverse].cpu().numpy()
     return [item_id[row[row < item_id.shape[0]]] for row in rows]
+
+
+def checked_cut_offs(ks: Any) -> tuple[int, ...]:
+    """One cut-off or several as a tuple of plain integers.
+
+    Raises:
+        ValueError: If they are no positive integers.
+    """
+    listed = [ks] if np.ndim(ks) == 0 else list(ks)
+    if not listed or not all(isinstance(k, Integral) and int(k) > 0 for k in listed):
+        raise ValueError(f"'ks' needs to hold positive integers (got {ks!r})")
+    return tuple(int(k) for k in listed)
 
 
 class _LabelledBlock(NamedTuple):
@@ -152,7 +173,7 @@ class _LabelledBlock(NamedTuple):
 
 
 def _rank_labelled(model: Recommender, data: HeteroData, k: int) -> Iterator[_LabelledBlock]:
-    label = _labels(data)
+    label = links_to_predict(data)
     label = label[:, label[0].argsort(stable=True)]
     users = label[0].unique()
     for block, ranked in _rank(model, data, users, k):
@@ -176,7 +197,8 @@ def _rank(
     known = data[INTERACTS].edge_index
     known = known[:, known[0].argsort(stable=True)]
     item_xt = item_x.t().contiguous()
-    for block in users.split(max(1, _BLOCK_SCORES // num_items)):
+    block_scores = _BLOCK_SCORES_CUDA if item_x.is_cuda else _BLOCK_SCORES
+    for block in users.split(max(1, block_scores // num_items)):
         scores = user_x[block] @ item_xt
         inside = _row_slice(known[0], block)
         from_block = torch.isin(known[0, inside], block)
@@ -200,32 +222,22 @@ def _row_slice(sorted_rows: Tensor, block: Tensor) -> slice:
     return slice(first, int(torch.searchsorted(sorted_rows, block[-1], right=True)))
 
 
-def _labels(data: HeteroData) -> Tensor:
-    label: Tensor | None = data[INTERACTS].get("edge_label_index")
-    if label is None or label.size(1) == 0:
-        raise ValueError(
-            f"'data' needs links to predict in data[{INTERACTS}].edge_label_index (got none): "
-            "split the data, e.g. with SplitInteractions"
-        )
-    return label
-
-
-def _check_ks(ks: Sequence[int]) -> None:
-    if not ks or min(ks) < 1:
-        raise ValueError(f"'ks' needs to hold positive cut-offs (got {list(ks)})")
-
-
-def _user_index(data: HeteroData, user_ids: ArrayLike) -> Tensor:
-    asked = np.atleast_1d(np.asarray(user_ids))
+def _user_index(data: HeteroData, user_ids: Any) -> Tensor:
     device = data[INTERACTS].edge_index.device
-    if asked.size == 0:
-        return torch.empty(0, dtype=torch.int64, device=device)
-    known = np.asarray(data[USER].get("id", np.arange(int(data[USER].num_nodes))))
-    position = {user: index for index, user in enumerate(known.tolist())}
-    unknown = [user for user in asked.tolist() if user not in position]
+    if isinstance(user_ids, str) or np.ndim(user_ids) == 0:
+        user_ids = [user_ids]
+    # one by one: NumPy would turn [1, "a"] into two strings
+    asked = user_ids.tolist() if hasattr(user_ids, "tolist") else list(user_ids)
+    if any(isinstance(user, list) for user in asked):
+        raise ValueError(f"'user_ids' needs to be one list of ids (got shape {np.shape(user_ids)})")
+    known = np.asarray(data[USER].get("id", np.arange(int(data[USER].num_nodes)))).tolist()
+    position = {user: index for index, user in enumerate(known)}
+    unknown = [user for user in asked if user not in position]
     if unknown:
         raise UnknownUserError(
-            f"'user_ids' needs to hold ids of the data's {known.size} users (unknown: "
-            f"{', '.join(map(repr, unknown[:5]))}{', ...' if len(unknown) > 5 else ''})"
+            f"'user_ids' needs to hold ids of the data's {len(known)} users, which are like "
+            f"{known[0]!r} (unknown: {', '.join(map(repr, unknown[:5]))}"
+            f"{', ...' if len(unknown) > 5 else ''})"
         )
-    return torch.tensor([position[user] for user in asked.tolist()], device=device)
+    index = [position[user] for user in asked]
+    return torch.tensor(index, dtype=torch.int64, device=device)

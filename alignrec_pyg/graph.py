@@ -96,6 +96,37 @@ def feature_mask(data: HeteroData, name: str) -> Tensor:
     return data[ITEM][mask_key(name)]
 
 
+def require_graph(data: object, argument: str) -> HeteroData:
+    """``data``, if it is a graph with users, items and interactions.
+
+    Raises:
+        ValueError: If it is not; ``argument`` names it in the message.
+    """
+    if not isinstance(data, HeteroData):
+        raise ValueError(
+            f"'{argument}' needs to be a HeteroData (got {type(data).__name__}): of a data set, "
+            "pass its .data, split with SplitInteractions"
+        )
+    if INTERACTS not in data.edge_types or "edge_index" not in data[INTERACTS]:
+        raise ValueError(f"'{argument}' needs links in data[{INTERACTS}].edge_index (it has none)")
+    return data
+
+
+def links_to_predict(data: HeteroData, argument: str = "data") -> Tensor:
+    """``edge_label_index``, int64 ``[2, L]``.
+
+    Raises:
+        ValueError: If there are none; ``argument`` names the graph in the message.
+    """
+    label: Tensor | None = data[INTERACTS].get("edge_label_index")
+    if label is None or label.size(1) == 0:
+        raise ValueError(
+            f"'{argument}' needs links to predict in data[{INTERACTS}].edge_label_index (it has "
+            "none): split the data, e.g. with SplitInteractions"
+        )
+    return label
+
+
 def symmetric_norm(edge_index: Tensor, num_users: int, num_items: int) -> Tensor:
     r"""Weight :math:`1/\sqrt{d_u d_i}` of every user-item link.
 

@@ -55,11 +55,12 @@ class TripletSampler:
         degree = torch.bincount(user, minlength=num_users)
         self._first = degree.cumsum(0) - degree
         self._num_allowed = self._candidates.numel() - degree
-        if bool((self._num_allowed[self._user] == 0).any()):
-            full = int((self._num_allowed == 0).nonzero()[0])
+        full = self._user[self._num_allowed[self._user] == 0]
+        if full.numel():
             raise ValueError(
-                f"'data' needs an item to draw as a negative for every user (user {full} is linked "
-                f"to all {self._candidates.numel()} items): drop such users or add items"
+                "'data' needs an item to draw as a negative for every user (user "
+                f"{int(full[0])} is linked to all {self._candidates.numel()} items): drop such "
+                "users or add items"
             )
         # Among a user's sorted links p_0 < p_1 < ..., the allowed item of rank r is
         # r + #{j: p_j - j <= r}. p_j - j never falls within a user, so with the user as leading

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
-from alignrec_pyg.evaluate import evaluate
-from alignrec_pyg.graph import INTERACTS, content_hash
+from alignrec_pyg.evaluate import checked_cut_offs, evaluate
+from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.sampling import TripletSampler, seeded_generator
@@ -24,6 +25,8 @@ from alignrec_pyg.train_state import TrainState, restore, save
 # Streams of randomness within an epoch; the sampler's is 0.
 _EPOCH_HOOK = 1
 _BATCH = 2
+# Part of a saved run's identity: raise it with each change that makes training give other values.
+_FORMAT = 1
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -65,16 +68,21 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ks", tuple(self.ks))
-        for name in ("lr", "lr_decay"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"'{name}' needs to be positive (got {getattr(self, name)})")
-        for name in ("lr_decay_epochs", "batch_size", "max_epochs", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"'{name}' needs to be 1 or more (got {getattr(self, name)})")
-        for name in ("weight_decay", "patience", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"'{name}' needs to be 0 or more (got {getattr(self, name)})")
+        for name, zero_allowed in (("lr", False), ("lr_decay", False), ("weight_decay", True)):
+            value = _number(name, getattr(self, name), Real)
+            if not math.isfinite(value) or value < 0 or (value == 0 and not zero_allowed):
+                least = "0 or more" if zero_allowed else "positive"
+                raise ValueError(f"'{name}' needs to be finite and {least} (got {value})")
+            object.__setattr__(self, name, float(value))  # a plain number, also for NumPy's
+        for name, smallest in (
+            *((name, 1) for name in ("lr_decay_epochs", "batch_size", "max_epochs", "eval_every")),
+            *((name, 0) for name in ("patience", "seed")),
+        ):
+            value = _number(name, getattr(self, name), Integral)
+            if value < smallest:
+                raise ValueError(f"'{name}' needs to be {smallest} or more (got {value})")
+            object.__setattr__(self, name, int(value))
+        object.__setattr__(self, "ks", checked_cut_offs(self.ks))
         names = [f"{m}@{k}" for m in ("recall", "ndcg", "precision", "map", "mrr") for k in self.ks]
         if self.monitor not in names:
             raise ValueError(f"'monitor' needs to be one of {names} (got {self.monitor!r})")
@@ -121,24 +129,30 @@ def fit(
     equal to the last digit. (The initial weights are drawn when the model is built.)
 
     Args:
-        model: Model on the device to train on; ends with the weights of the best epoch.
+        model: Model on the device to train on; ends with the weights of the best epoch, in
+            evaluation mode.
         train: Graph to train on (on the same device).
         val: Graph with the links to predict for validation.
         config: How to train.
         report: Called after every evaluation with the epoch and its metrics.
         checkpoint_dir: Where to save the state. If a state of the same run is there, training
             continues from it. With it, Ctrl-C and SIGTERM finish the batch and save first.
-        checkpoint_seconds: Time between saves; a lost part is simply trained again.
+        checkpoint_seconds: Time between saves, also within an epoch; what was not saved when the
+            process is killed is trained again, to the same values.
 
     Returns:
         The best epoch, its metrics and the history.
 
     Raises:
+        ValueError: If a graph is not that of the model, has no links, or is on another device.
         TrainingDivergedError: If the loss is not finite, naming epoch, batch and term.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
         KeyboardInterrupt, SystemExit: After saving, when interrupted with ``checkpoint_dir``.
     """
     config = config or TrainConfig()
+    model.check_fits(train, "train")
+    model.check_fits(val, "val")
+    links_to_predict(val, "val")
     sampler = TripletSampler(train, batch_size=config.batch_size, seed=config.seed)
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(
@@ -153,8 +167,7 @@ def fit(
     if folder is not None:
         run = _run_identity(model, train, val, config)
         restore(folder, run, state, model, optimizer)
-    clock = _Clock(state.seconds)
-    saved_at = time.monotonic()
+    clock = _Clock(state.seconds, checkpoint_seconds if folder is not None else math.inf)
 
     with (
         StopRequest(active=folder is not None) as stop,
@@ -167,29 +180,26 @@ def fit(
         ) as progress,
     ):
 
-        def save_state() -> None:
-            if folder is not None:
+        def save_if(due: bool) -> None:
+            if folder is not None and (due or clock.save_is_due()):
+                _check_parameters(model, state)
                 state.seconds = clock.elapsed()
                 save(folder, run, state, model, optimizer)
+                clock.saved()
+            stop.exit_if_requested()
 
         while not state.finished:
-            _train_epoch(model, train, sampler, optimizer, config, state, progress, stop)
-            if not stop.requested:
-                _end_epoch(model, val, config, state, len(sampler), report)
-                progress.set_postfix(
-                    epoch=state.epoch, best=f"{state.best_metrics.get(config.monitor, 0):.4f}"
-                )
-            if (
-                stop.requested
-                or state.finished
-                or time.monotonic() - saved_at >= checkpoint_seconds
-            ):
-                save_state()
-                saved_at = time.monotonic()
-            if not state.finished:
-                stop.exit_if_requested()
+            for _ in _train_epoch(model, train, sampler, optimizer, config, state):
+                progress.update()
+                save_if(stop.requested)
+            _end_epoch(model, val, config, state, len(sampler), report)
+            progress.set_postfix(
+                epoch=state.epoch, best=f"{state.best_metrics.get(config.monitor, 0):.4f}"
+            )
+            save_if(stop.requested or state.finished)
 
     model.load_state_dict(state.best_weights)
+    model.eval()
     return FitResult(
         best_epoch=state.best_epoch,
         best_metrics=state.best_metrics,
@@ -206,10 +216,8 @@ def _train_epoch(
     optimizer: torch.optim.Adam,
     config: TrainConfig,
     state: TrainState,
-    progress: tqdm[Any],
-    stop: StopRequest,
-) -> None:
-    """Trains from ``state.step`` to the end of the epoch, or to a request to stop."""
+) -> Iterator[None]:
+    """Trains from ``state.step`` to the end of the epoch; yields after each batch."""
     model.train()
     device = next(model.parameters()).device
     for group in optimizer.param_groups:
@@ -220,21 +228,22 @@ def _train_epoch(
     for step, batch in enumerate(sampler.epoch(state.epoch)):
         if step < state.step:
             continue
-        if stop.requested:
-            return
         model.on_batch_start(
             seeded_generator(config.seed, state.epoch, _BATCH, step, device=device)
         )
         optimizer.zero_grad(set_to_none=True)  # before the forward pass, whose peak it lowers
         total, terms = model.loss(train, batch)
-        values = {"loss": total.item(), **{f"loss/{name}": t.item() for name, t in terms.items()}}
-        _check_finite(values, state.epoch, step)
+        names = ["loss", *(f"loss/{name}" for name in terms)]
+        losses = torch.stack([total, *terms.values()]).detach().tolist()  # one wait for the device
+        values = dict(zip(names, losses, strict=True))
+        unused = {f"loss/{name}" for name, weight in model.loss_weights.items() if weight == 0}
+        _check_finite(values, unused, state.epoch, step)
         total.backward()
         optimizer.step()
         for name, value in values.items():
             state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
         state.step = step + 1
-        progress.update()
+        yield
 
 
 def _end_epoch(
@@ -253,9 +262,11 @@ def _end_epoch(
         entry |= metrics
         if not state.best_weights or metrics[config.monitor] > state.best_metrics[config.monitor]:
             state.best_epoch, state.best_metrics = state.epoch, metrics
-            state.best_weights = {
-                name: value.detach().clone() for name, value in model.state_dict().items()
-            }
+            for name, value in model.state_dict().items():
+                if name in state.best_weights:
+                    state.best_weights[name].copy_(value)
+                else:
+                    state.best_weights[name] = value.detach().clone()
             state.num_stale = 0
         else:
             state.num_stale += 1
@@ -268,13 +279,23 @@ def _end_epoch(
         report(state.epoch - 1, entry)
 
 
-def _check_finite(values: dict[str, float], epoch: int, step: int) -> None:
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
+def _check_finite(values: dict[str, float], unused: set[str], epoch: int, step: int) -> None:
+    bad = [name for name, v in values.items() if name not in unused and not math.isfinite(v)]
     if bad:
         raise TrainingDivergedError(
             f"the loss is not finite in epoch {epoch}, batch {step}: {', '.join(bad)} "
             "(lower the learning rate, or look for extreme feature values)"
         )
+
+
+def _check_parameters(model: Recommender, state: TrainState) -> None:
+    """Nothing is saved that could not be continued."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise TrainingDivergedError(
+                f"{name} is not finite in epoch {state.epoch}, after {state.step} batches (lower "
+                "the learning rate, or look for extreme feature values)"
+            )
 
 
 def _run_identity(
@@ -288,16 +309,35 @@ def _run_identity(
         if isinstance(value, Tensor)
     ]
     return {
+        "format": _FORMAT,
         "config": {**asdict(config), "ks": list(config.ks)},
         **model.description(),
-        "data": content_hash(*tensors, val[INTERACTS].edge_index, val[INTERACTS].edge_label_index),
+        "graphs": content_hash(
+            *tensors, val[INTERACTS].edge_index, val[INTERACTS].edge_label_index
+        ),
     }
 
 
+def _number(name: str, value: Any, kind: type) -> Any:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        what = "an integer" if kind is Integral else "a number"
+        raise ValueError(f"'{name}' needs to be {what} (got {value!r})")
+    return value
+
+
 class _Clock:
-    def __init__(self, before: float) -> None:
+    """Time spent, with what was spent before an interruption, and time since the last save."""
+
+    def __init__(self, before: float, save_every: float) -> None:
         self._before = before
-        self._start = time.monotonic()
+        self._save_every = save_every
+        self._start = self._saved = time.monotonic()
 
     def elapsed(self) -> float:
         return self._before + time.monotonic() - self._start
+
+    def save_is_due(self) -> bool:
+        return time.monotonic() - self._saved >= self._save_every
+
+    def saved(self) -> None:
+        self._saved = time.monotonic()

@@ -19,6 +19,7 @@ from alignrec_pyg.checkpoint import (
 from alignrec_pyg.models import Recommender
 
 _MANIFEST = "state.json"
+_KEYS = ("run", "state", "files")
 _SCALARS = (
     "epoch",
     "step",
@@ -69,7 +70,9 @@ def save(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Writes the state; until the last step the previous one stays whole."""
-    kept = read_manifest(folder / _MANIFEST)["files"] if (folder / _MANIFEST).exists() else {}
+    kept: dict[str, str] = {}
+    if (folder / _MANIFEST).exists():
+        kept = read_manifest(folder / _MANIFEST, _KEYS)["files"]
     last = f"last-{state.epoch:06d}-{state.step:06d}.safetensors"
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
@@ -97,7 +100,7 @@ def restore(
     """
     if not (folder / _MANIFEST).exists():
         return
-    manifest = read_manifest(folder / _MANIFEST)
+    manifest = read_manifest(folder / _MANIFEST, _KEYS)
     differing = {
         name: (manifest["run"].get(name), run.get(name))
         for name in sorted(manifest["run"].keys() | run.keys())

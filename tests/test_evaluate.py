@@ -151,10 +151,30 @@ def test_training_mode_is_put_back(random_case):
     assert model.training
 
 
+def test_one_cut_off_and_numpy_cut_offs_will_do(random_case):
+    data, scores = random_case
+    both = evaluate(Fixed(data, scores), data, ks=np.array([5, 10]))
+    assert evaluate(Fixed(data, scores), data, ks=5)["recall@5"] == both["recall@5"]
+
+
+def test_data_of_another_size_is_an_error(random_case):
+    data, scores = random_case
+    model = Fixed(data, scores)
+    data["item"].num_nodes = 31
+    for call in (
+        lambda: evaluate(model, data),
+        lambda: evaluate_users(model, data),
+        lambda: recommend(model, data, [0]),
+    ):
+        with pytest.raises(ValueError, match=r"'data' needs the 40 users and 30 items .* and 31\)"):
+            call()
+
+
 def test_nothing_to_predict_and_bad_cut_offs_are_errors(random_case):
     data, scores = random_case
-    with pytest.raises(ValueError, match="positive cut-offs"):
-        evaluate(Fixed(data, scores), data, ks=(0,))
+    for ks in ((0,), (), 10.0, [5, 2.5], "10"):
+        with pytest.raises(ValueError, match="'ks' needs to hold positive integers"):
+            evaluate(Fixed(data, scores), data, ks=ks)
     del data[INTERACTS].edge_label_index
     with pytest.raises(ValueError, match="needs links to predict"):
         evaluate(Fixed(data, scores), data)
@@ -189,6 +209,23 @@ def test_recommend_without_ids_goes_by_number(named):
 def test_recommend_for_nobody_is_empty(named):
     data, model = named
     assert recommend(model, data, []) == []
+
+
+@pytest.mark.parametrize("ids", [["cy"], np.array(["cy"]), "cy"])
+def test_recommend_takes_ids_in_any_container(named, ids):
+    data, model = named
+    assert [row.tolist() for row in recommend(model, data, ids, k=1)] == [["z"]]
+
+
+def test_recommend_takes_number_ids_as_tensor_or_number(named):
+    data, model = named
+    data["user"].id = np.array([7, 8, 9])
+    for ids in (torch.tensor([9]), 9, [9], (9,)):
+        assert [row.tolist() for row in recommend(model, data, ids, k=1)] == [["z"]]
+    with pytest.raises(UnknownUserError, match=r"are like 7 \(unknown: '9'\)"):
+        recommend(model, data, ["9"])
+    with pytest.raises(ValueError, match=r"one list of ids \(got shape \(1, 2\)\)"):
+        recommend(model, data, [[7, 8]])
 
 
 def test_recommend_names_unknown_users(named):

@@ -1,3 +1,5 @@
+import copy
+import json
 import math
 import os
 import signal
@@ -5,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,12 +62,24 @@ def test_learning_rate_decays_continuously():
         {"seed": -1},
         {"monitor": "recall@50"},
         {"monitor": "accuracy@10"},
+        {"lr": "1e-3"},
+        {"weight_decay": math.nan},
+        {"batch_size": 10.5},
+        {"max_epochs": math.inf},
+        {"ks": 20.0},
+        {"ks": (20, 0)},
+        {"ks": ()},
     ],
 )
 def test_bad_settings_are_named(change):
     (name,) = change
-    with pytest.raises(ValueError, match=f"'{name}' needs to be"):
+    with pytest.raises(ValueError, match=f"'{name}' needs to"):
         TrainConfig(**change)
+
+
+def test_numpy_numbers_become_plain_ones():
+    config = TrainConfig(lr=np.float32(0.5), batch_size=np.int64(7), ks=np.array([10, 20]))
+    assert json.dumps([config.lr, config.batch_size, config.ks]) == "[0.5, 7, [10, 20]]"
 
 
 def test_one_epoch_equals_a_plain_loop(checkerboard):
@@ -181,6 +196,78 @@ def test_loss_that_is_not_finite_names_epoch_batch_and_term(checkerboard):
         fit(build(train, Poisoned), train, test, small_config())
 
 
+def test_term_of_weight_zero_may_be_infinite(checkerboard):
+    train, test = checkerboard
+
+    class Unweighted(BPR):
+        def loss_terms(self, data, batch):
+            terms = super().loss_terms(data, batch)
+            return {**terms, "reg": terms["reg"] * math.inf}
+
+    result = fit(build(train, Unweighted, reg_weight=0.0), train, test, small_config(max_epochs=1))
+    assert math.isinf(result.history[0]["loss/reg"])
+
+
+def test_diverged_parameters_are_not_saved(checkerboard, tmp_path):
+    train, test = checkerboard
+
+    class Poisoned(BPR):
+        def on_batch_start(self, generator):
+            self.item_embedding.weight.register_hook(lambda grad: grad * math.nan)
+
+    with pytest.raises(TrainingDivergedError, match="item_embedding.weight is not finite in epoch"):
+        fit(
+            build(train, Poisoned),
+            train,
+            test,
+            small_config(batch_size=10_000, eval_every=3),
+            checkpoint_dir=tmp_path,
+            checkpoint_seconds=0,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_graphs_are_checked_before_training(checkerboard):
+    train, test = checkerboard
+    model = build(train)
+    unsplit = copy.copy(test)
+    del unsplit[INTERACTS].edge_label_index
+    with pytest.raises(ValueError, match="'val' needs links to predict"):
+        fit(model, train, unsplit)
+    smaller = copy.copy(test)
+    smaller["user"].num_nodes = 40
+    with pytest.raises(ValueError, match=r"'val' needs the 50 users .* \(got 40 and 50\)"):
+        fit(model, train, smaller)
+    with pytest.raises(ValueError, match=r"'train' needs to be a HeteroData .* pass its \.data"):
+        fit(model, [train], test)
+    with pytest.raises(ValueError, match="'train' and the model need to be on one device"):
+        fit(model.to("meta"), train, test)
+
+
+def test_model_ends_in_evaluation_mode(checkerboard):
+    train, test = checkerboard
+    model = build(train, FREEDOM)
+    fit(model, train, test, small_config(max_epochs=1))
+    user = model(train)[0]
+    assert torch.equal(user, model.eval()(train)[0])
+    assert not torch.equal(user, model.train()(train)[0])  # the links of the last epoch only
+
+
+def test_a_graph_is_prepared_once_for_each_part(checkerboard, monkeypatch):
+    train, test = checkerboard
+    test = test.clone()  # as .to("cuda") does: equal tensors, no longer shared
+    builds = []
+    build_graph = alignrec_pyg.models.base.user_item_adjacency
+
+    def counting(*args):
+        builds.append(args)
+        return build_graph(*args)
+
+    monkeypatch.setattr("alignrec_pyg.models.base.user_item_adjacency", counting)
+    fit(build(train, LightGCN), train, test, small_config(max_epochs=5))
+    assert len(builds) == 2
+
+
 def test_no_diverged_state_is_saved(checkerboard, tmp_path):
     train, test = checkerboard
     model = build(train)
@@ -226,6 +313,21 @@ def test_interrupted_run_continues_to_the_same_bits(checkerboard, tmp_path, mode
     assert same_weights(again, whole)
 
 
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_in_the_last_epoch_is_not_lost(checkerboard, tmp_path, number, error):
+    train, test = checkerboard
+
+    def last(epoch, metrics):
+        if epoch == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(error):
+        fit(build(train), train, test, small_config(), report=last, checkpoint_dir=tmp_path)
+    assert read_manifest(tmp_path / "state.json")["state"]["finished"]
+
+
 KILLED = textwrap.dedent(
     """
     import os, signal, sys, torch
@@ -257,7 +359,7 @@ def test_killed_run_continues_to_the_same_bits(checkerboard, tmp_path):
     expected = fit(whole, train, test, small_config())
     torch.save((train, test), tmp_path / "data.pt")
     (tmp_path / "killed.py").write_text(KILLED)
-    for kill_at in (8, 7):
+    for kill_at in (8, 6):
         process = subprocess.run(
             [
                 sys.executable,
@@ -271,7 +373,8 @@ def test_killed_run_continues_to_the_same_bits(checkerboard, tmp_path):
             check=False,
         )
         assert process.returncode == -signal.SIGKILL
-    assert read_manifest(tmp_path / "run" / "state.json")["state"]["epoch"] == 2
+    state = read_manifest(tmp_path / "run" / "state.json")["state"]
+    assert (state["epoch"], state["step"]) == (2, 2)  # 7 batches, then 5 more
     model = build(train, BM3)
     found = fit(model, train, test, small_config(), checkpoint_dir=tmp_path / "run")
     assert found.history == expected.history
@@ -288,7 +391,7 @@ def test_another_run_in_the_folder_is_an_error_that_names_the_difference(checker
     with pytest.raises(CheckpointError, match="'model': \\('BPR', 'LightGCN'\\)"):
         fit(build(train, LightGCN), train, test, small_config(), checkpoint_dir=tmp_path)
     train[INTERACTS].edge_label_index = train[INTERACTS].edge_label_index[:, 1:]
-    with pytest.raises(CheckpointError, match="'data'"):
+    with pytest.raises(CheckpointError, match="'graphs'"):
         fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_mask, feature_table
-from alignrec_pyg.models.base import Recommender, require_features, select_item_graph
+from alignrec_pyg.models.base import Recommender, require_features
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureTable,
@@ -143,7 +143,7 @@ class AlignRec(Recommender):
         if l2_batch_size < 1:
             raise ValueError(f"'l2_batch_size' needs to be 1 or more (got {l2_batch_size})")
         self.features = require_features(data, features, "AlignRec")
-        self.item_graph = select_item_graph(data, item_graph)
+        self.item_graph = self._select_item_graph(data, item_graph)
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
         self.cca_weight = cca_weight
@@ -164,16 +164,15 @@ class AlignRec(Recommender):
         self.unused_gates = unused_gates
 
         tables = [feature_table(data, name) for name in self.features]
-        table = tables[0] if len(tables) == 1 else torch.cat(tables, dim=1)
         lacking = torch.stack([feature_mask(data, name) for name in self.features]).all(dim=0)
         self.register_buffer(
             "_has_features", ~lacking if bool(lacking.any()) else None, persistent=False
         )
         self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        self.feature_table = FeatureTable(table, trainable=not freeze_features)
+        self.feature_table = FeatureTable(*tables, trainable=not freeze_features)
         self.encoder_features = (
-            FeatureTable(table, trainable=False)
+            FeatureTable(*tables, trainable=False)
             if reg_target == "frozen" and not freeze_features
             else None
         )
@@ -213,8 +212,9 @@ class AlignRec(Recommender):
         self.feature_table.reset_parameters()
         if isinstance(self.layer_norm, nn.LayerNorm):
             self.layer_norm.reset_parameters()
-        self.projection.reset_parameters()
-        self.gate.reset_parameters()
+        for linear in (self.projection, self.gate, *self.unused.values()):
+            assert isinstance(linear, nn.Linear)
+            linear.reset_parameters()
 
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """The fused vectors of all users and items."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
@@ -29,10 +30,15 @@ from alignrec_pyg.graph import (
     feature_table,
     item_graph_names,
     knn_edge_type,
+    require_graph,
 )
 from alignrec_pyg.nn import Adjacency, FeatureTable, user_item_adjacency
 
 ModelT = TypeVar("ModelT", bound="Recommender")
+
+
+# Training, validation and test graph may hold equal links in tensors of their own.
+_NUM_PREPARED = 3
 
 
 class _PreparedGraph(NamedTuple):
@@ -58,6 +64,7 @@ class Recommender(nn.Module, ABC):
 
     def __init__(self, data: HeteroData, *, embedding_dim: int) -> None:
         super().__init__()
+        require_graph(data, "data")
         if embedding_dim < 1:
             raise ValueError(f"'embedding_dim' needs to be 1 or more (got {embedding_dim})")
         self.num_users = int(data[USER].num_nodes)
@@ -68,7 +75,11 @@ class Recommender(nn.Module, ABC):
                 f"(got {self.num_users} and {self.num_items})"
             )
         self.embedding_dim = embedding_dim
-        self._graphs: dict[str, _PreparedGraph] = {}
+        self._data_hashes = {
+            "user ids": content_hash(data[USER].get("id")),
+            "item ids": content_hash(data[ITEM].get("id")),
+        }
+        self._graphs: dict[str, list[_PreparedGraph]] = {}
 
     @abstractmethod
     def reset_parameters(self) -> None:
@@ -111,10 +122,18 @@ class Recommender(nn.Module, ABC):
     def hparams(self) -> dict[str, Any]:
         """The keyword arguments that build this model again."""
         names = list(inspect.signature(type(self).__init__).parameters)[2:]
-        return {name: getattr(self, name) for name in names}
+        return {name: _plain(getattr(self, name)) for name in names}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but prepared graphs, which torch cannot copy and forward makes again."""
+        return {**self.__dict__, "_graphs": {}}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes ``model.safetensors`` and ``config.json`` (hyper-parameters, sizes, hash)."""
+        """Writes ``model.safetensors`` and ``config.json`` (hyper-parameters, sizes, hashes).
+
+        Raises:
+            OSError: If the folder cannot be written; a model that was there stays whole.
+        """
         folder = Path(folder)
         sha256 = write_tensors(folder / "model.safetensors", self.state_dict())
         write_manifest(
@@ -133,21 +152,49 @@ class Recommender(nn.Module, ABC):
             "hparams": self.hparams,
             "num_users": self.num_users,
             "num_items": self.num_items,
+            "data": self._data_hashes,
         }
+
+    def check_fits(self, data: HeteroData, argument: str) -> None:
+        """Makes sure that ``data`` has the users and items of this model, on its device.
+
+        Raises:
+            ValueError: If not; ``argument`` names the graph in the message.
+        """
+        require_graph(data, argument)
+        sizes = (int(data[USER].num_nodes), int(data[ITEM].num_nodes))
+        if sizes != (self.num_users, self.num_items):
+            raise ValueError(
+                f"'{argument}' needs the {self.num_users} users and {self.num_items} items that "
+                f"the model was built for (got {sizes[0]} and {sizes[1]})"
+            )
+        device = data[INTERACTS].edge_index.device
+        others = {parameter.device for parameter in self.parameters()} - {device}
+        if others:
+            raise ValueError(
+                f"'{argument}' and the model need to be on one device (got {device} and "
+                f"{', '.join(map(str, others))}): move them with .to(device)"
+            )
 
     @classmethod
     def from_pretrained(cls: type[ModelT], folder: str | Path, data: HeteroData) -> ModelT:
         """Builds the model that :meth:`save_pretrained` wrote, on the graph it was trained on.
 
+        The known links may have changed since; users, items, frozen features and the item graph
+        may not. The model is in evaluation mode, on the device of ``data``.
+
         Raises:
             CheckpointError: If files are missing or damaged, or belong to another model or graph.
         """
         folder = Path(folder)
-        config = read_manifest(folder / "config.json")
-        if config.get("model") != cls.__name__:
+        config = read_manifest(
+            folder / "config.json",
+            ("model", "hparams", "num_users", "num_items", "data", "frozen_features", "sha256"),
+        )
+        if config["model"] != cls.__name__:
             raise CheckpointError(
-                f"{folder} holds a {config.get('model')}, not a {cls.__name__}: "
-                f"load it with {config.get('model')}.from_pretrained"
+                f"{folder} holds a {config['model']}, not a {cls.__name__}: "
+                f"load it with {config['model']}.from_pretrained"
             )
         state = read_tensors(folder / "model.safetensors", config["sha256"])
         try:
@@ -165,13 +212,21 @@ class Recommender(nn.Module, ABC):
             raise CheckpointError(
                 f"{folder} does not fit 'data': tensors (stored, expected) differ in {differing}"
             )
+        other = [
+            name for name, value in model._data_hashes.items() if config["data"][name] != value
+        ]
+        if other:
+            raise CheckpointError(
+                f"{folder} was trained with other {' and '.join(other)} than those of 'data': pass "
+                "the data it was trained on"
+            )
         if frozen_feature_hashes(model) != config["frozen_features"]:
             raise CheckpointError(
                 f"{folder} was trained on other features than those of 'data' (content hashes "
                 "differ): pass the data it was trained on"
             )
         model.load_state_dict(state)
-        return model
+        return model.to(data[INTERACTS].edge_index.device).eval()
 
     def extra_repr(self) -> str:
         """Sizes and hyper-parameters, for ``print(model)``."""
@@ -200,23 +255,30 @@ class Recommender(nn.Module, ABC):
     ) -> Adjacency:
         """Keeps a graph prepared while it is asked for the very same, unchanged tensors."""
         versions = tuple(tensor._version for tensor in sources)
-        kept = self._graphs.get(name)
-        if (
-            kept is None
-            or kept.versions != versions
-            or any(a is not b for a, b in zip(kept.sources, sources, strict=True))
-        ):
-            kept = _PreparedGraph(sources, versions, build())
-            self._graphs[name] = kept
-        return kept.adjacency
+        kept = self._graphs.setdefault(name, [])
+        for graph in kept:
+            same = all(a is b for a, b in zip(graph.sources, sources, strict=True))
+            if same and graph.versions == versions:
+                return graph.adjacency
+        kept.append(_PreparedGraph(sources, versions, build()))
+        del kept[:-_NUM_PREPARED]
+        return kept[-1].adjacency
+
+    def _select_item_graph(self, data: HeteroData, item_graph: str | None) -> str:
+        name = select_item_graph(data, item_graph)
+        edges = data[knn_edge_type(name)]
+        self._data_hashes["item graph"] = content_hash(edges.edge_index, edges.edge_weight)
+        return name
 
 
 def select_features(data: HeteroData, features: Sequence[str] | None) -> list[str]:
     """The feature sets a model reads: those named, or all that ``data`` holds.
 
     Raises:
-        ValueError: If one is missing from ``data`` or named twice.
+        ValueError: If ``features`` is a string, or one is missing from ``data`` or named twice.
     """
+    if isinstance(features, str):
+        raise ValueError(f"'features' needs to be a list of names (got the string {features!r})")
     names = feature_names(data) if features is None else list(features)
     for name in names:
         feature_table(data, name)
@@ -264,3 +326,10 @@ def frozen_feature_hashes(model: nn.Module) -> dict[str, str]:
         for name, module in model.named_modules()
         if isinstance(module, FeatureTable) and not module.trainable
     }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: lists for tuples, Python numbers for NumPy's."""
+    if isinstance(value, list | tuple):
+        return [_plain(element) for element in value]
+    return value.item() if isinstance(value, np.generic) else value

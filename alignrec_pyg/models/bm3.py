@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,8 @@ class BM3(Recommender):
 
     Scores are :math:`p(U) \, p(I)^\top`.
     **Differs from the paper:** the regulariser takes un-squared norms of the whole tables, as in
-    the authors' code.
+    the authors' code. Dropout is drawn for each row of the batch, so that a user who occurs twice
+    gets two masks; drawn for whole tables it would be one.
 
     Args:
         data: Training graph; reads the sizes and the feature tables.
@@ -102,6 +104,10 @@ class BM3(Recommender):
             module.reset_parameters()
             if isinstance(module, nn.Linear):
                 nn.init.xavier_normal_(module.weight)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but prepared graphs and the generator of the last batch."""
+        return {**super().__getstate__(), "_generator": None}
 
     def on_batch_start(self, generator: torch.Generator) -> None:
         """Takes the batch's generator for the dropout masks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table, symmetric_norm
-from alignrec_pyg.models.base import Recommender, select_features, select_item_graph
+from alignrec_pyg.models.base import Recommender, select_features
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureTable,
@@ -78,7 +79,7 @@ class FREEDOM(Recommender):
         if not 0 <= dropout < 1:
             raise ValueError(f"'dropout' needs to be in [0, 1) (got {dropout})")
         self.features = select_features(data, features)
-        self.item_graph = select_item_graph(data, item_graph)
+        self.item_graph = self._select_item_graph(data, item_graph)
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
         self.dropout = dropout
@@ -104,6 +105,10 @@ class FREEDOM(Recommender):
         for module in (*self.projections, *self.feature_tables):
             assert isinstance(module, nn.Linear | FeatureTable)
             module.reset_parameters()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but prepared graphs."""
+        return {**super().__getstate__(), "_pruned": None}
 
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
         """Draws the links of this epoch."""

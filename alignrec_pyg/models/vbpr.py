@@ -60,10 +60,8 @@ class VBPR(Recommender):
         self.freeze_features = freeze_features
         self.user_embedding = nn.Embedding(self.num_users, 2 * embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        tables = [feature_table(data, name) for name in self.features]
         self.feature_table = FeatureTable(
-            tables[0] if len(tables) == 1 else torch.cat(tables, dim=1),
-            trainable=not freeze_features,
+            *(feature_table(data, name) for name in self.features), trainable=not freeze_features
         )
         self.projection = nn.Linear(self.feature_table.dim, embedding_dim)
         self.reset_parameters()

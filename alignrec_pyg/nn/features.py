@@ -10,22 +10,23 @@ class FeatureTable(nn.Module):
     """Pre-extracted item features as a layer.
 
     A trainable table is a copy, so the data keeps the features as they were extracted. A frozen one
-    shares memory with ``table`` and is not part of the ``state_dict``.
+    is not part of the ``state_dict``; made of a single table, it shares its memory.
 
     Args:
-        table: Features, float32 ``[num_items, dim]``.
+        *tables: Features, float32 ``[num_items, dim]``; several are concatenated.
         trainable: Whether the table is a parameter.
     """
 
     weight: Tensor
 
-    def __init__(self, table: Tensor, *, trainable: bool) -> None:
+    def __init__(self, *tables: Tensor, trainable: bool) -> None:
         super().__init__()
         self.trainable = trainable
-        self.dim = table.size(1)
-        self._initial = table
+        self.dim = sum(table.size(1) for table in tables)
+        self._initial = tables
+        table = tables[0] if len(tables) == 1 else torch.cat(tables, dim=1)
         if trainable:
-            self.weight = nn.Parameter(table.clone())
+            self.weight = nn.Parameter(table.clone() if len(tables) == 1 else table)
         else:
             self.register_buffer("weight", table, persistent=False)
 
@@ -33,7 +34,9 @@ class FeatureTable(nn.Module):
         """Puts the features back as they were extracted."""
         if self.trainable:
             with torch.no_grad():
-                self.weight.copy_(self._initial)
+                parts = self.weight.split([table.size(1) for table in self._initial], dim=1)
+                for part, table in zip(parts, self._initial, strict=True):
+                    part.copy_(table)
 
     def forward(self, items: Tensor | None = None) -> Tensor:
         """Rows ``items`` of the table, by default all of them."""

@@ -1,9 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from alignrec_pyg import BPR, VBPR, AlignRec, CheckpointError, LightGCN
+from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.models.base import select_features, select_item_graph
 from alignrec_pyg.transforms import KNNItemGraph
 
@@ -37,6 +39,8 @@ def test_features_default_to_all_and_are_checked(toy):
     assert select_features(toy, ["text"]) == ["text"]
     with pytest.raises(ValueError, match="'audio' needs to be one of"):
         select_features(toy, ["audio"])
+    with pytest.raises(ValueError, match="list of names \\(got the string 'text'\\)"):
+        select_features(toy, "text")
     with pytest.raises(ValueError, match="every feature set once"):
         select_features(toy, ["text", "text"])
 
@@ -65,6 +69,37 @@ def test_loading_names_what_does_not_fit(toy, tmp_path):
     toy["item"].x_text = torch.zeros(4, 9)
     with pytest.raises(CheckpointError, match=r"feature_table.weight.*\(4, 11\), \(4, 15\)"):
         AlignRec.from_pretrained(tmp_path, toy)
+
+
+def test_loading_notices_other_ids_and_item_graphs(toy, tmp_path):
+    AlignRec(toy).save_pretrained(tmp_path)
+    toy[("item", "knn_image", "item")].edge_weight = torch.ones(8)
+    toy["user"].id = toy["user"].id[::-1].copy()
+    with pytest.raises(CheckpointError, match="with other user ids and item graph than those"):
+        AlignRec.from_pretrained(tmp_path, toy)
+
+
+def test_loaded_model_is_in_evaluation_mode(toy, tmp_path):
+    BPR(toy).save_pretrained(tmp_path)
+    assert not BPR.from_pretrained(tmp_path, toy).training
+
+
+def test_loading_a_config_without_its_keys_is_an_error(toy, tmp_path):
+    BPR(toy).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model": "BPR"}')
+    with pytest.raises(CheckpointError, match="'sha256'"):
+        BPR.from_pretrained(tmp_path, toy)
+
+
+def test_hyper_parameters_are_plain(toy, tmp_path):
+    model = VBPR(toy, features=("text",), embedding_dim=np.int64(4), reg_weight=np.float32(0.5))
+    assert model.hparams == json.loads(json.dumps(model.hparams))
+    model.save_pretrained(tmp_path)
+
+
+def test_data_sets_are_not_graphs():
+    with pytest.raises(ValueError, match=r"'data' needs to be a HeteroData .* pass its \.data"):
+        BPR(Synthetic(10, 10, 60))
 
 
 def test_loading_notices_other_frozen_features(toy, tmp_path):

@@ -21,6 +21,18 @@ def test_frozen_table_shares_memory_and_is_neither_parameter_nor_state():
     assert table.state_dict() == {}
 
 
+def test_several_tables_are_concatenated_and_put_back():
+    left, right = torch.arange(6.0).reshape(3, 2), torch.ones(3, 1)
+    table = FeatureTable(left, right, trainable=True)
+    assert table.dim == 3
+    whole = torch.cat([left, right], dim=1)
+    assert torch.equal(table.weight, whole)
+    with torch.no_grad():
+        table.weight.mul_(2)
+    table.reset_parameters()
+    assert torch.equal(table.weight, whole)
+
+
 def test_rows_and_their_gradients():
     table = FeatureTable(torch.arange(6.0).reshape(3, 2), trainable=True)
     rows = table(torch.tensor([2, 0, 2]))
