@@ -67,7 +67,7 @@ def test_all_problems_come_together():
     problems = caught.value.problems
     assert len(problems) == 4
     assert "did you mean 'LightGCN'?" in problems[0]
-    assert problems[3].startswith("BPR: 'lr' needs to be positive")
+    assert problems[3].startswith("BPR: 'lr' needs to be finite and positive")
 
 
 def test_unknown_names_keep_silent_about_known_ones():
