@@ -184,12 +184,16 @@ def checked_split(column: Column, notes: list[str]) -> np.ndarray | None:
         return None
     _refuse_missing(column, "a split label is needed in every row, or leave the column out")
     if values.dtype.kind == "O":
-        values = pd.Series(values).replace(_LABELS).to_numpy()
+        values = pd.Series(values).map(_label).to_numpy()
     labels = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64)
     bad = ~np.isin(labels, (0, 1, 2))
     if bad.any():
         column.refuse(bad, f"a split label needs to be 0, 1, 2 or one of {sorted(_LABELS)}")
     return np.asarray(labels, dtype=np.int8)
+
+
+def _label(value: object) -> object:
+    return _LABELS.get(value, value) if isinstance(value, str) else value
 
 
 def _refuse_missing(column: Column, rule: str) -> None:

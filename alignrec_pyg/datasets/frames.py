@@ -198,12 +198,27 @@ def _ids_and_matrix(
     if isinstance(feature, tuple):
         if len(feature) != 2:
             raise ValueError(f"'features[{name!r}]' needs to be (ids, matrix) (got {len(feature)})")
-        ids, matrix = feature
+        ids, matrix = feature[0], np.asarray(feature[1])
+        shape = getattr(ids, "shape", (0,))  # a list has none: each of its entries is an id
+        if len(shape) != 1:
+            raise ValueError(
+                f"'features[{name!r}]' needs ids in one dimension (got shape {list(shape)})"
+            )
         where = f"'features[{name!r}]' row "
         column = Column("ids", _id_array(ids), lambda row: f"{where}{row}")
         if len(column.values) == 0:
             raise ValueError(f"'features[{name!r}]' needs at least one id (got 0)")
-        return checked_ids(column, notes), np.asarray(matrix)
+        if matrix.ndim == 2 and len(matrix) != len(column.values):
+            raise ValueError(
+                f"'features[{name!r}]' needs one id for each row of the matrix "
+                f"(got {len(column.values)} ids, {len(matrix)} rows)"
+            )
+        return checked_ids(column, notes), matrix
+    if isinstance(feature, list) and len(feature) == 2 and len(np.shape(feature[1])) == 2:
+        raise ValueError(
+            f"'features[{name!r}]' needs the pair (ids, matrix) as a tuple (got a list): a list is "
+            "read as the matrix itself"
+        )
     if catalogue is None:
         raise ValueError(
             f"'features[{name!r}]' needs to be (ids, matrix): without the frame 'items' nothing "

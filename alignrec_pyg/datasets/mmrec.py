@@ -105,11 +105,15 @@ class MMRecFolder(InteractionDataset):
         dtypes: dict[str, str] = {}
         for key, file in _feature_files(folder, features).items():
             array = read_npy(file)
-            if array.ndim == 2 and len(array) > num_items:
+            if array.ndim != 2 or len(array) != num_items:
+                way_out = "'features' chooses which files are read"
+                if array.ndim == 2 and len(array) > num_items:
+                    way_out = (
+                        f"num_items={len(array)} says that the last items have no interactions"
+                    )
                 raise ValueError(
                     f"{file} needs the shape [{num_items}, dim], one row per item of {inter.name} "
-                    f"(got {list(array.shape)}); num_items={len(array)} says that the last items "
-                    "have no interactions"
+                    f"(got {list(array.shape)}); {way_out}"
                 )
             add_feature(data, key, array, nonfinite, notes)
             dtypes[key] = str(array.dtype)

@@ -32,6 +32,8 @@ def save_graph(path: Path, edge_index: Tensor, edge_weight: Tensor) -> None:
             temporary,
             metadata={"content": content_hash(edge_index, edge_weight)},
         )
+        with Path(temporary).open("rb") as file:  # on the disk before it takes the place
+            os.fsync(file.fileno())
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -12,9 +12,15 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
-from torch_geometric.utils import coalesce
 
 from alignrec_pyg.graph import ITEM, knn_edge_type
+from alignrec_pyg.transforms.item_graph import (
+    checked_name,
+    checked_weights,
+    data_device,
+    normalized_weight,
+    weighted_sum,
+)
 from alignrec_pyg.transforms.knn_item_graph import Weighting
 
 
@@ -66,6 +72,7 @@ class ItemGraphFromNeighbors(BaseTransform):
 
     with :math:`w_{ij}` the given cosine or 1. The lists are taken as they are: an item is its own
     neighbour only where its list says so. Several lists give the weighted sum of their graphs.
+    The result is on the device of ``data``.
 
     Args:
         neighbors: Lists by the name of the feature set they come from.
@@ -92,13 +99,11 @@ class ItemGraphFromNeighbors(BaseTransform):
             raise ValueError(
                 f"'weighting' needs to be one of {get_args(Weighting)} (got {weighting!r})"
             )
-        weights = dict.fromkeys(neighbors, 1 / len(neighbors)) if weights is None else dict(weights)
-        if weights.keys() != neighbors.keys() or not all(
-            0 <= weight < float("inf") for weight in weights.values()
-        ):
+        if weights is None:
+            weights = dict.fromkeys(neighbors, 1 / len(neighbors))
+        if weights.keys() != neighbors.keys():
             raise ValueError(
-                f"'weights' needs a finite weight of 0 or more for each of {list(neighbors)} "
-                f"(got {weights})"
+                f"'weights' needs a weight for each of {list(neighbors)} (got {dict(weights)})"
             )
         lacking = [feature for feature, lists in neighbors.items() if lists.cosine is None]
         if weighting == "cosine" and lacking:
@@ -107,39 +112,32 @@ class ItemGraphFromNeighbors(BaseTransform):
                 "them, or use weighting='binary'"
             )
         self.neighbors = dict(neighbors)
-        self.weights = weights
+        self.weights = checked_weights("weights", weights)
         self.weighting = weighting
-        self.name = "_".join(neighbors) if name is None else name
+        self.name = checked_name(name, neighbors)
 
     def forward(self, data: HeteroData) -> HeteroData:
         """Adds the graph; the input is left as it was."""
         num_items = int(data[ITEM].num_nodes)
-        edges, weights = [], []
+        graphs = []
         for feature, lists in self.neighbors.items():
             _check(feature, lists, num_items)
-            edge_index, weight = self._single(lists, num_items)
-            edges.append(edge_index)
-            weights.append(self.weights[feature] * weight)
-        edge_index, weight = coalesce(
-            torch.cat(edges, dim=1), torch.cat(weights), num_items, sort_by_row=False
-        )
+            graphs.append((self.weights[feature], *self._single(lists, num_items)))
+        edge_index, weight = weighted_sum(graphs, num_items)
+        device = data_device(data)
         store = data[knn_edge_type(self.name)]
-        store.edge_index, store.edge_weight = edge_index, weight.float()
+        store.edge_index, store.edge_weight = edge_index.to(device), weight.to(device)
         return data
 
     def _single(self, lists: NeighborLists, num_items: int) -> tuple[Tensor, Tensor]:
-        """Normalised graph of one list, weights in double precision."""
-        source = lists.neighbor.reshape(-1).long()
+        """Normalised graph of one list on the CPU, weights in double precision."""
+        source = lists.neighbor.reshape(-1).long().cpu()
         target = torch.arange(num_items).repeat_interleave(lists.neighbor.size(1))
         similarity = torch.ones(source.numel(), dtype=torch.float64)
         if self.weighting == "cosine" and lists.cosine is not None:
-            similarity = lists.cosine.reshape(-1).double()
-        row_sum = similarity.new_zeros(num_items).index_add_(0, target, similarity)
-        positive = similarity.new_zeros(num_items).index_add_(0, target, similarity.clamp(min=0))
-        degree = torch.where(row_sum > 1e-6, row_sum, positive)
-        # An item all of whose cosines are zero or below has no degree and hears nobody.
-        scale = degree.clamp(min=1e-12).rsqrt().masked_fill(degree <= 1e-6, 0.0)
-        return torch.stack([source, target]), similarity * scale[source] * scale[target]
+            similarity = lists.cosine.reshape(-1).double().cpu()
+        weight = normalized_weight(source, target, similarity, num_items)
+        return torch.stack([source, target]), weight
 
     def __repr__(self) -> str:
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,8 +11,22 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from alignrec_pyg.graph import ITEM, content_hash, feature_mask, feature_table, knn_edge_type
+from alignrec_pyg.graph import (
+    ITEM,
+    content_hash,
+    feature_key,
+    feature_mask,
+    feature_names,
+    feature_table,
+    knn_edge_type,
+)
 from alignrec_pyg.transforms.graph_cache import load_graph, save_graph
+from alignrec_pyg.transforms.item_graph import (
+    checked_name,
+    checked_weights,
+    normalized_weight,
+    weighted_sum,
+)
 from alignrec_pyg.transforms.knn_search import Backend, cosine_neighbors
 
 Weighting = Literal["cosine", "binary"]
@@ -20,6 +34,8 @@ Missing = Literal["self_loop", "mean"]
 
 # Part of every cache key: raise it with each change of the edges or weights that come out.
 _VERSION = "knn_item_graph 1"
+
+_CHECKED_ROWS = 4096  # at a time: isfinite makes copies
 
 
 class KNNItemGraph(BaseTransform):
@@ -94,14 +110,12 @@ class KNNItemGraph(BaseTransform):
                 raise ValueError(
                     f"'{argument}' needs to be an integer of at least 1 (got {number!r})"
                 )
-        if name is not None and not name:
-            raise ValueError("'name' needs at least one character (got ''): leave it out")
-        self.weights = _checked_weights(features)
+        self.weights = _weights(features)
         self.k = k
         self.weighting = weighting
         self.symmetric = symmetric
         self.backend = backend
-        self.name = "_".join(self.weights) if name is None else name
+        self.name = checked_name(name, self.weights)
         self.block_size = block_size
         self.missing = missing
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
@@ -109,6 +123,7 @@ class KNNItemGraph(BaseTransform):
     def forward(self, data: HeteroData) -> HeteroData:
         """Adds the graph; the input is left as it was."""
         num_items = data[ITEM].num_nodes
+        _refuse_prefix(data, self.weights)
         tables = {
             feature: (feature_table(data, feature), feature_mask(data, feature))
             for feature in self.weights
@@ -139,13 +154,11 @@ class KNNItemGraph(BaseTransform):
         return content_hash(*parts)
 
     def _build(self, tables: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        edges, weights = [], []
-        for feature, (table, mask) in tables.items():
-            edge_index, weight = self._single(feature, table, mask)
-            edges.append(edge_index)
-            weights.append(self.weights[feature] * weight)
-        edge_index, weight = _coalesce(torch.cat(edges, 1), torch.cat(weights), table.size(0))
-        return edge_index, weight.float()
+        graphs = [
+            (self.weights[feature], *self._single(feature, table, mask))
+            for feature, (table, mask) in tables.items()
+        ]
+        return weighted_sum(graphs, len(next(iter(tables.values()))[0]))
 
     def _single(self, feature: str, table: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised graph of one feature set, weights in double precision."""
@@ -167,7 +180,10 @@ class KNNItemGraph(BaseTransform):
                 f"{present.numel()} have feature '{feature}'; choose a smaller k or another feature"
             )
         neighbor, cosine = cosine_neighbors(
-            table[present], self.k, backend=self.backend, block_size=self.block_size
+            table[present] if bool(absent.any()) else table,  # the table may be memory-mapped
+            self.k,
+            backend=self.backend,
+            block_size=self.block_size,
         )
         alone = absent.nonzero()[:, 0]
         source = torch.cat([present[neighbor.reshape(-1)], alone])
@@ -177,11 +193,7 @@ class KNNItemGraph(BaseTransform):
             similarity = torch.ones_like(similarity)
         if self.symmetric:
             source, target, similarity = _with_reverse(source, target, similarity, num_items)
-
-        row_sum = similarity.new_zeros(num_items).index_add_(0, target, similarity)
-        positive_sum = torch.zeros_like(row_sum).index_add_(0, target, similarity.clamp(min=0))
-        degree = torch.where(row_sum > 1e-6, row_sum, positive_sum)  # at least 1: the self-loop
-        weight = similarity / (degree[source] * degree[target]).sqrt()
+        weight = normalized_weight(source, target, similarity, num_items)
         return torch.stack([source, target]), weight
 
     def __repr__(self) -> str:
@@ -191,7 +203,7 @@ class KNNItemGraph(BaseTransform):
         )
 
 
-def _checked_weights(features: str | Sequence[str] | Mapping[str, float]) -> dict[str, float]:
+def _weights(features: str | Sequence[str] | Mapping[str, float]) -> dict[str, float]:
     if isinstance(features, str):
         features = [features]
     if isinstance(features, Mapping):
@@ -200,14 +212,17 @@ def _checked_weights(features: str | Sequence[str] | Mapping[str, float]) -> dic
         weights = {feature: 1 / len(features) for feature in features}
     if len(weights) != len(features):
         raise ValueError(f"'features' needs distinct names (got {list(features)})")
-    if not all(0 <= weight < float("inf") for weight in weights.values()) or not any(
-        weights.values()
-    ):
-        raise ValueError(
-            f"'features' needs at least one feature set, with weights that are finite, not "
-            f"negative and not all zero (got {weights})"
-        )
-    return weights
+    return checked_weights("features", weights)
+
+
+def _refuse_prefix(data: HeteroData, features: Iterable[str]) -> None:
+    prefix = feature_key("")
+    for feature in features:
+        if feature_key(feature) not in data[ITEM] and feature.startswith(prefix):
+            raise ValueError(
+                f"'features' needs names without the prefix '{prefix}', of {feature_names(data)} "
+                f"(got {feature!r}): give {feature.removeprefix(prefix)!r}"
+            )
 
 
 def _check_table(feature: str, table: Tensor, mask: Tensor, num_items: int) -> None:
@@ -220,7 +235,8 @@ def _check_table(feature: str, table: Tensor, mask: Tensor, num_items: int) -> N
             f"the mask of feature '{feature}' needs to be boolean, of shape ({num_items},) "
             f"(got {mask.dtype}, {tuple(mask.shape)})"
         )
-    broken = (~table.isfinite().all(dim=1) & ~mask).nonzero()[:, 0].tolist()
+    finite = torch.cat([part.isfinite().all(dim=1) for part in table.split(_CHECKED_ROWS)])
+    broken = (~finite & ~mask).nonzero()[:, 0].tolist()
     if broken:
         raise ValueError(
             f"feature '{feature}' needs finite values (got NaN or infinity in {len(broken)} rows, "
@@ -237,11 +253,3 @@ def _with_reverse(
     merged = similarity.new_empty(key.numel())
     merged[position] = torch.cat([similarity, similarity])
     return key % num_items, key // num_items, merged
-
-
-def _coalesce(edge_index: Tensor, weight: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
-    """Sorted by (target, source), parallel edges added up."""
-    source, target = edge_index
-    key, position = (target * num_items + source).unique(return_inverse=True)
-    total = weight.new_zeros(key.numel()).index_add_(0, position, weight)
-    return torch.stack([key % num_items, key // num_items]), total

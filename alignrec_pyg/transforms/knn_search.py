@@ -26,6 +26,7 @@ MAX_ITEMS = 2**22
 # (items^2 x dim) is about 0.2 s.
 _QUICK_WORK = 10**8
 _CUDA_LIMIT = 100  # a constant of torch_cluster's CUDA kernel
+_CAST_ELEMENTS = 2**22  # features in double precision at a time: 32 MiB
 _SPARE = 6  # candidates fetched beyond k, to see ties at the border
 
 
@@ -34,12 +35,13 @@ def cosine_neighbors(
 ) -> tuple[Tensor, Tensor]:
     r"""The ``k`` rows of highest cosine to each row: itself first, ties by the lower index.
 
-    Single precision proposes, double precision settles. Peak memory is one block of scores,
-    ``block_size * rows * 8`` bytes, beside copies of the features in both. A block that does not
-    fit on the device is halved.
+    Single precision proposes, double precision settles. Peak memory beside the features is one
+    copy of them in single precision, :math:`4 n d` bytes (with torch_cluster, in double precision),
+    and one block of scores, at most ``block_size * n * 32`` bytes with its sorting. A block that
+    does not fit on the device is halved.
 
     Args:
-        features: Finite rows, none of them zero, :math:`(n, d)`.
+        features: Finite rows, none of them zero, :math:`(n, d)`; they may be memory-mapped.
         k: Neighbours of each row, itself included, at most :math:`n`.
         backend: ``"matmul"`` (blocked products), ``"torch_cluster"`` (its kNN proposes, ties and
             order are settled here), or ``"auto"``: the latter for small inputs where installed.
@@ -57,21 +59,16 @@ def cosine_neighbors(
     n = features.size(0)
     if n > MAX_ITEMS:
         raise ValueError(f"'features' needs at most {MAX_ITEMS} rows for exact search (got {n})")
-    # Dividing by the largest entry first keeps the squares of huge and tiny rows in range.
-    rows = features.double()
-    rows = rows / rows.abs().amax(dim=1, keepdim=True)
-    rows = rows / rows.norm(dim=1, keepdim=True)
-
+    length = _lengths(features)
     if backend == "torch_cluster":
-        return _from_torch_cluster(rows, k, import_torch_cluster(), block_size)
-    if backend == "auto" and n * n * rows.size(1) <= _QUICK_WORK:
-        fits = not rows.is_cuda or k <= _CUDA_LIMIT
+        return _from_torch_cluster(features, length, k, import_torch_cluster(), block_size)
+    if backend == "auto" and n * n * features.size(1) <= _QUICK_WORK:
+        fits = not features.is_cuda or k <= _CUDA_LIMIT
         if fits and torch_cluster_installed():
-            return _from_torch_cluster(rows, k, import_torch_cluster(), block_size)
-    candidate = _single_precision_candidates(rows, min(k + _SPARE, n), block_size)
-    # Every product of unit rows is off by less than this in single precision, in any order of sums.
-    error = (rows.size(1) + 4) * 2.0**-23
-    return _settled(rows, candidate, k, 2 * error, block_size)
+            return _from_torch_cluster(features, length, k, import_torch_cluster(), block_size)
+    candidate = _single_precision_candidates(features, length, min(k + _SPARE, n), block_size)
+    margin = 2 * _proposal_error(features.size(1))
+    return _settled(features, length, candidate, k, margin, block_size)
 
 
 def torch_cluster_installed() -> bool:
@@ -114,31 +111,83 @@ def _decode(key: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return index, torch.where(cosine == _SELF, _GRID, cosine) / _GRID
 
 
-def _exact_top(rows: Tensor, wanted: Tensor, k: int, block_size: int) -> Tensor:
+def _proposal_error(dim: int) -> float:
+    """How far a product of unit rows may be off in a proposal, in any order of sums."""
+    error = (dim + 4) * 2.0**-23
+    if not _full_precision():
+        # "medium" and "high" allow factors cut to bfloat16 (8 significant bits) or TF32 (11): each
+        # entry is off by less than 2^-7 of itself, so by Cauchy-Schwarz the product of two unit
+        # rows by less than 2 * 2^-7 + 2^-14. Most rows are then searched in full.
+        error += 2.0**-6 + 2.0**-14
+    return error
+
+
+def _full_precision() -> bool:
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # a backend was set on its own, and torch has no word for the whole
+        return False
+
+
+def _lengths(features: Tensor) -> Tensor:
+    """Length of each row, float64 ``[n]``."""
+    parts = []
+    for part in features.split(_cast_rows(features)):
+        row = part.double()
+        # Dividing by the largest entry first keeps the squares of huge and tiny rows in range.
+        largest = torch.linalg.vector_norm(row, ord=float("inf"), dim=1)
+        unscaled = row / largest.unsqueeze(1)
+        parts.append(largest * torch.linalg.vector_norm(unscaled, dim=1))
+    return torch.cat(parts)
+
+
+def _cast_rows(features: Tensor) -> int:
+    """Rows to hold in double precision at a time."""
+    return max(1, _CAST_ELEMENTS // features.size(1))
+
+
+def _unit_rows(features: Tensor, length: Tensor) -> Tensor:
+    """Rows of length 1, float64."""
+    return features / length.unsqueeze(1)  # float64 by promotion: no second copy
+
+
+def _exact_top(features: Tensor, length: Tensor, wanted: Tensor, k: int, block_size: int) -> Tensor:
     """The ``k`` highest keys of the rows ``wanted``, in order, float64 ``[len(wanted), k]``."""
-    n = rows.size(0)
-    index = torch.arange(n, device=rows.device).unsqueeze(0)
-    top = rows.new_empty(wanted.numel(), k)
+    n = features.size(0)
+    index = torch.arange(n, device=features.device).unsqueeze(0)
+    top = length.new_empty(wanted.numel(), k)
+    step = _cast_rows(features)
 
     def search(block: slice) -> None:
         owner = wanted[block]
-        key = _encode(rows[owner] @ rows.T, index, owner, n)
+        mine = _unit_rows(features[owner], length[owner])
+        cosine = length.new_empty(owner.numel(), n)
+        for part, scores in zip(features.split(step), cosine.split(step, dim=1), strict=True):
+            scores.copy_(mine @ part.double().T)
+        key = _encode(cosine.div_(length), index, owner, n)
         top[block] = key.topk(k, dim=1).values
 
     _in_blocks(search, wanted.numel(), block_size, n)
     return top
 
 
-def _single_precision_candidates(rows: Tensor, fetched: int, block_size: int) -> Tensor:
+def _single_precision_candidates(
+    features: Tensor, length: Tensor, fetched: int, block_size: int
+) -> Tensor:
     """The best ``fetched`` rows to each row, up to rounding."""
-    single = rows.float()
-    candidate = torch.empty(len(rows), fetched, dtype=torch.long, device=rows.device)
+    n = features.size(0)
+    single = torch.empty(features.shape, device=features.device)
+    step = _cast_rows(features)
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        single[part] = _unit_rows(features[part], length[part])
+    candidate = torch.empty(n, fetched, dtype=torch.long, device=features.device)
 
     def search(block: slice) -> None:
         score = single[block] @ single.T
         candidate[block] = score.topk(fetched, dim=1, sorted=False).indices
 
-    _in_blocks(search, len(rows), block_size, len(rows))
+    _in_blocks(search, n, block_size, n)
     return candidate
 
 
@@ -165,30 +214,31 @@ def _in_blocks(search: Callable[[slice], None], count: int, block_size: int, n: 
 
 
 def _from_torch_cluster(
-    rows: Tensor, k: int, torch_cluster: ModuleType, block_size: int
+    features: Tensor, length: Tensor, k: int, torch_cluster: ModuleType, block_size: int
 ) -> tuple[Tensor, Tensor]:
     """The same neighbours with torch_cluster as proposer.
 
     On rows of length 1 the Euclidean order is the cosine order (its own ``cosine=True`` is refused
     on the CPU). Among equal distances it returns any.
     """
-    n = rows.size(0)
+    n = features.size(0)
     fetched = min(k + _SPARE, n)
-    if rows.is_cuda:
+    if features.is_cuda:
         if k > _CUDA_LIMIT:
             raise ValueError(
                 f"'k' needs to be in [1, {_CUDA_LIMIT}] with backend='torch_cluster' on a GPU "
                 f"(got {k}): use backend='matmul'"
             )
         fetched = min(fetched, _CUDA_LIMIT)
+    rows = _unit_rows(features, length)
     owner, candidate = torch_cluster.knn(rows, rows, fetched)
     candidate = candidate[owner.argsort(stable=True)].view(n, fetched)
     # Two steps of the grid are far above the noise of distances in double precision.
-    return _settled(rows, candidate, k, 2 / _GRID, block_size)
+    return _settled(features, length, candidate, k, 2 / _GRID, block_size)
 
 
 def _settled(
-    rows: Tensor, candidate: Tensor, k: int, margin: float, block_size: int
+    features: Tensor, length: Tensor, candidate: Tensor, k: int, margin: float, block_size: int
 ) -> tuple[Tensor, Tensor]:
     """The best ``k`` of more candidates, in order.
 
@@ -197,14 +247,16 @@ def _settled(
     may go on beyond their candidates, are searched again in full.
     """
     n, fetched = candidate.shape
-    top = rows.new_empty(n, k)
-    certain = torch.full((n,), fetched == n, device=rows.device)
+    top = length.new_empty(n, k)
+    certain = torch.full((n,), fetched == n, device=features.device)
 
     def settle(block: slice) -> None:
-        mine = torch.arange(n, device=rows.device)[block]
-        proposed = rows.index_select(0, candidate[block].reshape(-1))  # faster than indexing
-        proposed = proposed.view(len(mine), fetched, -1)
-        cosine = torch.linalg.vecdot(proposed, rows[block].unsqueeze(1))
+        mine = torch.arange(n, device=features.device)[block]
+        proposed = features.index_select(0, candidate[block].reshape(-1))  # faster than indexing
+        proposed = proposed.double().view(len(mine), fetched, -1)
+        unit = _unit_rows(features[block], length[block])
+        # Dividing the products by the candidates' lengths spares a pass over all their rows.
+        cosine = torch.linalg.vecdot(proposed, unit.unsqueeze(1)).div_(length[candidate[block]])
         key = _encode(cosine, candidate[block], mine, n).sort(dim=1, descending=True).values
         top[block] = key[:, :k]
         has_self = (candidate[block] == mine.unsqueeze(1)).any(dim=1)
@@ -213,5 +265,5 @@ def _settled(
     # Smaller blocks: each candidate is a whole row of features.
     _in_blocks(settle, n, max(1, block_size // 8), n)
     doubtful = (~certain).nonzero()[:, 0]
-    top[doubtful] = _exact_top(rows, doubtful, k, block_size)
+    top[doubtful] = _exact_top(features, length, doubtful, k, block_size)
     return _decode(top, n)

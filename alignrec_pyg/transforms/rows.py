@@ -26,7 +26,9 @@ def select_rows(values: dict[str, Any], rows: Tensor, size: int, owner: str) -> 
     """
     selected: dict[str, Any] = {}
     for name, value in values.items():
-        if not isinstance(value, Tensor | np.ndarray | list | tuple) or np.ndim(value) == 0:
+        # No np.ndim of a sequence: NumPy would turn its texts or images into one array.
+        scalar = isinstance(value, Tensor | np.ndarray) and value.ndim == 0
+        if scalar or not isinstance(value, Tensor | np.ndarray | list | tuple):
             selected[name] = value
             continue
         if len(value) != size:

@@ -134,6 +134,7 @@ def test_split_labels():
     assert checked_split(column([0, 2, 1]), []).dtype == np.int8
     with pytest.raises(ValueError, match=r"row 1.*0, 1, 2.*3"):
         checked_split(column([0, 3]), [])
+    assert checked_split(column(["train", 2, 1.0], object), []).tolist() == [0, 2, 1]
     with pytest.raises(ValueError, match=r"row 1.*dev"):
         checked_split(column(["train", "dev"], object), [])
     with pytest.raises(ValueError, match=r"row 1.*needed in every row"):

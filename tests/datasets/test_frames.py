@@ -108,7 +108,11 @@ def test_bare_matrix_follows_items_and_is_said_loudly():
         ({"a": ([10, None], np.ones((2, 1)))}, "row 1, column 'ids': an id needs a value"),
         ({"a": ([10, "b"], np.ones((2, 1)))}, "row 1, column 'ids': .*all whole numbers"),
         ({"a": (["10", "20"], np.ones((2, 1)))}, "none of 2 is one"),
-        ({"a": ([10, 20], np.ones((3, 1)))}, r"shape \[2, dim\].*got \[3, 1\]"),
+        ({"a": ([10, 20], np.ones((3, 1)))}, "one id for each row.*got 2 ids, 3 rows"),
+        ({"a": [[10, 20], np.ones((2, 1))]}, r"\(ids, matrix\) as a tuple \(got a list\)"),
+        ({"a": [np.array([10]), [[1.0]]]}, r"\(ids, matrix\) as a tuple \(got a list\)"),
+        ({"a": (np.array([[10], [20]]), np.ones((2, 1)))}, r"one dimension \(got shape \[2, 1\]\)"),
+        ({"a": (pd.DataFrame({"x": [10]}), np.ones((1, 1)))}, r"one dimension.*\[1, 1\]"),
         ({"a": ([10, 20], np.ones(2))}, r"got \[2\]"),
         ({"a": ([], np.ones((0, 1)))}, "at least one id"),
         ({"a": ([10], [[1.0]], "x")}, r"\(ids, matrix\)"),
@@ -120,6 +124,13 @@ def test_bare_matrix_follows_items_and_is_said_loudly():
 def test_bad_features_are_refused(features, message):
     with pytest.raises(ValueError, match=message):
         read(items=ITEMS, features=features)
+
+
+def test_bare_matrix_of_two_rows_may_be_a_list():
+    items = {"what": [10, 20]}
+    links = {"who": ["a", "b"], "what": [10, 20]}
+    data = read(links, items=items, features={"a": [[1.0, 2.0], [3.0, 4.0]]}).data
+    assert data["item"].x_a.tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
 def test_nonfinite_rows_may_be_missing():

@@ -174,9 +174,9 @@ def test_bad_choices_are_refused(folder):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((3, 2), r"shape \[4, dim\].*got \[3, 2\]"),
+        ((3, 2), r"audio\.npy needs the shape \[4, dim\].*got \[3, 2\]"),
         ((5, 2), r"shape \[4, dim\].*got \[5, 2\].*num_items=5"),
-        ((4,), r"shape \[4, dim\].*got \[4\]"),
+        ((4,), r"audio\.npy needs the shape \[4, dim\].*got \[4\]"),
         ((4, 0), r"got \[4, 0\]"),
     ],
 )
@@ -227,3 +227,9 @@ def test_real_lfm2k(data_folder):
     assert (report.users, report.items, report.interactions) == (1_858, 1_425, 56_345)
     assert [part.interactions for part in report.parts] == [44_327, 4_799, 7_219]
     assert feature_names(dataset.data) == ["all_MiniLM_L6_v2", "vggish", "whisper"]
+
+
+def test_plain_file_wins_over_its_compressed_copy(tmp_path):
+    (tmp_path / "a.inter").write_text("userID\titemID\n0\t0\n1\t1\n")
+    (tmp_path / "a.inter.gz").write_bytes(gzip.compress(b"userID\titemID\n0\t0\n"))
+    assert MMRecFolder(tmp_path).data["user"].num_nodes == 2

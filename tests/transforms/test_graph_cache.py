@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -46,6 +47,19 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         save_graph(path, EDGES, WEIGHTS + 1)
     assert path.read_bytes() == good
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_is_on_the_disk_before_it_takes_the_place(tmp_path, monkeypatch):
+    path = tmp_path / "graph.safetensors"
+    synced = []
+
+    def fsync(handle):
+        assert not path.exists()
+        synced.append(os.fstat(handle).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save_graph(path, EDGES, WEIGHTS)
+    assert synced == [path.stat().st_size]
 
 
 def test_readers_and_writers_at_once(tmp_path):

@@ -69,6 +69,15 @@ def test_items_without_positive_cosines_hear_nobody():
     assert weight.tolist() == [0.0, 0.0]
 
 
+def test_graph_is_on_the_device_of_the_data():
+    data = items(2)
+    data[ITEM].x_a = torch.empty(2, 1, device="meta")
+    edge_index, weight = graph(
+        ItemGraphFromNeighbors({"a": NeighborLists(torch.tensor([[0], [1]]))})(data), "a"
+    )
+    assert edge_index.device.type == weight.device.type == "meta"
+
+
 def test_file_round_trip(tmp_path):
     neighbor = np.array([[0, 1], [1, 0]], dtype=np.int32)
     np.savez(tmp_path / "a.npz", neighbor=neighbor, cosine=np.ones((2, 2)))
@@ -141,6 +150,10 @@ def test_unfit_arguments():
         ItemGraphFromNeighbors({"a": lists}, weights={"b": 1.0})
     with pytest.raises(ValueError, match="'weights'"):
         ItemGraphFromNeighbors({"a": lists}, weights={"a": -1.0})
+    with pytest.raises(ValueError, match="'weights' needs .* not all zero"):
+        ItemGraphFromNeighbors({"a": lists}, weights={"a": 0.0})
+    with pytest.raises(ValueError, match="'name' needs at least one character"):
+        ItemGraphFromNeighbors({"a": lists}, name="")
     with pytest.raises(ValueError, match=r"missing: \['a'\]"):
         ItemGraphFromNeighbors({"a": lists}, weighting="cosine")
 

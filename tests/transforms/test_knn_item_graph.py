@@ -176,6 +176,13 @@ def test_features_that_need_repair():
         KNNItemGraph("image", 2)(items())
 
 
+def test_names_go_without_their_prefix():
+    with pytest.raises(ValueError, match=r"without the prefix 'x_', of \['text'\].*give 'text'"):
+        KNNItemGraph("x_text", 2)(items())
+    data = items(x_text=torch.eye(24))  # a name of its own, odd as it is
+    assert edges(KNNItemGraph("x_text", 2)(data), "x_text")
+
+
 def test_more_neighbours_than_items():
     with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 24\] \(got 25\): of 24 items"):
         KNNItemGraph("text", 25)(items())

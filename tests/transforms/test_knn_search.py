@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import builtins
 import math
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignrec_pyg.transforms import knn_search
 from alignrec_pyg.transforms.knn_search import cosine_neighbors, torch_cluster_installed
@@ -162,6 +164,99 @@ def test_ties_beyond_the_proposed_candidates_are_found(monkeypatch, k):
     exact = cosine_neighbors(features, k, backend="matmul")
     assert torch.equal(proposed[0], exact[0])
     assert torch.equal(proposed[1], exact[1])
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_coarse_products_propose_but_never_decide(monkeypatch, precision):
+    """Hardware that cuts the factors of float32 products, as these settings allow, on any CPU."""
+    generator = torch.Generator().manual_seed(0)
+    features = (
+        torch.randn(1, 16, generator=generator) + torch.randn(60, 16, generator=generator) / 9
+    )
+    expected = slow_neighbors(features, 5)
+    propose = knn_search._single_precision_candidates
+
+    def coarse(features, length, fetched, block_size):
+        unit = (features / length.unsqueeze(1)).bfloat16()
+        return propose(unit, torch.ones_like(length), fetched, block_size)
+
+    monkeypatch.setattr(knn_search, "_single_precision_candidates", coarse)
+    usual = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert cosine_neighbors(features, 5, backend="matmul")[0].tolist() == expected
+    finally:
+        torch.set_float32_matmul_precision(usual)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_proposal_error_covers_cut_factors(monkeypatch, precision):
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    generator = torch.Generator().manual_seed(0)
+    exact = torch.nn.functional.normalize(torch.randn(50, 32, generator=generator).double())
+    cut = exact.float()
+    if precision != "highest":
+        cut = (cut.view(torch.int32) & -65536).view(torch.float32)  # bfloat16, cut off
+    worst = (cut.double() @ cut.double().T - exact @ exact.T).abs().max()
+    assert worst < knn_search._proposal_error(32) < 2.0**-5
+    assert (knn_search._proposal_error(32) < 1e-5) == (precision == "highest")
+
+
+def test_precision_that_torch_cannot_name_counts_as_low(monkeypatch):
+    def mixed():
+        raise RuntimeError("you have used mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", mixed)
+    assert knn_search._proposal_error(32) > 1e-2
+    features = features_with_ties(2)
+    neighbor, _ = cosine_neighbors(features, 5, backend="matmul")
+    assert neighbor.tolist() == slow_neighbors(features, 5)
+
+
+def test_peak_is_one_copy_in_single_precision(monkeypatch):
+    monkeypatch.setattr(knn_search, "_CAST_ELEMENTS", 2**10)
+    features = torch.randn(400, 2000, generator=torch.Generator().manual_seed(0))
+    held = []
+
+    class Held(TorchDispatchMode):
+        """Bytes of all results of operations that are alive."""
+
+        alive = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **kwargs or {})
+            given = {part.untyped_storage().data_ptr() for part in args if torch.is_tensor(part)}
+            if torch.is_tensor(result) and result.untyped_storage().data_ptr() not in given:
+                storage = result.untyped_storage()
+                self.alive += storage.nbytes()
+                weakref.finalize(storage, self.freed, storage.nbytes())
+                held.append(self.alive)
+            return result
+
+        def freed(self, size):
+            self.alive -= size
+
+    with Held():
+        cosine_neighbors(features, 3, backend="matmul", block_size=8)
+    blocks = 8 * 9 * 2000 * 12  # candidates of a block, in both precisions
+    assert max(held) < features.nbytes + blocks + 1_000_000
+
+
+def test_features_stay_as_they_were():
+    for dtype in (torch.float16, torch.float32, torch.float64, torch.int32):
+        features = features_with_ties(3).to(dtype)
+        given = features.clone()
+        neighbor, _ = cosine_neighbors(features, 5, backend="matmul")
+        assert torch.equal(features, given)
+        assert neighbor.tolist() == slow_neighbors(given, 5)
+
+
+def test_full_search_in_column_blocks_of_any_width(monkeypatch):
+    features = torch.cat([torch.ones(25, 3), features_with_ties(1, n=15)])
+    expected = slow_neighbors(features, 5)
+    for elements in (1, 3 * 7, 3 * 1000):
+        monkeypatch.setattr(knn_search, "_CAST_ELEMENTS", elements)
+        assert cosine_neighbors(features, 5, backend="matmul")[0].tolist() == expected
 
 
 def test_auto_takes_torch_cluster_for_small_work_only(monkeypatch):

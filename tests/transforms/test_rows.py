@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,24 @@ def test_picks_rows_of_every_kind_and_leaves_the_rest():
 def test_rejects_another_number_of_rows(value):
     with pytest.raises(ValueError, match="'it' needs one row for each of the 3 items"):
         select_rows({"it": value}, torch.tensor([0]), 3, "items")
+
+
+def test_sequences_never_become_one_array():
+    """Texts would take (longest text * 4 bytes) each; images of several sizes make none."""
+    values = {
+        "text": ["x" * 100_000] + ["y"] * 199,
+        "image": [np.zeros((2, 3)), None, torch.zeros(4, 4), *[None] * 197],
+    }
+    tracemalloc.start()
+    try:
+        picked = select_rows(values, torch.tensor([1, 0, 2]), 200, "items")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert picked["text"] == ["y", "x" * 100_000, "y"]
+    assert picked["image"][0] is None
+    assert [image.shape for image in picked["image"][1:]] == [(2, 3), (4, 4)]
+    assert peak < 1_000_000
 
 
 def test_ranks_within_groups():
