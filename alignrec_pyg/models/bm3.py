@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender, require_features
 from alignrec_pyg.nn import (
-    FeatureTable,
+    FeatureProjection,
     UserItemPropagation,
     cosine_alignment_loss,
     embedding_norm_loss,
@@ -84,12 +84,12 @@ class BM3(Recommender):
         self.freeze_features = freeze_features
         self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        tables = [
-            FeatureTable(feature_table(data, name), trainable=not freeze_features)
+        self.modalities = nn.ModuleList(
+            FeatureProjection(
+                feature_table(data, name), embedding_dim, trainable=not freeze_features
+            )
             for name in self.features
-        ]
-        self.feature_tables = nn.ModuleList(tables)
-        self.projections = nn.ModuleList(nn.Linear(table.dim, embedding_dim) for table in tables)
+        )
         self.predictor = nn.Linear(embedding_dim, embedding_dim)
         self.propagation = UserItemPropagation(num_layers)
         self._generator: torch.Generator | None = None
@@ -99,11 +99,12 @@ class BM3(Recommender):
         """Draws tables (Xavier-uniform) and linear layers (Xavier-normal weights) anew."""
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_embedding.weight)
-        for module in (*self.projections, self.predictor, *self.feature_tables):
-            assert isinstance(module, nn.Linear | FeatureTable)
-            module.reset_parameters()
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_normal_(module.weight)
+        for modality in self.modalities:
+            assert isinstance(modality, FeatureProjection)
+            modality.reset_parameters()
+            nn.init.xavier_normal_(modality.linear.weight)
+        self.predictor.reset_parameters()
+        nn.init.xavier_normal_(self.predictor.weight)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but prepared graphs and the generator of the last batch."""
@@ -124,8 +125,8 @@ class BM3(Recommender):
         user, item = embedding(batch.user, user_x), embedding(batch.pos_item, item_x)
         item_target = self._target(item)
         modality = user.new_zeros(())
-        for table, projection in zip(self.feature_tables, self.projections, strict=True):
-            feature = projection(table(batch.pos_item))
+        for projected in self.modalities:
+            feature = projected(batch.pos_item)
             predicted = self.predictor(feature)
             modality = (
                 modality

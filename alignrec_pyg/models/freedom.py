@@ -14,7 +14,7 @@ from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table, symme
 from alignrec_pyg.models.base import Recommender, select_features
 from alignrec_pyg.nn import (
     Adjacency,
-    FeatureTable,
+    FeatureProjection,
     ItemPropagation,
     UserItemPropagation,
     bpr_loss,
@@ -87,12 +87,12 @@ class FREEDOM(Recommender):
         self.freeze_features = freeze_features
         self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        tables = [
-            FeatureTable(feature_table(data, name), trainable=not freeze_features)
+        self.modalities = nn.ModuleList(
+            FeatureProjection(
+                feature_table(data, name), embedding_dim, trainable=not freeze_features
+            )
             for name in self.features
-        ]
-        self.feature_tables = nn.ModuleList(tables)
-        self.projections = nn.ModuleList(nn.Linear(table.dim, embedding_dim) for table in tables)
+        )
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
         self._pruned: Adjacency | None = None
@@ -102,9 +102,9 @@ class FREEDOM(Recommender):
         """Draws tables (Xavier-uniform) and projections anew."""
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_embedding.weight)
-        for module in (*self.projections, *self.feature_tables):
-            assert isinstance(module, nn.Linear | FeatureTable)
-            module.reset_parameters()
+        for modality in self.modalities:
+            assert isinstance(modality, FeatureProjection)
+            modality.reset_parameters()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but prepared graphs."""
@@ -141,9 +141,8 @@ class FREEDOM(Recommender):
         terms = {"bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1))}
         if self.features:
             reg = user.new_zeros(())
-            for table, projection in zip(self.feature_tables, self.projections, strict=True):
-                pos_x = projection(table(batch.pos_item))
-                neg_x = projection(table(batch.neg_item))
+            for projected in self.modalities:
+                pos_x, neg_x = projected(batch.pos_item), projected(batch.neg_item)
                 reg = reg + bpr_loss((user * pos_x).sum(-1), (user * neg_x).sum(-1))
             terms["reg"] = reg
         return terms

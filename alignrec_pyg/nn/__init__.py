@@ -1,6 +1,6 @@
 """Pure pieces shared by the models: propagation and losses."""
 
-from alignrec_pyg.nn.features import FeatureTable
+from alignrec_pyg.nn.features import FeatureProjection, FeatureTable
 from alignrec_pyg.nn.losses import (
     bpr_loss,
     cosine_alignment_loss,
@@ -21,6 +21,7 @@ from alignrec_pyg.nn.propagation import (
 
 __all__ = [
     "Adjacency",
+    "FeatureProjection",
     "FeatureTable",
     "ItemPropagation",
     "LGConv",

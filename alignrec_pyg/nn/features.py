@@ -1,4 +1,4 @@
-"""Item feature tables inside a model: trainable or frozen."""
+"""Item features inside a model: tables, trainable or frozen, and their projection."""
 
 from __future__ import annotations
 
@@ -45,3 +45,28 @@ class FeatureTable(nn.Module):
     def extra_repr(self) -> str:
         """Size and kind, for ``print(model)``."""
         return f"{self.weight.size(0)}, {self.dim}, trainable={self.trainable}"
+
+
+class FeatureProjection(nn.Module):
+    """A feature table and its linear map to the width of the model.
+
+    Args:
+        table: Features, float32 ``[num_items, dim]``.
+        embedding_dim: Width of the output.
+        trainable: Whether the table is a parameter.
+    """
+
+    def __init__(self, table: Tensor, embedding_dim: int, *, trainable: bool) -> None:
+        super().__init__()
+        self.table = FeatureTable(table, trainable=trainable)
+        self.linear = nn.Linear(self.table.dim, embedding_dim)
+
+    def reset_parameters(self) -> None:
+        """Draws the linear map anew and puts the features back as they were extracted."""
+        self.table.reset_parameters()
+        self.linear.reset_parameters()
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Projected rows ``[len(items), embedding_dim]``; only these are computed."""
+        projected: Tensor = self.linear(self.table(items))
+        return projected

@@ -31,7 +31,7 @@ def test_terms_equal_the_equations_without_dropout(toy):
     ui = (1 - c(p(u), i.detach())) + (1 - c(p(i), u.detach()))
     modality = 0
     for m, name in enumerate(("image", "text")):
-        z = model.projections[m](toy["item"][f"x_{name}"][BATCH.pos_item])
+        z = model.modalities[m].linear(toy["item"][f"x_{name}"][BATCH.pos_item])
         modality = modality + (1 - c(p(z), i.detach())) + (1 - c(p(z), z.detach()))
     reg = (user_x.norm() + item_x.norm()) / 4  # divided by the number of items
     terms = model.loss_terms(toy, BATCH)
@@ -41,7 +41,7 @@ def test_terms_equal_the_equations_without_dropout(toy):
     total = model.loss(toy, BATCH)[0]
     expected = ui + 2.0 * modality + 0.3 * reg
     torch.testing.assert_close(total, expected)
-    parameters = [model.user_embedding.weight, model.projections[1].weight, p.weight]
+    parameters = [model.user_embedding.weight, model.modalities[1].linear.weight, p.weight]
     torch.testing.assert_close(
         torch.autograd.grad(total, parameters), torch.autograd.grad(expected, parameters)
     )

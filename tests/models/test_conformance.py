@@ -49,7 +49,7 @@ def test_every_parameter_gets_a_gradient(model_cls, toy):
     without = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     # a bias added to both scores of FREEDOM's feature terms cancels, in the paper too
     assert without <= (
-        {"projections.0.bias", "projections.1.bias"} if model_cls is FREEDOM else set()
+        {f"modalities.{m}.linear.bias" for m in (0, 1)} if model_cls is FREEDOM else set()
     )
 
 

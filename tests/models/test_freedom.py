@@ -29,7 +29,7 @@ def test_embeddings_and_terms_equal_the_equations(toy):
     bpr = bpr_loss((u * i).sum(1), (u * j).sum(1))
     reg = 0
     for m, name in enumerate(("image", "text")):
-        z = model.projections[m](toy["item"][f"x_{name}"])
+        z = model.modalities[m].linear(toy["item"][f"x_{name}"])
         reg = reg + bpr_loss((u * z[BATCH.pos_item]).sum(1), (u * z[BATCH.neg_item]).sum(1))
     terms = model.loss_terms(toy, BATCH)
     torch.testing.assert_close(terms["bpr"], bpr)

@@ -1,6 +1,6 @@
 import torch
 
-from alignrec_pyg.nn import FeatureTable
+from alignrec_pyg.nn import FeatureProjection, FeatureTable
 
 
 def test_trainable_table_is_a_copy_that_can_be_put_back():
@@ -40,3 +40,22 @@ def test_rows_and_their_gradients():
     rows.sum().backward()
     assert table.weight.grad.tolist() == [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]
     assert table() is table.weight
+
+
+def test_projection_maps_the_rows_asked_for():
+    features = torch.arange(6.0).reshape(3, 2)
+    projection = FeatureProjection(features, 4, trainable=False)
+    weight, bias = projection.linear.weight, projection.linear.bias
+    expected = features[[2, 0]] @ weight.t() + bias
+    torch.testing.assert_close(projection(torch.tensor([2, 0])), expected)
+    assert [name for name, _ in projection.named_parameters()] == ["linear.weight", "linear.bias"]
+
+
+def test_projection_resets_features_and_map():
+    projection = FeatureProjection(torch.ones(3, 2), 4, trainable=True)
+    before = projection.linear.weight.detach().clone()
+    with torch.no_grad():
+        projection.table.weight.zero_()
+    projection.reset_parameters()
+    assert torch.equal(projection.table.weight, torch.ones(3, 2))
+    assert not torch.equal(projection.linear.weight, before)
