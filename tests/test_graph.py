@@ -62,6 +62,10 @@ def test_content_hash_differs_with_content_dtype_and_shape(other):
     assert content_hash(torch.tensor([1.0, 2.0, 3.0])) != content_hash(other)
 
 
+def test_content_hash_sees_a_dtype_of_the_same_bytes():
+    assert content_hash(torch.zeros(3)) != content_hash(torch.zeros(3, dtype=torch.int32))
+
+
 def test_content_hash_is_stable_and_sees_order_and_types():
     assert content_hash(torch.arange(3)) == content_hash(np.arange(3))
     assert content_hash("a", "b") != content_hash("b", "a")

@@ -127,10 +127,10 @@ def test_similarity_does_not_change_scale_with_the_batch():
 
 def test_similarity_in_float32_is_close_where_the_terms_nearly_cancel():
     target = functional.normalize(rows(500, 64) + 3)  # cosines near 0.9, like transformer features
-    x = target + 0.01 * rows(500, 64, seed=1)
-    expected = slow_similarity(x, target).item()
+    x = target + 3e-4 * rows(500, 64, seed=1)
+    expected = slow_similarity(x, target).item()  # 4e-4, from terms of about 0.8
     loss = similarity_loss(x.float(), target.float()).item()
-    assert loss == pytest.approx(expected, rel=1e-3)
+    assert loss == pytest.approx(expected, rel=0.02)
 
 
 def test_similarity_target_gets_no_gradient():
