@@ -23,6 +23,7 @@ from alignrec_pyg.evaluate import UserMetrics
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.train import TrainConfig
+from benchmarks.provenance import Origin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Cell:
         }
 
     def key(self, *context: str) -> str:
-        """Hash of what the cell runs, and of ``context``: data, code, device."""
+        """Hash of what the cell runs, and of ``context``: data, code, device, threads."""
         return content_hash(repr(_sorted(self.settings())), *context)
 
 
@@ -78,6 +79,7 @@ class CellResult:
         peak_bytes: Peak memory (see :mod:`benchmarks.memory`), where measured.
         num_parameters: Trainable parameters.
         users: Test metrics of every user at k = 20.
+        origin: Where and with what it ran.
         stored: Whether it was read from the store.
     """
 
@@ -95,13 +97,13 @@ class CellResult:
     peak_bytes: int | None
     num_parameters: int
     users: UserMetrics
+    origin: Origin
     stored: bool = False
 
     def summary(self) -> dict[str, Any]:
         """Everything but the per-user tensors."""
-        return {
-            name: value for name, value in vars(self).items() if name not in ("users", "stored")
-        }
+        everything = {name: value for name, value in vars(self).items() if name != "users"}
+        return everything | {"origin": asdict(self.origin)}
 
 
 class CellStore:
@@ -128,10 +130,10 @@ class CellStore:
             if manifest.get("key") != key:
                 raise CheckpointError(f"{path} holds another cell")
             tensors = read_tensors(path.with_suffix(".safetensors"), manifest["users_sha256"])
-            result = CellResult(
-                users=UserMetrics(*(tensors[name] for name in UserMetrics._fields)),
-                **manifest["result"],
-            )
+            summary = manifest["result"]
+            users = UserMetrics(*(tensors[name] for name in UserMetrics._fields))
+            origin = Origin(**summary["origin"])
+            result = CellResult(**{**summary, "users": users, "origin": origin})
         except (CheckpointError, KeyError, TypeError) as error:
             warnings.warn(
                 f"{cell.row} seed {cell.seed} runs again: its stored result is damaged ({error})",

@@ -42,7 +42,7 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
             capsize=2.5,
             error_kw={"linewidth": 1},
             color=_COLOURS[number % len(_COLOURS)],
-            label=row.name,
+            label=row.label,
         )
         if row.name in paper:
             axes.plot(

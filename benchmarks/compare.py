@@ -4,33 +4,38 @@
     python benchmarks/compare.py --data FOLDER --models BPR LightGCN --seeds 3
 
 Without arguments: all models on generated data, in a minute or two. ``--data`` names a folder in
-MMRec format (``<name>.inter`` and ``.npy`` feature tables); then the papers' settings apply.
+MMRec format (``<name>.inter`` and ``.npy`` feature tables); then the published settings apply.
 ``<out>/compare.json``, ``.csv``, ``.md`` and ``.png`` hold the results. Finished cells (one model
 with one seed each) stay in ``<out>/cells`` and are not run again; an interrupted one continues.
 """
 
+# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
 from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
+# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
 import torch
 
 from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks.cells import Cell, CellStore
 from benchmarks.paper_results import paper_results
-from benchmarks.prepare import SYNTHETIC, PreparedData, prepare
+from benchmarks.prepare import SYNTHETIC, PreparedData, data_name, prepare
 from benchmarks.presets import PAPER, SMALL, Preset
 from benchmarks.results import (
     Experiment,
     chart_possible,
     footer,
     header,
+    remove_results,
     table_text,
     write_results,
 )
@@ -45,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison.
 
     Returns:
-        0, or 1 if a cell failed, 2 if the arguments do not fit, 130 after Ctrl-C.
+        0, or 1 if a cell failed, 2 if the arguments do not fit or a file cannot be read or written,
+        130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -54,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"compare.py: {len(error.problems)} problem(s):")
         for problem in error.problems:
             _say(f"  - {problem}")
+        return 2
+    except OSError as error:
+        _say(f"compare.py: {error}; finished cells are kept: the same command continues")
         return 2
     except KeyboardInterrupt:
         _say("interrupted; finished cells are kept: the same command continues")
@@ -65,47 +74,41 @@ def _compare(options: argparse.Namespace) -> int:
     device = _device(options.device, problems)
     neighbors = _neighbors(options.neighbors, problems)
     presets = _presets(options, problems)
+    out = _out(options, problems)
     if problems:
         raise SettingsError(problems)
     # Tensors as small as those of the synthetic data: more threads only wait for each other.
     threads = options.threads or (1 if options.data == SYNTHETIC else None)
     if threads is not None:
         torch.set_num_threads(threads)
-    try:
-        data = prepare(
-            options.data,
-            presets,
-            features=options.features,
-            neighbors=neighbors,
-            split=options.split,
-        )
-    except SettingsError:
-        raise
-    except ValueError as error:
-        raise SettingsError([str(error)]) from error
+    data = prepare(
+        options.data, presets, features=options.features, neighbors=neighbors, split=options.split
+    )
     if options.models and data.not_run:
         raise SettingsError([f"{name} {reason}" for name, reason in data.not_run.items()])
     presets = {name: preset for name, preset in presets.items() if name in data.inputs}
     cells = _cells(presets, data, range(options.seeds))
-    print(header(data, presets, device), flush=True)
+    print(header(data, presets), flush=True)
 
-    out = options.out or Path("results") / data.name
     outcome = run_cells(
         cells, (data.train, data.val, data.test), CellStore(out / "cells"), device, _say
     )
-    table = rows(outcome.results)
+    seeds = range(options.seeds)
+    table = rows(outcome.results, seeds)
     experiment = Experiment(
         title=f"{len(table)} models on {data.name}, test links",
         data=data,
         presets=presets,
-        seeds=range(options.seeds),
+        seeds=seeds,
         device=device,
         cells=outcome.results,
         table=table,
         test=paired_test(table),
         not_run=data.not_run
         | {f"{row} seed {seed}": reason for (row, seed), reason in outcome.failed.items()},
-        paper=paper_results(data.name),
+        paper=paper_results(
+            data.name, data.report.users, data.report.items, data.report.interactions
+        ),
     )
     if table:
         print(f"\n{table_text(experiment, bold=sys.stdout.isatty())}\n")
@@ -114,6 +117,9 @@ def _compare(options: argparse.Namespace) -> int:
         print("written: " + ", ".join(str(path) for path in written))
         if not chart_possible():
             print("no chart: it needs matplotlib (the 'benchmarks' extra)")
+    else:
+        remove_results(out, "compare")
+        _say("no cell has a result: no files are written, those of an earlier run are removed")
     return 1 if outcome.failed else 0
 
 
@@ -149,6 +155,15 @@ def _cells(presets: dict[str, Preset], data: PreparedData, seeds: Sequence[int])
     if problems:
         raise SettingsError(problems)
     return cells
+
+
+def _out(options: argparse.Namespace, problems: list[str]) -> Path:
+    """The folder to write to; there, or possible to make."""
+    out: Path = options.out or Path("results") / data_name(options.data)
+    there = next((path for path in (out, *out.parents) if path.exists()), out)
+    if not there.is_dir():
+        problems.append(f"--out {out}: needs to be a folder ({there} is a file)")
+    return out
 
 
 def _neighbors(entries: Sequence[str], problems: list[str]) -> dict[str, Path]:
@@ -212,7 +227,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive_int(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs to be an integer (got {text!r})") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"needs to be 1 or more (got {value})")
     return value

@@ -78,13 +78,6 @@ def memory_description(device: torch.device) -> str:
     return f"peak memory is not measured on {sys.platform}"
 
 
-def warm_up(device: torch.device) -> None:
-    """One step of Adam: torch imports a good deal then, which is no cell's memory."""
-    weight = torch.zeros(1, requires_grad=True, device=device)
-    weight.sum().backward()
-    torch.optim.Adam([weight]).step()
-
-
 class _Sampler(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)

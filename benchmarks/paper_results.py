@@ -25,6 +25,13 @@ _MODELS = (
     "AlignRec",
 )
 
+_SIZES = {
+    "baby": (19_445, 7_050, 160_792),
+    "sports": (35_598, 18_357, 296_337),
+    "elec": (192_403, 63_001, 1_689_188),
+}
+"""Users, items and interactions of the paper's data sets (its Table 1)."""
+
 _TABLE = {
     "baby": (
         (0.0357, 0.0479, 0.0423, 0.0378, 0.0532, 0.0448, 0.0564, 0.0620, 0.0624, 0.0674),
@@ -47,9 +54,19 @@ _TABLE = {
 }
 
 
-def paper_results(dataset: str) -> Mapping[str, Mapping[str, float]]:
-    """Metrics by model, empty for other data than ``baby``, ``sports`` and ``elec``."""
-    rows = _TABLE.get(dataset, ())
+def paper_results(
+    dataset: str, num_users: int, num_items: int, num_interactions: int
+) -> Mapping[str, Mapping[str, float]]:
+    """Metrics by model, empty unless the data has both name and size of one of the paper's.
+
+    Args:
+        dataset: ``"baby"``, ``"sports"`` or ``"elec"``.
+        num_users: Number of users.
+        num_items: Number of items.
+        num_interactions: Number of distinct links, of all parts of the split.
+    """
+    same = _SIZES.get(dataset) == (num_users, num_items, num_interactions)
+    rows = _TABLE[dataset] if same else ()
     return {
         model: {metric: row[column] for metric, row in zip(PAPER_METRICS, rows, strict=True)}
         for column, model in enumerate(_MODELS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,14 +95,15 @@ def prepare(
         split: Rule (default: the file's labels where there are any, else ``"random"``).
 
     Raises:
-        SettingsError: If features are unknown or neighbour files unfit; it lists all of them.
-        ValueError: If the data is not as described by its reader, or the split impossible.
+        SettingsError: If features are unknown or neighbour files unfit (it lists all of them), if
+            the data is not as described by its reader, or if a graph or the split is impossible.
     """
     if source == SYNTHETIC:
-        name, data, report = SYNTHETIC, *_synthetic()
+        data, report = _synthetic()
     else:
-        folder = MMRecFolder(Path(source))
-        name, data, report = Path(source).resolve().name, folder.data, folder.report
+        with _told_for("--data"):
+            folder = MMRecFolder(Path(source))
+            data, report = folder.data, folder.report
     problems: list[str] = []
     lists = _read_neighbors(neighbors or {}, problems)
     chosen = _choose(data, features, problems)
@@ -123,13 +125,15 @@ def prepare(
     for preset in running:
         if preset.item_graph is not None and preset.item_graph not in item_graphs:
             transform = _item_graph(preset.item_graph, chosen, lists)
-            data = transform(data)
+            with _told_for("--neighbors" if lists else f"item graph {preset.item_graph!r}"):
+                data = transform(data)
             edges = data[knn_edge_type(preset.item_graph)]
             digest = content_hash(edges.edge_index, edges.edge_weight)
             item_graphs[preset.item_graph] = f"{transform!r}, hash {digest}"
-    train, val, test = SplitInteractions(rule)(data)
+    with _told_for("--split"):
+        train, val, test = SplitInteractions(rule)(data)
     return PreparedData(
-        name=name,
+        name=data_name(source),
         train=train,
         val=val,
         test=test,
@@ -140,6 +144,20 @@ def prepare(
         not_run=not_run,
         item_graphs=item_graphs,
     )
+
+
+def data_name(source: str) -> str:
+    """The data set's name: that of its folder, or ``"synthetic"``."""
+    return SYNTHETIC if source == SYNTHETIC else Path(source).resolve().name
+
+
+@contextmanager
+def _told_for(option: str) -> Iterator[None]:
+    """Puts the command line's word in front of messages that name arguments of Python."""
+    try:
+        yield
+    except ValueError as error:
+        raise SettingsError([f"{option}: {error}"]) from error
 
 
 def _synthetic() -> tuple[HeteroData, DataReport]:

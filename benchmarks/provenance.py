@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +20,38 @@ _PACKAGE = Path(alignrec_pyg.__file__).parent
 _BENCHMARKS = Path(__file__).parent
 # A cell's key holds the content of its data: code that only makes the data is no part of it.
 _MAKES_DATA = ("datasets", "encoders", "transforms", "report.py")
-_RUNS_CELLS = ("runner.py",)
+_RUNS_CELLS = ("cells.py", "memory.py", "runner.py", "warm_up.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where and with what a cell ran.
+
+    Args:
+        commit: As :func:`commit` gives it.
+        hardware: As :func:`hardware` gives it.
+        versions: As :func:`versions` gives them.
+    """
+
+    commit: str | None
+    hardware: str
+    versions: dict[str, str]
+
+
+def origin(device: torch.device) -> Origin:
+    """That of a cell that runs here and now."""
+    return Origin(commit=commit(), hardware=hardware(device), versions=versions())
 
 
 def code_version() -> str:
-    """Hash of torch's version and of all sources that decide what training and scoring give."""
+    """Hash of torch's and PyG's versions and all sources that decide what a cell gives."""
     sources = [
         path
         for path in sorted(_PACKAGE.rglob("*.py"))
         if path.relative_to(_PACKAGE).parts[0] not in _MAKES_DATA
     ]
     sources += [_BENCHMARKS / name for name in _RUNS_CELLS]
-    parts = [str(torch.__version__)]
+    parts = [str(torch.__version__), torch_geometric.__version__]
     for source in sources:
         parts += [source.name, source.read_text(encoding="utf-8")]
     return content_hash(*parts)

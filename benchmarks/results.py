@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from benchmarks.cells import CellResult
 from benchmarks.chart import write_chart
 from benchmarks.memory import memory_description
 from benchmarks.paper_results import PAPER_LABEL
-from benchmarks.prepare import PreparedData
+from benchmarks.prepare import SYNTHETIC, PreparedData
 from benchmarks.presets import PAPER, Preset
-from benchmarks.provenance import code_version, commit, hardware, versions
+from benchmarks.provenance import Origin, code_version
 from benchmarks.runner import METRICS
 from benchmarks.summary import PairedTest, Row
 from benchmarks.table import PaperResults, csv_table, markdown_table, terminal_table
+
+_SUFFIXES = (".json", ".csv", ".md", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +56,22 @@ class Experiment:
     paper: PaperResults
 
 
-def header(data: PreparedData, presets: Mapping[str, Preset], device: torch.device) -> str:
-    """What everything rests on: data, split, settings, machine."""
+def header(data: PreparedData, presets: Mapping[str, Preset]) -> str:
+    """What everything rests on: data, split, settings."""
     lines = [f"data: {data.name}", *_indented(str(data.report))]
     lines += [f"split: {data.split_rule}", *_indented(str(data.split))]
     lines.append(f"ranking: {masking_rule(data)}")
     lines += [f"item graph '{name}': {text}" for name, text in data.item_graphs.items()]
-    lines.append("settings that differ from the papers' (theirs in brackets):")
+    lines.append(
+        "settings that differ from the presets (published defaults; BM3 as tuned by its authors on "
+        "Baby; none re-tuned on this data), the preset's in brackets:"
+    )
     lines += [f"  {text}" for text in deviations(presets)]
+    if data.name == SYNTHETIC:
+        lines.append(
+            "  (the learning rate is one for all models, chosen on this data's validation)"
+        )
     lines.append("selection: best epoch by validation recall@20; test links scored once, after it")
-    lines.append(f"commit: {commit() or 'not a git checkout'}; code {code_version()}")
-    lines.append(f"hardware: {hardware(device)}")
-    lines.append("versions: " + ", ".join(f"{name} {text}" for name, text in versions().items()))
     return "\n".join(lines)
 
 
@@ -80,7 +86,7 @@ def masking_rule(data: PreparedData) -> str:
 
 
 def deviations(presets: Mapping[str, Preset]) -> list[str]:
-    """One line per model: its settings that are not the papers'."""
+    """One line per model: its settings that are not the preset's."""
     return [
         f"{name}: {', '.join(preset.differences(PAPER[name])) or 'none'}"
         for name, preset in presets.items()
@@ -92,9 +98,12 @@ def footer(experiment: Experiment) -> str:
     lines = []
     if experiment.test is not None:
         lines.append(f"paired test: {experiment.test}")
-    seeds = ", ".join(str(seed) for seed in experiment.seeds)
-    spread = "mean ± standard deviation over" if len(experiment.seeds) > 1 else "one run with"
-    lines.append(f"values: {spread} seed{'s' if len(experiment.seeds) > 1 else ''} {seeds}")
+    lines.append(f"values: {_seeds_text(experiment.seeds)}")
+    lines += [
+        f"{row.label}: {_seeds_text(row.seeds)} only; no best value, not in the paired test"
+        for row in experiment.table
+        if row.missing
+    ]
     lines.append(
         "epochs, best epoch, seconds (training and validation): means; memory: largest cell, "
         + memory_description(experiment.device)
@@ -111,7 +120,26 @@ def footer(experiment: Experiment) -> str:
             "for digit"
         )
     lines += [f"not run: {name}: {reason}" for name, reason in experiment.not_run.items()]
+    lines += [f"{name}: {text}" for name, text in origins(experiment.cells).items()]
+    lines.append(f"code: {code_version()}")
     return "\n".join(lines)
+
+
+def origins(cells: Sequence[CellResult]) -> dict[str, str]:
+    """Commit, hardware and versions of the cells, stored ones too; ``mixed:`` where they differ."""
+
+    def told(texts: Iterable[str]) -> str:
+        distinct = list(dict.fromkeys(texts))
+        return distinct[0] if len(distinct) == 1 else f"mixed: {'; '.join(distinct)}"
+
+    def versions(origin: Origin) -> str:
+        return ", ".join(f"{name} {version}" for name, version in origin.versions.items())
+
+    return {
+        "commit": told(cell.origin.commit or "not a git checkout" for cell in cells),
+        "hardware": told(cell.origin.hardware for cell in cells),
+        "versions": told(versions(cell.origin) for cell in cells),
+    }
 
 
 def table_text(experiment: Experiment, *, bold: bool) -> str:
@@ -122,7 +150,7 @@ def table_text(experiment: Experiment, *, bold: bool) -> str:
 def write_results(experiment: Experiment, folder: Path, stem: str) -> list[Path]:
     """Writes ``<stem>.json``, ``.csv``, ``.md`` and, with matplotlib, ``.png`` into ``folder``.
 
-    Each appears complete or not at all.
+    Each appears complete or not at all; a chart of earlier results goes where there is no new one.
 
     Returns:
         The files written.
@@ -146,7 +174,16 @@ def write_results(experiment: Experiment, folder: Path, stem: str) -> list[Path]
             )
         for file in sorted(Path(temporary).iterdir()):
             written.append(file.replace(folder / file.name))
+    remove_results(folder, stem, kept=written)
     return written
+
+
+def remove_results(folder: Path, stem: str, kept: Sequence[Path] = ()) -> None:
+    """Removes what an earlier :func:`write_results` left, but for ``kept``."""
+    for suffix in _SUFFIXES:
+        path = folder / f"{stem}{suffix}"
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
 def chart_possible() -> bool:
@@ -171,6 +208,7 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
             {
                 "name": row.name,
                 "seeds": list(row.seeds),
+                "missing_seeds": list(row.missing),
                 "mean": dict(row.mean),
                 "std": None if row.std is None else dict(row.std),
                 "epochs": row.epochs,
@@ -193,20 +231,24 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
         "selection": "best epoch by validation recall@20",
         "metrics": list(METRICS),
         "seeds": list(experiment.seeds),
-        "settings_unlike_the_papers": deviations(experiment.presets),
+        "settings_unlike_the_presets": deviations(experiment.presets),
         "memory": memory_description(experiment.device),
-        "commit": commit(),
+        **origins(experiment.cells),
         "code": code_version(),
-        "hardware": hardware(experiment.device),
-        "versions": versions(),
     }
 
 
 def _as_markdown(experiment: Experiment) -> str:
     notes = "\n".join(f"- {line}" for line in footer(experiment).splitlines())
-    about = header(experiment.data, experiment.presets, experiment.device)
+    about = header(experiment.data, experiment.presets)
     table = markdown_table(experiment.table, experiment.paper)
     return f"# {experiment.title}\n\n{table}\n\n{notes}\n\n```text\n{about}\n```\n"
+
+
+def _seeds_text(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"one run with seed {seeds[0]}"
+    return f"mean ± standard deviation over seeds {', '.join(str(seed) for seed in seeds)}"
 
 
 def _indented(text: str) -> list[str]:

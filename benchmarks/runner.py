@@ -27,8 +27,9 @@ from alignrec_pyg.graph import (
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.train import FitResult, fit
 from benchmarks.cells import Cell, CellResult, CellStore, cpu_users
-from benchmarks.memory import PeakMemory, warm_up
-from benchmarks.provenance import code_version
+from benchmarks.memory import PeakMemory
+from benchmarks.provenance import Origin, code_version, origin
+from benchmarks.warm_up import warm_up
 
 KS = (10, 20)
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
@@ -60,8 +61,8 @@ def run_cells(
 ) -> RunOutcome:
     """Runs the cells that the store does not hold yet.
 
-    A cell whose loss or scores are not finite fails; the others go on. An interrupted cell
-    continues from its checkpoint the next time.
+    A cell whose loss or scores are not finite, or for which the GPU has too little memory, fails;
+    the others go on. An interrupted cell continues from its checkpoint the next time.
 
     Args:
         cells: The cells.
@@ -73,19 +74,25 @@ def run_cells(
     Raises:
         KeyboardInterrupt, SystemExit: When interrupted; finished cells are in the store.
     """
-    code = code_version()
-    keys = [cell.key(data_version(cell, *parts), code, device.type) for cell in cells]
+    # Seconds, memory and the last bits of sums depend on the threads.
+    context = (code_version(), device.type, f"{torch.get_num_threads()} threads")
+    keys = [cell.key(data_version(cell, *parts), *context) for cell in cells]
+    here = origin(device)
     results: list[CellResult] = []
     failed: dict[tuple[str, int], str] = {}
     train, val, test = (part.to(str(device)) for part in parts)
-    warm_up(device)
+    warm = False
     for number, (cell, key) in enumerate(zip(cells, keys, strict=True), start=1):
         title = f"[{number}/{len(cells)}] {cell.row} seed {cell.seed}"
         result = store.load(cell, key)
         if result is None:
+            if not warm:
+                warm_up(device)
+                warm = True
+            progress = _Progress(title, say)
             try:
-                result = _run(cell, key, train, val, test, store, _Progress(title, say))
-            except FloatingPointError as error:
+                result = _run(cell, key, train, val, test, store, here, progress)
+            except (FloatingPointError, torch.OutOfMemoryError) as error:
                 failed[cell.row, cell.seed] = str(error)
                 say(f"{title}: failed: {error}")
                 continue
@@ -116,6 +123,7 @@ def _run(
     val: HeteroData,
     test: HeteroData,
     store: CellStore,
+    here: Origin,
     progress: _Progress,
 ) -> CellResult:
     device = train[INTERACTS].edge_index.device
@@ -138,6 +146,7 @@ def _run(
         peak_bytes=memory.peak_bytes,
         num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         users=cpu_users(users),
+        origin=here,
     )
 
 

@@ -17,6 +17,8 @@ _FROM_DATA = {
     "seed": "counted by --seeds",
 }
 
+_NEAR = 0.5  # share of letters that a name has in common with the one that is suggested
+
 
 class SettingsError(ValueError):
     """One or more mistakes in what was asked for, each a line of its own.
@@ -31,9 +33,10 @@ class SettingsError(ValueError):
 
 
 def unknown_names(what: str, asked: Iterable[str], valid: Sequence[str]) -> list[str]:
-    """One problem for each asked name that is not valid, with the nearest valid one."""
+    """One problem for each asked name that is not valid, with a valid one that is near."""
     return [
-        f"{what} {name!r} is unknown: {_nearest(name, valid)}"
+        f"{what} {name!r} is unknown: "
+        + ("separate names by spaces" if "," in name else _nearest(name, valid))
         for name in asked
         if name not in valid
     ]
@@ -133,6 +136,6 @@ def _changed(preset: Preset, changes: Mapping[str, Any]) -> Preset:
 
 def _nearest(name: str, valid: Sequence[str]) -> str:
     folded = {other.lower(): other for other in valid}
-    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.0)
+    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=_NEAR)
     hint = f"did you mean {folded[close[0]]!r}? " if close else ""
     return f"{hint}(there are {', '.join(valid) or 'none'})"

@@ -22,7 +22,8 @@ class Row:
 
     Args:
         name: Name of the row.
-        seeds: Seeds, in order.
+        seeds: Seeds with a result, in order.
+        missing: Seeds asked for that gave none; such a row competes with no other.
         mean: Mean of every test metric over the seeds.
         std: Standard deviation over the seeds (divisor n - 1); ``None`` with one seed.
         epochs: Mean number of epochs trained.
@@ -37,6 +38,7 @@ class Row:
 
     name: str
     seeds: tuple[int, ...]
+    missing: tuple[int, ...]
     mean: Mapping[str, float]
     std: Mapping[str, float] | None
     epochs: float
@@ -48,14 +50,21 @@ class Row:
     user: Tensor
     user_recall: Tensor
 
+    @property
+    def label(self) -> str:
+        """The name, with a mark where seeds are missing."""
+        if not self.missing:
+            return self.name
+        return f"{self.name} ({len(self.seeds)}/{len(self.seeds) + len(self.missing)} seeds)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairedTest:
     """Student's paired t-test, two-sided, over users.
 
-    The values are a user's recall@20, averaged over the seeds. The test asks whether the difference
-    between the two sets of trained models carries over to other users; it knows nothing of other
-    data sets or settings.
+    The values are a user's recall@20, averaged over the seeds where there are several. The test
+    asks whether the difference between the two sets of trained models carries over to other users;
+    it knows nothing of other data sets or settings.
 
     Args:
         best: Row with the highest mean recall@20.
@@ -64,6 +73,7 @@ class PairedTest:
         t: Statistic.
         p: Probability of a difference this large if there were none; NaN if no user differs.
         num_users: Number of users.
+        num_seeds: Number of seeds of either row.
     """
 
     best: str
@@ -72,33 +82,43 @@ class PairedTest:
     t: float
     p: float
     num_users: int
+    num_seeds: int
 
     def __str__(self) -> str:
         """One line that says what the test is."""
+        averaged = ", each with the mean over seeds" if self.num_seeds > 1 else ""
         return (
             f"{self.best} against {self.second}: recall@{USER_K} {self.difference:+.4f} per user, "
             f"t = {self.t:.2f}, p = {self.p:.2g} (two-sided paired t-test over {self.num_users:,} "
-            "users, each with the mean over seeds)"
+            f"users{averaged})"
         )
 
 
-def rows(results: Sequence[CellResult]) -> list[Row]:
-    """One row per name, in the order of their first cells."""
+def rows(results: Sequence[CellResult], seeds: Sequence[int]) -> list[Row]:
+    """One row per name, in the order of their first cells.
+
+    Args:
+        results: Finished cells.
+        seeds: Seeds asked for.
+    """
     by_name: dict[str, list[CellResult]] = {}
     for result in results:
         by_name.setdefault(result.row, []).append(result)
-    return [_row(name, cells) for name, cells in by_name.items()]
+    return [_row(name, cells, seeds) for name, cells in by_name.items()]
 
 
 def paired_test(table: Sequence[Row]) -> PairedTest | None:
     """The best row against the second by recall@20; ``None`` with fewer than two rows.
 
+    Rows with missing seeds take no part.
+
     Raises:
         ValueError: If the two were not scored on the same users.
     """
-    if len(table) < 2:
+    complete = [row for row in table if not row.missing]
+    if len(complete) < 2:
         return None
-    best, second = sorted(table, key=lambda row: -row.mean[SELECTION])[:2]
+    best, second = sorted(complete, key=lambda row: -row.mean[SELECTION])[:2]
     if not torch.equal(best.user, second.user):
         raise ValueError(f"{best.name} and {second.name} need to be scored on the same users")
     difference = (best.user_recall - second.user_recall).mean().item()
@@ -113,20 +133,26 @@ def paired_test(table: Sequence[Row]) -> PairedTest | None:
         t=t,
         p=p,
         num_users=best.user.numel(),
+        num_seeds=len(best.seeds),
     )
 
 
 def best_values(table: Sequence[Row]) -> dict[str, float]:
-    """The highest mean of each metric."""
-    return {metric: max(row.mean[metric] for row in table) for metric in METRICS} if table else {}
+    """The highest mean of each metric; none with fewer than two rows that miss no seed."""
+    complete = [row for row in table if not row.missing]
+    if len(complete) < 2:
+        return {}
+    return {metric: max(row.mean[metric] for row in complete) for metric in METRICS}
 
 
-def _row(name: str, cells: Sequence[CellResult]) -> Row:
+def _row(name: str, cells: Sequence[CellResult], seeds: Sequence[int]) -> Row:
+    done = tuple(cell.seed for cell in cells)
     columns = {metric: [cell.metrics[metric] for cell in cells] for metric in METRICS}
     peaks = [cell.peak_bytes for cell in cells if cell.peak_bytes is not None]
     return Row(
         name=name,
-        seeds=tuple(cell.seed for cell in cells),
+        seeds=done,
+        missing=tuple(seed for seed in seeds if seed not in done),
         mean={metric: fmean(values) for metric, values in columns.items()},
         std={metric: stdev(values) for metric, values in columns.items()}
         if len(cells) > 1

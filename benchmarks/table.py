@@ -19,7 +19,10 @@ _MB = 1e6
 
 
 def terminal_table(table: Sequence[Row], paper: PaperResults, *, bold: bool) -> str:
-    """Aligned columns; the best value of a column in bold, or starred where there is no bold."""
+    """Aligned columns; the best value of a column in bold, or starred where there is no bold.
+
+    With fewer than two rows that miss no seed, nothing is the best.
+    """
     lines = [_COLUMNS, *_lines(table, paper, lambda text: f"*{text}")]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
     text = []
@@ -53,16 +56,19 @@ def csv_table(table: Sequence[Row], paper: PaperResults) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     spread = [f"{metric} {kind}" for metric in METRICS for kind in ("mean", "std")]
-    writer.writerow(["model", "source", "seeds", *spread, *_CSV_COSTS])
+    writer.writerow(["model", "source", "seeds", "missing seeds", *spread, *_CSV_COSTS])
     for row in table:
         std = row.std or dict.fromkeys(METRICS)
         values = [value for metric in METRICS for value in (row.mean[metric], std[metric])]
         costs = [row.epochs, row.best_epoch, row.seconds, row.peak_bytes, row.num_parameters]
-        writer.writerow([row.name, "this run", len(row.seeds), *values, *costs, row.user.numel()])
+        seeds = [len(row.seeds), len(row.missing)]
+        writer.writerow([row.name, "this run", *seeds, *values, *costs, row.user.numel()])
     for row in table:
         if row.name in paper:
             published = [value for m in METRICS for value in (paper[row.name][m], None)]
-            writer.writerow([row.name, PAPER_LABEL, None, *published, *[None] * len(_CSV_COSTS)])
+            writer.writerow(
+                [row.name, PAPER_LABEL, None, None, *published, *[None] * len(_CSV_COSTS)]
+            )
     return buffer.getvalue()
 
 
@@ -77,12 +83,13 @@ def _lines(
             text = f"{row.mean[metric]:.4f}"
             if row.std is not None:
                 text += f" ± {row.std[metric]:.4f}"
-            values.append(mark(text) if row.mean[metric] == best[metric] else text)
+            is_best = not row.missing and row.mean[metric] == best.get(metric)
+            values.append(mark(text) if is_best else text)
         limit = "" if row.stopped_early else "+"
         memory = "" if row.peak_bytes is None else f"{row.peak_bytes / _MB:,.0f}"
         lines.append(
             (
-                row.name,
+                row.label,
                 *values,
                 f"{row.epochs:.0f}{limit} ({row.best_epoch:.0f})",
                 f"{row.seconds:.1f}",

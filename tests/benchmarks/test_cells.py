@@ -7,6 +7,7 @@ from alignrec_pyg.evaluate import UserMetrics
 from alignrec_pyg.models import BPR
 from alignrec_pyg.train import TrainConfig
 from benchmarks.cells import Cell, CellResult, CellStore
+from benchmarks.provenance import Origin
 
 CELL = Cell(
     row="BPR",
@@ -32,6 +33,7 @@ def make_result(key):
         peak_bytes=None,
         num_parameters=12,
         users=UserMetrics(torch.tensor([0, 4]), torch.tensor([0.1, 1.0]), torch.tensor([0.2, 0.9])),
+        origin=Origin(commit="abc", hardware="8 threads", versions={"torch": "2.0"}),
     )
 
 
@@ -68,7 +70,10 @@ def test_store_gives_back_what_it_was_given(tmp_path):
     loaded = store.load(replace(CELL, row="renamed"), key)
     assert loaded.stored
     assert loaded.row == "renamed"
-    assert loaded.summary() | {"row": "BPR"} == result.summary()
+    assert not result.stored
+    assert loaded.summary() | {"row": "BPR", "stored": False} == result.summary()
+    assert loaded.summary()["stored"]  # in what is told, too
+    assert loaded.origin == result.origin  # not that of the machine that reads it
     for ours, theirs in zip(loaded.users, result.users, strict=True):
         assert torch.equal(ours, theirs)
     assert not list(tmp_path.glob("**/*.part"))

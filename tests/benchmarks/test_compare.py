@@ -6,13 +6,16 @@ import os
 import runpy
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import compare, runner
+from benchmarks import compare, paper_results, results, runner
 from benchmarks.paper_results import PAPER_LABEL
+from benchmarks.provenance import Origin
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 MODELS = ["AlignRec", "BPR", "LightGCN", "VBPR", "BM3", "FREEDOM"]
@@ -116,7 +119,9 @@ def test_output_says_where_the_numbers_come_from(finished):
     assert "max_epochs 2 (1000)" in text
     assert "paired t-test over 24 users" in text
     assert "perhaps not converged" in text
-    assert saved["versions"]["torch"] in text
+    for name in ("commit", "hardware", "versions"):
+        assert f"\n{name}: {saved[name]}\n" in text
+    assert f"torch {torch.__version__}" in saved["versions"]
     assert saved["code"] in text
     assert PAPER_LABEL not in text  # not a data set of the paper
 
@@ -127,7 +132,86 @@ def test_second_call_trains_nothing(finished_copy, tiny_folder, fits):
     assert status == 0
     assert fits == []
     assert progress.count("(stored)") == 12
-    assert result(finished_copy) == before
+    after = result(finished_copy)
+    assert not any(cell["stored"] for cell in before["cells"])
+    assert all(cell.pop("stored") for cell in after["cells"])
+    for cell in before["cells"]:
+        del cell["stored"]
+    assert after == before
+
+
+def test_stored_cells_keep_their_own_origin(finished_copy, tiny_folder, monkeypatch):
+    arguments = ("--data", tiny_folder, "--models", "BPR", "LightGCN", "--out", finished_copy)
+    now = Origin(commit="a later one", hardware="another machine", versions={"torch": "9.9"})
+    monkeypatch.setattr(runner, "origin", lambda device: now)
+    status, text, _ = run(*arguments, "--seeds", 2)  # everything is stored
+    assert status == 0
+    assert "a later one" not in text
+    assert "another machine" not in text
+    assert "9.9" not in text
+    assert "mixed" not in text
+    status, text, _ = run(*arguments, "--seeds", 3)  # the third seeds run now
+    (commit,) = {cell["origin"]["commit"] for cell in result(finished_copy)["cells"]} - {
+        "a later one"
+    }
+    assert f"commit: mixed: {commit or 'not a git checkout'}; a later one\n" in text
+    assert "; another machine\n" in text
+    assert "; torch 9.9\n" in text
+    assert result(finished_copy)["commit"].startswith("mixed: ")
+    assert "a later one" in (finished_copy / "compare.md").read_text()
+
+
+def test_other_thread_count_trains_again(finished_copy, tiny_folder, fits, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    run("--data", tiny_folder, "--seeds", 1, "--models", "BPR", "--out", finished_copy)
+    assert fits == [("BPR", 0)]
+
+
+def test_memory_does_not_depend_on_the_order(tmp_path):
+    if sys.platform != "linux":
+        pytest.skip("reads /proc/self/status")
+    script = """
+import sys
+from benchmarks import compare
+sys.exit(compare.main(sys.argv[1:]))
+"""
+    arguments = ["--models", "BPR", "--seeds", "3", *QUICK, "--out", str(tmp_path)]
+    done = subprocess.run(  # a fresh process: in this one everything is loaded
+        [sys.executable, "-c", script, *arguments],
+        cwd=Path(compare.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "FutureWarning" not in done.stderr
+    first, *others = (cell["peak_bytes"] for cell in result(tmp_path)["cells"])
+    assert first < max(others) + 1.5e6
+
+
+def test_without_matplotlib_no_old_chart_stays(finished_copy, tiny_folder, monkeypatch):
+    monkeypatch.setattr(results, "chart_possible", lambda: False)
+    run("--data", tiny_folder, "--seeds", 1, "--models", "BPR", "--out", finished_copy)
+    assert sorted(path.name for path in finished_copy.glob("compare.*")) == [
+        "compare.csv",
+        "compare.json",
+        "compare.md",
+    ]
+
+
+def test_when_every_cell_fails_no_old_results_stay(finished_copy, tiny_folder, monkeypatch):
+    def failing(*_, **__):
+        raise FloatingPointError("the loss is not finite in epoch 0")
+
+    monkeypatch.setattr(runner, "fit", failing)
+    status, _, progress = run(
+        *("--data", tiny_folder, "--models", "BPR", "--seeds", 1, "--out", finished_copy),
+        *("--set", "BPR.reg_weight=0.5"),
+    )
+    assert status == 1
+    assert "no cell has a result" in progress
+    assert list(finished_copy.glob("compare.*")) == []
+    assert (finished_copy / "cells").exists()
 
 
 def test_changed_setting_trains_its_model_only(finished_copy, tiny_folder, fits):
@@ -199,12 +283,13 @@ def test_damaged_checkpoint_starts_anew_with_a_warning(tiny_folder, tmp_path, mo
         assert run(*arguments)[0] == 0
 
 
-def test_failed_cell_leaves_the_others(tiny_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [FloatingPointError, torch.OutOfMemoryError])
+def test_failed_cell_leaves_the_others(tiny_folder, tmp_path, monkeypatch, error):
     original = runner.fit
 
     def failing(model, train, val, config, **arguments):
         if type(model).__name__ == "BPR" and config.seed == 1:
-            raise FloatingPointError("the loss is not finite in epoch 0")
+            raise error("the loss is not finite in epoch 0")
         return original(model, train, val, config, **arguments)
 
     monkeypatch.setattr(runner, "fit", failing)
@@ -214,6 +299,11 @@ def test_failed_cell_leaves_the_others(tiny_folder, tmp_path, monkeypatch):
     assert status == 1
     assert "not run: BPR seed 1: the loss is not finite" in text
     assert [row["seeds"] for row in result(tmp_path)["rows"]] == [[0], [0, 1]]
+    assert [row["missing_seeds"] for row in result(tmp_path)["rows"]] == [[1], []]
+    assert "BPR (1/2 seeds): one run with seed 0 only; no best value" in text
+    assert "values: mean ± standard deviation over seeds 0, 1" in text
+    assert result(tmp_path)["paired_test"] is None  # one complete row: nothing to compare with
+    assert "*" not in text
 
 
 def test_all_mistakes_are_told_at_once(tiny_folder, tmp_path):
@@ -242,7 +332,7 @@ def test_all_mistakes_are_told_at_once(tiny_folder, tmp_path):
     [
         (["--features", "txt"], "feature 'txt' is unknown: did you mean 'text'?"),
         (["--neighbors", "text=missing.npz"], "needs an intact .npz file"),
-        (["--split", "global_time"], "'time' needs to be known"),
+        (["--split", "global_time"], "--split: 'time' needs to be known"),
         (["--set", "FREEDOM.dropout=2"], "FREEDOM: 'dropout' needs to be in [0, 1)"),
         (["--lr", "-1"], "BPR: 'lr' needs to be finite and positive"),
     ],
@@ -256,7 +346,35 @@ def test_unfit_arguments_exit_with_2(tiny_folder, tmp_path, arguments, message):
 def test_missing_folder_exits_with_2(tmp_path):
     status, _, problems = run("--data", tmp_path / "nowhere")
     assert status == 2
-    assert "'path' needs to be a folder" in problems
+    assert "--data: 'path' needs to be a folder" in problems
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_out_that_is_a_file_is_refused_before_anything_is_read(tmp_path, monkeypatch, inside):
+    monkeypatch.setattr(compare, "prepare", lambda *_, **__: pytest.fail("data was prepared"))
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / "folder" if inside else tmp_path / "file"
+    status, text, problems = run("--out", out)
+    assert (status, text) == (2, "")
+    assert f"--out {out}: needs to be a folder ({tmp_path / 'file'} is a file)" in problems
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_failure_to_write_is_a_message(finished_copy, tiny_folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "compare.json")
+
+    monkeypatch.setattr(compare, "write_results", full)
+    status, _, problems = run("--data", tiny_folder, "--seeds", 2, "--out", finished_copy)
+    assert status == 2
+    assert "compare.py: [Errno 28] No space left on device: 'compare.json'" in problems
+    assert "finished cells are kept" in problems
+
+
+def test_seeds_are_counted_by_an_integer(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        compare.main(["--seeds", "3-5"])
+    assert "argument --seeds: needs to be an integer (got '3-5')" in capsys.readouterr().err
 
 
 def test_models_without_their_input_are_listed(tmp_path, write_folder):
@@ -274,8 +392,11 @@ def test_models_without_their_input_are_listed(tmp_path, write_folder):
     assert "VBPR needs a feature table, and the data has none" in problems
 
 
-def test_ready_neighbours_serve_without_feature_tables(tmp_path, write_folder, write_neighbors):
+def test_ready_neighbours_serve_without_feature_tables(
+    tmp_path, write_folder, write_neighbors, monkeypatch
+):
     folder = write_folder(tmp_path / "baby", features=())
+    monkeypatch.setitem(paper_results._SIZES, "baby", (24, 30, 24 * 8))
     image = write_neighbors(tmp_path / "image.npz", shift=3, cosine=False)
     text = write_neighbors(tmp_path / "text.npz", cosine=False)
     out = tmp_path / "out"
@@ -312,6 +433,8 @@ def test_default_data(tmp_path):
     assert "data: synthetic" in text
     assert result(tmp_path)["paired_test"] is None
     assert result(tmp_path)["cells"][0]["settings"]["hparams"]["features"] == ["mm"]
+    assert "*" not in text  # alone, it is not the best
+    assert "settings that differ from the presets (published defaults; BM3 as tuned by its" in text
 
 
 def test_runs_as_a_script_without_the_repository_on_the_path(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 import shutil
 
 import torch
+import torch_geometric
 
 from benchmarks import provenance
 
@@ -17,8 +18,22 @@ def test_code_version_follows_the_sources_that_train(monkeypatch, tmp_path):
         (package / relevant).write_text("changed")
         assert provenance.code_version() != version
         version = provenance.code_version()
-    monkeypatch.setattr(torch, "__version__", "0.0")
-    assert provenance.code_version() != version
+    for library in (torch, torch_geometric):
+        monkeypatch.setattr(library, "__version__", "0.0")
+        assert provenance.code_version() != version
+        version = provenance.code_version()
+
+
+def test_code_version_follows_the_sources_that_run_and_measure_a_cell(monkeypatch, tmp_path):
+    benchmarks = shutil.copytree(provenance._BENCHMARKS, tmp_path / "benchmarks")
+    monkeypatch.setattr(provenance, "_BENCHMARKS", benchmarks)
+    version = provenance.code_version()
+    (benchmarks / "table.py").write_text("changed")
+    assert provenance.code_version() == version
+    for relevant in ("cells.py", "memory.py", "runner.py", "warm_up.py"):
+        (benchmarks / relevant).write_text("changed")
+        assert provenance.code_version() != version
+        version = provenance.code_version()
 
 
 def test_commit_needs_a_checkout(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ import torch
 
 from alignrec_pyg.evaluate import UserMetrics
 from benchmarks.cells import CellResult
+from benchmarks.provenance import Origin
 from benchmarks.runner import METRICS
 from benchmarks.summary import best_values, paired_test, rows
 
@@ -28,6 +29,7 @@ def cell(row, seed, recall, *, users=None, epochs=10, limit=False, peak=1000, va
         peak_bytes=peak,
         num_parameters=7,
         users=UserMetrics(users, recall, recall),
+        origin=Origin(commit=None, hardware="", versions={}),
     )
 
 
@@ -37,7 +39,8 @@ def test_rows_average_over_seeds():
             cell("A", 0, [0.0, 1.0], epochs=10, peak=5, value=0.1),
             cell("B", 0, [1.0, 1.0]),
             cell("A", 1, [0.5, 0.0], epochs=20, peak=9, value=0.4, limit=True),
-        ]
+        ],
+        seeds=[0, 1],
     )
     a, b = table
     assert (a.name, b.name) == ("A", "B")
@@ -48,16 +51,18 @@ def test_rows_average_over_seeds():
     assert (a.epochs, a.seconds, a.peak_bytes, a.seeds) == (15, 30, 9, (0, 1))
     assert not a.stopped_early
     assert b.stopped_early
-    assert best_values(table)["recall@20"] == 1.0
+    assert (a.missing, b.missing) == ((), (1,))
+    assert (a.label, b.label) == ("A", "B (1/2 seeds)")
 
 
 def test_paired_test_is_that_of_the_textbook():
     best = [[0.9, 0.5, 0.4, 1.0, 0.3], [0.7, 0.5, 0.6, 0.8, 0.1]]
     second = [[0.5, 0.5, 0.1, 0.9, 0.4], [0.5, 0.1, 0.3, 0.9, 0.2]]
     table = rows(
-        [cell("worst", 0, [0.0] * 5)]
+        [cell("worst", seed, [0.0] * 5) for seed in (0, 1)]
         + [cell("second", seed, recall) for seed, recall in enumerate(second)]
-        + [cell("best", seed, recall) for seed, recall in enumerate(best)]
+        + [cell("best", seed, recall) for seed, recall in enumerate(best)],
+        seeds=[0, 1],
     )
     test = paired_test(table)
     difference = [0.8 - 0.5, 0.5 - 0.3, 0.5 - 0.2, 0.9 - 0.9, 0.2 - 0.3]
@@ -71,21 +76,39 @@ def test_paired_test_is_that_of_the_textbook():
     assert test.difference == pytest.approx(mean)
     assert test.t == pytest.approx(t)
     assert test.p == pytest.approx(p)
-    assert "two-sided paired t-test over 5 users" in str(test)
+    assert "(two-sided paired t-test over 5 users, each with the mean over seeds)" in str(test)
 
 
 def test_paired_test_needs_two_rows():
     assert paired_test([]) is None
-    assert paired_test(rows([cell("A", 0, [1.0, 0.0])])) is None
+    assert paired_test(rows([cell("A", 0, [1.0, 0.0])], [0])) is None
 
 
 def test_paired_test_without_any_difference_has_no_p():
-    test = paired_test(rows([cell("A", 0, [1.0, 0.0]), cell("B", 0, [1.0, 0.0])]))
+    test = paired_test(rows([cell("A", 0, [1.0, 0.0]), cell("B", 0, [1.0, 0.0])], [0]))
     assert math.isnan(test.p)
     assert test.difference == 0
+    assert str(test).endswith("(two-sided paired t-test over 2 users)")  # one seed: no mean
 
 
 def test_paired_test_needs_the_same_users():
-    table = rows([cell("A", 0, [1.0, 0.0]), cell("B", 0, [1.0, 0.0], users=[0, 2])])
+    table = rows([cell("A", 0, [1.0, 0.0]), cell("B", 0, [1.0, 0.0], users=[0, 2])], [0])
     with pytest.raises(ValueError, match="same users"):
         paired_test(table)
+
+
+def test_rows_with_missing_seeds_do_not_compete():
+    cells = [cell("lucky", 1, [1.0, 1.0])]
+    cells += [cell("A", seed, [0.5, 0.4]) for seed in (0, 1)]
+    assert best_values(rows(cells, [0, 1])) == {}  # A alone is not the best of anything
+    assert paired_test(rows(cells, [0, 1])) is None
+    cells += [cell("B", seed, [0.5, 0.2]) for seed in (0, 1)]
+    table = rows(cells, [0, 1])
+    assert [row.label for row in table] == ["lucky (1/2 seeds)", "A", "B"]
+    assert best_values(table)["recall@20"] == pytest.approx(0.45)
+    test = paired_test(table)
+    assert (test.best, test.second, test.num_seeds) == ("A", "B", 2)
+
+
+def test_a_single_row_is_not_the_best():
+    assert best_values(rows([cell("A", 0, [1.0, 0.0])], [0])) == {}

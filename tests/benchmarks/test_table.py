@@ -11,10 +11,11 @@ from benchmarks.summary import Row
 from benchmarks.table import csv_table, markdown_table, terminal_table
 
 
-def row(name, value, std=None, *, stopped_early=True, peak=None):
+def row(name, value, std=None, *, stopped_early=True, peak=None, missing=()):
     return Row(
         name=name,
         seeds=(0,) if std is None else (0, 1),
+        missing=missing,
         mean=dict.fromkeys(METRICS, value),
         std=None if std is None else dict.fromkeys(METRICS, std),
         epochs=12.4,
@@ -29,7 +30,7 @@ def row(name, value, std=None, *, stopped_early=True, peak=None):
 
 
 TABLE = [row("BPR", 0.05, 0.001, peak=12_345_678), row("Mine", 0.0612345, stopped_early=False)]
-PAPER = paper_results("baby")
+PAPER = paper_results("baby", 19_445, 7_050, 160_792)
 
 
 def test_terminal_table_without_bold():
@@ -47,6 +48,18 @@ def test_terminal_table_without_bold():
     assert lines[3].split()[-4:] == ["0.0357", "0.0575", "0.0192", "0.0249"]
     assert lines[3].startswith(f"  {PAPER_LABEL}")
     assert lines[4].split() == ["Mine", *["*0.0612"] * 4, "12+", "(3)", "1.2", "1,234"]
+
+
+def test_row_with_missing_seeds_is_marked_and_never_the_best():
+    failed = row("Failed", 0.9, missing=(1, 2))
+    text = terminal_table([*TABLE, failed], {}, bold=False)
+    assert "Failed (1/3 seeds)  " in text
+    assert "0.9000" in text
+    assert "*0.9000" not in text
+    assert text.count("*0.0612") == 4
+    assert "*" not in terminal_table([TABLE[0], failed], {}, bold=False)
+    (line,) = csv.DictReader(io.StringIO(csv_table([failed], {})))
+    assert (line["model"], line["seeds"], line["missing seeds"]) == ("Failed", "1", "2")
 
 
 def test_bold_leaves_the_columns_where_they_are():
