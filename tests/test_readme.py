@@ -40,3 +40,11 @@ def test_the_data_frame_example_runs(capsys: pytest.CaptureFixture[str]) -> None
     }
     exec(compile(blocks[0], "README.md", "exec"), scope)
     assert "audio" in capsys.readouterr().out
+
+
+def test_results_are_there_with_their_source() -> None:
+    section = README.split("## Results")[1].split("\n## ")[0]
+    for model in ("AlignRec", "BPR", "LightGCN", "VBPR", "BM3", "FREEDOM"):
+        assert re.search(rf"^\| {model} \| .*0\.\d{{4}} ± 0\.\d{{4}}", section, flags=re.MULTILINE)
+    for word in ("commit", "seeds", "split", "validation"):
+        assert word in section
