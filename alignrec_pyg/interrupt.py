@@ -12,7 +12,8 @@ class StopRequest:
     """While entered, the first SIGINT or SIGTERM only sets :attr:`requested`.
 
     The second one acts at once, as does every one when inactive or outside the main thread, where
-    Python allows no handlers. Earlier handlers are put back on leaving.
+    Python allows no handlers. A signal that was ignored (by ``nohup``, say) stays so. Earlier
+    handlers are put back on leaving.
 
     Args:
         active: Whether to take the signals at all.
@@ -38,7 +39,8 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         if self._active:
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._receive)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +32,14 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"ALIGNREC_DATA={path} is not a folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_interrupts() -> Iterator[None]:
+    """Python's own handler, also where the tests run in the background with Ctrl-C ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture

@@ -53,3 +53,11 @@ def test_works_outside_the_main_thread_without_handlers():
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_an_ignored_signal_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # put back by the fixture of all tests
+    with StopRequest(active=True) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.requested
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
