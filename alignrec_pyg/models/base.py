@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,12 +26,10 @@ from alignrec_pyg.graph import (
     USER,
     InteractionBatch,
     content_hash,
-    feature_names,
-    feature_table,
-    item_graph_names,
     knn_edge_type,
     require_graph,
 )
+from alignrec_pyg.models.inputs import select_item_graph
 from alignrec_pyg.nn import Adjacency, FeatureTable, user_item_adjacency
 
 ModelT = TypeVar("ModelT", bound="Recommender")
@@ -269,54 +267,6 @@ class Recommender(nn.Module, ABC):
         edges = data[knn_edge_type(name)]
         self._data_hashes["item graph"] = content_hash(edges.edge_index, edges.edge_weight)
         return name
-
-
-def select_features(data: HeteroData, features: Sequence[str] | None) -> list[str]:
-    """The feature sets a model reads: those named, or all that ``data`` holds.
-
-    Raises:
-        ValueError: If ``features`` is a string, or one is missing from ``data`` or named twice.
-    """
-    if isinstance(features, str):
-        raise ValueError(f"'features' needs to be a list of names (got the string {features!r})")
-    names = feature_names(data) if features is None else list(features)
-    for name in names:
-        feature_table(data, name)
-    if len(set(names)) < len(names):
-        raise ValueError(f"'features' needs to name every feature set once (got {names})")
-    return names
-
-
-def require_features(data: HeteroData, features: Sequence[str] | None, model: str) -> list[str]:
-    """Like :func:`select_features`, for a model that cannot do without.
-
-    Raises:
-        ValueError: If no feature set is left.
-    """
-    names = select_features(data, features)
-    if not names:
-        raise ValueError(
-            f"{model} needs at least one item feature table, but 'data' holds none "
-            '(data["item"].x_<name>): encode the items first, e.g. with EncodeItems'
-        )
-    return names
-
-
-def select_item_graph(data: HeteroData, item_graph: str | None) -> str:
-    """The kNN item graph a model reads: the one named, or the only one that ``data`` holds.
-
-    Raises:
-        ValueError: If it is missing, or several are there and none is named.
-    """
-    names = item_graph_names(data)
-    if item_graph is None and len(names) == 1:
-        return names[0]
-    if item_graph not in names:
-        raise ValueError(
-            f"'item_graph' needs to be one of the kNN item graphs of 'data', {names} "
-            f"(got {item_graph!r}): build it with KNNItemGraph"
-        )
-    return item_graph
 
 
 def frozen_feature_hashes(model: nn.Module) -> dict[str, str]:

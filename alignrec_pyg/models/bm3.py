@@ -11,7 +11,8 @@ from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch, feature_table
-from alignrec_pyg.models.base import Recommender, require_features
+from alignrec_pyg.models.base import Recommender
+from alignrec_pyg.models.inputs import require_features
 from alignrec_pyg.nn import (
     FeatureProjection,
     UserItemPropagation,

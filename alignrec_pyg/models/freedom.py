@@ -11,7 +11,8 @@ from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table, symmetric_norm
-from alignrec_pyg.models.base import Recommender, select_features
+from alignrec_pyg.models.base import Recommender
+from alignrec_pyg.models.inputs import select_features
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureProjection,

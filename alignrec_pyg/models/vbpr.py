@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch, feature_table
-from alignrec_pyg.models.base import Recommender, require_features
+from alignrec_pyg.models.base import Recommender
+from alignrec_pyg.models.inputs import require_features
 from alignrec_pyg.nn import FeatureTable, bpr_loss, embedding_norm_loss
 
 

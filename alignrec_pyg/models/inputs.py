@@ -1,0 +1,57 @@
+"""Which feature sets and which item graph of the data a model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import feature_names, feature_table, item_graph_names
+
+
+def select_features(data: HeteroData, features: Sequence[str] | None) -> list[str]:
+    """The feature sets a model reads: those named, or all that ``data`` holds.
+
+    Raises:
+        ValueError: If ``features`` is a string, or one is missing from ``data`` or named twice.
+    """
+    if isinstance(features, str):
+        raise ValueError(f"'features' needs to be a list of names (got the string {features!r})")
+    names = feature_names(data) if features is None else list(features)
+    for name in names:
+        feature_table(data, name)
+    if len(set(names)) < len(names):
+        raise ValueError(f"'features' needs to name every feature set once (got {names})")
+    return names
+
+
+def require_features(data: HeteroData, features: Sequence[str] | None, model: str) -> list[str]:
+    """Like :func:`select_features`, for a model that cannot do without.
+
+    Raises:
+        ValueError: If no feature set is left.
+    """
+    names = select_features(data, features)
+    if not names:
+        raise ValueError(
+            f"{model} needs at least one item feature table, but 'data' holds none "
+            '(data["item"].x_<name>): encode the items first, e.g. with EncodeItems'
+        )
+    return names
+
+
+def select_item_graph(data: HeteroData, item_graph: str | None) -> str:
+    """The kNN item graph a model reads: the one named, or the only one that ``data`` holds.
+
+    Raises:
+        ValueError: If it is missing, or several are there and none is named.
+    """
+    names = item_graph_names(data)
+    if item_graph is None and len(names) == 1:
+        return names[0]
+    if item_graph not in names:
+        raise ValueError(
+            f"'item_graph' needs to be one of the kNN item graphs of 'data', {names} "
+            f"(got {item_graph!r}): build it with KNNItemGraph"
+        )
+    return item_graph

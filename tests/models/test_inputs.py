@@ -1,0 +1,30 @@
+import pytest
+
+from alignrec_pyg import VBPR
+from alignrec_pyg.models.inputs import select_features, select_item_graph
+from alignrec_pyg.transforms import KNNItemGraph
+
+
+def test_features_default_to_all_and_are_checked(toy):
+    assert select_features(toy, None) == ["image", "text"]
+    assert select_features(toy, ["text"]) == ["text"]
+    with pytest.raises(ValueError, match="'audio' needs to be one of"):
+        select_features(toy, ["audio"])
+    with pytest.raises(ValueError, match="list of names \\(got the string 'text'\\)"):
+        select_features(toy, "text")
+    with pytest.raises(ValueError, match="every feature set once"):
+        select_features(toy, ["text", "text"])
+
+
+def test_item_graph_defaults_to_the_only_one(toy):
+    assert select_item_graph(toy, None) == "image"
+    both = KNNItemGraph("text", k=2)(toy)
+    with pytest.raises(ValueError, match=r"one of .* \['image', 'text'\] \(got None\)"):
+        select_item_graph(both, None)
+    assert select_item_graph(both, "text") == "text"
+
+
+def test_models_that_need_features_say_so(toy):
+    del toy["item"].x_image, toy["item"].x_text
+    with pytest.raises(ValueError, match="VBPR needs at least one item feature table"):
+        VBPR(toy)
