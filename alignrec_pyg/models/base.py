@@ -127,21 +127,29 @@ class Recommender(nn.Module, ABC):
         return {**self.__dict__, "_graphs": {}}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes ``model.safetensors`` and ``config.json`` (hyper-parameters, sizes, hashes).
+        """Writes ``model-<hash>.safetensors`` and ``config.json`` (which names it, and the rest).
+
+        The file of a model that was there goes last, so an interruption leaves it whole.
 
         Raises:
             OSError: If the folder cannot be written; a model that was there stays whole.
         """
         folder = Path(folder)
-        sha256 = write_tensors(folder / "model.safetensors", self.state_dict())
+        state = self.state_dict()
+        tensors = f"model-{content_hash(*state, *state.values())}.safetensors"
+        sha256 = write_tensors(folder / tensors, state)
         write_manifest(
             folder / "config.json",
             {
                 **self.description(),
                 "frozen_features": frozen_feature_hashes(self),
+                "tensors": tensors,
                 "sha256": sha256,
             },
         )
+        for old in folder.glob("model-*.safetensors"):
+            if old.name != tensors:
+                old.unlink()
 
     def description(self) -> dict[str, Any]:
         """What identifies the model on disk: class, hyper-parameters and sizes."""
@@ -187,14 +195,15 @@ class Recommender(nn.Module, ABC):
         folder = Path(folder)
         config = read_manifest(
             folder / "config.json",
-            ("model", "hparams", "num_users", "num_items", "data", "frozen_features", "sha256"),
+            ("model", "hparams", "data", "frozen_features", "tensors", "sha256"),
         )
         if config["model"] != cls.__name__:
             raise CheckpointError(
                 f"{folder} holds a {config['model']}, not a {cls.__name__}: "
                 f"load it with {config['model']}.from_pretrained"
             )
-        state = read_tensors(folder / "model.safetensors", config["sha256"])
+        # the name alone: a config that was tampered with cannot point outside of the folder
+        state = read_tensors(folder / Path(config["tensors"]).name, config["sha256"])
         try:
             model = cls(data, **config["hparams"])
             expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -211,7 +220,7 @@ class Recommender(nn.Module, ABC):
                 f"{folder} does not fit 'data': tensors (stored, expected) differ in {differing}"
             )
         other = [
-            name for name, value in model._data_hashes.items() if config["data"][name] != value
+            name for name, value in model._data_hashes.items() if config["data"].get(name) != value
         ]
         if other:
             raise CheckpointError(

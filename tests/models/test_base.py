@@ -52,6 +52,25 @@ def test_loading_notices_other_ids_and_item_graphs(toy, tmp_path):
         AlignRec.from_pretrained(tmp_path, toy)
 
 
+def test_an_interrupted_save_leaves_the_model_that_was_there(toy, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    first, second = BPR(toy), BPR(toy)
+    first.save_pretrained(tmp_path)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alignrec_pyg.models.base.write_manifest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            second.save_pretrained(tmp_path)
+    for model in (first, second):
+        loaded = BPR.from_pretrained(tmp_path, toy)
+        assert torch.equal(loaded.user_embedding.weight, model.user_embedding.weight)
+        second.save_pretrained(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_loaded_model_is_in_evaluation_mode(toy, tmp_path):
     BPR(toy).save_pretrained(tmp_path)
     assert not BPR.from_pretrained(tmp_path, toy).training
@@ -87,7 +106,7 @@ def test_loading_a_damaged_folder_is_an_error(toy, tmp_path):
     with pytest.raises(CheckpointError, match="is missing"):
         BPR.from_pretrained(tmp_path, toy)
     BPR(toy).save_pretrained(tmp_path)
-    tensors = tmp_path / "model.safetensors"
+    (tensors,) = tmp_path.glob("model-*.safetensors")
     content = bytearray(tensors.read_bytes())
     content[-1] ^= 1
     tensors.write_bytes(content)
