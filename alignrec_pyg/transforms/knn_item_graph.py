@@ -20,6 +20,7 @@ from alignrec_pyg.graph import (
     feature_table,
     knn_edge_type,
 )
+from alignrec_pyg.nn.knn_search import Backend, cosine_neighbors
 from alignrec_pyg.transforms.graph_cache import load_graph, save_graph
 from alignrec_pyg.transforms.item_graph import (
     checked_name,
@@ -27,7 +28,6 @@ from alignrec_pyg.transforms.item_graph import (
     normalized_weight,
     weighted_sum,
 )
-from alignrec_pyg.transforms.knn_search import Backend, cosine_neighbors
 
 Weighting = Literal["cosine", "binary"]
 Missing = Literal["self_loop", "mean"]

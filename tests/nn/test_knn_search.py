@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alignrec_pyg.transforms import knn_search
-from alignrec_pyg.transforms.knn_search import cosine_neighbors, torch_cluster_installed
+from alignrec_pyg.nn import knn_search
+from alignrec_pyg.nn.knn_search import cosine_neighbors, torch_cluster_installed
 
 BACKENDS = [
     "matmul",
