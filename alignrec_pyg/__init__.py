@@ -4,9 +4,34 @@ AlignRec (CIKM 2024, https://arxiv.org/abs/2403.12384) recommends items from int
 item's image and text.
 """
 
+from alignrec_pyg.beyond_accuracy import beyond_accuracy, intra_list_diversity
 from alignrec_pyg.checkpoint import CheckpointError
-from alignrec_pyg.evaluate import UnknownUserError, evaluate, evaluate_users, recommend
-from alignrec_pyg.models import BM3, BPR, FREEDOM, VBPR, AlignRec, LightGCN, Recommender
+from alignrec_pyg.evaluate import (
+    UnknownUserError,
+    evaluate,
+    evaluate_users,
+    recommend,
+    user_metrics,
+)
+from alignrec_pyg.groups import activity_groups, long_tail_links, popularity_groups
+from alignrec_pyg.models import (
+    BM3,
+    BPR,
+    FREEDOM,
+    GRCN,
+    LATTICE,
+    MGCN,
+    MMGCN,
+    VBPR,
+    Aligned,
+    AlignRec,
+    ContentLightGCN,
+    DualGNN,
+    LightGCN,
+    Recommender,
+    SLMRec,
+)
+from alignrec_pyg.ranking import Ranking, rank
 from alignrec_pyg.train import FitResult, TrainConfig, TrainingDivergedError, fit
 
 __version__ = "0.1.0"
@@ -15,18 +40,34 @@ __all__ = [
     "BM3",
     "BPR",
     "FREEDOM",
+    "GRCN",
+    "LATTICE",
+    "MGCN",
+    "MMGCN",
     "VBPR",
     "AlignRec",
+    "Aligned",
     "CheckpointError",
+    "ContentLightGCN",
+    "DualGNN",
     "FitResult",
     "LightGCN",
+    "Ranking",
     "Recommender",
+    "SLMRec",
     "TrainConfig",
     "TrainingDivergedError",
     "UnknownUserError",
     "__version__",
+    "activity_groups",
+    "beyond_accuracy",
     "evaluate",
     "evaluate_users",
     "fit",
+    "intra_list_diversity",
+    "long_tail_links",
+    "popularity_groups",
+    "rank",
     "recommend",
+    "user_metrics",
 ]

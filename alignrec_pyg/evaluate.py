@@ -1,13 +1,8 @@
-"""All-ranking evaluation and recommendation for any model.
-
-The graph is propagated once; users are then scored in blocks, known links masked, and the top k
-kept. Nothing of size users x items is ever held.
-"""
+"""All-ranking evaluation and recommendation for any model, on top of its ranking."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -27,6 +22,7 @@ from torch_geometric.metrics import (
 
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, links_to_predict
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.ranking import Ranking, checked_k, rank, rank_blocks, row_slice
 
 _METRICS = {
     "recall": LinkPredRecall,
@@ -35,10 +31,8 @@ _METRICS = {
     "map": LinkPredMAP,
     "mrr": LinkPredMRR,
 }
-# Scores per block: large enough for fast matrix products, small enough for the processor's cache;
-# a GPU wants larger ones.
-_BLOCK_SCORES = 1 << 22
-_BLOCK_SCORES_CUDA = 1 << 26
+# Ranked items looked up at once.
+_BLOCK_ITEMS = 1 << 22
 
 
 class UserMetrics(NamedTuple):
@@ -87,34 +81,68 @@ def evaluate(
     metrics = LinkPredMetricCollection(
         {f"{name}@{k}": metric(k) for k in ks for name, metric in _METRICS.items()}
     ).to(label.device)
-    num_users = 0
-    for block in _rank_labelled(model, data, max(ks)):
-        metrics.update(block.ranked, block.label_index)
-        num_users += block.user.numel()
+    label = label[:, label[0].argsort(stable=True)]
+    users = label[0].unique()
+    for block, ranked in rank_blocks(model, data, users, max(ks)):
+        inside = row_slice(label[0], block)
+        row = torch.searchsorted(block, label[0, inside])
+        metrics.update(ranked, torch.stack([row, label[1, inside]]))
     result = {name: float(value) for name, value in metrics.compute().items()}
-    return {**result, "num_users": float(num_users)}
+    return {**result, "num_users": float(users.numel())}
 
 
 def evaluate_users(model: Recommender, data: HeteroData, k: int = 20) -> UserMetrics:
     """Recall@k and ndcg@k of every user with links to predict (see :func:`evaluate`).
 
     Raises:
-        ValueError: As :func:`evaluate`.
+        ValueError: If ``k`` is no positive integer, there is nothing to predict, or ``data`` is not
+            that of the model.
         FloatingPointError: If a score is NaN.
     """
-    (k,) = checked_cut_offs(k)
-    model.check_fits(data, "data")
-    discount = 1 / torch.arange(2, k + 2, device=links_to_predict(data).device).log2()
-    parts = []
-    for block in _rank_labelled(model, data, k):
-        row, item = block.label_index
-        size = int(data[ITEM].num_nodes) + 1  # one past the items stands for "nothing"
-        row_of_ranked = torch.arange(block.user.numel(), device=row.device).unsqueeze(1)
-        hit = torch.isin(block.ranked + size * row_of_ranked, item + size * row).float()
-        count = torch.bincount(row, minlength=block.user.numel())
-        ideal = discount.cumsum(0)[count.clamp(max=k) - 1]
-        parts.append(UserMetrics(block.user, hit.sum(1) / count, (hit * discount).sum(1) / ideal))
-    return UserMetrics(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return user_metrics(rank(model, data, k), links_to_predict(data), k)
+
+
+def user_metrics(ranking: Ranking, links: Tensor, k: int = 20) -> UserMetrics:
+    """Recall@k and ndcg@k of every user with links to predict, from a ranking alone.
+
+    Users of the ranking without any of these links are left out, so a part of the links to predict
+    gives the metrics of that part: the ranking stays that of all items, and :math:`T_u` in
+    :func:`evaluate` is what the part holds of user u.
+
+    Args:
+        ranking: The ranking; the longer its lists, the larger ``k`` may be.
+        links: Links to predict, int64 ``[2, L]``; none at all gives no users.
+        k: Cut-off.
+
+    Raises:
+        ValueError: If ``k`` is no positive integer or longer than the lists, or a link's user is
+            not in the ranking.
+    """
+    k = checked_k(k, ranking.item.size(1))
+    user, row = links[0].unique(return_inverse=True)
+    absent = user[~torch.isin(user, ranking.user)]
+    if absent.numel():
+        raise ValueError(
+            "'links' needs to be links of users in the ranking (it has no user "
+            f"{int(absent[0])}): rank with those users"
+        )
+    if user.numel() == 0:
+        nothing = torch.empty(0, device=user.device)
+        return UserMetrics(user, nothing, nothing)
+    ranked = ranking.item[torch.searchsorted(ranking.user, user), :k]
+    size = 1 + max(int(ranked.max()), int(links[1].max()))
+    label = (row * size + links[1]).sort().values
+    count = torch.bincount(row)
+    discount = 1 / torch.arange(2, k + 2, device=user.device).log2()
+    ideal = discount.cumsum(0)[count.clamp(max=k) - 1]
+    recall, ndcg = torch.empty_like(ideal), torch.empty_like(ideal)
+    for block in torch.arange(user.numel(), device=user.device).split(max(1, _BLOCK_ITEMS // k)):
+        key = block.unsqueeze(1) * size + ranked[block]
+        place = torch.searchsorted(label, key).clamp(max=label.numel() - 1)
+        hit = (label[place] == key).float()
+        recall[block] = hit.sum(1) / count[block]
+        ndcg[block] = (hit * discount).sum(1) / ideal[block]
+    return UserMetrics(user, recall, ndcg)
 
 
 def recommend(
@@ -140,17 +168,12 @@ def recommend(
         ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
         FloatingPointError: If a score is NaN.
     """
-    (k,) = checked_cut_offs(k)
+    k = checked_k(k)
     model.check_fits(data, "data")
     user = _user_index(data, user_ids)
-    if user.numel() == 0:
-        return []
     item_id = np.asarray(data[ITEM].get("id", np.arange(int(data[ITEM].num_nodes))))
-    unique, inverse = user.unique(return_inverse=True)
-    ranked = torch.cat(
-        [ranked for _, ranked in _rank(model, data, unique, min(k, model.num_items))]
-    )
-    rows = ranked[inverse].cpu().numpy()
+    ranking = rank(model, data, min(k, model.num_items), user)
+    rows = ranking.item[torch.searchsorted(ranking.user, user)].cpu().numpy()
     return [item_id[row[row < item_id.shape[0]]] for row in rows]
 
 
@@ -164,62 +187,6 @@ def checked_cut_offs(ks: Any) -> tuple[int, ...]:
     if not listed or not all(isinstance(k, Integral) and int(k) > 0 for k in listed):
         raise ValueError(f"'ks' needs to hold positive integers (got {ks!r})")
     return tuple(int(k) for k in listed)
-
-
-class _LabelledBlock(NamedTuple):
-    user: Tensor
-    ranked: Tensor
-    label_index: Tensor
-
-
-def _rank_labelled(model: Recommender, data: HeteroData, k: int) -> Iterator[_LabelledBlock]:
-    label = links_to_predict(data)
-    label = label[:, label[0].argsort(stable=True)]
-    users = label[0].unique()
-    for block, ranked in _rank(model, data, users, k):
-        inside = _row_slice(label[0], block)
-        row = torch.searchsorted(block, label[0, inside])
-        yield _LabelledBlock(block, ranked, torch.stack([row, label[1, inside]]))
-
-
-@torch.no_grad()
-def _rank(
-    model: Recommender, data: HeteroData, users: Tensor, k: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of ascending ``users`` with their top items; num_items stands for "nothing left"."""
-    was_training = model.training
-    model.eval()
-    try:
-        user_x, item_x = model(data)
-    finally:
-        model.train(was_training)
-    num_items = item_x.size(0)
-    known = data[INTERACTS].edge_index
-    known = known[:, known[0].argsort(stable=True)]
-    item_xt = item_x.t().contiguous()
-    block_scores = _BLOCK_SCORES_CUDA if item_x.is_cuda else _BLOCK_SCORES
-    for block in users.split(max(1, block_scores // num_items)):
-        scores = user_x[block] @ item_xt
-        inside = _row_slice(known[0], block)
-        from_block = torch.isin(known[0, inside], block)
-        row = torch.searchsorted(block, known[0, inside][from_block])
-        scores[row, known[1, inside][from_block]] = -math.inf
-        value, item = scores.topk(min(k, num_items), dim=1)
-        if bool(value.isnan().any()):
-            raise FloatingPointError(
-                f"{type(model).__name__} gives NaN scores: its parameters or features are not "
-                "finite, so there is no ranking"
-            )
-        item = item.masked_fill(value == -math.inf, num_items)
-        if k > num_items:
-            item = torch.nn.functional.pad(item, (0, k - num_items), value=num_items)
-        yield block, item
-
-
-def _row_slice(sorted_rows: Tensor, block: Tensor) -> slice:
-    """Where the rows from the first to the last of an ascending block stand."""
-    first = int(torch.searchsorted(sorted_rows, block[0]))
-    return slice(first, int(torch.searchsorted(sorted_rows, block[-1], right=True)))
 
 
 def _user_index(data: HeteroData, user_ids: Any) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checkpoint import (
     CheckpointError,
@@ -19,9 +19,9 @@ from alignrec_pyg.checkpoint import (
     write_manifest,
     write_tensors,
 )
-from alignrec_pyg.evaluate import UserMetrics
 from alignrec_pyg.graph import content_hash
-from alignrec_pyg.models import Recommender
+from alignrec_pyg.models import Aligned, ContentRecommender, Recommender
+from alignrec_pyg.ranking import Ranking
 from alignrec_pyg.train import TrainConfig
 from benchmarks.provenance import Origin
 
@@ -35,25 +35,50 @@ class Cell:
         model: The model.
         hparams: Keyword arguments of its constructor.
         config: How to train; its seed is the cell's, for the initial weights too.
+        alignment: Keyword arguments of :class:`~alignrec_pyg.models.Aligned`, if the model wears
+            it.
     """
 
     row: str
     model: type[Recommender]
     hparams: Mapping[str, Any]
     config: TrainConfig
+    alignment: Mapping[str, Any] | None = None
 
     @property
     def seed(self) -> int:
         """Seed of the initial weights and of training."""
         return self.config.seed
 
+    @property
+    def name(self) -> str:
+        """The model's name, also as part of file names."""
+        return self.model.__name__ if self.alignment is None else f"Aligned{self.model.__name__}"
+
+    def build(self, train: HeteroData) -> Recommender:
+        """The untrained model, with weights drawn from the cell's seed.
+
+        Raises:
+            ValueError: If the settings do not fit the model or ``train``.
+        """
+        torch.manual_seed(self.seed)
+        model = self.model(train, **self.hparams)
+        if self.alignment is None:
+            return model
+        if not isinstance(model, ContentRecommender):
+            raise ValueError(f"'alignment' needs a model that tells content from ID (got {model})")
+        return Aligned(train, model, **self.alignment)
+
     def settings(self) -> dict[str, Any]:
         """What the cell runs, as JSON knows it."""
-        return {
+        settings = {
             "model": self.model.__name__,
             "hparams": dict(self.hparams),
             "config": {**asdict(self.config), "ks": list(self.config.ks)},
         }
+        if self.alignment is not None:
+            settings["alignment"] = dict(self.alignment)
+        return settings
 
     def key(self, *context: str) -> str:
         """Hash of what the cell runs, and of ``context``: data, code, device, threads."""
@@ -70,7 +95,7 @@ class CellResult:
         seed: Seed.
         key: The cell's key.
         settings: The cell's settings.
-        metrics: Test metrics at the best epoch.
+        metrics: Metrics of the links called ``"test"`` at the best epoch.
         val_metrics: Validation metrics of that epoch.
         best_epoch: Epoch (from 1) that was best on validation.
         num_epochs: Epochs trained.
@@ -78,7 +103,8 @@ class CellResult:
         seconds: Time of training and validation.
         peak_bytes: Peak memory (see :mod:`benchmarks.memory`), where measured.
         num_parameters: Trainable parameters.
-        users: Test metrics of every user at k = 20.
+        rankings: The best items of every user with links to predict, by the name of the test;
+            everything else is computed from them.
         origin: Where and with what it ran.
         stored: Whether it was read from the store.
     """
@@ -96,13 +122,13 @@ class CellResult:
     seconds: float
     peak_bytes: int | None
     num_parameters: int
-    users: UserMetrics
+    rankings: dict[str, Ranking]
     origin: Origin
     stored: bool = False
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the per-user tensors."""
-        everything = {name: value for name, value in vars(self).items() if name != "users"}
+        """Everything but the rankings."""
+        everything = {name: value for name, value in vars(self).items() if name != "rankings"}
         return everything | {"origin": asdict(self.origin)}
 
 
@@ -129,11 +155,14 @@ class CellStore:
             manifest = read_manifest(path)
             if manifest.get("key") != key:
                 raise CheckpointError(f"{path} holds another cell")
-            tensors = read_tensors(path.with_suffix(".safetensors"), manifest["users_sha256"])
+            tensors = read_tensors(path.with_suffix(".safetensors"), manifest["rankings_sha256"])
             summary = manifest["result"]
-            users = UserMetrics(*(tensors[name] for name in UserMetrics._fields))
+            rankings = {
+                test: Ranking(*(tensors[f"{test}.{field}"] for field in Ranking._fields))
+                for test in manifest["tests"]
+            }
             origin = Origin(**summary["origin"])
-            result = CellResult(**{**summary, "users": users, "origin": origin})
+            result = CellResult(**{**summary, "rankings": rankings, "origin": origin})
         except (CheckpointError, KeyError, TypeError) as error:
             warnings.warn(
                 f"{cell.row} seed {cell.seed} runs again: its stored result is damaged ({error})",
@@ -145,26 +174,25 @@ class CellStore:
     def save(self, cell: Cell, result: CellResult) -> None:
         """Writes a finished cell, the JSON file last, and drops its unfinished state."""
         path = self.folder / f"{_stem(cell, result.key)}.json"
-        sha256 = write_tensors(path.with_suffix(".safetensors"), result.users._asdict())
-        write_manifest(
-            path, {"key": result.key, "result": result.summary(), "users_sha256": sha256}
-        )
+        tensors = {
+            f"{test}.{field}": tensor
+            for test, ranking in result.rankings.items()
+            for field, tensor in ranking._asdict().items()
+        }
+        manifest = {
+            "key": result.key,
+            "result": result.summary(),
+            "tests": list(result.rankings),
+            "rankings_sha256": write_tensors(path.with_suffix(".safetensors"), tensors),
+        }
+        write_manifest(path, manifest)
         unfinished = self.checkpoint_dir(cell, result.key)
         if unfinished.exists():
             shutil.rmtree(unfinished)
 
 
-def cpu_users(users: UserMetrics) -> UserMetrics:
-    """The same on the CPU."""
-    return UserMetrics(*(_cpu(tensor) for tensor in users))
-
-
-def _cpu(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.device("cpu"))
-
-
 def _stem(cell: Cell, key: str) -> str:
-    return f"{cell.model.__name__}-seed{cell.seed}-{key[:16]}"
+    return f"{cell.name}-seed{cell.seed}-{key[:16]}"
 
 
 def _sorted(value: Any) -> Any:

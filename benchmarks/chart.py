@@ -1,22 +1,39 @@
-"""The table as a bar chart."""
+"""The table as a bar chart, and a value against a setting as curves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from benchmarks.paper_results import PAPER_LABEL
-from benchmarks.runner import METRICS
+from benchmarks.paper_results import PAPER_LABEL, PaperResults
 from benchmarks.summary import Row
-from benchmarks.table import PaperResults
 
-# Okabe and Ito's palette, told apart by colour-blind readers; it repeats after its last colour.
+# Okabe and Ito's palette, told apart by colour-blind readers; it repeats with another hatch.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+_HATCHES = ("", "///", "...")
 _GROUP_WIDTH = 0.84
+_SAME_SCALE = 20.0  # columns whose largest values differ by more get axes of their own
+
+
+class Curve(NamedTuple):
+    """A value against a setting, with its spread over seeds.
+
+    Args:
+        x: Values of the setting, ascending.
+        mean: Mean over the seeds at each.
+        std: Standard deviation over the seeds; ``None`` with one seed.
+    """
+
+    x: Sequence[float]
+    mean: Sequence[float]
+    std: Sequence[float] | None
 
 
 def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResults) -> None:
-    """Writes a PNG: a group per metric, a bar per row with its standard deviation over seeds.
+    """Writes a PNG: a group per column, a bar per row with its standard deviation over seeds.
+
+    Columns of very different size get axes of their own.
 
     Args:
         path: Where to write.
@@ -24,48 +41,137 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
         table: The rows.
         paper: Published values, drawn as diamonds.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    width = _GROUP_WIDTH / len(table)
-    for number, row in enumerate(table):
-        offset = (number - (len(table) - 1) / 2) * width
-        places = [group + offset for group in range(len(METRICS))]
-        axes.bar(
-            places,
-            [row.mean[metric] for metric in METRICS],
-            width * 0.92,
-            yerr=None if row.std is None else [row.std[metric] for metric in METRICS],
-            capsize=2.5,
-            error_kw={"linewidth": 1},
-            color=_COLOURS[number % len(_COLOURS)],
-            label=row.label,
-        )
-        if row.name in paper:
-            axes.plot(
+    panels = _panels(table)
+    figure, canvas = _figure(max(10.0, 2.0 + 1.2 * len(panels) + 0.12 * len(table)))
+    shares = [len(columns) for columns in panels]
+    grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=shares)[0]
+    first_published = next((row.name for row in table if row.name in paper), None)
+    for axes, columns in zip(grid, panels, strict=True):
+        width = _GROUP_WIDTH / len(table)
+        for number, row in enumerate(table):
+            offset = (number - (len(table) - 1) / 2) * width
+            places = [group + offset for group in range(len(columns))]
+            axes.bar(
                 places,
-                [paper[row.name][metric] for metric in METRICS],
-                linestyle="none",
-                marker="D",
-                markersize=5,
-                markerfacecolor="white",
-                markeredgecolor="black",
-                label=PAPER_LABEL if number == _first_published(table, paper) else None,
+                [row.mean[column] for column in columns],
+                width * 0.92,
+                yerr=None if row.std is None else [row.std[column] for column in columns],
+                capsize=2.5,
+                error_kw={"linewidth": 1},
+                color=_COLOURS[number % len(_COLOURS)],
+                hatch=_HATCHES[number // len(_COLOURS) % len(_HATCHES)],
+                edgecolor="white",
+                label=row.label if axes is grid[0] else None,
             )
-    axes.set_xticks(range(len(METRICS)), METRICS)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("mean over users")
-    axes.set_title(title, loc="left")
-    axes.grid(axis="y", linewidth=0.5, alpha=0.5)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+            published = paper.get(row.name, {})
+            if any(column in published for column in columns):
+                axes.plot(
+                    places,
+                    [published.get(column, float("nan")) for column in columns],
+                    linestyle="none",
+                    marker="D",
+                    markersize=5,
+                    markerfacecolor="white",
+                    markeredgecolor="black",
+                    label=PAPER_LABEL if axes is grid[0] and row.name == first_published else None,
+                )
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_ylim(bottom=0)
+        _plain(axes)
+    grid[0].set_ylabel("mean over users")
+    grid[0].set_title(title, loc="left")
     figure.legend(loc="outside right upper", frameon=False)
     canvas.print_png(str(path))
 
 
-def _first_published(table: Sequence[Row], paper: PaperResults) -> int:
-    return next(number for number, row in enumerate(table) if row.name in paper)
+def write_curves(
+    path: Path, title: str, panels: Mapping[str, Mapping[str, Curve]], ylabel: str
+) -> None:
+    """Writes a PNG: a panel per setting on a logarithmic axis, a curve per name.
+
+    Args:
+        path: Where to write.
+        title: Title of the chart.
+        panels: Curves by name, by the name of the setting.
+        ylabel: What the curves show.
+    """
+    figure, canvas = _figure(max(6.0, 3.6 * len(panels)))
+    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (setting, curves) in zip(grid, panels.items(), strict=True):
+        for number, (name, curve) in enumerate(curves.items()):
+            axes.errorbar(
+                curve.x,
+                curve.mean,
+                yerr=curve.std,
+                marker="o",
+                capsize=3,
+                color=_COLOURS[number % len(_COLOURS)],
+                label=name if axes is grid[0] else None,
+            )
+            if max(curve.x) > 10 * max(min(curve.x), 1e-12):
+                smallest = min(x for x in curve.x if x > 0)
+                axes.set_xscale("symlog", linthresh=smallest)
+        axes.set_xlabel(setting)
+        _plain(axes)
+    grid[0].set_ylabel(ylabel)
+    grid[0].set_title(title, loc="left")
+    figure.legend(loc="outside right upper", frameon=False)
+    canvas.print_png(str(path))
+
+
+def write_maps(path: Path, title: str, maps: Mapping[str, tuple[Any, Any]]) -> None:
+    """Writes a PNG: a panel per name, content points and ID points in two colours.
+
+    Args:
+        path: Where to write.
+        title: Title of the picture.
+        maps: Points of content and of ID vectors, each ``[n, 2]``, by name of the panel.
+    """
+    figure, canvas = _figure(max(6.0, 5.0 * len(maps)))
+    grid = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axes, (name, pair) in zip(grid, maps.items(), strict=True):
+        for label, points, colour in zip(("content", "ID"), pair, _COLOURS, strict=False):
+            axes.scatter(
+                points[:, 0],
+                points[:, 1],
+                s=4,
+                alpha=0.6,
+                linewidths=0,
+                color=colour,
+                label=label if axes is grid[0] else None,
+            )
+        axes.set_title(name, fontsize=10)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.suptitle(title)
+    figure.legend(loc="outside right upper", frameon=False, markerscale=3)
+    canvas.print_png(str(path))
+
+
+def _figure(width: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 4.8), layout="constrained")
+    return figure, FigureCanvasAgg(figure)
+
+
+def _plain(axes: Any) -> None:
+    axes.grid(axis="y", linewidth=0.5, alpha=0.5)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _panels(table: Sequence[Row]) -> list[list[str]]:
+    """Columns side by side, those of one scale in one panel."""
+    panels: list[list[str]] = []
+    largest: list[float] = []
+    for column in table[0].mean:
+        size = max(abs(row.mean[column]) for row in table)
+        if panels and size and 1 / _SAME_SCALE < size / (largest[-1] or 1.0) < _SAME_SCALE:
+            panels[-1].append(column)
+        else:
+            panels.append([column])
+            largest.append(size)
+    return panels

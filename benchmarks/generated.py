@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 FEATURE_DIM = 768
+"""Width of AlignRec's features."""
+
+
+_BLOCK = 1 << 13
 
 
 class Shape(NamedTuple):
@@ -22,6 +26,8 @@ class Shape(NamedTuple):
 
 
 BABY = Shape(num_users=19_445, num_items=7_050, train=118_551, val=20_559, test=21_682)
+# The paper gives the sum of the links; their parts are as large as Baby's.
+ELECTRONICS = Shape(num_users=192_403, num_items=63_001, train=1_245_425, val=215_987, test=227_776)
 
 
 def generate_links(shape: Shape, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -65,9 +71,14 @@ def generate_links(shape: Shape, seed: int = 0) -> tuple[Tensor, Tensor]:
     return links[:, labels == 0], links[:, labels == 1]
 
 
-def generate_features(num_items: int, seed: int = 0) -> Tensor:
-    """Rows with a low-rank structure, a shared mean and noise, float32 ``[num_items, 768]``."""
+def generate_features(num_items: int, seed: int = 0, dim: int = FEATURE_DIM) -> Tensor:
+    """Rows with a low-rank structure, a shared mean and noise, float32 ``[num_items, dim]``."""
     rng = np.random.default_rng(seed)
-    topics = rng.standard_normal((num_items, 32)) @ rng.standard_normal((32, FEATURE_DIM)) / 32**0.5
-    rows = topics + rng.standard_normal(FEATURE_DIM) + 0.3 * rng.standard_normal(topics.shape)
-    return torch.from_numpy(rows.astype(np.float32))
+    topics = rng.standard_normal((num_items, 32)), rng.standard_normal((32, dim)) / 32**0.5
+    mean = rng.standard_normal(dim)
+    rows = np.empty((num_items, dim), dtype=np.float32)
+    for start in range(0, num_items, _BLOCK):  # in blocks: large tables are drawn in double
+        block = slice(start, start + _BLOCK)
+        noise = 0.3 * rng.standard_normal((rows[block].shape[0], dim))
+        rows[block] = topics[0][block] @ topics[1] + mean + noise
+    return torch.from_numpy(rows)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.datasets import MMRecFolder, Synthetic
+from alignrec_pyg.datasets.features import add_feature, read_npy
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.graph import (
     INTERACTS,
@@ -18,6 +21,7 @@ from alignrec_pyg.graph import (
     content_hash,
     feature_key,
     feature_names,
+    item_graph_names,
     knn_edge_type,
     mask_key,
 )
@@ -33,6 +37,7 @@ from alignrec_pyg.transforms import (
 from alignrec_pyg.transforms.knn_item_graph import Weighting
 from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks.presets import Preset
+from benchmarks.runner import TEST, Parts
 from benchmarks.settings import SettingsError, unknown_names
 
 SYNTHETIC = "synthetic"
@@ -44,20 +49,20 @@ FREEDOM_WEIGHTS = {"image": 0.1, "text": 0.9}
 """Weights of FREEDOM's item graph where the feature sets are exactly these; otherwise equal."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class PreparedData:
-    """A split data set and how each model reads it.
+    """A split data set. Fused tables and item graphs are made when a model first reads them.
 
     Args:
         name: Name of the data set.
         train: Graph to train on.
         val: Graph with the links to select by.
         test: Graph with the links to score at the end.
-        report: What was read, all feature tables included.
+        features: The feature sets to use.
+        neighbors: Ready neighbour lists, by the name of what they were made of.
+        source_report: What was read.
         split: What the split holds.
         split_rule: The rule of the split.
-        inputs: ``features`` and ``item_graph`` arguments of each model that can run.
-        not_run: Why the other models cannot.
         item_graphs: How each item graph was made, with its content hash.
     """
 
@@ -65,38 +70,147 @@ class PreparedData:
     train: HeteroData
     val: HeteroData
     test: HeteroData
-    report: DataReport
+    features: list[str]
+    neighbors: dict[str, NeighborLists]
+    source_report: DataReport
     split: SplitReport
     split_rule: SplitRule
-    inputs: dict[str, dict[str, Any]]
-    not_run: dict[str, str]
-    item_graphs: dict[str, str]
+    item_graphs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> Parts:
+        """The graphs, for :func:`~benchmarks.runner.run_cells`."""
+        return Parts(self.train, self.val, {TEST: self.test})
+
+    @property
+    def report(self) -> DataReport:
+        """What was read, with the tables that were made of it since."""
+        known = {feature.name: feature for feature in self.source_report.features}
+        there = describe(self.train).features
+        return replace(
+            self.source_report,
+            features=tuple(known.get(feature.name, feature) for feature in there),
+        )
+
+    def why_not(self, preset: Preset, features: Sequence[str] | None = None) -> str | None:
+        """Why a model cannot run on ``features`` (default: all); ``None`` if it can."""
+        chosen = self.features if features is None else features
+        if preset.tables in ("separate", "fused") and not chosen:
+            return "needs a feature table, and the data has none"
+        if preset.item_graph is not None and not chosen and not self.neighbors:
+            return "needs an item graph: give feature tables, or neighbour lists with --neighbors"
+        lacking = [name for name, entry in self.neighbors.items() if entry.cosine is None]
+        if preset.table_graphs:
+            lacking = [name for name in lacking if name in chosen]
+        if (preset.item_graph == "cosine" or preset.table_graphs) and lacking:
+            return f"needs the cosines of the neighbours, which {', '.join(lacking)} lacks"
+        return None
+
+    def inputs(self, preset: Preset, features: Sequence[str] | None = None) -> dict[str, Any]:
+        """``features`` and item graph arguments of a model, on some of the feature sets.
+
+        Item graphs come from neighbour lists where given, otherwise from the features: the graph of
+        cosines (AlignRec) from the fused table, the binary one (FREEDOM) from the separate tables
+        with :data:`FREEDOM_WEIGHTS`. Models with a graph per table read the list of the table's
+        name, or the table's own neighbours.
+
+        Args:
+            preset: Settings of the model, for which :meth:`why_not` has nothing to say.
+            features: Feature sets (default: all).
+
+        Raises:
+            SettingsError: If a graph is impossible.
+        """
+        chosen = list(self.features if features is None else features)
+        arguments: dict[str, Any] = {}
+        if preset.tables == "fused":
+            arguments["features"] = [self._fused(chosen)]
+        elif preset.tables != "none":
+            arguments["features"] = chosen
+        if preset.item_graph is not None:
+            arguments["item_graph"] = self._item_graph(preset.item_graph, chosen)
+        if preset.table_graphs:
+            arguments["item_graphs"] = [self._table_graph(name) for name in chosen]
+        return arguments
+
+    def _fused(self, chosen: Sequence[str]) -> str:
+        """The one table of some features: the only one there is, or their concatenation."""
+        if len(chosen) == 1:
+            return chosen[0]
+        name = self._suffixed(FUSED, chosen)
+        if name not in feature_names(self.train):
+            made = ConcatFeatures(chosen, name)(self.train)[ITEM]
+            for part in (self.train, self.val, self.test):
+                for key in (feature_key(name), mask_key(name)):
+                    if key in made:
+                        part[ITEM][key] = made[key]
+        return name
+
+    def _item_graph(self, weighting: Weighting, chosen: Sequence[str]) -> str:
+        """The graph over some features, built where it is not there yet."""
+        name = self._suffixed(weighting, chosen)
+        lists = {name: self.neighbors[name] for name in chosen if name in self.neighbors}
+        lists = lists or self.neighbors
+        names = list(lists) or list(chosen)
+        weights = dict.fromkeys(names, 1 / len(names))
+        if weighting == "binary" and set(names) == set(FREEDOM_WEIGHTS):
+            weights = FREEDOM_WEIGHTS
+        if lists:
+            transform: KNNItemGraph | ItemGraphFromNeighbors = ItemGraphFromNeighbors(
+                lists, weights=weights, weighting=weighting, name=name
+            )
+        else:
+            if weighting == "cosine":
+                weights = {self._fused(chosen): 1.0}
+            transform = KNNItemGraph(weights, NUM_NEIGHBORS, weighting=weighting, name=name)
+        return self._built(name, transform)
+
+    def _table_graph(self, feature: str) -> str:
+        """The graph of cosines of one table, built where it is not there yet."""
+        if feature in self.neighbors:
+            lists = {feature: self.neighbors[feature]}
+            return self._built(
+                feature,
+                ItemGraphFromNeighbors(lists, weights={feature: 1.0}, weighting="cosine"),
+            )
+        return self._built(feature, KNNItemGraph(feature, NUM_NEIGHBORS, weighting="cosine"))
+
+    def _built(self, name: str, transform: KNNItemGraph | ItemGraphFromNeighbors) -> str:
+        if name not in item_graph_names(self.train):
+            with _told_for("--neighbors" if self.neighbors else f"item graph {name!r}"):
+                edges = transform(self.train)[knn_edge_type(name)]
+            for part in (self.train, self.val, self.test):
+                part[knn_edge_type(name)].edge_index = edges.edge_index
+                part[knn_edge_type(name)].edge_weight = edges.edge_weight
+            digest = content_hash(edges.edge_index, edges.edge_weight)
+            self.item_graphs[name] = f"{transform!r}, hash {digest}"
+        return name
+
+    def _suffixed(self, name: str, chosen: Sequence[str]) -> str:
+        """``name`` for all features, with their names behind for some of them."""
+        return name if set(chosen) == set(self.features) else "_".join([name, *chosen])
 
 
 def prepare(
     source: str,
-    presets: Mapping[str, Preset],
     *,
     features: Sequence[str] | None = None,
+    tables: Mapping[str, Path] | None = None,
     neighbors: Mapping[str, Path] | None = None,
     split: SplitRule | None = None,
 ) -> PreparedData:
-    """Reads, encodes, splits and links a data set.
-
-    Item graphs come from ``neighbors`` where given, otherwise from the features:
-    the graph of cosines (AlignRec) from the fused table, the binary one (FREEDOM) from the separate
-    tables with :data:`FREEDOM_WEIGHTS`.
+    """Reads, encodes and splits a data set.
 
     Args:
         source: ``"synthetic"``, or a folder in MMRec format.
-        presets: The models to run; their item graphs are built.
         features: Feature tables to use (default: all).
+        tables: ``.npy`` files with further feature tables, by name; row r belongs to item r.
         neighbors: ``.npz`` files with neighbour lists, by feature name.
         split: Rule (default: the file's labels where there are any, else ``"random"``).
 
     Raises:
-        SettingsError: If features are unknown or neighbour files unfit (it lists all of them), if
-            the data is not as described by its reader, or if a graph or the split is impossible.
+        SettingsError: If features are unknown, table or neighbour files unfit (it lists all of
+            them), if the data is not as described by its reader, or if the split is impossible.
     """
     if source == SYNTHETIC:
         data, report = _synthetic()
@@ -105,31 +219,13 @@ def prepare(
             folder = MMRecFolder(Path(source))
             data, report = folder.data, folder.report
     problems: list[str] = []
+    notes = list(report.notes)
+    _add_tables(data, tables or {}, notes, problems)
     lists = _read_neighbors(neighbors or {}, problems)
     chosen = _choose(data, features, problems)
     if problems:
         raise SettingsError(problems)
     rule: SplitRule = split or ("labels" if "split" in data[INTERACTS] else "random")
-    inputs: dict[str, dict[str, Any]] = {}
-    not_run: dict[str, str] = {}
-    for model, preset in presets.items():
-        reason = _why_not(preset, chosen, lists)
-        if reason is None:
-            inputs[model] = _inputs(preset, chosen)
-        else:
-            not_run[model] = reason
-    running = [presets[model] for model in inputs]
-    if len(chosen) > 1 and any(preset.tables == "fused" for preset in running):
-        data = ConcatFeatures(chosen, FUSED)(data)
-    item_graphs: dict[str, str] = {}
-    for preset in running:
-        if preset.item_graph is not None and preset.item_graph not in item_graphs:
-            transform = _item_graph(preset.item_graph, chosen, lists)
-            with _told_for("--neighbors" if lists else f"item graph {preset.item_graph!r}"):
-                data = transform(data)
-            edges = data[knn_edge_type(preset.item_graph)]
-            digest = content_hash(edges.edge_index, edges.edge_weight)
-            item_graphs[preset.item_graph] = f"{transform!r}, hash {digest}"
     with _told_for("--split"):
         train, val, test = SplitInteractions(rule)(data)
     return PreparedData(
@@ -137,13 +233,20 @@ def prepare(
         train=train,
         val=val,
         test=test,
-        report=_with_derived(report, train),
+        features=chosen,
+        neighbors=lists,
+        source_report=replace(report, notes=tuple(notes)),
         split=describe_split(train, val, test),
         split_rule=rule,
-        inputs=inputs,
-        not_run=not_run,
-        item_graphs=item_graphs,
     )
+
+
+def val_known_at_test(data: PreparedData) -> HeteroData:
+    """The test graph with the validation links known: in the graph, and left out of rankings."""
+    test = copy.copy(data.test)
+    edges = test[INTERACTS]
+    edges.edge_index = torch.cat([edges.edge_index, data.val[INTERACTS].edge_label_index], dim=1)
+    return test
 
 
 def data_name(source: str) -> str:
@@ -169,6 +272,21 @@ def _synthetic() -> tuple[HeteroData, DataReport]:
     return data, dataset.report
 
 
+def _add_tables(
+    data: HeteroData, paths: Mapping[str, Path], notes: list[str], problems: list[str]
+) -> None:
+    for name, path in paths.items():
+        if name in feature_names(data):
+            problems.append(f"--tables {name}: the data has a table of this name already")
+            continue
+        try:
+            add_feature(data, name, read_npy(path), "error", notes)
+        except (OSError, ValueError) as error:
+            problems.append(f"--tables {name}: {error}")
+        else:
+            notes.append(f"feature {name!r} from {path.name}, outside of the data's folder")
+
+
 def _choose(data: HeteroData, features: Sequence[str] | None, problems: list[str]) -> list[str]:
     """The feature sets asked for; the other tables leave ``data``."""
     there = feature_names(data)
@@ -190,53 +308,3 @@ def _read_neighbors(paths: Mapping[str, Path], problems: list[str]) -> dict[str,
         except ValueError as error:
             problems.append(f"--neighbors {name}: {error}")
     return lists
-
-
-def _why_not(
-    preset: Preset, chosen: Sequence[str], lists: Mapping[str, NeighborLists]
-) -> str | None:
-    if preset.tables in ("separate", "fused") and not chosen:
-        return "needs a feature table, and the data has none"
-    if preset.item_graph is not None and not chosen and not lists:
-        return "needs an item graph: give feature tables, or neighbour lists with --neighbors"
-    lacking = [name for name, entry in lists.items() if entry.cosine is None]
-    if preset.item_graph == "cosine" and lacking:
-        return f"needs the cosines of the neighbours, which {', '.join(lacking)} lacks"
-    return None
-
-
-def _inputs(preset: Preset, chosen: Sequence[str]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    if preset.tables == "fused":
-        arguments["features"] = [_fused(chosen)]
-    elif preset.tables != "none":
-        arguments["features"] = list(chosen)
-    if preset.item_graph is not None:
-        arguments["item_graph"] = preset.item_graph
-    return arguments
-
-
-def _fused(chosen: Sequence[str]) -> str:
-    """The one table of all features: the only one there is, or their concatenation."""
-    return FUSED if len(chosen) > 1 else chosen[0]
-
-
-def _item_graph(
-    weighting: Weighting, chosen: Sequence[str], lists: Mapping[str, NeighborLists]
-) -> KNNItemGraph | ItemGraphFromNeighbors:
-    names = list(lists) or list(chosen)
-    weights = dict.fromkeys(names, 1 / len(names))
-    if weighting == "binary" and set(names) == set(FREEDOM_WEIGHTS):
-        weights = FREEDOM_WEIGHTS
-    if lists:
-        return ItemGraphFromNeighbors(lists, weights=weights, weighting=weighting, name=weighting)
-    if weighting == "cosine":
-        weights = {_fused(chosen): 1.0}
-    return KNNItemGraph(weights, NUM_NEIGHBORS, weighting=weighting, name=weighting)
-
-
-def _with_derived(report: DataReport, data: HeteroData) -> DataReport:
-    """The report with the tables that ``data`` has now; what is known of them stays."""
-    known = {feature.name: feature for feature in report.features}
-    features = describe(data).features
-    return replace(report, features=tuple(known.get(feature.name, feature) for feature in features))

@@ -1,15 +1,30 @@
 """Settings of every model: the published defaults, and those for small data.
 
-A preset holds every argument of a model's constructor but ``features`` and ``item_graph``, which
+A preset holds every argument of a model's constructor but ``features`` and the item graphs, which
 follow from the data, and how to train. Differences from :data:`PAPER` are shown with every result.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from alignrec_pyg.models import BM3, BPR, FREEDOM, VBPR, AlignRec, LightGCN, Recommender
+from alignrec_pyg.models import (
+    BM3,
+    BPR,
+    FREEDOM,
+    GRCN,
+    LATTICE,
+    MGCN,
+    MMGCN,
+    VBPR,
+    AlignRec,
+    ContentLightGCN,
+    DualGNN,
+    LightGCN,
+    Recommender,
+    SLMRec,
+)
 from alignrec_pyg.train import TrainConfig
 from alignrec_pyg.transforms.knn_item_graph import Weighting
 
@@ -41,8 +56,10 @@ class Preset:
     model: ClassVar[type[Recommender]]
     tables: ClassVar[Tables] = "none"
     item_graph: ClassVar[Weighting | None] = None
+    table_graphs: ClassVar[bool] = False
+    """Whether the model reads a graph of cosines of each table instead of one graph."""
 
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = TrainConfig()
     embedding_dim: int = 64
 
     def hparams(self) -> dict[str, Any]:
@@ -52,8 +69,11 @@ class Preset:
         }
 
     def with_train(self, **changes: Any) -> Preset:
-        """The preset with other fields of ``train``."""
-        return replace(self, train=replace(self.train, **changes))
+        """The preset with other fields of ``train``; divisors of L2 terms are the batch size."""
+        train = replace(self.train, **changes)
+        if "l2_batch_size" in self.hparams():
+            return replace(self, train=train, **{"l2_batch_size": train.batch_size})
+        return replace(self, train=train)
 
     def differences(self, other: Preset) -> list[str]:
         """What differs from ``other``, as ``"lr 0.01 (0.001)"``."""
@@ -71,9 +91,7 @@ class AlignRecPreset(Preset):
     tables: ClassVar[Tables] = "fused"
     item_graph: ClassVar[Weighting | None] = "cosine"
 
-    train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(lr=3e-4, lr_decay=0.96, lr_decay_epochs=50, patience=30)
-    )
+    train: TrainConfig = TrainConfig(lr=3e-4, lr_decay=0.96, lr_decay_epochs=50, patience=30)
     num_layers: int = 2
     num_item_layers: int = 1
     cca_weight: float = 0.01
@@ -92,11 +110,6 @@ class AlignRecPreset(Preset):
     mlp_relu: bool = False
     user_aggregation: Literal["symmetric", "row"] = "symmetric"
     unused_gates: bool = False
-
-    def with_train(self, **changes: Any) -> Preset:
-        """The preset with other fields of ``train``; the L2 divisor is the batch size."""
-        train = replace(self.train, **changes)
-        return replace(self, train=train, l2_batch_size=train.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +171,113 @@ class FREEDOMPreset(Preset):
     freeze_features: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class ContentLightGCNPreset(Preset):
+    """Settings of :class:`~alignrec_pyg.models.ContentLightGCN`, those of LightGCN."""
+
+    model: ClassVar[type[Recommender]] = ContentLightGCN
+    tables: ClassVar[Tables] = "separate"
+
+    num_layers: int = 3
+    reg_weight: float = 1e-4
+    freeze_features: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMGCNPreset(Preset):
+    """Settings of :class:`~alignrec_pyg.models.MMGCN`."""
+
+    model: ClassVar[type[Recommender]] = MMGCN
+    tables: ClassVar[Tables] = "separate"
+
+    num_layers: int = 3
+    latent_dim: int = 256
+    max_feature_dim: int = 384
+    reg_weight: float = 1e-4
+    freeze_features: bool = True
+    faithful: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRCNPreset(Preset):
+    """Settings of :class:`~alignrec_pyg.models.GRCN`."""
+
+    model: ClassVar[type[Recommender]] = GRCN
+    tables: ClassVar[Tables] = "separate"
+
+    num_layers: int = 2
+    num_routings: int = 3
+    reg_weight: float = 1e-3
+    freeze_features: bool = True
+    faithful: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualGNNPreset(Preset):
+    """Settings of :class:`~alignrec_pyg.models.DualGNN`."""
+
+    model: ClassVar[type[Recommender]] = DualGNN
+    tables: ClassVar[Tables] = "separate"
+
+    num_layers: int = 2
+    latent_dim: int = 256
+    num_neighbors: int = 40
+    reg_weight: float = 0.1
+    freeze_features: bool = True
+    faithful: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MGCNPreset(Preset):
+    """Settings of :class:`~alignrec_pyg.models.MGCN`."""
+
+    model: ClassVar[type[Recommender]] = MGCN
+    tables: ClassVar[Tables] = "separate"
+    table_graphs: ClassVar[bool] = True
+
+    train: TrainConfig = TrainConfig(lr_decay=0.96, lr_decay_epochs=50)
+    num_layers: int = 2
+    num_item_layers: int = 1
+    cl_weight: float = 0.01
+    l2_weight: float = 1e-4
+    l2_batch_size: int = 2048
+    temperature: float = 0.2
+    freeze_features: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LATTICEPreset(Preset):
+    """Settings of :class:`~alignrec_pyg.models.LATTICE`."""
+
+    model: ClassVar[type[Recommender]] = LATTICE
+    tables: ClassVar[Tables] = "separate"
+    table_graphs: ClassVar[bool] = True
+
+    train: TrainConfig = TrainConfig(lr_decay=0.96, lr_decay_epochs=50)
+    num_layers: int = 2
+    num_item_layers: int = 1
+    num_neighbors: int = 10
+    frozen_share: float = 0.9
+    l2_weight: float = 1e-4
+    l2_batch_size: int = 2048
+    freeze_features: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SLMRecPreset(Preset):
+    """Settings of :class:`~alignrec_pyg.models.SLMRec`."""
+
+    model: ClassVar[type[Recommender]] = SLMRec
+    tables: ClassVar[Tables] = "separate"
+
+    train: TrainConfig = TrainConfig(weight_decay=1e-4)
+    num_layers: int = 3
+    temperature: float = 0.2
+    ssl_temperature: float = 0.2
+    ssl_weight: float = 0.1
+    freeze_features: bool = True
+
+
 PAPER: dict[str, Preset] = {
     preset.model.__name__: preset
     for preset in (
@@ -165,8 +285,15 @@ PAPER: dict[str, Preset] = {
         BPRPreset(),
         LightGCNPreset(),
         VBPRPreset(),
+        MMGCNPreset(),
+        GRCNPreset(),
+        DualGNNPreset(),
         BM3Preset(),
+        MGCNPreset(),
         FREEDOMPreset(),
+        LATTICEPreset(),
+        SLMRecPreset(),
+        ContentLightGCNPreset(),
     )
 }
 """Published defaults (BM3: its authors' best on Baby), for about 100,000 interactions and more."""

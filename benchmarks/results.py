@@ -6,8 +6,8 @@ import importlib.util
 import json
 import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import torch
 from benchmarks.cells import CellResult
 from benchmarks.chart import write_chart
 from benchmarks.memory import memory_description
-from benchmarks.paper_results import PAPER_LABEL
+from benchmarks.paper_results import PAPER_LABEL, PaperResults
 from benchmarks.prepare import SYNTHETIC, PreparedData
 from benchmarks.presets import PAPER, Preset
 from benchmarks.provenance import Origin, code_version
-from benchmarks.runner import METRICS
-from benchmarks.summary import PairedTest, Row
-from benchmarks.table import PaperResults, csv_table, markdown_table, terminal_table
+from benchmarks.significance import Comparison, mean_interval
+from benchmarks.summary import COMPARED, Row
+from benchmarks.table import Look, csv_table, markdown_table, terminal_table
 
 _SUFFIXES = (".json", ".csv", ".md", ".png")
 
@@ -39,9 +39,12 @@ class Experiment:
         device: Where it ran.
         cells: Finished cells.
         table: Their rows.
-        test: Best against second; ``None`` where there is no second.
+        comparisons: One row against the others.
         not_run: Why other models have no row.
         paper: Published values for the same data set.
+        paper_source: Where they stand.
+        look: How the table shows its rows.
+        notes: More lines to know when reading it.
     """
 
     title: str
@@ -51,9 +54,12 @@ class Experiment:
     device: torch.device
     cells: Sequence[CellResult]
     table: Sequence[Row]
-    test: PairedTest | None
-    not_run: Mapping[str, str]
-    paper: PaperResults
+    comparisons: Sequence[Comparison] = ()
+    not_run: Mapping[str, str] = field(default_factory=dict)
+    paper: PaperResults = field(default_factory=dict)
+    paper_source: str = "Table 2"
+    look: Look = field(default_factory=Look)
+    notes: Sequence[str] = ()
 
 
 def header(data: PreparedData, presets: Mapping[str, Preset]) -> str:
@@ -95,20 +101,20 @@ def deviations(presets: Mapping[str, Preset]) -> list[str]:
 
 def footer(experiment: Experiment) -> str:
     """What to know when reading the table."""
-    lines = []
-    if experiment.test is not None:
-        lines.append(f"paired test: {experiment.test}")
+    lines = [*experiment.notes]
+    lines += [str(comparison) for comparison in experiment.comparisons]
     lines.append(f"values: {_seeds_text(experiment.seeds)}")
     lines += [
-        f"{row.label}: {_seeds_text(row.seeds)} only; no best value, not in the paired test"
+        f"{row.label}: {_seeds_text(row.seeds)} only; no best value, not in the tests"
         for row in experiment.table
         if row.missing
     ]
-    lines.append(
-        "epochs, best epoch, seconds (training and validation): means; memory: largest cell, "
-        + memory_description(experiment.device)
-        + "; parameters: trainable ones"
-    )
+    if experiment.look.costs:
+        lines.append(
+            "epochs, best epoch, seconds (training and validation): means; memory: largest cell, "
+            + memory_description(experiment.device)
+            + "; parameters: trainable ones"
+        )
     limited = [row.name for row in experiment.table if not row.stopped_early]
     if limited:
         lines.append(
@@ -116,8 +122,8 @@ def footer(experiment: Experiment) -> str:
         )
     if any(row.name in experiment.paper for row in experiment.table):
         lines.append(
-            f"{PAPER_LABEL}: Table 2 of the AlignRec paper, for orientation, not comparable digit "
-            "for digit"
+            f"{PAPER_LABEL}: {experiment.paper_source} of the AlignRec paper, for orientation, "
+            "not comparable digit for digit"
         )
     lines += [f"not run: {name}: {reason}" for name, reason in experiment.not_run.items()]
     lines += [f"{name}: {text}" for name, text in origins(experiment.cells).items()]
@@ -144,13 +150,24 @@ def origins(cells: Sequence[CellResult]) -> dict[str, str]:
 
 def table_text(experiment: Experiment, *, bold: bool) -> str:
     """The table for a terminal."""
-    return terminal_table(experiment.table, experiment.paper, bold=bold)
+    return terminal_table(experiment.table, experiment.paper, experiment.look, bold=bold)
 
 
-def write_results(experiment: Experiment, folder: Path, stem: str) -> list[Path]:
+def write_results(
+    experiment: Experiment,
+    folder: Path,
+    stem: str,
+    draw: Callable[[Path], None] | None = None,
+) -> list[Path]:
     """Writes ``<stem>.json``, ``.csv``, ``.md`` and, with matplotlib, ``.png`` into ``folder``.
 
     Each appears complete or not at all; a chart of earlier results goes where there is no new one.
+
+    Args:
+        experiment: What to write.
+        folder: Where.
+        stem: Name of the files.
+        draw: Writes another picture than the table's bars.
 
     Returns:
         The files written.
@@ -166,12 +183,11 @@ def write_results(experiment: Experiment, folder: Path, stem: str) -> list[Path]
         for suffix, text in texts.items():
             (Path(temporary) / stem).with_suffix(suffix).write_text(text, encoding="utf-8")
         if chart_possible():
-            write_chart(
-                Path(temporary) / f"{stem}.png",
-                experiment.title,
-                experiment.table,
-                experiment.paper,
-            )
+            picture = Path(temporary) / f"{stem}.png"
+            if draw is None:
+                write_chart(picture, experiment.title, experiment.table, experiment.paper)
+            else:
+                draw(picture)
         for file in sorted(Path(temporary).iterdir()):
             written.append(file.replace(folder / file.name))
     remove_results(folder, stem, kept=written)
@@ -193,7 +209,6 @@ def chart_possible() -> bool:
 
 def _as_json(experiment: Experiment) -> dict[str, Any]:
     data = experiment.data
-    test = experiment.test
     return {
         "title": experiment.title,
         "data": {
@@ -209,8 +224,8 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
                 "name": row.name,
                 "seeds": list(row.seeds),
                 "missing_seeds": list(row.missing),
-                "mean": dict(row.mean),
-                "std": None if row.std is None else dict(row.std),
+                "mean": _finite(dict(row.mean)),
+                "std": None if row.std is None else _finite(dict(row.std)),
                 "epochs": row.epochs,
                 "best_epoch": row.best_epoch,
                 "stopped_early": row.stopped_early,
@@ -218,10 +233,14 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
                 "peak_bytes": row.peak_bytes,
                 "parameters": row.num_parameters,
                 "users": row.user.numel(),
+                f"{COMPARED} over users": _finite(asdict(mean_interval(row.user_value))),
             }
             for row in experiment.table
         ],
-        "paired_test": None if test is None else _finite({**asdict(test), "text": str(test)}),
+        "comparisons": [
+            _finite({**asdict(comparison), "text": str(comparison)})
+            for comparison in experiment.comparisons
+        ],
         "paper": {
             "label": PAPER_LABEL,
             "rows": {row.name: experiment.paper.get(row.name) for row in experiment.table},
@@ -229,7 +248,8 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
         "not_run": dict(experiment.not_run),
         "cells": [cell.summary() for cell in experiment.cells],
         "selection": "best epoch by validation recall@20",
-        "metrics": list(METRICS),
+        "metrics": list(experiment.table[0].mean),
+        "notes": list(experiment.notes),
         "seeds": list(experiment.seeds),
         "settings_unlike_the_presets": deviations(experiment.presets),
         "memory": memory_description(experiment.device),
@@ -241,7 +261,7 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
 def _as_markdown(experiment: Experiment) -> str:
     notes = "\n".join(f"- {line}" for line in footer(experiment).splitlines())
     about = header(experiment.data, experiment.presets)
-    table = markdown_table(experiment.table, experiment.paper)
+    table = markdown_table(experiment.table, experiment.paper, experiment.look)
     return f"# {experiment.title}\n\n{table}\n\n{notes}\n\n```text\n{about}\n```\n"
 
 

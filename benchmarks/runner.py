@@ -6,15 +6,17 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checkpoint import CheckpointError
-from alignrec_pyg.evaluate import evaluate, evaluate_users
+from alignrec_pyg.evaluate import user_metrics
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
@@ -23,20 +25,43 @@ from alignrec_pyg.graph import (
     feature_mask,
     feature_table,
     knn_edge_type,
+    links_to_predict,
 )
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.ranking import Ranking, rank
 from alignrec_pyg.train import FitResult, fit
-from benchmarks.cells import Cell, CellResult, CellStore, cpu_users
+from benchmarks.cells import Cell, CellResult, CellStore
 from benchmarks.memory import PeakMemory
 from benchmarks.provenance import Origin, code_version, origin
 from benchmarks.warm_up import warm_up
 
 KS = (10, 20)
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
-USER_K = 20
-"""Cut-off of the per-user metrics behind paired tests."""
+TEST = "test"
+"""Name of the test that ``CellResult.metrics`` is of."""
+RANKED = 50
+"""Items kept of every user's ranking."""
 
 _LINE_SECONDS = 30.0
+
+
+class Parts(NamedTuple):
+    """Graphs of an experiment, on the CPU.
+
+    Args:
+        train: To train on.
+        val: With the links to select by.
+        tests: With the links to score at the end, by name; one is called ``"test"``.
+    """
+
+    train: HeteroData
+    val: HeteroData
+    tests: Mapping[str, HeteroData]
+
+    def to(self, device: torch.device) -> Parts:
+        """The same on a device."""
+        tests = {name: part.to(str(device)) for name, part in self.tests.items()}
+        return Parts(self.train.to(str(device)), self.val.to(str(device)), tests)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +79,7 @@ class RunOutcome:
 
 def run_cells(
     cells: Sequence[Cell],
-    parts: tuple[HeteroData, HeteroData, HeteroData],
+    parts: Parts,
     store: CellStore,
     device: torch.device,
     say: Callable[[str], None],
@@ -66,7 +91,7 @@ def run_cells(
 
     Args:
         cells: The cells.
-        parts: Training, validation and test graph, on the CPU.
+        parts: The graphs.
         store: Finished and unfinished cells.
         device: Where to run.
         say: Takes a line about the progress.
@@ -74,13 +99,11 @@ def run_cells(
     Raises:
         KeyboardInterrupt, SystemExit: When interrupted; finished cells are in the store.
     """
-    # Seconds, memory and the last bits of sums depend on the threads.
-    context = (code_version(), device.type, f"{torch.get_num_threads()} threads")
-    keys = [cell.key(data_version(cell, *parts), *context) for cell in cells]
+    keys = [cell_key(cell, parts, device) for cell in cells]
     here = origin(device)
     results: list[CellResult] = []
     failed: dict[tuple[str, int], str] = {}
-    train, val, test = (part.to(str(device)) for part in parts)
+    on_device = parts.to(device)
     warm = False
     for number, (cell, key) in enumerate(zip(cells, keys, strict=True), start=1):
         title = f"[{number}/{len(cells)}] {cell.row} seed {cell.seed}"
@@ -91,7 +114,7 @@ def run_cells(
                 warm = True
             progress = _Progress(title, say)
             try:
-                result = _run(cell, key, train, val, test, store, here, progress)
+                result = _run(cell, key, on_device, store, here, progress)
             except (FloatingPointError, torch.OutOfMemoryError) as error:
                 failed[cell.row, cell.seed] = str(error)
                 say(f"{title}: failed: {error}")
@@ -102,42 +125,65 @@ def run_cells(
     return RunOutcome(results=results, failed=failed)
 
 
-def data_version(cell: Cell, train: HeteroData, val: HeteroData, test: HeteroData) -> str:
-    """Hash of all data that a cell reads: links, its feature tables, its item graph."""
+def cell_key(cell: Cell, parts: Parts, device: torch.device) -> str:
+    """Hash of everything that decides what a cell gives: settings, data, code, device, threads."""
+    # Seconds, memory and the last bits of sums depend on the threads.
+    threads = f"{torch.get_num_threads()} threads"
+    return cell.key(data_version(cell, parts), code_version(), device.type, threads)
+
+
+def data_version(cell: Cell, parts: Parts) -> str:
+    """Hash of all data that a cell reads: links, its feature tables, its item graphs."""
+    train = parts.train
     content = [str(train[USER].num_nodes), str(train[ITEM].num_nodes)]
-    parts = [train[INTERACTS].edge_index, val[INTERACTS].edge_label_index]
-    parts += [test[INTERACTS].edge_label_index, test[INTERACTS].edge_index]
-    for name in cell.hparams.get("features", ()):
+    tensors = [train[INTERACTS].edge_index, parts.val[INTERACTS].edge_label_index]
+    for name, test in parts.tests.items():
         content.append(name)
-        parts += [feature_table(train, name), feature_mask(train, name)]
+        tensors += [test[INTERACTS].edge_label_index, test[INTERACTS].edge_index]
+    aligned = (cell.alignment or {}).get("features", ())
+    for name in dict.fromkeys([*cell.hparams.get("features", ()), *aligned]):
+        content.append(name)
+        tensors += [feature_table(train, name), feature_mask(train, name)]
+    item_graphs = [*cell.hparams.get("item_graphs", ())]
     if "item_graph" in cell.hparams:
-        edges = train[knn_edge_type(cell.hparams["item_graph"])]
-        parts += [edges.edge_index, edges.edge_weight]
-    return content_hash(*content, *parts)
+        item_graphs.append(cell.hparams["item_graph"])
+    for name in item_graphs:
+        edges = train[knn_edge_type(name)]
+        tensors += [edges.edge_index, edges.edge_weight]
+    return content_hash(*content, *tensors)
+
+
+def link_metrics(ranking: Ranking, links: Tensor) -> dict[str, float]:
+    """Recall and ndcg at :data:`KS`, means over the users of ``links``."""
+    metrics: dict[str, float] = {}
+    for k in KS:
+        users = user_metrics(ranking, links, k)
+        metrics[f"recall@{k}"] = users.recall.double().mean().item()
+        metrics[f"ndcg@{k}"] = users.ndcg.double().mean().item()
+    return {name: metrics[name] for name in METRICS}
 
 
 def _run(
     cell: Cell,
     key: str,
-    train: HeteroData,
-    val: HeteroData,
-    test: HeteroData,
+    parts: Parts,
     store: CellStore,
     here: Origin,
     progress: _Progress,
 ) -> CellResult:
-    device = train[INTERACTS].edge_index.device
-    with PeakMemory(device) as memory:
-        model, fitted = _train(cell, train, val, store.checkpoint_dir(cell, key), progress)
-        metrics = evaluate(model, test, KS)
-        users = evaluate_users(model, test, USER_K)
+    with PeakMemory(parts.train[INTERACTS].edge_index.device) as memory:
+        model, fitted = train_cell(cell, parts, store.checkpoint_dir(cell, key), progress)
+        rankings = {
+            name: Ranking(*(tensor.cpu() for tensor in rank(model, test, RANKED)))
+            for name, test in parts.tests.items()
+        }
     return CellResult(
         row=cell.row,
-        model=cell.model.__name__,
+        model=cell.name,
         seed=cell.seed,
         key=key,
         settings=cell.settings(),
-        metrics=metrics,
+        metrics=link_metrics(rankings[TEST], links_to_predict(parts.tests[TEST]).cpu()),
         val_metrics=fitted.best_metrics,
         best_epoch=fitted.best_epoch + 1,
         num_epochs=fitted.num_epochs,
@@ -145,24 +191,33 @@ def _run(
         seconds=fitted.seconds,
         peak_bytes=memory.peak_bytes,
         num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        users=cpu_users(users),
+        rankings=rankings,
         origin=here,
     )
 
 
-def _train(
+def train_cell(
     cell: Cell,
-    train: HeteroData,
-    val: HeteroData,
+    parts: Parts,
     checkpoint_dir: Path,
-    progress: _Progress,
+    report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> tuple[Recommender, FitResult]:
-    """Trains from the checkpoint, or from the start where that is damaged (with a warning)."""
+    """Trains from the checkpoint, or from the start where that is damaged (with a warning).
+
+    From the checkpoint of a finished run, this only loads its best epoch.
+    """
+    device = parts.train[INTERACTS].edge_index.device
 
     def attempt() -> tuple[Recommender, FitResult]:
-        torch.manual_seed(cell.seed)
-        model = cell.model(train, **cell.hparams).to(train[INTERACTS].edge_index.device)
-        fitted = fit(model, train, val, cell.config, report=progress, checkpoint_dir=checkpoint_dir)
+        model = cell.build(parts.train).to(device)
+        fitted = fit(
+            model,
+            parts.train,
+            parts.val,
+            cell.config,
+            report=report,
+            checkpoint_dir=checkpoint_dir,
+        )
         return model, fitted
 
     try:

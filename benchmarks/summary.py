@@ -1,19 +1,55 @@
-"""From finished cells to rows of a table, and the paired test of the best against the second."""
+"""From finished cells to rows of a table, and the comparison of the best with the others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 import torch
-from scipy.stats import ttest_rel
 from torch import Tensor
 
+from alignrec_pyg.evaluate import user_metrics
 from benchmarks.cells import CellResult
-from benchmarks.runner import METRICS, USER_K
+from benchmarks.runner import TEST
+from benchmarks.significance import Comparison, UserValues, compare_to, holm
 
-SELECTION = "recall@20"
+USER_K = 20
+"""Cut-off of the per-user recall behind the tests of significance."""
+COMPARED = f"recall@{USER_K}"
+"""The value of a user that rows are compared by."""
+
+
+class Measurement(NamedTuple):
+    """What a table shows of a cell.
+
+    Args:
+        values: Columns by name.
+        user: Users scored, int64 ``[n]``.
+        user_value: The value of each that rows are compared by, ``[n]``.
+    """
+
+    values: Mapping[str, float]
+    user: Tensor
+    user_value: Tensor
+
+
+Measure = Callable[[CellResult], Measurement]
+
+
+def of_test_links(links: Tensor) -> Measure:
+    """The cell's test metrics; rows are compared by recall@20.
+
+    Args:
+        links: Test links ``[2, L]``.
+    """
+
+    def measure(cell: CellResult) -> Measurement:
+        users = user_metrics(cell.rankings[TEST], links, USER_K)
+        return Measurement(cell.metrics, users.user, users.recall)
+
+    return measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +60,7 @@ class Row:
         name: Name of the row.
         seeds: Seeds with a result, in order.
         missing: Seeds asked for that gave none; such a row competes with no other.
-        mean: Mean of every test metric over the seeds.
+        mean: Mean of every column over the seeds.
         std: Standard deviation over the seeds (divisor n - 1); ``None`` with one seed.
         epochs: Mean number of epochs trained.
         best_epoch: Mean number of the best epoch.
@@ -33,7 +69,7 @@ class Row:
         peak_bytes: Largest peak memory of the cells, where measured.
         num_parameters: Trainable parameters.
         user: Users scored, int64 ``[n]``.
-        user_recall: Their recall@20, mean over the seeds, float64 ``[n]``.
+        user_value: The value they are compared by, mean over the seeds, float64 ``[n]``.
     """
 
     name: str
@@ -48,7 +84,7 @@ class Row:
     peak_bytes: int | None
     num_parameters: int
     user: Tensor
-    user_recall: Tensor
+    user_value: Tensor
 
     @property
     def label(self) -> str:
@@ -57,104 +93,85 @@ class Row:
             return self.name
         return f"{self.name} ({len(self.seeds)}/{len(self.seeds) + len(self.missing)} seeds)"
 
-
-@dataclass(frozen=True, kw_only=True)
-class PairedTest:
-    """Student's paired t-test, two-sided, over users.
-
-    The values are a user's recall@20, averaged over the seeds where there are several. The test
-    asks whether the difference between the two sets of trained models carries over to other users;
-    it knows nothing of other data sets or settings.
-
-    Args:
-        best: Row with the highest mean recall@20.
-        second: The next one.
-        difference: Mean difference per user.
-        t: Statistic.
-        p: Probability of a difference this large if there were none; NaN if no user differs.
-        num_users: Number of users.
-        num_seeds: Number of seeds of either row.
-    """
-
-    best: str
-    second: str
-    difference: float
-    t: float
-    p: float
-    num_users: int
-    num_seeds: int
-
-    def __str__(self) -> str:
-        """One line that says what the test is."""
-        averaged = ", each with the mean over seeds" if self.num_seeds > 1 else ""
-        return (
-            f"{self.best} against {self.second}: recall@{USER_K} {self.difference:+.4f} per user, "
-            f"t = {self.t:.2f}, p = {self.p:.2g} (two-sided paired t-test over {self.num_users:,} "
-            f"users{averaged})"
+    @property
+    def user_values(self) -> UserValues:
+        """The users' values, as tests of significance take them."""
+        return UserValues(
+            name=self.name, user=self.user, value=self.user_value, num_seeds=len(self.seeds)
         )
 
 
-def rows(results: Sequence[CellResult], seeds: Sequence[int]) -> list[Row]:
+def rows(results: Sequence[CellResult], seeds: Sequence[int], measure: Measure) -> list[Row]:
     """One row per name, in the order of their first cells.
 
     Args:
         results: Finished cells.
         seeds: Seeds asked for.
+        measure: What to show of each.
     """
     by_name: dict[str, list[CellResult]] = {}
     for result in results:
         by_name.setdefault(result.row, []).append(result)
-    return [_row(name, cells, seeds) for name, cells in by_name.items()]
+    return [_row(name, cells, seeds, measure) for name, cells in by_name.items()]
 
 
-def paired_test(table: Sequence[Row]) -> PairedTest | None:
-    """The best row against the second by recall@20; ``None`` with fewer than two rows.
+def compare_rows(table: Sequence[Row], reference: str | None = None) -> list[Comparison]:
+    """The reference row against every other, user by user; rows with missing seeds take no part.
 
-    Rows with missing seeds take no part.
-
-    Raises:
-        ValueError: If the two were not scored on the same users.
+    Args:
+        table: The rows.
+        reference: Name of a row (default: the one of the highest mean of :data:`COMPARED`).
     """
     complete = [row for row in table if not row.missing]
-    if len(complete) < 2:
-        return None
-    best, second = sorted(complete, key=lambda row: -row.mean[SELECTION])[:2]
-    if not torch.equal(best.user, second.user):
-        raise ValueError(f"{best.name} and {second.name} need to be scored on the same users")
-    difference = (best.user_recall - second.user_recall).mean().item()
-    t, p = float("nan"), float("nan")
-    if not torch.equal(best.user_recall, second.user_recall) and best.user.numel() > 1:
-        test = ttest_rel(best.user_recall.numpy(), second.user_recall.numpy())
-        t, p = float(test.statistic), float(test.pvalue)
-    return PairedTest(
-        best=best.name,
-        second=second.name,
-        difference=difference,
-        t=t,
-        p=p,
-        num_users=best.user.numel(),
-        num_seeds=len(best.seeds),
-    )
+    if reference is None and complete:
+        reference = max(complete, key=lambda row: float(row.user_value.mean())).name
+    first = next((row for row in complete if row.name == reference), None)
+    if first is None:
+        return []
+    others = [row.user_values for row in complete if row is not first]
+    return compare_to(first.user_values, others, metric=COMPARED)
+
+
+def compare_pairs(table: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+    """The first row of each pair against the second; all pairs are one family of tests.
+
+    Pairs with a row that is not there or misses seeds are left out.
+    """
+    complete = {row.name: row.user_values for row in table if not row.missing}
+    found = [
+        compare_to(complete[first], [complete[second]], metric=COMPARED)[0]
+        for first, second in pairs
+        if first in complete and second in complete
+    ]
+    corrected = holm([comparison.p for comparison in found])
+    return [
+        replace(comparison, p_holm=p, num_comparisons=len(found))
+        for comparison, p in zip(found, corrected, strict=True)
+    ]
 
 
 def best_values(table: Sequence[Row]) -> dict[str, float]:
-    """The highest mean of each metric; none with fewer than two rows that miss no seed."""
+    """The highest mean of each column; none with fewer than two rows that miss no seed."""
     complete = [row for row in table if not row.missing]
     if len(complete) < 2:
         return {}
-    return {metric: max(row.mean[metric] for row in complete) for metric in METRICS}
+    return {column: max(row.mean[column] for row in complete) for column in complete[0].mean}
 
 
-def _row(name: str, cells: Sequence[CellResult], seeds: Sequence[int]) -> Row:
+def _row(name: str, cells: Sequence[CellResult], seeds: Sequence[int], measure: Measure) -> Row:
     done = tuple(cell.seed for cell in cells)
-    columns = {metric: [cell.metrics[metric] for cell in cells] for metric in METRICS}
+    measured = [measure(cell) for cell in cells]
+    columns = {
+        column: [measurement.values[column] for measurement in measured]
+        for column in measured[0].values
+    }
     peaks = [cell.peak_bytes for cell in cells if cell.peak_bytes is not None]
     return Row(
         name=name,
         seeds=done,
         missing=tuple(seed for seed in seeds if seed not in done),
-        mean={metric: fmean(values) for metric, values in columns.items()},
-        std={metric: stdev(values) for metric, values in columns.items()}
+        mean={column: fmean(values) for column, values in columns.items()},
+        std={column: stdev(values) for column, values in columns.items()}
         if len(cells) > 1
         else None,
         epochs=fmean(cell.num_epochs for cell in cells),
@@ -163,6 +180,6 @@ def _row(name: str, cells: Sequence[CellResult], seeds: Sequence[int]) -> Row:
         seconds=fmean(cell.seconds for cell in cells),
         peak_bytes=max(peaks) if peaks else None,
         num_parameters=cells[0].num_parameters,
-        user=cells[0].users.user,
-        user_recall=torch.stack([cell.users.recall.double() for cell in cells]).mean(dim=0),
+        user=measured[0].user,
+        user_value=torch.stack([entry.user_value.double() for entry in measured]).mean(dim=0),
     )

@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from benchmarks.paper_results import PAPER_LABEL
-from benchmarks.runner import METRICS
+from benchmarks.paper_results import PAPER_LABEL, PaperResults
 from benchmarks.summary import Row, best_values
 
-PaperResults = Mapping[str, Mapping[str, float]]
-
-_COLUMNS = ("model", *METRICS, "epochs (best)", "seconds", "memory MB", "parameters")
+_COSTS = ("epochs (best)", "seconds", "memory MB", "parameters")
 _CSV_COSTS = ("epochs", "best epoch", "seconds", "peak bytes", "parameters", "users")
 _BOLD, _PLAIN = "\033[1m", "\033[0m"
 _MB = 1e6
 
 
-def terminal_table(table: Sequence[Row], paper: PaperResults, *, bold: bool) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How tables show their rows.
+
+    Args:
+        best: Whether the highest value of a column is marked.
+        costs: Whether epochs, time, memory and parameters are shown.
+        digits: Digits behind the point.
+    """
+
+    best: bool = True
+    costs: bool = True
+    digits: int = 4
+
+
+def terminal_table(
+    table: Sequence[Row], paper: PaperResults, look: Look = Look(), *, bold: bool
+) -> str:
     """Aligned columns; the best value of a column in bold, or starred where there is no bold.
 
     With fewer than two rows that miss no seed, nothing is the best.
     """
-    lines = [_COLUMNS, *_lines(table, paper, lambda text: f"*{text}")]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
+    lines = [_head(table, look), *_lines(table, paper, look, lambda text: f"*{text}")]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = []
     for line in lines:
         cells = [
@@ -41,12 +56,13 @@ def terminal_table(table: Sequence[Row], paper: PaperResults, *, bold: bool) -> 
     return "\n".join(text)
 
 
-def markdown_table(table: Sequence[Row], paper: PaperResults) -> str:
+def markdown_table(table: Sequence[Row], paper: PaperResults, look: Look = Look()) -> str:
     """A Markdown table, the best value of a column in bold."""
+    head = _head(table, look)
     lines = [
-        _COLUMNS,
-        tuple("---" if column == 0 else "---:" for column in range(len(_COLUMNS))),
-        *_lines(table, paper, lambda text: f"**{text}**"),
+        head,
+        tuple("---" if column == 0 else "---:" for column in range(len(head))),
+        *_lines(table, paper, look, lambda text: f"**{text}**"),
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -55,49 +71,54 @@ def csv_table(table: Sequence[Row], paper: PaperResults) -> str:
     """Unrounded values, one line per row, then the paper's; empty where there is no value."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    spread = [f"{metric} {kind}" for metric in METRICS for kind in ("mean", "std")]
+    metrics = list(table[0].mean)
+    spread = [f"{metric} {kind}" for metric in metrics for kind in ("mean", "std")]
     writer.writerow(["model", "source", "seeds", "missing seeds", *spread, *_CSV_COSTS])
     for row in table:
-        std = row.std or dict.fromkeys(METRICS)
-        values = [value for metric in METRICS for value in (row.mean[metric], std[metric])]
+        std = row.std or dict.fromkeys(metrics)
+        values = [value for metric in metrics for value in (row.mean[metric], std[metric])]
         costs = [row.epochs, row.best_epoch, row.seconds, row.peak_bytes, row.num_parameters]
         seeds = [len(row.seeds), len(row.missing)]
         writer.writerow([row.name, "this run", *seeds, *values, *costs, row.user.numel()])
     for row in table:
         if row.name in paper:
-            published = [value for m in METRICS for value in (paper[row.name][m], None)]
+            published = [value for m in metrics for value in (paper[row.name].get(m), None)]
             writer.writerow(
                 [row.name, PAPER_LABEL, None, None, *published, *[None] * len(_CSV_COSTS)]
             )
     return buffer.getvalue()
 
 
+def _head(table: Sequence[Row], look: Look) -> tuple[str, ...]:
+    return ("model", *table[0].mean, *(_COSTS if look.costs else ()))
+
+
 def _lines(
-    table: Sequence[Row], paper: PaperResults, mark: Callable[[str], str]
+    table: Sequence[Row], paper: PaperResults, look: Look, mark: Callable[[str], str]
 ) -> list[tuple[str, ...]]:
-    best = best_values(table)
+    best = best_values(table) if look.best else {}
     lines = []
     for row in table:
         values = []
-        for metric in METRICS:
-            text = f"{row.mean[metric]:.4f}"
+        for metric, value in row.mean.items():
+            text = f"{value:.{look.digits}f}"
             if row.std is not None:
-                text += f" ± {row.std[metric]:.4f}"
-            is_best = not row.missing and row.mean[metric] == best.get(metric)
+                text += f" ± {row.std[metric]:.{look.digits}f}"
+            is_best = not row.missing and value == best.get(metric)
             values.append(mark(text) if is_best else text)
         limit = "" if row.stopped_early else "+"
-        memory = "" if row.peak_bytes is None else f"{row.peak_bytes / _MB:,.0f}"
-        lines.append(
-            (
-                row.label,
-                *values,
-                f"{row.epochs:.0f}{limit} ({row.best_epoch:.0f})",
-                f"{row.seconds:.1f}",
-                memory,
-                f"{row.num_parameters:,}",
-            )
+        costs = (
+            f"{row.epochs:.0f}{limit} ({row.best_epoch:.0f})",
+            f"{row.seconds:.1f}",
+            "" if row.peak_bytes is None else f"{row.peak_bytes / _MB:,.0f}",
+            f"{row.num_parameters:,}",
         )
+        lines.append((row.label, *values, *(costs if look.costs else ())))
         if row.name in paper:
-            published = (f"{paper[row.name][metric]:.4f}" for metric in METRICS)
-            lines.append((f"  {PAPER_LABEL}", *published, "", "", "", ""))
+            published = paper[row.name]
+            told = (
+                f"{published[metric]:.{look.digits}f}" if metric in published else ""
+                for metric in row.mean
+            )
+            lines.append((f"  {PAPER_LABEL}", *told, *("" for _ in (_COSTS if look.costs else ()))))
     return lines

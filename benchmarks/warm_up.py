@@ -8,9 +8,9 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.datasets import Synthetic
-from alignrec_pyg.evaluate import evaluate, evaluate_users
 from alignrec_pyg.graph import ITEM, feature_key
 from alignrec_pyg.models import AlignRec
+from alignrec_pyg.ranking import rank
 from alignrec_pyg.train import TrainConfig, fit
 from alignrec_pyg.transforms import KNNItemGraph, SplitInteractions
 
@@ -29,8 +29,7 @@ def warm_up(device: torch.device) -> None:
     model = AlignRec(train, features=[_TABLE], item_graph=_GRAPH).to(device)
     with tempfile.TemporaryDirectory() as folder:
         fit(model, train, val, TrainConfig(max_epochs=1), checkpoint_dir=folder)
-    evaluate(model, test)
-    evaluate_users(model, test)
+    rank(model, test)
 
 
 def _tiny_data() -> tuple[HeteroData, HeteroData, HeteroData]:

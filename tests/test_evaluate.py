@@ -7,9 +7,17 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.evaluate import UnknownUserError, evaluate, evaluate_users, recommend
+from alignrec_pyg import ranking
+from alignrec_pyg.evaluate import (
+    UnknownUserError,
+    evaluate,
+    evaluate_users,
+    recommend,
+    user_metrics,
+)
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.ranking import Ranking, rank
 
 
 class Fixed(Recommender):
@@ -70,6 +78,7 @@ def random_case() -> tuple[HeteroData, Tensor]:
     generator = torch.Generator().manual_seed(0)
     liked = (torch.rand(40, 30, generator=generator) < 0.4).nonzero()
     held_out = torch.rand(liked.size(0), generator=generator) < 0.4
+    held_out &= liked[:, 0] % 3 != 1  # a third of the users has nothing to predict
     data = graph(40, 30, liked[~held_out].tolist(), liked[held_out].tolist())
     return data, torch.randn(40, 30, generator=generator)
 
@@ -98,9 +107,7 @@ def test_all_metrics_equal_the_definitions(random_case, k):
 def test_block_size_changes_nothing_and_the_graph_is_propagated_once(random_case, monkeypatch):
     data, scores = random_case
     whole = evaluate(Fixed(data, scores), data, ks=(5, 10))
-    # the package exports a function of the module's name
-    module = importlib.import_module("alignrec_pyg.evaluate")
-    monkeypatch.setattr(module, "_BLOCK_SCORES", 7 * 30)
+    monkeypatch.setattr(ranking, "_BLOCK_SCORES", 7 * 30)
     model = Fixed(data, scores)
     blocks = evaluate(model, data, ks=(5, 10))
     assert model.calls == 1
@@ -123,6 +130,69 @@ def test_metrics_of_users_average_to_the_metrics(random_case):
     assert users.recall.mean() == pytest.approx(whole["recall@5"], abs=1e-6)
     assert users.ndcg.mean() == pytest.approx(whole["ndcg@5"], abs=1e-6)
     assert users.user.tolist() == sorted(set(data[INTERACTS].edge_label_index[0].tolist()))
+
+
+def slow_user_metrics(lists: Ranking, links: Tensor, k: int) -> dict[int, tuple[float, float]]:
+    truth: dict[int, set[int]] = {}
+    for u, i in links.t().tolist():
+        truth.setdefault(u, set()).add(i)
+    result = {}
+    for u, ranked in zip(lists.user.tolist(), lists.item.tolist(), strict=True):
+        if u in truth:
+            hits = [item in truth[u] for item in ranked[:k]]
+            dcg = sum(hit / math.log2(place + 2) for place, hit in enumerate(hits))
+            ideal = sum(1 / math.log2(place + 2) for place in range(min(k, len(truth[u]))))
+            result[u] = (sum(hits) / len(truth[u]), dcg / ideal)
+    return result
+
+
+@pytest.mark.parametrize("k", [1, 5, 20, 50])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_metrics_of_users_from_a_stored_ranking(random_case, k, dtype, monkeypatch):
+    data, scores = random_case
+    lists = rank(Fixed(data, scores), data, 50)
+    lists = Ranking(lists.user, lists.item.to(dtype))
+    links = data[INTERACTS].edge_label_index
+    links = links[:, torch.randperm(links.size(1), generator=torch.Generator().manual_seed(0))[:40]]
+    module = importlib.import_module("alignrec_pyg.evaluate")  # the package has its function
+    for block in (1, 7 * k, 1 << 22):
+        monkeypatch.setattr(module, "_BLOCK_ITEMS", block)
+        result = user_metrics(lists, links, k)
+        expected = slow_user_metrics(lists, links, k)
+        assert 1 < len(expected) < lists.user.numel()  # users without these links are left out
+        assert result.user.tolist() == sorted(expected)
+        for u, recall, ndcg in zip(*(column.tolist() for column in result), strict=True):
+            assert (recall, ndcg) == pytest.approx(expected[u], abs=1e-6)
+
+
+def test_metrics_of_users_from_a_longer_ranking_are_those_of_the_model(random_case):
+    data, scores = random_case
+    model = Fixed(data, scores)
+    links = data[INTERACTS].edge_label_index
+    of_model, of_ranking = (
+        evaluate_users(model, data, 10),
+        user_metrics(rank(model, data), links, 10),
+    )
+    assert all(torch.equal(a, b) for a, b in zip(of_model, of_ranking, strict=True))
+    whole = evaluate(model, data, 10)
+    assert of_ranking.recall.mean() == pytest.approx(whole["recall@10"], abs=1e-6)
+    assert of_ranking.ndcg.mean() == pytest.approx(whole["ndcg@10"], abs=1e-6)
+
+
+def test_no_links_give_no_users():
+    lists = Ranking(torch.tensor([3]), torch.tensor([[0, 1]]))
+    result = user_metrics(lists, torch.empty(2, 0, dtype=torch.int64), 2)
+    assert [column.shape for column in result] == [(0,)] * 3
+    assert [column.dtype for column in result] == [torch.int64, torch.float32, torch.float32]
+
+
+def test_metrics_of_users_need_their_lists():
+    lists = Ranking(torch.tensor([3, 5]), torch.tensor([[0, 1], [1, 0]]))
+    for user in (2, 4, 6):
+        with pytest.raises(ValueError, match=rf"the ranking \(it has no user {user}\): rank with"):
+            user_metrics(lists, torch.tensor([[3, user], [0, 0]]), 1)
+    with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 2\] \(got 3\)"):
+        user_metrics(lists, torch.tensor([[3], [0]]), 3)
 
 
 def test_cut_off_beyond_the_catalogue(random_case):

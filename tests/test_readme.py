@@ -14,15 +14,18 @@ def test_the_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 1
+    first, second = blocks
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {"__name__": "readme"}
-    exec(compile(blocks[0], "README.md", "exec"), scope)
+    exec(compile(first, "README.md", "exec"), scope)
     assert "recall@10" in capsys.readouterr().out
     model, evaluate, test = scope["model"], scope["evaluate"], scope["test"]
     untrained = type(model)(scope["train"], features=["mm"], item_graph="mm")
     assert np.isfinite(evaluate(model, test)["recall@20"])
     assert evaluate(model, test)["recall@20"] > evaluate(untrained, test)["recall@20"]
+    exec(compile(second, "README.md", "exec"), scope)
+    aligned, test = scope["model"], scope["test"]
+    assert evaluate(aligned, test)["recall@20"] > 2 * 20 / aligned.num_items  # far from random
 
 
 def test_the_data_frame_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

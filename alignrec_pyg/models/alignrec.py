@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_mask, feature_table
-from alignrec_pyg.models.base import Recommender
+from alignrec_pyg.graph import InteractionBatch, feature_table
+from alignrec_pyg.models.content import (
+    ContentRecommender,
+    Representations,
+    items_with_features,
+)
 from alignrec_pyg.models.inputs import require_features
 from alignrec_pyg.nn import (
-    Adjacency,
+    Alignment,
     FeatureTable,
     ItemPropagation,
     UserItemPropagation,
     bpr_loss,
-    cosine_alignment_loss,
-    info_nce_loss,
-    item_to_user_adjacency,
     l2_loss,
-    similarity_loss,
 )
 
 
-class AlignRecRepresentations(NamedTuple):
-    r"""What AlignRec aligns, before the fuser.
-
-    Shapes:
-        - **id_user, content_user:** :math:`(|U|, d)`
-        - **id_item, content_item:** :math:`(|I|, d)`
-    """
-
-    id_user: Tensor
-    id_item: Tensor
-    content_user: Tensor
-    content_item: Tensor
-
-
-class AlignRec(Recommender):
+class AlignRec(ContentRecommender):
     r"""`"AlignRec: Aligning and Training in Multimodal Recommendations"
     <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), recommender stage.
 
@@ -106,8 +91,6 @@ class AlignRec(Recommender):
         ValueError: If ``data`` lacks the features or the graph, or an option is unknown.
     """  # noqa: D205
 
-    _has_features: Tensor | None
-
     def __init__(
         self,
         data: HeteroData,
@@ -135,12 +118,8 @@ class AlignRec(Recommender):
         unused_gates: bool = False,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
-        _check_choice("reg_similarity", reg_similarity, ("dot", "cosine"))
-        _check_choice("reg_reduction", reg_reduction, ("rms", "mse"))
         _check_choice("reg_target", reg_target, ("live", "frozen"))
         _check_choice("user_aggregation", user_aggregation, ("symmetric", "row"))
-        if temperature <= 0:
-            raise ValueError(f"'temperature' needs to be positive (got {temperature})")
         if l2_batch_size < 1:
             raise ValueError(f"'l2_batch_size' needs to be 1 or more (got {l2_batch_size})")
         self.features = require_features(data, features, "AlignRec")
@@ -165,9 +144,13 @@ class AlignRec(Recommender):
         self.unused_gates = unused_gates
 
         tables = [feature_table(data, name) for name in self.features]
-        lacking = torch.stack([feature_mask(data, name) for name in self.features]).all(dim=0)
-        self.register_buffer(
-            "_has_features", ~lacking if bool(lacking.any()) else None, persistent=False
+        self.alignment = Alignment(
+            has_features=items_with_features(data, self.features),
+            temperature=temperature,
+            cca_normalize=cca_normalize,
+            cca_symmetric=cca_symmetric,
+            reg_similarity=reg_similarity,
+            reg_reduction=reg_reduction,
         )
         self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
@@ -217,12 +200,7 @@ class AlignRec(Recommender):
             assert isinstance(linear, nn.Linear)
             linear.reset_parameters()
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
-        """The fused vectors of all users and items."""
-        x = self.representations(data)
-        return x.id_user + x.content_user, x.id_item + x.content_item
-
-    def representations(self, data: HeteroData) -> AlignRecRepresentations:
+    def representations(self, data: HeteroData) -> Representations:
         """ID and content vectors, before the fuser adds them."""
         id_user, id_item = self.propagation(
             self.user_embedding.weight, self.item_embedding.weight, self._user_item_graph(data)
@@ -232,24 +210,18 @@ class AlignRec(Recommender):
         content_item = self.item_propagation(
             self.item_embedding.weight * gate, self._item_graph(data, self.item_graph)
         )
-        content_user = self._item_to_user_graph(data).matmul(content_item)
-        return AlignRecRepresentations(id_user, id_item, content_user, content_item)
+        content_user = self._item_to_user_graph(data, self.user_aggregation).matmul(content_item)
+        return Representations(id_user, id_item, content_user, content_item)
 
-    def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
+    def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """``bpr``, ``cca``, ``uia``, ``reg`` and ``l2``."""
-        x = self.representations(data)
-        user_x, item_x = x.id_user + x.content_user, x.id_item + x.content_item
+        user_x, item_x = self.fuse(x)
         user = embedding(batch.user, user_x)
         pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
-        users, user_counts = batch.user.unique(return_counts=True)
-        items, item_counts = batch.pos_item.unique(return_counts=True)
-        content = embedding(items, x.content_item)
+        target = self.feature_table if self.encoder_features is None else self.encoder_features
         return {
             "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
-            "cca": self._cca(content, embedding(items, x.id_item), item_counts)
-            + self._cca(embedding(users, x.content_user), embedding(users, x.id_user), user_counts),
-            "uia": cosine_alignment_loss(user, pos),
-            "reg": self._reg(content, items, item_counts),
+            **self.alignment(batch, x, user, pos, target),
             "l2": l2_loss(user, pos, neg, batch_size=self.l2_batch_size),
         }
 
@@ -263,39 +235,6 @@ class AlignRec(Recommender):
             "reg": self.reg_weight,
             "l2": self.l2_weight,
         }
-
-    def _cca(self, content: Tensor, ids: Tensor, counts: Tensor) -> Tensor:
-        def nce(x: Tensor, y: Tensor) -> Tensor:
-            return info_nce_loss(
-                x, y, self.temperature, counts=counts, normalize=self.cca_normalize
-            )
-
-        if self.cca_symmetric:
-            return (nce(content, ids) + nce(ids, content)) / 2
-        return nce(content, ids)
-
-    def _reg(self, content: Tensor, items: Tensor, counts: Tensor) -> Tensor:
-        if self._has_features is not None:
-            known = self._has_features[items].nonzero().squeeze(1)
-            if known.numel() == 0:
-                return content.new_zeros(())
-            content, items, counts = embedding(known, content), items[known], counts[known]
-        table = self.feature_table if self.encoder_features is None else self.encoder_features
-        with torch.no_grad():
-            target = nn.functional.normalize(table(items), dim=-1)
-        if self.reg_similarity == "cosine":
-            content = nn.functional.normalize(content, dim=-1)
-        return similarity_loss(content, target, counts=counts, reduction=self.reg_reduction)
-
-    def _item_to_user_graph(self, data: HeteroData) -> Adjacency:
-        edge_index = data[INTERACTS].edge_index
-        return self._prepared(
-            "item_to_user",
-            (edge_index,),
-            lambda: item_to_user_adjacency(
-                edge_index, self.num_users, self.num_items, self.user_aggregation
-            ),
-        )
 
 
 def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:

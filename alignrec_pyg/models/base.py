@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,10 +29,11 @@ from alignrec_pyg.graph import (
     knn_edge_type,
     require_graph,
 )
-from alignrec_pyg.models.inputs import select_item_graph
+from alignrec_pyg.models.inputs import select_item_graph, select_item_graphs
 from alignrec_pyg.nn import Adjacency, FeatureTable, user_item_adjacency
 
 ModelT = TypeVar("ModelT", bound="Recommender")
+PreparedT = TypeVar("PreparedT")
 
 
 # Training, validation and test graph may hold equal links in tensors of their own.
@@ -42,7 +43,7 @@ _NUM_PREPARED = 3
 class _PreparedGraph(NamedTuple):
     sources: tuple[Tensor, ...]
     versions: tuple[int, ...]
-    adjacency: Adjacency
+    prepared: Any
 
 
 class Recommender(nn.Module, ABC):
@@ -192,6 +193,11 @@ class Recommender(nn.Module, ABC):
         Raises:
             CheckpointError: If files are missing or damaged, or belong to another model or graph.
         """
+        return cls._load(folder, data)
+
+    @classmethod
+    def _load(cls: type[ModelT], folder: str | Path, data: HeteroData, *parts: nn.Module) -> ModelT:
+        """Like :meth:`from_pretrained`; the constructor takes ``parts`` after ``data``."""
         folder = Path(folder)
         config = read_manifest(
             folder / "config.json",
@@ -205,7 +211,7 @@ class Recommender(nn.Module, ABC):
         # the name alone: a config that was tampered with cannot point outside of the folder
         state = read_tensors(folder / Path(config["tensors"]).name, config["sha256"])
         try:
-            model = cls(data, **config["hparams"])
+            model = cls(data, *parts, **config["hparams"])
             expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{folder} does not fit 'data': {error}") from error
@@ -258,24 +264,31 @@ class Recommender(nn.Module, ABC):
         )
 
     def _prepared(
-        self, name: str, sources: tuple[Tensor, ...], build: Callable[[], Adjacency]
-    ) -> Adjacency:
+        self, name: str, sources: tuple[Tensor, ...], build: Callable[[], PreparedT]
+    ) -> PreparedT:
         """Keeps a graph prepared while it is asked for the very same, unchanged tensors."""
         versions = tuple(tensor._version for tensor in sources)
         kept = self._graphs.setdefault(name, [])
         for graph in kept:
             same = all(a is b for a, b in zip(graph.sources, sources, strict=True))
             if same and graph.versions == versions:
-                return graph.adjacency
+                return graph.prepared
         kept.append(_PreparedGraph(sources, versions, build()))
         del kept[:-_NUM_PREPARED]
-        return kept[-1].adjacency
+        return kept[-1].prepared
 
     def _select_item_graph(self, data: HeteroData, item_graph: str | None) -> str:
         name = select_item_graph(data, item_graph)
-        edges = data[knn_edge_type(name)]
-        self._data_hashes["item graph"] = content_hash(edges.edge_index, edges.edge_weight)
+        self._data_hashes["item graph"] = _item_graph_hash(data, name)
         return name
+
+    def _select_item_graphs(
+        self, data: HeteroData, item_graphs: Sequence[str] | None, features: Sequence[str]
+    ) -> list[str]:
+        names = select_item_graphs(data, item_graphs, features)
+        for name in names:
+            self._data_hashes[f"item graph {name!r}"] = _item_graph_hash(data, name)
+        return names
 
 
 def frozen_feature_hashes(model: nn.Module) -> dict[str, str]:
@@ -285,6 +298,11 @@ def frozen_feature_hashes(model: nn.Module) -> dict[str, str]:
         for name, module in model.named_modules()
         if isinstance(module, FeatureTable) and not module.trainable
     }
+
+
+def _item_graph_hash(data: HeteroData, name: str) -> str:
+    edges = data[knn_edge_type(name)]
+    return content_hash(edges.edge_index, edges.edge_weight)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which feature sets and which item graph of the data a model reads."""
+"""Which feature sets and which item graphs of the data a model reads."""
 
 from __future__ import annotations
 
@@ -55,3 +55,34 @@ def select_item_graph(data: HeteroData, item_graph: str | None) -> str:
             f"(got {item_graph!r}): build it with KNNItemGraph"
         )
     return item_graph
+
+
+def select_item_graphs(
+    data: HeteroData, item_graphs: Sequence[str] | None, features: Sequence[str]
+) -> list[str]:
+    """One kNN item graph for each of ``features``: those named, or those of the same names.
+
+    A graph may serve several feature sets if it is named for each of them.
+
+    Raises:
+        ValueError: If ``item_graphs`` is a string or has another length than ``features``, or one
+            is missing.
+    """
+    if isinstance(item_graphs, str):
+        raise ValueError(
+            f"'item_graphs' needs to be a list of names (got the string {item_graphs!r})"
+        )
+    names = list(features) if item_graphs is None else list(item_graphs)
+    if len(names) != len(features):
+        raise ValueError(
+            f"'item_graphs' needs to name one graph for each of the feature sets {list(features)} "
+            f"(got {names})"
+        )
+    known = item_graph_names(data)
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise ValueError(
+            f"'item_graphs' needs to be among the kNN item graphs of 'data', {known} (got "
+            f"{names}): build one for each feature set with KNNItemGraph, or name others"
+        )
+    return names

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch, feature_table
-from alignrec_pyg.models.base import Recommender
+from alignrec_pyg.models.content import ContentRecommender, Representations
 from alignrec_pyg.models.inputs import require_features
 from alignrec_pyg.nn import FeatureTable, bpr_loss, embedding_norm_loss
 
 
-class VBPR(Recommender):
+class VBPR(ContentRecommender):
     r"""`"VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback"
     <https://arxiv.org/abs/1510.01784>`_ (AAAI 2016), with any features.
 
@@ -75,19 +76,32 @@ class VBPR(Recommender):
         nn.init.zeros_(self.projection.bias)
         self.feature_table.reset_parameters()
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
-        """All users and all items."""
-        items = torch.cat([self.item_embedding.weight, self.projection(self.feature_table())], -1)
-        return self.user_embedding.weight, items
+    def representations(self, data: HeteroData) -> Representations:
+        """ID vectors and, of items, projected features; a user's vector is cut into the two."""
+        id_user, content_user = self.user_embedding.weight.chunk(2, dim=1)
+        content_item = self.projection(self.feature_table())
+        return Representations(id_user, self.item_embedding.weight, content_user, content_item)
+
+    def fuse(self, x: Representations) -> tuple[Tensor, Tensor]:
+        """ID and content side by side."""
+        return torch.cat([x.id_user, x.content_user], 1), torch.cat([x.id_item, x.content_item], 1)
+
+    def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
+        """``bpr`` and ``reg``."""
+        user_x, item_x = self.fuse(x)
+        return _terms(
+            embedding(batch.user, user_x),
+            embedding(batch.pos_item, item_x),
+            embedding(batch.neg_item, item_x),
+        )
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``; projects the batch's items only."""
-        user = self.user_embedding(batch.user)
-        pos, neg = self._items(batch.pos_item), self._items(batch.neg_item)
-        return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), eps=1e-10),
-            "reg": embedding_norm_loss(user, pos, neg),
-        }
+        return _terms(
+            self.user_embedding(batch.user),
+            self._items(batch.pos_item),
+            self._items(batch.neg_item),
+        )
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -98,3 +112,10 @@ class VBPR(Recommender):
         return torch.cat(
             [self.item_embedding(items), self.projection(self.feature_table(items))], -1
         )
+
+
+def _terms(user: Tensor, pos: Tensor, neg: Tensor) -> dict[str, Tensor]:
+    return {
+        "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), eps=1e-10),
+        "reg": embedding_norm_loss(user, pos, neg),
+    }

@@ -1,5 +1,6 @@
 """Pure pieces shared by the models: propagation and losses."""
 
+from alignrec_pyg.nn.alignment import Alignment
 from alignrec_pyg.nn.features import FeatureProjection, FeatureTable
 from alignrec_pyg.nn.losses import (
     bpr_loss,
@@ -15,24 +16,47 @@ from alignrec_pyg.nn.propagation import (
     LGConv,
     UserItemPropagation,
     item_to_user_adjacency,
+    self_loop_adjacency,
     user_item_adjacency,
     user_item_edges,
+)
+from alignrec_pyg.nn.user_graph import (
+    common_item_neighbors,
+    kept_common_item_neighbors,
+    urn_multiplicities,
+    user_adjacency,
+)
+from alignrec_pyg.nn.weighted_edges import (
+    EdgeStructure,
+    edge_dot,
+    segment_softmax,
+    weighted_matmul,
 )
 
 __all__ = [
     "Adjacency",
+    "Alignment",
+    "EdgeStructure",
     "FeatureProjection",
     "FeatureTable",
     "ItemPropagation",
     "LGConv",
     "UserItemPropagation",
     "bpr_loss",
+    "common_item_neighbors",
     "cosine_alignment_loss",
+    "edge_dot",
     "embedding_norm_loss",
     "info_nce_loss",
     "item_to_user_adjacency",
+    "kept_common_item_neighbors",
     "l2_loss",
+    "segment_softmax",
+    "self_loop_adjacency",
     "similarity_loss",
+    "urn_multiplicities",
+    "user_adjacency",
     "user_item_adjacency",
     "user_item_edges",
+    "weighted_matmul",
 ]

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignrec_pyg.evaluate import UserMetrics
-from alignrec_pyg.models import BPR
+from alignrec_pyg.models import BPR, VBPR, Aligned
+from alignrec_pyg.ranking import Ranking
 from alignrec_pyg.train import TrainConfig
 from benchmarks.cells import Cell, CellResult, CellStore
 from benchmarks.provenance import Origin
@@ -32,7 +32,10 @@ def make_result(key):
         seconds=1.5,
         peak_bytes=None,
         num_parameters=12,
-        users=UserMetrics(torch.tensor([0, 4]), torch.tensor([0.1, 1.0]), torch.tensor([0.2, 0.9])),
+        rankings={
+            "test": Ranking(torch.tensor([0, 4]), torch.tensor([[3, 1], [0, 2]]).int()),
+            "another test": Ranking(torch.tensor([4]), torch.tensor([[2, 5]]).int()),
+        },
         origin=Origin(commit="abc", hardware="8 threads", versions={"torch": "2.0"}),
     )
 
@@ -43,6 +46,7 @@ def make_result(key):
         replace(CELL, hparams={**CELL.hparams, "reg_weight": 0.2}),
         replace(CELL, config=TrainConfig(seed=4)),
         replace(CELL, config=TrainConfig(seed=3, patience=21)),
+        replace(CELL, alignment={"cca_weight": 0.01}),
     ],
 )
 def test_key_changes_with_the_settings(other):
@@ -74,8 +78,10 @@ def test_store_gives_back_what_it_was_given(tmp_path):
     assert loaded.summary() | {"row": "BPR", "stored": False} == result.summary()
     assert loaded.summary()["stored"]  # in what is told, too
     assert loaded.origin == result.origin  # not that of the machine that reads it
-    for ours, theirs in zip(loaded.users, result.users, strict=True):
-        assert torch.equal(ours, theirs)
+    assert loaded.rankings.keys() == result.rankings.keys()
+    for name, ranking in result.rankings.items():
+        for ours, theirs in zip(loaded.rankings[name], ranking, strict=True):
+            assert torch.equal(ours, theirs)
     assert not list(tmp_path.glob("**/*.part"))
 
 
@@ -86,3 +92,29 @@ def test_a_cell_under_another_ones_name_is_not_taken(tmp_path):
     other = key[:16] + "0" * 16  # the same file name
     with pytest.warns(UserWarning, match="holds another cell"):
         assert store.load(CELL, other) is None
+
+
+def test_a_cell_builds_its_model_from_its_seed(toy):
+    cell = Cell(row="VBPR", model=VBPR, hparams={"features": ["image"]}, config=TrainConfig(seed=3))
+    first, second = cell.build(toy), cell.build(toy)
+    assert type(first) is VBPR
+    assert torch.equal(first.user_embedding.weight, second.user_embedding.weight)
+    other = replace(cell, config=TrainConfig(seed=4)).build(toy)
+    assert not torch.equal(first.user_embedding.weight, other.user_embedding.weight)
+
+
+def test_a_model_wears_the_alignment(toy):
+    cell = Cell(
+        row="VBPR",
+        model=VBPR,
+        hparams={"features": ["image"]},
+        config=TrainConfig(),
+        alignment={"cca_weight": 0.5, "features": ["image"]},
+    )
+    model = cell.build(toy)
+    assert isinstance(model, Aligned)
+    assert isinstance(model.backbone, VBPR)
+    assert model.cca_weight == 0.5
+    assert cell.name == "AlignedVBPR"
+    with pytest.raises(ValueError, match="tells content from ID"):
+        replace(cell, model=BPR, hparams={}).build(toy)

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
-from benchmarks.paper_results import PAPER_METRICS, paper_results
+from alignrec_pyg.report import DataReport
+from benchmarks.paper_results import PAPER_METRICS, table_2, table_4, table_5, table_8
 
 SIZES = {
     "baby": (19_445, 7_050, 160_792),
@@ -9,12 +12,18 @@ SIZES = {
 }
 
 
+def report(name):
+    users, items, interactions = SIZES[name]
+    empty = dict.fromkeys(DataReport.__dataclass_fields__, 0) | {"features": (), "notes": ()}
+    return DataReport(**{**empty, "users": users, "items": items, "interactions": interactions})
+
+
 @pytest.mark.parametrize(
     ("dataset", "second", "gain"),
     [("baby", "FREEDOM", 6.19), ("sports", "MGCN", 4.88), ("elec", "BM3", 8.02)],
 )
 def test_gains_are_those_the_paper_claims(dataset, second, gain):
-    table = paper_results(dataset, *SIZES[dataset])
+    table = table_2(dataset, report(dataset))
     recall = {model: row["recall@20"] for model, row in table.items()}
     assert len(recall) == 10
     ours = recall.pop("AlignRec")
@@ -26,13 +35,38 @@ def test_gains_are_those_the_paper_claims(dataset, second, gain):
         assert row["ndcg@10"] < row["ndcg@20"] < row["recall@20"]
 
 
+@pytest.mark.parametrize("dataset", ["baby", "sports"])
+def test_tables_of_one_model_agree_with_each_other(dataset):
+    main = table_2(dataset, report(dataset))
+    of_features = table_4(dataset, report(dataset))
+    assert [line.split(", ")[1] for line in of_features] == ["VBPR", "BM3", "FREEDOM"]
+    # VBPR and FREEDOM on Amazon's features are those of Table 2
+    for model in ("VBPR", "FREEDOM"):
+        (line,) = (line for line in of_features if f", {model}," in line)
+        assert f"{main[model]['recall@20']:.4f}" in line
+    ablation = table_8(dataset, report(dataset))
+    assert ablation["AlignRec"]["recall@20"] == pytest.approx(
+        main["AlignRec"]["recall@20"], abs=0.001
+    )
+    assert max(ablation, key=lambda row: ablation[row]["recall@20"]) == "AlignRec"
+
+
+def test_full_rows_of_table_5_are_those_of_table_2():
+    main, table = table_2("baby", report("baby")), table_5("baby", report("baby"))
+    for model in ("VBPR", "BM3", "FREEDOM"):
+        assert table[model] == main[model]
+        assert f"{model} w/o image" in table
+    assert table_5("sports", report("sports")) == {}
+
+
 def test_other_data_have_none():
-    assert paper_results("lfm2k", *SIZES["baby"]) == {}
+    for table in (table_2, table_4, table_5, table_8):
+        assert not table("lfm2k", report("baby"))
 
 
 @pytest.mark.parametrize("dataset", SIZES)
-@pytest.mark.parametrize("position", range(3))
-def test_other_data_of_the_same_name_have_none(dataset, position):
-    size = list(SIZES[dataset])
-    size[position] -= 1
-    assert paper_results(dataset, *size) == {}
+@pytest.mark.parametrize("field", ["users", "items", "interactions"])
+def test_other_data_of_the_same_name_have_none(dataset, field):
+    other = report(dataset)
+    assert table_2(dataset, other)
+    assert table_2(dataset, replace(other, **{field: getattr(other, field) - 1})) == {}

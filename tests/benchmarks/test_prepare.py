@@ -4,7 +4,7 @@ import torch
 
 from alignrec_pyg.graph import INTERACTS, feature_names, feature_table, knn_edge_type
 from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph
-from benchmarks.prepare import prepare
+from benchmarks.prepare import prepare, val_known_at_test
 from benchmarks.presets import PAPER
 from benchmarks.settings import SettingsError
 
@@ -15,21 +15,29 @@ def edges(data, name):
 
 
 def test_every_model_reads_what_it_is_made_for(tiny_folder):
-    data = prepare(str(tiny_folder), PAPER)
-    assert data.inputs == {
+    data = prepare(str(tiny_folder))
+    assert {name: data.inputs(preset) for name, preset in PAPER.items()} == {
         "AlignRec": {"features": ["mm"], "item_graph": "cosine"},
         "BPR": {},
         "LightGCN": {},
         "VBPR": {"features": ["image", "text"]},
         "BM3": {"features": ["image", "text"]},
         "FREEDOM": {"features": ["image", "text"], "item_graph": "binary"},
+        "ContentLightGCN": {"features": ["image", "text"]},
+        "MMGCN": {"features": ["image", "text"]},
+        "GRCN": {"features": ["image", "text"]},
+        "DualGNN": {"features": ["image", "text"]},
+        "SLMRec": {"features": ["image", "text"]},
+        "MGCN": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
+        "LATTICE": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
     }
-    assert data.not_run == {}
+    assert all(data.why_not(preset) is None for preset in PAPER.values())
     fused = ConcatFeatures(["image", "text"])(data.train)
     assert torch.equal(feature_table(data.train, "mm"), feature_table(fused, "mm"))
     expected = {
         "cosine": KNNItemGraph("mm", weighting="cosine", name="cosine"),
         "binary": KNNItemGraph({"image": 0.1, "text": 0.9}, weighting="binary", name="binary"),
+        "text": KNNItemGraph("text", weighting="cosine"),
     }
     for name, transform in expected.items():
         for part in (data.train, data.val, data.test):
@@ -43,15 +51,17 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
 
 
 def test_one_feature_set_is_read_as_it_is(tiny_folder):
-    data = prepare(str(tiny_folder), PAPER, features=["text"])
-    assert data.inputs["AlignRec"]["features"] == ["text"]
+    data = prepare(str(tiny_folder), features=["text"])
+    assert data.inputs(PAPER["AlignRec"])["features"] == ["text"]
+    data.inputs(PAPER["FREEDOM"])
     assert feature_names(data.train) == ["text"]
     assert "KNNItemGraph({'text': 1.0}" in data.item_graphs["binary"]
 
 
 def test_other_feature_sets_weigh_the_same(tmp_path, write_folder):
     folder = write_folder(tmp_path / "audio", features=("text", "whisper"), labels=False)
-    data = prepare(str(folder), PAPER)
+    data = prepare(str(folder))
+    data.inputs(PAPER["FREEDOM"])
     assert "{'text': 0.5, 'whisper': 0.5}" in data.item_graphs["binary"]
     assert data.split_rule == "random"
 
@@ -61,7 +71,9 @@ def test_neighbours_take_the_place_of_the_search(tiny_folder, tmp_path, write_ne
         "image": write_neighbors(tmp_path / "image.npz", k=4),
         "text": write_neighbors(tmp_path / "text.npz", k=3, shift=7),
     }
-    data = prepare(str(tiny_folder), PAPER, neighbors=lists)
+    data = prepare(str(tiny_folder), neighbors=lists)
+    for name in ("FREEDOM", "AlignRec"):
+        data.inputs(PAPER[name])
     edge_index, weight = edges(data.train, "binary")
     of_first = {
         source: value
@@ -78,16 +90,82 @@ def test_neighbours_without_cosines_are_too_little_for_alignrec(
     tiny_folder, tmp_path, write_neighbors
 ):
     path = write_neighbors(tmp_path / "text.npz", cosine=False)
-    data = prepare(str(tiny_folder), PAPER, neighbors={"text": path})
-    assert list(data.not_run) == ["AlignRec"]
-    assert "cosines" in data.not_run["AlignRec"]
-    assert list(data.item_graphs) == ["binary"]
+    data = prepare(str(tiny_folder), neighbors={"text": path})
+    reasons = {name: data.why_not(preset) for name, preset in PAPER.items()}
+    assert {name for name, reason in reasons.items() if reason} == {"AlignRec", "MGCN", "LATTICE"}
+    assert "cosines" in reasons["AlignRec"]
 
 
-def test_only_what_is_asked_for_is_built(tiny_folder):
-    data = prepare(str(tiny_folder), {"BPR": PAPER["BPR"]})
+def test_only_what_is_asked_for_is_built_and_once(tiny_folder):
+    data = prepare(str(tiny_folder))
+    data.inputs(PAPER["BPR"])
     assert data.item_graphs == {}
     assert feature_names(data.train) == ["image", "text"]
+    data.inputs(PAPER["AlignRec"])
+    graph = edges(data.train, "cosine")[0]
+    data.inputs(PAPER["AlignRec"])
+    assert edges(data.train, "cosine")[0] is edges(data.val, "cosine")[0] is graph
+
+
+def test_some_of_the_feature_sets_have_graphs_and_tables_of_their_own(tmp_path, write_folder):
+    folder = write_folder(tmp_path / "three", features=("audio", "image", "text"))
+    data = prepare(str(folder))
+    assert data.inputs(PAPER["AlignRec"], ["image", "text"]) == {
+        "features": ["mm_image_text"],
+        "item_graph": "cosine_image_text",
+    }
+    assert data.inputs(PAPER["FREEDOM"], ["text"]) == {
+        "features": ["text"],
+        "item_graph": "binary_text",
+    }
+    assert data.inputs(PAPER["MGCN"], ["text"])["item_graphs"] == ["text"]
+    fused = ConcatFeatures(["image", "text"])(data.train)
+    assert torch.equal(feature_table(data.test, "mm_image_text"), feature_table(fused, "mm"))
+
+
+def test_a_list_of_a_table_is_its_graph(tiny_folder, tmp_path, write_neighbors):
+    lists = {"text": write_neighbors(tmp_path / "text.npz", k=3, shift=7)}
+    data = prepare(str(tiny_folder), neighbors=lists)
+    assert data.inputs(PAPER["MGCN"])["item_graphs"] == ["image", "text"]
+    assert "ItemGraphFromNeighbors" in data.item_graphs["text"]
+    assert "KNNItemGraph" in data.item_graphs["image"]
+    edge_index, _ = edges(data.train, "text")
+    assert sorted(edge_index[0][edge_index[1] == 0].tolist()) == [0, 7, 14]
+
+
+def test_outside_tables_join_the_datas_own(tiny_folder, tmp_path):
+    table = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    np.save(tmp_path / "mine.npy", table)
+    data = prepare(str(tiny_folder), tables={"mine": tmp_path / "mine.npy"})
+    assert data.features == ["image", "mine", "text"]
+    assert torch.equal(feature_table(data.train, "mine"), torch.from_numpy(table))
+    assert any("mine.npy" in note for note in data.report.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "message"),
+    [
+        ("text", np.ones((30, 2)), "a table of this name"),
+        ("mine", np.ones((29, 2)), "needs the shape"),
+        ("mine", np.full((30, 2), np.nan), "finite"),
+    ],
+)
+def test_unfit_outside_tables_are_told(tiny_folder, tmp_path, name, table, message):
+    np.save(tmp_path / "a.npy", table)
+    with pytest.raises(SettingsError, match=message):
+        prepare(str(tiny_folder), tables={name: tmp_path / "a.npy"})
+    with pytest.raises(SettingsError, match="missing.npy"):
+        prepare(str(tiny_folder), tables={"mine": tmp_path / "missing.npy"})
+
+
+def test_known_validation_links_are_in_the_graph_of_the_test(tiny_folder):
+    data = prepare(str(tiny_folder))
+    test = val_known_at_test(data)
+    known, val = test[INTERACTS].edge_index, data.val[INTERACTS].edge_label_index
+    assert known.size(1) == 24 * 6 + val.size(1)
+    assert torch.equal(known[:, 24 * 6 :], val)
+    assert data.test[INTERACTS].edge_index.size(1) == 24 * 6
+    assert torch.equal(test[INTERACTS].edge_label_index, data.test[INTERACTS].edge_label_index)
 
 
 def test_problems_come_together(tiny_folder, tmp_path):
@@ -95,7 +173,6 @@ def test_problems_come_together(tiny_folder, tmp_path):
     with pytest.raises(SettingsError) as caught:
         prepare(
             str(tiny_folder),
-            PAPER,
             features=["imgae", "txt"],
             neighbors={"text": tmp_path / "a.npz"},
         )

@@ -8,7 +8,7 @@ from alignrec_pyg import models
 from alignrec_pyg.train import TrainConfig
 from benchmarks.presets import PAPER, SMALL, TRAIN_ARGUMENTS
 
-FROM_DATA = {"features", "item_graph"}
+FROM_DATA = {"features", "item_graph", "item_graphs"}
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -19,6 +19,7 @@ def test_presets_hold_exactly_the_arguments_of_the_constructor(presets, name):
     assert set(preset.hparams()) == set(arguments) - FROM_DATA
     assert (preset.tables != "none") == ("features" in arguments)
     assert (preset.item_graph is not None) == ("item_graph" in arguments)
+    assert preset.table_graphs == ("item_graphs" in arguments)
     constructor, settings = get_type_hints(preset.model.__init__), get_type_hints(type(preset))
     for argument in preset.hparams():
         assert settings[argument] == constructor[argument]
@@ -32,7 +33,8 @@ def test_paper_presets_are_the_defaults_of_the_constructor(name):
 
 
 def test_every_exported_model_has_its_presets():
-    exported = {name for name in models.__all__ if name != "Recommender"}
+    parts = {"Aligned", "ContentRecommender", "Recommender", "Representations"}
+    exported = set(models.__all__) - parts
     assert set(PAPER) == set(SMALL) == exported
     assert all(PAPER[name].model is getattr(models, name) for name in exported)
 
@@ -40,8 +42,12 @@ def test_every_exported_model_has_its_presets():
 def test_paper_training_is_that_of_the_papers():
     for name, preset in PAPER.items():
         expected = TrainConfig(lr=1e-3, batch_size=2048, max_epochs=1000, patience=20)
+        if name in ("AlignRec", "MGCN", "LATTICE"):
+            expected = replace(expected, lr_decay=0.96, lr_decay_epochs=50)
         if name == "AlignRec":
-            expected = replace(expected, lr=3e-4, lr_decay=0.96, lr_decay_epochs=50, patience=30)
+            expected = replace(expected, lr=3e-4, patience=30)
+        if name == "SLMRec":
+            expected = replace(expected, weight_decay=1e-4)
         assert preset.train == expected
 
 
@@ -56,6 +62,7 @@ def test_differences_are_named():
     assert PAPER["BPR"].differences(PAPER["BPR"]) == []
 
 
-def test_divisor_of_alignrecs_l2_follows_the_batch_size():
-    assert PAPER["AlignRec"].with_train(batch_size=100).hparams()["l2_batch_size"] == 100
-    assert SMALL["AlignRec"].hparams()["l2_batch_size"] == SMALL["AlignRec"].train.batch_size
+@pytest.mark.parametrize("name", ["AlignRec", "MGCN", "LATTICE"])
+def test_divisor_of_the_l2_term_follows_the_batch_size(name):
+    assert PAPER[name].with_train(batch_size=100).hparams()["l2_batch_size"] == 100
+    assert SMALL[name].hparams()["l2_batch_size"] == SMALL[name].train.batch_size

@@ -1,14 +1,16 @@
 import csv
 import io
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.chart import write_chart
-from benchmarks.paper_results import PAPER_LABEL, paper_results
+from benchmarks.chart import Curve, _panels, write_chart, write_curves, write_maps
+from benchmarks.paper_results import PAPER_LABEL
 from benchmarks.runner import METRICS
 from benchmarks.summary import Row
-from benchmarks.table import csv_table, markdown_table, terminal_table
+from benchmarks.table import Look, csv_table, markdown_table, terminal_table
 
 
 def row(name, value, std=None, *, stopped_early=True, peak=None, missing=()):
@@ -25,12 +27,12 @@ def row(name, value, std=None, *, stopped_early=True, peak=None, missing=()):
         peak_bytes=peak,
         num_parameters=1234,
         user=torch.arange(5),
-        user_recall=torch.zeros(5),
+        user_value=torch.zeros(5),
     )
 
 
 TABLE = [row("BPR", 0.05, 0.001, peak=12_345_678), row("Mine", 0.0612345, stopped_early=False)]
-PAPER = paper_results("baby", 19_445, 7_050, 160_792)
+PAPER = {"BPR": dict(zip(METRICS, (0.0357, 0.0575, 0.0192, 0.0249), strict=True))}
 
 
 def test_terminal_table_without_bold():
@@ -96,3 +98,40 @@ def test_csv_holds_unrounded_values():
 def test_chart_is_a_picture(tmp_path, paper):
     write_chart(tmp_path / "chart.png", "two models", TABLE, paper)
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_chart_gives_columns_of_another_size_axes_of_their_own():
+    table = [row("A", 0.1), row("B", 0.2)]
+    mixed = [
+        replace(entry, mean={"recall": 0.1, "ndcg": 0.05, "popularity": 40.0, "degree": 30.0})
+        for entry in table
+    ]
+    assert _panels(mixed) == [["recall", "ndcg"], ["popularity", "degree"]]
+    assert _panels(table) == [list(METRICS)]
+
+
+def test_curves_and_maps_are_pictures(tmp_path):
+    curve = Curve(x=[0.0, 1e-3, 1.0], mean=[0.1, 0.2, 0.3], std=[0.01, 0.01, 0.01])
+    alone = Curve(x=[1.0, 2.0], mean=[0.1, 0.2], std=None)
+    write_curves(tmp_path / "a.png", "t", {"alpha": {"test": curve}, "n": {"test": alone}}, "r")
+    points = np.arange(8.0).reshape(4, 2)
+    write_maps(tmp_path / "b.png", "t", {"left": (points, points + 1), "right": (points, points)})
+    for name in ("a.png", "b.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_columns_costs_and_marks_can_be_others():
+    table = [
+        replace(entry, mean={"coverage": value, "Gini": 1 - value}, std=None)
+        for entry, value in zip(TABLE, (0.25, 0.75), strict=True)
+    ]
+    look = Look(best=False, costs=False, digits=2)
+    assert terminal_table(table, {}, look, bold=False).splitlines()[2:] == [
+        "BPR        0.25  0.75",
+        "Mine       0.75  0.25",
+    ]
+    lines = markdown_table(table, {"BPR": {"Gini": 0.5}}, look).splitlines()
+    assert lines[0] == "| model | coverage | Gini |"
+    assert lines[3] == f"|   {PAPER_LABEL} |  | 0.50 |"
+    published = list(csv.DictReader(io.StringIO(csv_table(table, {"BPR": {"Gini": 0.5}}))))[2]
+    assert (published["coverage mean"], published["Gini mean"]) == ("", "0.5")

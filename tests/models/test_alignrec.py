@@ -148,7 +148,7 @@ def test_reg_target_follows_training_or_not(data, target, moves, monkeypatch):
         seen.append(target.clone())
         return content.sum() * 0
 
-    monkeypatch.setattr("alignrec_pyg.models.alignrec.similarity_loss", spy)
+    monkeypatch.setattr("alignrec_pyg.nn.alignment.similarity_loss", spy)
     model = build(data, reg_target=target)
     step(model, data)
     model.loss(data, BATCH)

@@ -1,7 +1,7 @@
 import pytest
 
 from alignrec_pyg import VBPR
-from alignrec_pyg.models.inputs import select_features, select_item_graph
+from alignrec_pyg.models.inputs import select_features, select_item_graph, select_item_graphs
 from alignrec_pyg.transforms import KNNItemGraph
 
 
@@ -22,6 +22,18 @@ def test_item_graph_defaults_to_the_only_one(toy):
     with pytest.raises(ValueError, match=r"one of .* \['image', 'text'\] \(got None\)"):
         select_item_graph(both, None)
     assert select_item_graph(both, "text") == "text"
+
+
+def test_item_graphs_default_to_those_named_like_the_features(toy):
+    both = KNNItemGraph("text", k=2)(toy)
+    assert select_item_graphs(both, None, ["text", "image"]) == ["text", "image"]
+    assert select_item_graphs(both, ("image", "image"), ["text", "image"]) == ["image", "image"]
+    with pytest.raises(ValueError, match=r"among .* \['image', 'text'\] \(got \['audio'\]\)"):
+        select_item_graphs(both, None, ["audio"])
+    with pytest.raises(ValueError, match=r"for each of .* \['text'\] \(got \['text', 'image'\]\)"):
+        select_item_graphs(both, ["text", "image"], ["text"])
+    with pytest.raises(ValueError, match="list of names \\(got the string 'text'\\)"):
+        select_item_graphs(both, "text", ["text"])
 
 
 def test_models_that_need_features_say_so(toy):

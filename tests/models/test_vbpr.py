@@ -31,6 +31,27 @@ def test_loss_of_the_batch_rows_equals_that_of_the_full_tables(toy):
     )
 
 
+def test_ids_and_content_are_the_two_halves(toy):
+    model = VBPR(toy, embedding_dim=3)
+    x = model.representations(toy)
+    user, item = model(toy)
+    assert torch.equal(torch.cat([x.id_user, x.content_user], dim=1), user)
+    assert torch.equal(torch.cat([x.id_item, x.content_item], dim=1), item)
+    assert torch.equal(x.id_item, model.item_embedding.weight)
+    assert x.content_user.shape == (3, 3)
+
+
+def test_terms_from_all_items_equal_those_from_the_batchs(toy):
+    model = VBPR(toy, embedding_dim=3, freeze_features=False)
+    whole, part = model.terms(BATCH, model.representations(toy)), model.loss_terms(toy, BATCH)
+    torch.testing.assert_close(whole, part)
+    for name in part:
+        torch.testing.assert_close(
+            torch.autograd.grad(whole[name], list(model.parameters()), retain_graph=True),
+            torch.autograd.grad(part[name], list(model.parameters()), retain_graph=True),
+        )
+
+
 def test_features_are_frozen_by_default(toy):
     assert "feature_table.weight" not in dict(VBPR(toy).named_parameters())
     assert "feature_table.weight" in dict(VBPR(toy, freeze_features=False).named_parameters())

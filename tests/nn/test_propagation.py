@@ -10,6 +10,7 @@ from alignrec_pyg.nn import (
     LGConv,
     UserItemPropagation,
     item_to_user_adjacency,
+    self_loop_adjacency,
     user_item_adjacency,
     user_item_edges,
 )
@@ -45,6 +46,16 @@ def test_nodes_without_links_have_zero_rows(links):
     matrix = user_item_adjacency(links, 4, 5).matrix.to_dense()  # user 3 and item 4 are isolated
     assert matrix[3].abs().sum() == matrix[8].abs().sum() == 0
     assert torch.isfinite(matrix).all()
+
+
+def test_self_loops_make_the_mean_of_a_node_and_its_neighbours(links):
+    adjacency = self_loop_adjacency(links, 4, 5)  # user 3 and item 4 are isolated
+    x = torch.randn(9, 2)
+    mean = adjacency.matmul(x)
+    torch.testing.assert_close(mean[0], (x[0] + x[4] + x[5]) / 3)  # ann knows items 0 and 1
+    torch.testing.assert_close(mean[7], (x[7] + x[2]) / 2)  # cy alone knows item 3
+    torch.testing.assert_close(mean[[3, 8]], x[[3, 8]])
+    torch.testing.assert_close(adjacency.transpose.to_dense(), adjacency.matrix.to_dense().t())
 
 
 def test_item_to_user_is_the_block_of_the_whole(links):

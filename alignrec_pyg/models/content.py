@@ -1,0 +1,84 @@
+"""Models that tell content from IDs, so that others can align the two."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_mask
+from alignrec_pyg.models.base import Recommender
+from alignrec_pyg.nn import Adjacency, item_to_user_adjacency
+
+
+class Representations(NamedTuple):
+    r"""ID and content vectors of all users and items, before they are fused.
+
+    Shapes:
+        - **id_user, content_user:** :math:`(|U|, d)`
+        - **id_item, content_item:** :math:`(|I|, d)`
+    """
+
+    id_user: Tensor
+    id_item: Tensor
+    content_user: Tensor
+    content_item: Tensor
+
+
+class ContentRecommender(Recommender):
+    """A model whose vectors are fused from ID and content vectors of one width.
+
+    A subclass gives :meth:`representations`, :meth:`terms` and, where it does not add the two,
+    :meth:`fuse`; :meth:`forward` and :meth:`loss_terms` follow. What a batch needs is then
+    computed from one call of :meth:`representations`, also when
+    :class:`~alignrec_pyg.models.Aligned` adds its own terms.
+    """
+
+    features: list[str]
+    """The feature sets that content comes from."""
+
+    @abstractmethod
+    def representations(self, data: HeteroData) -> Representations:
+        """ID and content vectors of all users and items."""
+
+    @abstractmethod
+    def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
+        """The named, unweighted terms of the training loss, scalars.
+
+        Args:
+            batch: Training triples.
+            x: What :meth:`representations` gave; anything else that depends on the graph belongs
+                into it, so there is no ``data`` here.
+        """
+
+    def fuse(self, x: Representations) -> tuple[Tensor, Tensor]:
+        """The final vectors of users and items: here, the sum of ID and content."""
+        return x.id_user + x.content_user, x.id_item + x.content_item
+
+    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+        """The fused vectors of all users and items."""
+        return self.fuse(self.representations(data))
+
+    def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
+        """The terms of :meth:`terms`, on what the model makes of ``data``."""
+        return self.terms(batch, self.representations(data))
+
+    def _item_to_user_graph(self, data: HeteroData, normalization: str = "symmetric") -> Adjacency:
+        edge_index = data[INTERACTS].edge_index
+        return self._prepared(
+            "item_to_user",
+            (edge_index,),
+            lambda: item_to_user_adjacency(
+                edge_index, self.num_users, self.num_items, normalization
+            ),
+        )
+
+
+def items_with_features(data: HeteroData, features: Sequence[str]) -> Tensor | None:
+    """Bool ``[num_items]``, true where an item has any of ``features``; ``None`` if all do."""
+    lacking = torch.stack([feature_mask(data, name) for name in features]).all(dim=0)
+    return ~lacking if bool(lacking.any()) else None

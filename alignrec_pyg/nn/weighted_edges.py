@@ -1,0 +1,232 @@
+"""Message passing whose edge weights are learned: products, inner products and softmax by edge.
+
+Values of edges are vectors in the order of :class:`EdgeStructure`. Nothing of size edges x width is
+ever held, in either pass: a product with edge weights is sparse times dense, its gradient for the
+weights a sampled dense-dense product, and an inner product by edge the other way round.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from alignrec_pyg.nn.propagation import csr_matrix
+
+
+class EdgeStructure(NamedTuple):
+    r"""Where the edges of a graph lie, prepared once; their values change with every step.
+
+    Edges are sorted by target, then by source. Indices are int32, which the CPU kernels use
+    without a copy.
+
+    Shapes:
+        - **row_pointer:** :math:`(N_\text{target} + 1)`, first edge of each target
+        - **source, target:** :math:`(E)`, the ends of each edge
+        - **column_pointer:** :math:`(N_\text{source} + 1)`, first edge of each source in the
+          transposed order (by source, then by target)
+        - **transposed_target:** :math:`(E)`, the target of each edge in that order
+        - **to_transpose:** :math:`(E)`, the edge at each place of the transposed order
+        - **from_transpose:** :math:`(E)`, the place of each edge in the transposed order
+    """
+
+    row_pointer: Tensor
+    source: Tensor
+    target: Tensor
+    column_pointer: Tensor
+    transposed_target: Tensor
+    to_transpose: Tensor
+    from_transpose: Tensor
+
+    @classmethod
+    def from_edges(cls, edge_index: Tensor, num_sources: int, num_targets: int) -> EdgeStructure:
+        """Prepares edges from ``edge_index[0]`` to ``edge_index[1]``, int64 ``[2, E]``.
+
+        Raises:
+            ValueError: If an edge is listed twice.
+        """
+        source, target = edge_index
+        number = torch.arange(source.numel(), device=source.device)
+        by_target = csr_matrix(target, source, number, (num_targets, num_sources))
+        order = by_target.values()
+        source, target = source[order], target[order]
+        by_source = csr_matrix(source, target, number, (num_sources, num_targets))
+        to_transpose = by_source.values()
+        from_transpose = torch.empty_like(to_transpose)
+        from_transpose[to_transpose] = number
+        return cls(
+            by_target.crow_indices(),
+            source.int(),
+            target.int(),
+            by_source.crow_indices(),
+            by_source.col_indices(),
+            to_transpose.int(),
+            from_transpose.int(),
+        )
+
+    @property
+    def num_sources(self) -> int:
+        """Nodes that edges may come from."""
+        return self.column_pointer.numel() - 1
+
+    @property
+    def num_targets(self) -> int:
+        """Nodes that edges may go to."""
+        return self.row_pointer.numel() - 1
+
+    @property
+    def num_edges(self) -> int:
+        """Number of edges."""
+        return self.source.numel()
+
+    def transposed(self) -> EdgeStructure:
+        """The same edges in reverse, in the transposed order."""
+        return EdgeStructure(
+            self.column_pointer,
+            self.transposed_target,
+            self.source[self.to_transpose],
+            self.row_pointer,
+            self.source,
+            self.from_transpose,
+            self.to_transpose,
+        )
+
+    def transpose_values(self, value: Tensor) -> Tensor:
+        """Values of the edges ``[E]`` in the order of :meth:`transposed`; differentiable."""
+        return value.index_select(0, self.to_transpose)
+
+
+def weighted_matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
+    r"""Sums the weighted messages that enter each target, differentiable in both factors.
+
+    .. math::
+        y_t = \sum_{e: s \to t} w_e x_s
+
+    Shapes:
+        - **input:** weight :math:`(E)`, x :math:`(N_\text{source}, d)`
+        - **output:** :math:`(N_\text{target}, d)`
+    """
+    out: Tensor = _WeightedMatmul.apply(structure, weight, x)
+    return out
+
+
+def edge_dot(structure: EdgeStructure, target_x: Tensor, source_x: Tensor) -> Tensor:
+    r"""Inner product of the ends of each edge, differentiable in both.
+
+    .. math::
+        c_e = x_{t}^\top x'_{s}, \qquad e: s \to t
+
+    Shapes:
+        - **input:** target_x :math:`(N_\text{target}, d)`, source_x :math:`(N_\text{source}, d)`
+        - **output:** :math:`(E)`
+    """
+    out: Tensor = _EdgeDot.apply(structure, target_x, source_x)
+    return out
+
+
+def segment_softmax(structure: EdgeStructure, logits: Tensor) -> Tensor:
+    r"""Softmax over the edges that enter the same target, differentiable.
+
+    .. math::
+        \alpha_e = \frac{\exp(l_e - \max_{e'} l_{e'})}{\sum_{e'} \exp(l_{e'} - \max l)}
+
+    Shapes:
+        - **input:** finite logits :math:`(E)`
+        - **output:** :math:`(E)`
+    """
+    out: Tensor = _SegmentSoftmax.apply(structure, logits)
+    return out
+
+
+class _WeightedMatmul(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
+        ctx.structure = structure
+        ctx.save_for_backward(weight, x)
+        return _matmul(structure, weight, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        weight, x = ctx.saved_tensors
+        _, needs_weight, needs_x = ctx.needs_input_grad
+        return (
+            None,
+            _sampled_matmul(ctx.structure, grad, x) if needs_weight else None,
+            _transposed_matmul(ctx.structure, weight, grad) if needs_x else None,
+        )
+
+
+class _EdgeDot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, structure: EdgeStructure, target_x: Tensor, source_x: Tensor) -> Tensor:
+        ctx.structure = structure
+        ctx.save_for_backward(target_x, source_x)
+        return _sampled_matmul(structure, target_x, source_x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        target_x, source_x = ctx.saved_tensors
+        _, needs_target, needs_source = ctx.needs_input_grad
+        return (
+            None,
+            _matmul(ctx.structure, grad, source_x) if needs_target else None,
+            _transposed_matmul(ctx.structure, grad, target_x) if needs_source else None,
+        )
+
+
+class _SegmentSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, structure: EdgeStructure, logits: Tensor) -> Tensor:
+        largest = torch.segment_reduce(logits, "max", offsets=structure.row_pointer)
+        out = (logits - largest[structure.target]).exp_()
+        out /= _segment_sum(structure, out)[structure.target]
+        ctx.structure = structure
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        (out,) = ctx.saved_tensors
+        product = out * grad
+        return None, product - out * _segment_sum(ctx.structure, product)[ctx.structure.target]
+
+
+def _segment_sum(structure: EdgeStructure, value: Tensor) -> Tensor:
+    return torch.segment_reduce(value, "sum", offsets=structure.row_pointer)
+
+
+def _matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
+    size = (structure.num_targets, structure.num_sources)
+    return _csr(structure.row_pointer, structure.source, weight, size) @ x.contiguous()
+
+
+def _transposed_matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
+    size = (structure.num_sources, structure.num_targets)
+    weight = structure.transpose_values(weight)
+    transpose = _csr(structure.column_pointer, structure.transposed_target, weight, size)
+    return transpose @ x.contiguous()
+
+
+def _sampled_matmul(structure: EdgeStructure, target_x: Tensor, source_x: Tensor) -> Tensor:
+    size = (structure.num_targets, structure.num_sources)
+    pattern = _csr(
+        structure.row_pointer, structure.source, target_x.new_zeros(structure.num_edges), size
+    )
+    sampled = torch.sparse.sampled_addmm(
+        pattern, target_x.contiguous(), source_x.contiguous().t(), beta=0.0
+    )
+    return sampled.values()
+
+
+def _csr(row_pointer: Tensor, column: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            row_pointer, column, value.contiguous(), size, check_invariants=False
+        )

@@ -1,0 +1,89 @@
+"""What models recommend, however right it is: coverage, concentration, novelty, diversity.
+
+    python benchmarks/beyond_accuracy.py
+    python benchmarks/beyond_accuracy.py --data FOLDER --k 10
+
+Nothing is trained that an earlier run of another script with the same settings and folder has left.
+The definitions are those of ``alignrec_pyg.beyond_accuracy``.
+"""
+
+# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
+# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+
+from alignrec_pyg.beyond_accuracy import beyond_accuracy, intra_list_diversity
+from alignrec_pyg.evaluate import user_metrics
+from alignrec_pyg.graph import links_to_predict
+from benchmarks import command
+from benchmarks.cells import CellResult
+from benchmarks.command import Session
+from benchmarks.runner import RANKED, TEST
+from benchmarks.settings import SettingsError
+from benchmarks.summary import Measurement
+from benchmarks.table import Look
+
+_NAMES = {
+    "coverage": "coverage",
+    "gini": "Gini",
+    "average_popularity": "average popularity",
+    "long_tail_share": "long-tail share",
+    "novelty": "novelty (bits)",
+    "personalization": "personalization",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    parser = command.make_parser(__doc__)
+    parser.add_argument(
+        "--k", type=command.positive_int, default=20, metavar="K", help="length of the lists (20)"
+    )
+    return command.main("beyond_accuracy.py", parser, _beyond, arguments)
+
+
+def _beyond(session: Session) -> int:
+    k = session.options.k
+    if k > RANKED:
+        raise SettingsError([f"--k {k}: needs to be {RANKED} or less"])
+    presets, not_run = session.runnable()
+    data = session.data
+    links = links_to_predict(data.test)
+
+    def measure(cell: CellResult) -> Measurement:
+        ranking = cell.rankings[TEST]
+        users = user_metrics(ranking, links, k)
+        found = beyond_accuracy(ranking, data.train, k)
+        values = {f"recall@{k}": users.recall.double().mean().item()}
+        values |= {title: getattr(found, name) for name, title in _NAMES.items()}
+        for feature in data.features:
+            diversity = intra_list_diversity(ranking, data.train, feature, k)
+            values[f"diversity ({feature})"] = diversity.diversity
+        return Measurement(values, users.user, users.recall)
+
+    cells = [cell for name, preset in presets.items() for cell in session.cells(name, preset)]
+    return session.conclude(
+        "beyond_accuracy",
+        f"beyond accuracy, lists of {k} for the test users",
+        session.run(cells),
+        measure=measure,
+        compared=False,
+        not_run=not_run,
+        look=Look(costs=False, best=False),
+        notes=[
+            "coverage: share of all items recommended; Gini: 0 if all alike, towards 1 if few take "
+            "all; average popularity: train links of a recommended item; long-tail share: items "
+            "with fewer than 4; diversity: one minus the mean cosine within a list"
+        ],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,415 @@
+"""What the scripts of all experiments share: arguments, preparation, running, writing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from alignrec_pyg.graph import links_to_predict
+from alignrec_pyg.transforms.split_interactions import SplitRule
+from benchmarks.cells import Cell, CellResult, CellStore
+from benchmarks.paper_results import PaperResults
+from benchmarks.prepare import SYNTHETIC, PreparedData, data_name, prepare
+from benchmarks.presets import PAPER, SMALL, Preset
+from benchmarks.results import (
+    Experiment,
+    chart_possible,
+    footer,
+    header,
+    remove_results,
+    table_text,
+    write_results,
+)
+from benchmarks.runner import KS, Parts, RunOutcome, run_cells
+from benchmarks.settings import SettingsError, resolve
+from benchmarks.significance import Comparison
+from benchmarks.summary import Measure, Row, compare_pairs, compare_rows, of_test_links, rows
+from benchmarks.table import Look
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A script at work: its arguments, checked, and its data.
+
+    Args:
+        options: The arguments.
+        device: Where to run.
+        presets: Settings of the models asked for, by name.
+        data: The data.
+        tables: Files of further feature tables, by name.
+        neighbors: Files of neighbour lists, by name.
+        seeds: Seeds of every row.
+        out: Folder of the results.
+    """
+
+    options: argparse.Namespace
+    device: torch.device
+    presets: dict[str, Preset]
+    data: PreparedData
+    tables: Mapping[str, Path]
+    neighbors: Mapping[str, Path]
+    seeds: range
+    out: Path
+
+    @property
+    def measure(self) -> Measure:
+        """The test metrics of a cell."""
+        return of_test_links(links_to_predict(self.data.test))
+
+    def with_split(self, rule: SplitRule) -> Session:
+        """The same with the data split by another rule.
+
+        Raises:
+            SettingsError: If the data lacks what the rule needs.
+        """
+        data = prepare(
+            self.options.data,
+            features=self.options.features,
+            tables=self.tables,
+            neighbors=self.neighbors,
+            split=rule,
+        )
+        return replace(self, data=data)
+
+    def cells(
+        self,
+        row: str,
+        preset: Preset,
+        *,
+        features: Sequence[str] | None = None,
+        alignment: Mapping[str, Any] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Cell]:
+        """The cells of one row, one for each seed.
+
+        Args:
+            row: Name of the row.
+            preset: Settings.
+            features: Feature sets to read (default: all).
+            alignment: Arguments of ``Aligned``, if the model wears it.
+            seeds: Seeds (default: those of the session).
+        """
+        hparams = {**preset.hparams(), **self.data.inputs(preset, features)}
+        return [
+            Cell(
+                row=row,
+                model=preset.model,
+                hparams=hparams,
+                config=preset.with_train(seed=seed, ks=KS).train,
+                alignment=alignment,
+            )
+            for seed in (self.seeds if seeds is None else seeds)
+        ]
+
+    def runnable(self) -> tuple[dict[str, Preset], dict[str, str]]:
+        """Settings of the models that can run on the data, and why the others cannot.
+
+        Raises:
+            SettingsError: If one that was named with ``--models`` cannot.
+        """
+        reasons = {name: self.data.why_not(preset) for name, preset in self.presets.items()}
+        not_run = {name: reason for name, reason in reasons.items() if reason is not None}
+        if self.options.models and not_run:
+            raise SettingsError([f"{name} {reason}" for name, reason in not_run.items()])
+        return {n: p for n, p in self.presets.items() if n not in not_run}, not_run
+
+    def run(self, cells: Sequence[Cell], parts: Parts | None = None) -> RunOutcome:
+        """Runs the cells; those that are in the results' folder are not run again.
+
+        Raises:
+            SettingsError: If a model cannot be built from its settings.
+        """
+        problems = []
+        for cell in {cell.row: cell for cell in cells}.values():
+            try:
+                cell.build(self.data.train)
+            except ValueError as error:
+                problems.append(f"{cell.row}: {error}")
+        if problems:
+            raise SettingsError(problems)
+        print(header(self.data, self._used(cells)), flush=True)
+        store = CellStore(self.out / "cells")
+        return run_cells(cells, parts or self.data.parts, store, self.device, say)
+
+    def conclude(
+        self,
+        stem: str,
+        title: str,
+        outcome: RunOutcome,
+        *,
+        presets: Mapping[str, Preset] | None = None,
+        measure: Measure | None = None,
+        reference: str | None = None,
+        pairs: Sequence[tuple[str, str]] | None = None,
+        compared: bool = True,
+        not_run: Mapping[str, str] | None = None,
+        paper: PaperResults | None = None,
+        paper_source: str = "Table 2",
+        look: Look = Look(),
+        notes: Sequence[str] = (),
+        draw: Callable[[Sequence[Row], Path], None] | None = None,
+    ) -> int:
+        """Prints and writes the table of an experiment.
+
+        Args:
+            stem: Name of the files.
+            title: What was asked, on this data.
+            outcome: What :meth:`run` gave.
+            presets: Settings by row (default: those of the models).
+            measure: Columns of the table (default: the test metrics).
+            reference: Row that the others are tested against (default: the best).
+            pairs: Rows to test against each other instead, the first against the second.
+            compared: Whether rows are tested against each other at all.
+            not_run: Why other models have no row.
+            paper: Published values, by row.
+            paper_source: Where they stand.
+            look: How the table shows its rows.
+            notes: More to know when reading the table.
+            draw: Draws another picture than the table's bars.
+
+        Returns:
+            The script's exit status.
+        """
+        table = rows(outcome.results, self.seeds, measure or self.measure)
+        if not table:
+            remove_results(self.out, stem)
+            say("no cell has a result: no files are written, those of an earlier run are removed")
+            return 1
+        comparisons: Sequence[Comparison] = ()
+        if compared:
+            comparisons = (
+                compare_rows(table, reference) if pairs is None else compare_pairs(table, pairs)
+            )
+        failed = {f"{row} seed {seed}": reason for (row, seed), reason in outcome.failed.items()}
+        experiment = Experiment(
+            title=f"{title} ({self.data.name})",
+            data=self.data,
+            presets=self._used(outcome.results) if presets is None else presets,
+            seeds=self.seeds,
+            device=self.device,
+            cells=outcome.results,
+            table=table,
+            comparisons=comparisons,
+            not_run={**(not_run or {}), **failed},
+            paper=paper or {},
+            paper_source=paper_source,
+            look=look,
+            notes=notes,
+        )
+        print(f"\n{table_text(experiment, bold=sys.stdout.isatty())}\n")
+        print(footer(experiment))
+        picture = None if draw is None else partial(draw, table)
+        written = write_results(experiment, self.out, stem, picture)
+        print("written: " + ", ".join(str(path) for path in written))
+        if not chart_possible():
+            print("no chart: it needs matplotlib (the 'benchmarks' extra)")
+        return 1 if outcome.failed else 0
+
+    def _used(self, cells: Sequence[Cell] | Sequence[CellResult]) -> dict[str, Preset]:
+        """The models' settings, of those that ``cells`` are of."""
+        names = {
+            cell.settings()["model"] if isinstance(cell, Cell) else cell.settings["model"]
+            for cell in cells
+        }
+        return {name: preset for name, preset in self.presets.items() if name in names}
+
+
+def main(
+    script: str,
+    parser: argparse.ArgumentParser,
+    run: Callable[[Session], int],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Reads the arguments, prepares the data and runs an experiment.
+
+    Args:
+        script: Name of the script, for messages.
+        parser: As :func:`make_parser` gives it, with the script's own arguments.
+        run: The experiment.
+        arguments: The command line (default: that of the process).
+
+    Returns:
+        What ``run`` returns (0, or 1 if a cell failed); 2 if the arguments do not fit or a file
+        cannot be read or written, 130 after Ctrl-C.
+    """
+    options = parser.parse_args(arguments)
+    try:
+        return run(_start(options))
+    except SettingsError as error:
+        say(f"{script}: {len(error.problems)} problem(s):")
+        for problem in error.problems:
+            say(f"  - {problem}")
+        return 2
+    except OSError as error:
+        say(f"{script}: {error}; finished cells are kept: the same command continues")
+        return 2
+    except KeyboardInterrupt:
+        say("interrupted; finished cells are kept: the same command continues")
+        return INTERRUPTED
+
+
+def make_parser(doc: str | None, models: Sequence[str] = tuple(PAPER)) -> argparse.ArgumentParser:
+    """A parser with the arguments that all experiments know.
+
+    Args:
+        doc: What the script does.
+        models: Models to run where ``--models`` is not given.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(default_models=list(models))
+    add = parser.add_argument
+    add("--data", default=SYNTHETIC, metavar="PATH", help="folder in MMRec format, or 'synthetic'")
+    add(
+        "--models",
+        nargs="+",
+        metavar="NAME",
+        help=f"of {', '.join(PAPER)} (default: {_listed(models)})",
+    )
+    add("--features", nargs="+", metavar="NAME", help="feature tables to use (all)")
+    add(
+        "--tables",
+        nargs="+",
+        default=[],
+        metavar="NAME=FILE.npy",
+        help="further feature tables; row r belongs to item r",
+    )
+    add(
+        "--neighbors",
+        nargs="+",
+        default=[],
+        metavar="NAME=FILE.npz",
+        help="ready item graphs: arrays 'neighbor' [items, k] and 'cosine' (FREEDOM needs none)",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="MODEL.argument=value",
+        help="other settings, e.g. LightGCN.num_layers=2 or AlignRec.lr=1e-3; may be repeated",
+    )
+    add("--seeds", type=positive_int, default=3, metavar="N", help="seeds 0 to N-1 (3)")
+    add("--epochs", type=positive_int, metavar="N", help="most epochs to train")
+    add("--patience", type=int, metavar="N", help="evaluations without improvement to bear")
+    add("--lr", type=float, metavar="X", help="learning rate of all models")
+    add("--batch-size", type=positive_int, metavar="N", help="links per batch")
+    add("--split", choices=get_args(SplitRule), help="rule (the file's labels, else random)")
+    add("--device", choices=("cpu", "cuda", "auto"), default="auto", help="where to train (auto)")
+    add(
+        "--threads",
+        type=positive_int,
+        metavar="N",
+        help="CPU threads (synthetic data: 1, else as torch decides)",
+    )
+    add("--out", type=Path, metavar="DIR", help="where to write (results/<data name>)")
+    return parser
+
+
+def _listed(models: Sequence[str]) -> str:
+    return "all" if list(models) == list(PAPER) else ", ".join(models)
+
+
+def positive_int(text: str) -> int:
+    """An integer of 1 or more, for ``argparse``."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs to be an integer (got {text!r})") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"needs to be 1 or more (got {value})")
+    return value
+
+
+def say(line: str) -> None:
+    """Tells progress and problems, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _start(options: argparse.Namespace) -> Session:
+    problems: list[str] = []
+    device = _device(options.device, problems)
+    neighbors = _named_files("--neighbors", "FILE.npz", options.neighbors, problems)
+    tables = _named_files("--tables", "FILE.npy", options.tables, problems)
+    presets = _presets(options, problems)
+    out = _out(options, problems)
+    if problems:
+        raise SettingsError(problems)
+    # Tensors as small as those of the synthetic data: more threads only wait for each other.
+    threads = options.threads or (1 if options.data == SYNTHETIC else None)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    data = prepare(
+        options.data,
+        features=options.features,
+        tables=tables,
+        neighbors=neighbors,
+        split=options.split,
+    )
+    return Session(
+        options=options,
+        device=device,
+        presets=presets,
+        data=data,
+        tables=tables,
+        neighbors=neighbors,
+        seeds=range(options.seeds),
+        out=out,
+    )
+
+
+def _presets(options: argparse.Namespace, problems: list[str]) -> dict[str, Preset]:
+    try:
+        return resolve(
+            list(dict.fromkeys(options.models or options.default_models)),
+            SMALL if options.data == SYNTHETIC else PAPER,
+            options.set,
+            max_epochs=options.epochs,
+            patience=options.patience,
+            lr=options.lr,
+            batch_size=options.batch_size,
+        )
+    except SettingsError as error:
+        problems += error.problems
+        return {}
+
+
+def _out(options: argparse.Namespace, problems: list[str]) -> Path:
+    """The folder to write to; there, or possible to make."""
+    out: Path = options.out or Path("results") / data_name(options.data)
+    there = next((path for path in (out, *out.parents) if path.exists()), out)
+    if not there.is_dir():
+        problems.append(f"--out {out}: needs to be a folder ({there} is a file)")
+    return out
+
+
+def _named_files(
+    option: str, form: str, entries: Sequence[str], problems: list[str]
+) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
+    for entry in entries:
+        name, equals, path = entry.partition("=")
+        if not (name and equals and path):
+            problems.append(f"{option} {entry}: needs the form NAME={form}")
+        elif name in paths:
+            problems.append(f"{option} {entry}: {name!r} is given twice")
+        else:
+            paths[name] = Path(path)
+    return paths
+
+
+def _device(name: str, problems: list[str]) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        problems.append("--device cuda: torch finds no GPU (--device cpu runs anywhere)")
+    return torch.device(name)

@@ -1,0 +1,91 @@
+"""What a protocol does to figures: three kinds of split, validation links known or not in tests.
+
+    python benchmarks/protocols.py
+    python benchmarks/protocols.py --data FOLDER --models AlignRec LightGCN FREEDOM
+
+Splits: each user's links at random, each user's latest link, all links after a moment. The last two
+need times and are left out without them. At test time the validation links are unknown to the model
+and stay candidates (MMRec's rule, behind the papers' tables), or are known: part of the graph and
+no candidates. Each model is trained once per split and seed.
+"""
+
+# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
+# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+
+import torch
+from torch import Tensor
+
+from alignrec_pyg.graph import links_to_predict
+from alignrec_pyg.transforms.split_interactions import SplitRule
+from benchmarks import command
+from benchmarks.cells import CellResult
+from benchmarks.command import Session
+from benchmarks.prepare import val_known_at_test
+from benchmarks.runner import TEST, Parts, RunOutcome, link_metrics
+from benchmarks.settings import SettingsError
+from benchmarks.summary import Measurement
+from benchmarks.table import Look
+
+MODELS = ("LightGCN", "FREEDOM", "AlignRec")
+SPLITS: tuple[SplitRule, ...] = ("random", "leave_last_out", "global_time")
+KNOWN = "validation known"
+_COLUMNS = ("recall@20", "ndcg@20")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    parser = command.make_parser(__doc__, models=MODELS)
+    return command.main("protocols.py", parser, _compare, arguments)
+
+
+def _compare(session: Session) -> int:
+    presets, not_run = session.runnable()
+    links: dict[str, Tensor] = {}
+    results: list[CellResult] = []
+    failed: dict[tuple[str, int], str] = {}
+    notes = []
+    for rule in SPLITS:
+        try:
+            here = session.with_split(rule)
+        except SettingsError as error:
+            notes += [f"no {rule} split: {problem}" for problem in error.problems]
+            continue
+        data = here.data
+        rows = {f"{name}, {rule}": preset for name, preset in presets.items()}
+        cells = [cell for row, preset in rows.items() for cell in here.cells(row, preset)]
+        parts = Parts(data.train, data.val, {TEST: data.test, KNOWN: val_known_at_test(data)})
+        outcome = here.run(cells, parts)
+        results += outcome.results
+        failed |= outcome.failed
+        links |= dict.fromkeys(rows, links_to_predict(data.test))
+        notes.append(f"{rule}: split {data.split.fingerprint}")
+
+    def measure(cell: CellResult) -> Measurement:
+        test, known = (link_metrics(cell.rankings[name], links[cell.row]) for name in (TEST, KNOWN))
+        values = {column: test[column] for column in _COLUMNS}
+        values |= {f"{column}, {KNOWN}": known[column] for column in _COLUMNS}
+        return Measurement(values, torch.empty(0, dtype=torch.int64), torch.empty(0))
+
+    return session.conclude(
+        "protocols",
+        "models under three splits, validation links unknown and known at test time",
+        RunOutcome(results=results, failed=failed),
+        measure=measure,
+        compared=False,
+        not_run=not_run,
+        look=Look(best=False),
+        notes=notes,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

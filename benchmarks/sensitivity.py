@@ -1,0 +1,105 @@
+"""Figures 3 and 6 of the paper: AlignRec against the weights of its alignments.
+
+    python benchmarks/sensitivity.py
+    python benchmarks/sensitivity.py --data FOLDER --values 0.01 0.1 1
+
+One weight at a time takes the values (alpha: CCA, beta: UIA, lambda: REG), the others stay. The
+paper chooses by such curves on test links; the picture shows test recall@20, the table validation
+too.
+"""
+
+# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
+# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+
+from dataclasses import replace
+
+from benchmarks import command
+from benchmarks.cells import CellResult
+from benchmarks.chart import Curve, write_curves
+from benchmarks.command import Session
+from benchmarks.presets import AlignRecPreset
+from benchmarks.summary import Measurement, Row
+
+MODEL = "AlignRec"
+WEIGHTS = {"alpha": "cca_weight", "beta": "uia_weight", "lambda": "reg_weight"}
+VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Of the paper's figures: alpha and beta up to 0.1, lambda up to 1."""
+_VALIDATION = "validation recall@20"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    parser = command.make_parser(__doc__, models=[MODEL])
+    parser.add_argument("--values", nargs="+", type=float, default=VALUES, metavar="X")
+    return command.main("sensitivity.py", parser, _vary, arguments)
+
+
+def _vary(session: Session) -> int:
+    session.runnable()
+    preset = session.presets[MODEL]
+    assert isinstance(preset, AlignRecPreset)
+    values = sorted(set(session.options.values))
+    cells = [
+        cell
+        for symbol, argument in WEIGHTS.items()
+        for value in values
+        for cell in session.cells(_row(symbol, value), replace(preset, **{argument: value}))
+    ]
+
+    def measure(cell: CellResult) -> Measurement:
+        plain = session.measure(cell)
+        return plain._replace(values={**plain.values, _VALIDATION: cell.val_metrics["recall@20"]})
+
+    def draw(table: Sequence[Row], path: Path) -> None:
+        by_name = {row.name: row for row in table}
+        panels = {
+            f"{symbol} ({argument})": {
+                name: _curve([by_name[_row(symbol, v)] for v in values], values, column)
+                for name, column in (("test", "recall@20"), ("validation", _VALIDATION))
+            }
+            for symbol, argument in WEIGHTS.items()
+            if all(_row(symbol, value) in by_name for value in values)
+        }
+        if panels:
+            write_curves(path, f"AlignRec on {session.data.name}", panels, "recall@20")
+
+    return session.conclude(
+        "sensitivity",
+        "AlignRec against the weights of its alignments",
+        session.run(cells),
+        measure=measure,
+        compared=False,
+        draw=draw,
+        notes=[
+            "the other weights stay at "
+            + ", ".join(f"{symbol} {getattr(preset, name)}" for symbol, name in WEIGHTS.items())
+        ],
+    )
+
+
+def _row(symbol: str, value: float) -> str:
+    return f"{symbol} = {value:g}"
+
+
+def _curve(rows: Sequence[Row], values: Sequence[float], column: str) -> Curve:
+    spreads = [row.std for row in rows]
+    return Curve(
+        x=values,
+        mean=[row.mean[column] for row in rows],
+        std=None
+        if any(spread is None for spread in spreads)
+        else [spread[column] for spread in spreads if spread is not None],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

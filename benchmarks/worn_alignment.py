@@ -1,0 +1,75 @@
+"""AlignRec's alignment losses, worn by other models.
+
+    python benchmarks/worn_alignment.py
+    python benchmarks/worn_alignment.py --data FOLDER --models MGCN VBPR
+
+The paper says that its alignments can be integrated into existing approaches, and gives no figures.
+Each model runs alone and with CCA, UIA and REG added to its loss, with AlignRec's weights unless
+``--cca``, ``--uia``, ``--reg`` say otherwise; all else is equal. Any model that tells content from
+ID vectors can wear them; LightGCN has no content, so ``ContentLightGCN`` stands for it.
+"""
+
+# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
+# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+
+from alignrec_pyg.models import ContentRecommender
+from benchmarks import command
+from benchmarks.command import Session
+from benchmarks.presets import AlignRecPreset
+from benchmarks.settings import SettingsError
+
+MODELS = ("ContentLightGCN", "VBPR", "MGCN")
+_ALIGNREC = AlignRecPreset()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    parser = command.make_parser(__doc__, models=MODELS)
+    for name, default in (
+        ("cca", _ALIGNREC.cca_weight),
+        ("uia", _ALIGNREC.uia_weight),
+        ("reg", _ALIGNREC.reg_weight),
+    ):
+        parser.add_argument(
+            f"--{name}", type=float, default=default, metavar="X", help=f"its weight ({default})"
+        )
+    return command.main("worn_alignment.py", parser, _wear, arguments)
+
+
+def _wear(session: Session) -> int:
+    options = session.options
+    presets, not_run = session.runnable()
+    unfit = [name for name in presets if not issubclass(presets[name].model, ContentRecommender)]
+    if unfit:
+        raise SettingsError([f"{name} does not tell content from ID vectors" for name in unfit])
+    alignment = {
+        "features": session.data.features,
+        "cca_weight": options.cca,
+        "uia_weight": options.uia,
+        "reg_weight": options.reg,
+    }
+    cells = []
+    for name, preset in presets.items():
+        cells += session.cells(name, preset)
+        cells += session.cells(f"{name} + alignment", preset, alignment=alignment)
+    return session.conclude(
+        "worn_alignment",
+        "models alone and with AlignRec's alignments, test links",
+        session.run(cells),
+        not_run=not_run,
+        pairs=[(f"{name} + alignment", name) for name in presets],
+        notes=[f"weights: CCA {options.cca}, UIA {options.uia}, REG {options.reg}"],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
