@@ -15,9 +15,10 @@ import torch
 from alignrec_pyg.graph import links_to_predict
 from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks.cells import Cell, CellResult, CellStore
+from benchmarks.grids import published
 from benchmarks.paper_results import PaperResults
 from benchmarks.prepare import SYNTHETIC, PreparedData, data_name, prepare
-from benchmarks.presets import PAPER, SMALL, Preset
+from benchmarks.presets import PAPER, SMALL, TABLE_2, Preset
 from benchmarks.results import (
     Experiment,
     chart_possible,
@@ -257,7 +258,7 @@ def main(
         return INTERRUPTED
 
 
-def make_parser(doc: str | None, models: Sequence[str] = tuple(PAPER)) -> argparse.ArgumentParser:
+def make_parser(doc: str | None, models: Sequence[str] = TABLE_2) -> argparse.ArgumentParser:
     """A parser with the arguments that all experiments know.
 
     Args:
@@ -274,7 +275,7 @@ def make_parser(doc: str | None, models: Sequence[str] = tuple(PAPER)) -> argpar
         "--models",
         nargs="+",
         metavar="NAME",
-        help=f"of {', '.join(PAPER)} (default: {_listed(models)})",
+        help=f"of {', '.join(PAPER)} (default: {', '.join(models)})",
     )
     add("--features", nargs="+", metavar="NAME", help="feature tables to use (all)")
     add(
@@ -313,10 +314,6 @@ def make_parser(doc: str | None, models: Sequence[str] = tuple(PAPER)) -> argpar
     )
     add("--out", type=Path, metavar="DIR", help="where to write (results/<data name>)")
     return parser
-
-
-def _listed(models: Sequence[str]) -> str:
-    return "all" if list(models) == list(PAPER) else ", ".join(models)
 
 
 def positive_int(text: str) -> int:
@@ -371,7 +368,7 @@ def _presets(options: argparse.Namespace, problems: list[str]) -> dict[str, Pres
     try:
         return resolve(
             list(dict.fromkeys(options.models or options.default_models)),
-            SMALL if options.data == SYNTHETIC else PAPER,
+            SMALL if options.data == SYNTHETIC else published(data_name(options.data)),
             options.set,
             max_epochs=options.epochs,
             patience=options.patience,

@@ -3,8 +3,9 @@
     python benchmarks/compare.py
     python benchmarks/compare.py --data FOLDER --models BPR LightGCN --seeds 3
 
-Without arguments: all models on generated data, in a minute or two. ``--data`` names a folder in
-MMRec format (``<name>.inter`` and ``.npy`` feature tables); then the published settings apply.
+Without arguments: the models of the paper's Table 2 on generated data, in two minutes. ``--data``
+names a folder in MMRec format (``<name>.inter`` and ``.npy`` feature tables); then the published
+settings apply.
 ``<out>/compare.json``, ``.csv``, ``.md`` and ``.png`` hold the results. Finished cells (one model
 with one seed each) stay in ``<out>/cells`` and are not run again; an interrupted one continues.
 """

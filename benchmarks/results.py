@@ -15,10 +15,11 @@ import torch
 
 from benchmarks.cells import CellResult
 from benchmarks.chart import write_chart
+from benchmarks.grids import published
 from benchmarks.memory import memory_description
 from benchmarks.paper_results import PAPER_LABEL, PaperResults
 from benchmarks.prepare import SYNTHETIC, PreparedData
-from benchmarks.presets import PAPER, Preset
+from benchmarks.presets import Preset
 from benchmarks.provenance import Origin, code_version
 from benchmarks.significance import Comparison, mean_interval
 from benchmarks.summary import COMPARED, Row
@@ -69,10 +70,10 @@ def header(data: PreparedData, presets: Mapping[str, Preset]) -> str:
     lines.append(f"ranking: {masking_rule(data)}")
     lines += [f"item graph '{name}': {text}" for name, text in data.item_graphs.items()]
     lines.append(
-        "settings that differ from the presets (published defaults; BM3 as tuned by its authors on "
-        "Baby; none re-tuned on this data), the preset's in brackets:"
+        "settings that differ from the published ones (those for this data set where a paper names "
+        "them, else its defaults), the published one in brackets:"
     )
-    lines += [f"  {text}" for text in deviations(presets)]
+    lines += [f"  {text}" for text in deviations(presets, data.name)]
     if data.name == SYNTHETIC:
         lines.append(
             "  (the learning rate is one for all models, chosen on this data's validation)"
@@ -91,10 +92,11 @@ def masking_rule(data: PreparedData) -> str:
     )
 
 
-def deviations(presets: Mapping[str, Preset]) -> list[str]:
-    """One line per model: its settings that are not the preset's."""
+def deviations(presets: Mapping[str, Preset], data_name: str) -> list[str]:
+    """One line per model: its settings that are not the published ones."""
+    settings = published(data_name)
     return [
-        f"{name}: {', '.join(preset.differences(PAPER[name])) or 'none'}"
+        f"{name}: {', '.join(preset.differences(settings[name])) or 'none'}"
         for name, preset in presets.items()
     ]
 
@@ -251,7 +253,7 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
         "metrics": list(experiment.table[0].mean),
         "notes": list(experiment.notes),
         "seeds": list(experiment.seeds),
-        "settings_unlike_the_presets": deviations(experiment.presets),
+        "settings_unlike_the_published": deviations(experiment.presets, data.name),
         "memory": memory_description(experiment.device),
         **origins(experiment.cells),
         "code": code_version(),

@@ -65,7 +65,7 @@ def out(tmp_path_factory):
 
 
 def test_all_models_run_and_each_is_compared(tiny_folder, out):
-    rows, saved = finished("compare", tiny_folder, out)
+    rows, saved = finished("compare", tiny_folder, out, "--models", *PAPER)
     assert list(rows) == list(PAPER)
     assert saved["not_run"] == {}
     assert len(saved["comparisons"]) == len(PAPER) - 1
