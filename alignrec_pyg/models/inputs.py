@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import feature_names, feature_table, item_graph_names
+from alignrec_pyg.graph import ITEM, feature_names, feature_table, item_graph_names
 
 
 def select_features(data: HeteroData, features: Sequence[str] | None) -> list[str]:
     """The feature sets a model reads: those named, or all that ``data`` holds.
 
     Raises:
-        ValueError: If ``features`` is a string, or one is missing from ``data`` or named twice.
+        ValueError: If ``features`` is a string, or one is missing from ``data``, named twice, or no
+            float32 table with a row per item.
     """
     if isinstance(features, str):
         raise ValueError(f"'features' needs to be a list of names (got the string {features!r})")
     names = feature_names(data) if features is None else list(features)
+    num_items = int(data[ITEM].num_nodes)
     for name in names:
-        feature_table(data, name)
+        table = feature_table(data, name)
+        if table.dim() != 2 or table.size(0) != num_items or table.dtype != torch.float32:
+            raise ValueError(
+                f"the feature table '{name}' needs to be float32 of shape [{num_items}, dim] "
+                f"(got {table.dtype} of {list(table.shape)}): convert it with .float()"
+            )
     if len(set(names)) < len(names):
         raise ValueError(f"'features' needs to name every feature set once (got {names})")
     return names

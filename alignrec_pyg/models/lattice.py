@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.graph import (
     INTERACTS,
     InteractionBatch,
+    content_hash,
     feature_mask,
     feature_table,
     knn_edge_type,
@@ -161,7 +162,9 @@ class LATTICE(Recommender):
         self.register_buffer("_shares", torch.zeros(len(self.features)))
         self.register_buffer("_epoch", torch.full((), _NO_EPOCH))
         self._batches_of_epoch = 0
+        self._loaded = False
         self._inference_inputs: Tensor | None = None
+        self._data_hashes["features lacking"] = content_hash(self._lacking)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -182,14 +185,20 @@ class LATTICE(Recommender):
         super().train(mode)
         return self
 
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """As everywhere in torch; a state from within an epoch is one to go on with."""
+        self._loaded = True
+        return super().load_state_dict(*arguments, **options)
+
     def __getstate__(self) -> dict[str, Any]:
         """Everything but prepared graphs and what they were made of."""
         return {**super().__getstate__(), "_inference_inputs": None}
 
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
-        """Begins an epoch; one that is resumed, known by its generator, keeps its graph."""
+        """Begins an epoch; one that a loaded state is from, by its generator, keeps its graph."""
         epoch = generator.initial_seed() & (2**63 - 1)
-        resumed = int(self._epoch) == epoch
+        resumed = self._loaded and int(self._epoch) == epoch
+        self._loaded = False
         self._epoch.fill_(epoch)
         self._batches_of_epoch = 1 if resumed else 0
 

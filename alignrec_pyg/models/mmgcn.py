@@ -252,7 +252,7 @@ def _rows(x: Tensor, rows: Tensor | None) -> Tensor:
 
 
 class _Normalize(torch.autograd.Function):
-    """Rows of length 1, as :func:`torch.nn.functional.normalize` makes them, and sum of squares.
+    """Rows of length 1, those of zeros excepted, and the sum of squares.
 
     The lengths give both, and both gradients in one pass over the table.
     """
@@ -260,7 +260,8 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         square = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_()
-        inverse = square.sqrt().clamp_(min=1e-12).reciprocal_()
+        # a row of zeros, of an item without features, stays one and gets no gradient
+        inverse = torch.where(square > 0, square.rsqrt(), 0)
         out = x * inverse
         ctx.save_for_backward(out, inverse, square)
         return out, square.sum()

@@ -177,6 +177,7 @@ class _Modality(nn.Module):
         """Mapped features of all items, ``[num_items, embedding_dim]``."""
         features = self.table()
         # T norm(F) = (T F) / |F|: no second table
-        length = torch.linalg.vector_norm(features, dim=1, keepdim=True).clamp(min=1e-12)
-        mapped = functional.linear(features, self.linear.weight) / length
-        return mapped + self.linear.bias
+        length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        # a row of zeros, of an item without features, stays one and gets no gradient
+        inverse = torch.where(length > 0, length.clamp(min=1e-12).reciprocal(), 0)
+        return functional.linear(features, self.linear.weight) * inverse + self.linear.bias

@@ -9,6 +9,7 @@ from alignrec_pyg.nn.losses import (
     info_nce_loss,
     l2_loss,
     similarity_loss,
+    unit_rows,
 )
 from alignrec_pyg.nn.propagation import (
     Adjacency,
@@ -54,6 +55,7 @@ __all__ = [
     "segment_softmax",
     "self_loop_adjacency",
     "similarity_loss",
+    "unit_rows",
     "urn_multiplicities",
     "user_adjacency",
     "user_item_adjacency",

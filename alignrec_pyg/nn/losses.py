@@ -80,6 +80,16 @@ def cosine_alignment_loss(x: Tensor, y: Tensor) -> Tensor:
     return 1 - functional.cosine_similarity(x, y, dim=-1).mean()
 
 
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows of length 1; a row of zeros stays one, without a gradient.
+
+    :func:`torch.nn.functional.normalize` gives such a row, that of an item without features, 1e12
+    times the gradient, which an optimiser's second moments never forget.
+    """
+    present = x.detach().any(dim=-1, keepdim=True)
+    return functional.normalize(torch.where(present, x, x.detach()), dim=-1)
+
+
 def info_nce_loss(
     x: Tensor,
     y: Tensor,
@@ -111,7 +121,7 @@ def info_nce_loss(
         - **output:** scalar
     """
     if normalize:
-        x, y = functional.normalize(x, dim=-1), functional.normalize(y, dim=-1)
+        x, y = unit_rows(x), unit_rows(y)
     if counts is None:
         counts = x.new_ones(x.size(0))
     loss: Tensor = _InfoNCE.apply(x, y, counts.to(x.dtype), temperature)

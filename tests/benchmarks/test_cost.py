@@ -21,7 +21,8 @@ def test_measures_a_model(tiny_shape, model):
     options = cost._parser().parse_args(tiny_shape)
     found = cost.measure(model, options)
     assert set(found) == set(cost.COLUMNS)
-    assert all(value >= 0 for value in found.values())
+    differences = {"graphs", "scoring"}  # of two times, which on tiny data may be of either sign
+    assert all(value >= 0 for name, value in found.items() if name not in differences)
     assert found["parameters"] > 70 * 64 - 1
     if model == "FREEDOM":
         assert found["parameters"] == 70 * 64 + 40 * 12 + (5 + 7 + 2) * 64

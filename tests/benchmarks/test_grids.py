@@ -16,6 +16,28 @@ def test_published_grids_name_settings_of_their_model(name):
     assert len(found) == len({repr(point) for point in found}) == expected
 
 
+def test_published_grids_are_the_papers():
+    assert PUBLISHED["AlignRec"] == {"lr": (3e-4, 1e-4), "reg_weight": (0.1, 0.2, 0.3)}
+    assert PUBLISHED["MGCN"] == {"cl_weight": (1e-3, 1e-2, 1e-1)}
+    assert PUBLISHED["BM3"]["dropout"] == (0.3, 0.5)
+    assert PUBLISHED["FREEDOM"] == {"dropout": (0.8, 0.9), "reg_weight": (0.0, 1e-5, 1e-4, 1e-3)}
+    sizes = {name: len(points(PAPER[name], grid)) for name, grid in PUBLISHED.items()}
+    assert sizes == {
+        "AlignRec": 6,
+        "BPR": 7,
+        "LightGCN": 20,
+        "VBPR": 7,
+        "MMGCN": 5,
+        "GRCN": 25,
+        "DualGNN": 25,
+        "BM3": 8,
+        "MGCN": 3,
+        "FREEDOM": 8,
+        "LATTICE": 16,
+        "SLMRec": 80,
+    }
+
+
 def test_every_model_is_searched_with_the_same_budget():
     assert set(SEARCH) == set(PAPER)
     assert {len(points(PAPER[name], SEARCH[name])) for name in SEARCH} == {4}
@@ -61,5 +83,8 @@ def test_published_settings_of_a_data_set():
     assert published("elec")["BM3"].num_layers == 2
     assert published("sports")["BM3"].reg_weight == 0.01
     assert published("baby")["BM3"] == PAPER["BM3"]
+    for name in ("MMGCN", "GRCN", "DualGNN"):
+        assert published("baby")[name].faithful
+        assert not published("lfm2k")[name].faithful
     assert published("lfm2k") == PAPER
     assert published("elec")["AlignRec"] == PAPER["AlignRec"]

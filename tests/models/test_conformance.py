@@ -101,6 +101,20 @@ def test_every_parameter_gets_a_gradient(model_cls, toy):
     )
 
 
+@pytest.mark.parametrize("freeze_features", [True, False])
+def test_items_without_features_do_not_blow_up_gradients(model_cls, toy, freeze_features):
+    for name in ("image", "text"):
+        toy["item"][f"x_{name}"][3] = 0
+        toy["item"][f"mask_{name}"] = torch.arange(4) == 3
+    arguments = inspect.signature(model_cls.__init__).parameters
+    options = {"freeze_features": freeze_features} if "freeze_features" in arguments else {}
+    torch.manual_seed(0)
+    model = model_cls(toy, **options)
+    first_loss(model, toy)[0].backward()
+    largest = max(p.grad.abs().max().item() for p in model.parameters() if p.grad is not None)
+    assert largest < 100
+
+
 def test_constructor_takes_data_and_keywords_with_defaults(model_cls, toy):
     _, data, *rest = inspect.signature(model_cls.__init__).parameters.values()
     assert data.name == "data"

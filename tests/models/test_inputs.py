@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from alignrec_pyg import VBPR
 from alignrec_pyg.models.inputs import select_features, select_item_graph, select_item_graphs
@@ -40,3 +41,12 @@ def test_models_that_need_features_say_so(toy):
     del toy["item"].x_image, toy["item"].x_text
     with pytest.raises(ValueError, match="VBPR needs at least one item feature table"):
         VBPR(toy)
+
+
+@pytest.mark.parametrize(
+    "table", [torch.ones(4, 3, dtype=torch.float64), torch.ones(8, 3), torch.ones(4)]
+)
+def test_tables_that_are_none_are_refused(toy, table):
+    toy["item"].x_text = table
+    with pytest.raises(ValueError, match=r"'text' needs to be float32 of shape \[4, dim\]"):
+        select_features(toy, ["image", "text"])

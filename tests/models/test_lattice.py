@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 from alignrec_pyg import LATTICE, TrainConfig, evaluate, fit
+from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, knn_edge_type
 from alignrec_pyg.models import lattice
 from alignrec_pyg.sampling import TripletSampler, seeded_generator
@@ -222,6 +223,21 @@ def test_a_second_fit_with_the_same_seed_starts_a_new_epoch(toy):
     shift(model)
     found = start(model, toy)(toy)[1]
     torch.testing.assert_close(found, dense_embeddings(model, toy, dense_item_graph(model, toy))[1])
+
+
+def test_a_fit_after_an_aborted_one_starts_a_new_epoch(toy):
+    model = start(LATTICE(toy, embedding_dim=4), toy)
+    model(toy)  # the first batch, and nothing after it
+    shift(model)
+    found = start(model, toy)(toy)[1]
+    torch.testing.assert_close(found, dense_embeddings(model, toy, dense_item_graph(model, toy))[1])
+
+
+def test_other_lacking_items_are_told_when_loading(toy, tmp_path):
+    LATTICE(toy).save_pretrained(tmp_path)
+    toy["item"].mask_text = torch.tensor([True, False, False, False])
+    with pytest.raises(CheckpointError, match="other features lacking"):
+        LATTICE.from_pretrained(tmp_path, toy)
 
 
 def test_graphs_are_those_of_the_features_or_named(toy):

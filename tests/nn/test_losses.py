@@ -11,6 +11,7 @@ from alignrec_pyg.nn import (
     info_nce_loss,
     l2_loss,
     similarity_loss,
+    unit_rows,
 )
 
 # float64: the identities hold exactly, so tolerances can be tight
@@ -150,3 +151,16 @@ def test_similarity_of_equal_rows_has_a_finite_gradient():
 def test_similarity_rejects_an_unknown_reduction():
     with pytest.raises(ValueError, match="'reduction' needs to be 'rms' or 'mse'"):
         similarity_loss(rows(2, 2), rows(2, 2), reduction="sum")
+
+
+def test_rows_of_zeros_stay_and_get_no_gradient():
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]], requires_grad=True)
+    found = unit_rows(x)
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.0, -1.0]]))
+    (found * torch.tensor([[1.0, 2.0], [5.0, 7.0], [3.0, 1.0]])).sum().backward()
+    expected = x.detach().clone().requires_grad_()
+    row = expected[[0, 2]]
+    unit = row / row.norm(dim=1, keepdim=True)
+    (unit * torch.tensor([[1.0, 2.0], [3.0, 1.0]])).sum().backward()
+    torch.testing.assert_close(x.grad, expected.grad)
+    assert not x.grad[1].any()
