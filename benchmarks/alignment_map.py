@@ -43,24 +43,27 @@ _SAMPLE = 2000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__, models=MODELS)
-    parser.set_defaults(seeds=1)
+    parser = command.make_parser(__doc__, models=MODELS, seeds=1)
     return command.main("alignment_map.py", parser, _map, arguments)
 
 
 def _map(session: Session) -> int:
-    presets, _ = session.runnable()
-    unfit = [name for name in presets if not issubclass(presets[name].model, ContentRecommender)]
-    if unfit:
-        raise SettingsError([f"{name} does not tell content from ID vectors" for name in unfit])
+    if session.options.seeds != 1:
+        raise SettingsError(["--seeds: a picture shows one run"])
+    presets = session.wearers(session.presets)
     cells = {name: session.cells(name, preset)[0] for name, preset in presets.items()}
+    session.check(list(cells.values()))
     about = header(session.data, presets)
     print(about, flush=True)
     parts = session.data.parts.to(session.device)
     cosines, maps = {}, {}
     for name, cell in cells.items():
         folder = session.out / "models" / f"{name}-{cell_key(cell, parts, session.device)[:16]}"
-        model, fitted = train_cell(cell, parts, folder)
+        try:
+            model, fitted = train_cell(cell, parts, folder)
+        except FloatingPointError as error:
+            say(f"{name}: failed: {error}")
+            continue
         say(f"{name}: best epoch {fitted.best_epoch + 1} of {fitted.num_epochs}")
         assert isinstance(model, ContentRecommender)
         with torch.no_grad():
@@ -68,7 +71,8 @@ def _map(session: Session) -> int:
         content, ids = x.content_item.cpu(), x.id_item.detach().cpu()
         cosines[name] = cosine_summary(content, ids)
         maps[name] = content, ids
-    session.out.mkdir(parents=True, exist_ok=True)
+    if not maps:
+        return 1
     _write(session, cosines, about)
     if chart_possible():
         pictures = {
@@ -80,7 +84,7 @@ def _map(session: Session) -> int:
         print(f"written: {path}")
     else:
         print("no picture: it needs matplotlib (the 'benchmarks' extra)")
-    return 0
+    return 0 if len(maps) == len(cells) else 1
 
 
 def cosine_summary(content: Tensor, ids: Tensor) -> dict[str, float]:
@@ -126,6 +130,11 @@ def _write(session: Session, cosines: Mapping[str, Mapping[str, float]], about: 
     (session.out / "alignment_map.md").write_text(text + "\n", encoding="utf-8")
     summary: dict[str, Any] = {"cosine": cosines, "source": source}
     (session.out / "alignment_map.json").write_text(json.dumps(summary, indent=2) + "\n")
+    rows = [",".join(["model", *columns])]
+    rows += [
+        ",".join([name, *(str(values[c]) for c in columns)]) for name, values in cosines.items()
+    ]
+    (session.out / "alignment_map.csv").write_text("\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":

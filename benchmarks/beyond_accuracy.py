@@ -76,7 +76,7 @@ def _beyond(session: Session) -> int:
         measure=measure,
         compared=False,
         not_run=not_run,
-        look=Look(costs=False, best=False),
+        look=Look(costs=False, unmarked=None),
         notes=[
             "coverage: share of all items recommended; Gini: 0 if all alike, towards 1 if few take "
             "all; average popularity: train links of a recommended item; long-tail share: items "

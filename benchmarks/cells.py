@@ -101,7 +101,9 @@ class CellResult:
         num_epochs: Epochs trained.
         stopped_early: Whether training ended by itself, not at the limit of epochs.
         seconds: Time of training and validation.
-        peak_bytes: Peak memory (see :mod:`benchmarks.memory`), where measured.
+        peak_bytes: Peak memory (see :mod:`benchmarks.memory`), where measured; without what was
+            there before the cell, such as ``content_bytes``.
+        content_bytes: Size of the feature tables and item graphs it reads.
         num_parameters: Trainable parameters.
         rankings: The best items of every user with links to predict, by the name of the test;
             everything else is computed from them.
@@ -121,6 +123,7 @@ class CellResult:
     stopped_early: bool
     seconds: float
     peak_bytes: int | None
+    content_bytes: int
     num_parameters: int
     rankings: dict[str, Ranking]
     origin: Origin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -175,3 +176,38 @@ def _panels(table: Sequence[Row]) -> list[list[str]]:
             panels.append([column])
             largest.append(size)
     return panels
+
+
+def write_bars(path: Path, title: str, panels: Mapping[str, Mapping[str, float]]) -> None:
+    """Writes a PNG: a panel per quantity, a horizontal bar with its value per row.
+
+    An axis is logarithmic where the largest value is many times the smallest.
+
+    Args:
+        path: Where to write.
+        title: Title of the chart.
+        panels: Values by row, by the name of the quantity; one without values is left out.
+    """
+    filled = {quantity: values for quantity, values in panels.items() if values}
+    rows = list(dict.fromkeys(row for values in filled.values() for row in values))
+    figure, canvas = _figure(max(6.0, 5.0 * len(filled)))
+    figure.set_figheight(1.5 + 0.35 * len(rows))
+    grid = figure.subplots(1, len(filled), squeeze=False, sharey=True)[0]
+    for axes, (quantity, values) in zip(grid, filled.items(), strict=True):
+        bars = axes.barh([rows.index(row) for row in values], values.values(), color=_COLOURS[0])
+        told = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values.values()]
+        axes.bar_label(bars, told, padding=3)
+        axes.margins(x=0.15)
+        least, most = min(values.values()), max(values.values())
+        if 0 < _SAME_SCALE * least < most:
+            axes.set_xscale("log")
+            axes.set_xlim(left=10.0 ** (math.ceil(math.log10(least)) - 1))
+            quantity = f"{quantity} (logarithmic)"
+        axes.set_xlabel(quantity)
+        _plain(axes)
+        axes.grid(visible=False, axis="y")
+        axes.grid(axis="x", linewidth=0.5, alpha=0.5)
+    grid[0].set_yticks(range(len(rows)), rows)
+    grid[0].invert_yaxis()
+    figure.suptitle(title)
+    canvas.print_png(str(path))

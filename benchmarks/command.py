@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 
 from alignrec_pyg.graph import links_to_predict
+from alignrec_pyg.models import ContentRecommender
+from alignrec_pyg.report import DataReport
 from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks.cells import Cell, CellResult, CellStore
 from benchmarks.grids import published
 from benchmarks.paper_results import PaperResults
-from benchmarks.prepare import SYNTHETIC, PreparedData, data_name, prepare
-from benchmarks.presets import PAPER, SMALL, TABLE_2, Preset
+from benchmarks.prepare import SYNTHETIC, PreparedData, Scale, data_name, prepare
+from benchmarks.presets import PAPER, SMALL, TABLE_2, AlignRecPreset, Preset
 from benchmarks.results import (
     Experiment,
     chart_possible,
@@ -29,12 +32,14 @@ from benchmarks.results import (
     write_results,
 )
 from benchmarks.runner import KS, Parts, RunOutcome, run_cells
-from benchmarks.settings import SettingsError, resolve
+from benchmarks.settings import SettingsError, resolve, unknown_names
 from benchmarks.significance import Comparison
 from benchmarks.summary import Measure, Row, compare_pairs, compare_rows, of_test_links, rows
 from benchmarks.table import Look
 
 INTERRUPTED = 130
+PaperT = TypeVar("PaperT")
+_ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,7 @@ class Session:
             tables=self.tables,
             neighbors=self.neighbors,
             split=rule,
+            scale=self.options.feature_scale,
         )
         return replace(self, data=data)
 
@@ -115,19 +121,65 @@ class Session:
         """Settings of the models that can run on the data, and why the others cannot.
 
         Raises:
-            SettingsError: If one that was named with ``--models`` cannot.
+            SettingsError: If one that was named with ``--models`` cannot, or none can.
         """
         reasons = {name: self.data.why_not(preset) for name, preset in self.presets.items()}
         not_run = {name: reason for name, reason in reasons.items() if reason is not None}
-        if self.options.models and not_run:
+        named = self.options.models not in (None, [_ALL])
+        if not_run and (named or len(not_run) == len(self.presets)):
             raise SettingsError([f"{name} {reason}" for name, reason in not_run.items()])
         return {n: p for n, p in self.presets.items() if n not in not_run}, not_run
 
-    def run(self, cells: Sequence[Cell], parts: Parts | None = None) -> RunOutcome:
-        """Runs the cells; those that are in the results' folder are not run again.
+    def papers(self, table: Callable[[str, DataReport], PaperT]) -> PaperT:
+        """Published figures for this data; none if it is not the paper's, or split anew."""
+        known = self.data.split_rule == "labels"
+        return table(self.data.name if known else "", self.data.report)
+
+    def required(self, name: str) -> Preset:
+        """Settings of a model that the experiment is about.
 
         Raises:
-            SettingsError: If a model cannot be built from its settings.
+            SettingsError: If it cannot run on the data.
+        """
+        reason = self.data.why_not(self.presets[name])
+        if reason is not None:
+            raise SettingsError([f"{name} {reason}"])
+        return self.presets[name]
+
+    def wearers(self, names: Iterable[str]) -> dict[str, Preset]:
+        """Settings of models that are to wear AlignRec's alignments.
+
+        Raises:
+            SettingsError: If one is not among the session's, cannot wear them or cannot run.
+        """
+        names = list(dict.fromkeys(names))
+        problems = unknown_names("model", names, list(self.presets))
+        for name in names:
+            if name in self.presets:
+                if not issubclass(self.presets[name].model, ContentRecommender):
+                    problems.append(f"{name} does not tell content from ID vectors")
+                elif (reason := self.data.why_not(self.presets[name])) is not None:
+                    problems.append(f"{name} {reason}")
+        if problems:
+            raise SettingsError(problems)
+        return {name: self.presets[name] for name in names}
+
+    def alignment(self, **weights: float) -> dict[str, Any]:
+        """Arguments of ``Aligned``: all feature sets, AlignRec's weights or others."""
+        alignrec = AlignRecPreset()
+        return {
+            "features": self.data.features,
+            "cca_weight": alignrec.cca_weight,
+            "uia_weight": alignrec.uia_weight,
+            "reg_weight": alignrec.reg_weight,
+            **weights,
+        }
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Makes sure that the model of every row can be built.
+
+        Raises:
+            SettingsError: If not.
         """
         problems = []
         for cell in {cell.row: cell for cell in cells}.values():
@@ -137,7 +189,25 @@ class Session:
                 problems.append(f"{cell.row}: {error}")
         if problems:
             raise SettingsError(problems)
-        print(header(self.data, self._used(cells)), flush=True)
+
+    def run(
+        self,
+        cells: Sequence[Cell],
+        parts: Parts | None = None,
+        presets: Mapping[str, Preset] | None = None,
+    ) -> RunOutcome:
+        """Runs the cells; those that are in the results' folder are not run again.
+
+        Args:
+            cells: The cells.
+            parts: Graphs (default: those of the data, with its test links).
+            presets: Settings to tell (default: those of the models).
+
+        Raises:
+            SettingsError: If a model cannot be built from its settings.
+        """
+        self.check(cells)
+        print(header(self.data, presets or self._used(cells)), flush=True)
         store = CellStore(self.out / "cells")
         return run_cells(cells, parts or self.data.parts, store, self.device, say)
 
@@ -157,6 +227,7 @@ class Session:
         paper_source: str = "Table 2",
         look: Look = Look(),
         notes: Sequence[str] = (),
+        split_told: bool = True,
         draw: Callable[[Sequence[Row], Path], None] | None = None,
     ) -> int:
         """Prints and writes the table of an experiment.
@@ -175,14 +246,18 @@ class Session:
             paper_source: Where they stand.
             look: How the table shows its rows.
             notes: More to know when reading the table.
+            split_told: Whether the table is of the data's own split.
             draw: Draws another picture than the table's bars.
 
         Returns:
             The script's exit status.
         """
+        failed = {f"{row} seed {seed}": reason for (row, seed), reason in outcome.failed.items()}
         table = rows(outcome.results, self.seeds, measure or self.measure)
         if not table:
             remove_results(self.out, stem)
+            for name, reason in failed.items():
+                say(f"not run: {name}: {reason}")
             say("no cell has a result: no files are written, those of an earlier run are removed")
             return 1
         comparisons: Sequence[Comparison] = ()
@@ -190,7 +265,6 @@ class Session:
             comparisons = (
                 compare_rows(table, reference) if pairs is None else compare_pairs(table, pairs)
             )
-        failed = {f"{row} seed {seed}": reason for (row, seed), reason in outcome.failed.items()}
         experiment = Experiment(
             title=f"{title} ({self.data.name})",
             data=self.data,
@@ -205,6 +279,7 @@ class Session:
             paper_source=paper_source,
             look=look,
             notes=notes,
+            split_told=split_told,
         )
         print(f"\n{table_text(experiment, bold=sys.stdout.isatty())}\n")
         print(footer(experiment))
@@ -258,25 +333,30 @@ def main(
         return INTERRUPTED
 
 
-def make_parser(doc: str | None, models: Sequence[str] = TABLE_2) -> argparse.ArgumentParser:
+def make_parser(
+    doc: str | None, models: Sequence[str] = TABLE_2, *, choosable: bool = True, seeds: int = 3
+) -> argparse.ArgumentParser:
     """A parser with the arguments that all experiments know.
 
     Args:
         doc: What the script does.
         models: Models to run where ``--models`` is not given.
+        choosable: Whether ``--models`` may name others.
+        seeds: Number of seeds where ``--seeds`` is not given.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(default_models=list(models))
+    parser.set_defaults(default_models=list(models), models=None)
     add = parser.add_argument
     add("--data", default=SYNTHETIC, metavar="PATH", help="folder in MMRec format, or 'synthetic'")
-    add(
-        "--models",
-        nargs="+",
-        metavar="NAME",
-        help=f"of {', '.join(PAPER)} (default: {', '.join(models)})",
-    )
+    if choosable:
+        add(
+            "--models",
+            nargs="+",
+            metavar="NAME",
+            help=f"of {', '.join(PAPER)}, or 'all' (default: {', '.join(models)})",
+        )
     add("--features", nargs="+", metavar="NAME", help="feature tables to use (all)")
     add(
         "--tables",
@@ -299,7 +379,13 @@ def make_parser(doc: str | None, models: Sequence[str] = TABLE_2) -> argparse.Ar
         metavar="MODEL.argument=value",
         help="other settings, e.g. LightGCN.num_layers=2 or AlignRec.lr=1e-3; may be repeated",
     )
-    add("--seeds", type=positive_int, default=3, metavar="N", help="seeds 0 to N-1 (3)")
+    add(
+        "--feature-scale",
+        choices=get_args(Scale),
+        default="rows",
+        help="feature rows at length 1, or as they are stored (rows)",
+    )
+    add("--seeds", type=positive_int, default=seeds, metavar="N", help=f"seeds 0 to N-1 ({seeds})")
     add("--epochs", type=positive_int, metavar="N", help="most epochs to train")
     add("--patience", type=int, metavar="N", help="evaluations without improvement to bear")
     add("--lr", type=float, metavar="X", help="learning rate of all models")
@@ -351,6 +437,7 @@ def _start(options: argparse.Namespace) -> Session:
         tables=tables,
         neighbors=neighbors,
         split=options.split,
+        scale=options.feature_scale,
     )
     return Session(
         options=options,
@@ -367,7 +454,9 @@ def _start(options: argparse.Namespace) -> Session:
 def _presets(options: argparse.Namespace, problems: list[str]) -> dict[str, Preset]:
     try:
         return resolve(
-            list(dict.fromkeys(options.models or options.default_models)),
+            list(PAPER)
+            if options.models == [_ALL]
+            else list(dict.fromkeys(options.models or options.default_models)),
             SMALL if options.data == SYNTHETIC else published(data_name(options.data)),
             options.set,
             max_epochs=options.epochs,
@@ -381,11 +470,18 @@ def _presets(options: argparse.Namespace, problems: list[str]) -> dict[str, Pres
 
 
 def _out(options: argparse.Namespace, problems: list[str]) -> Path:
-    """The folder to write to; there, or possible to make."""
+    """The folder to write to, made and tried."""
     out: Path = options.out or Path("results") / data_name(options.data)
     there = next((path for path in (out, *out.parents) if path.exists()), out)
     if not there.is_dir():
         problems.append(f"--out {out}: needs to be a folder ({there} is a file)")
+    elif not problems:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=out):
+                pass
+        except OSError as error:
+            problems.append(f"--out {out}: needs to be a folder that can be written to ({error})")
     return out
 
 

@@ -33,20 +33,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         As :func:`benchmarks.command.main`.
     """
-    return command.main("compare.py", command.make_parser(__doc__), _compare, arguments)
+    parser = command.make_parser(__doc__)
+    parser.add_argument(
+        "--aligned",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="models that also run with AlignRec's alignments, each in a row of its own",
+    )
+    return command.main("compare.py", parser, _compare, arguments)
 
 
 def _compare(session: Session) -> int:
     presets, not_run = session.runnable()
     cells = [cell for name, preset in presets.items() for cell in session.cells(name, preset)]
+    for name, preset in session.wearers(session.options.aligned).items():
+        cells += session.cells(f"{name} + alignment", preset, alignment=session.alignment())
     outcome = session.run(cells)
     return session.conclude(
         "compare",
-        f"{len(presets)} models, test links",
+        f"{len({cell.row for cell in cells})} models, test links",
         outcome,
-        presets=presets,
         not_run=not_run,
-        paper=table_2(session.data.name, session.data.report),
+        paper=session.papers(table_2),
     )
 
 

@@ -7,13 +7,16 @@
 Links of Amazon Baby's shape are made up unless ``--data`` names a folder in MMRec format; features
 are made up in any case, as wide as ``--widths`` says (AlignRec reads all tables as one). Every
 model runs in a process of its own: set-up from links and features to the built model (item graphs
-included), one epoch with batches of 2,048, one evaluation on validation links. The evaluation is
-split into the graphs made for it (once, kept afterwards), propagation, scoring with top-k,
-and metrics. Peak memory is the largest resident size
-less that after all imports; it includes links and features.
+included), one epoch with batches of 2,048, then inference over the test links. Inference is split
+into the graphs made for it (the first forward pass less a later one; made once, kept afterwards),
+propagation, scoring with the top 50, and metrics, medians of three each. Peak memory is the largest
+resident size less that after all imports; it includes links and features.
 
-The paper's times are of unnamed hardware and stand for orientation; its counts of BM3 and MGCN
-differ from what their published code allocates.
+The paper's figures stand below the table for the models whose data and widths of features are its
+own (or made up in their sizes); its times are of unnamed hardware and stand for orientation. Table
+and picture go to ``--out``.
+
+Exit status: 0, 1 if a model failed, 2 if the arguments do not fit.
 """
 
 # ruff: noqa: E402 (the path and a filter of warnings come before the imports)
@@ -27,8 +30,8 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from time import perf_counter
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
 # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
@@ -45,29 +48,22 @@ from alignrec_pyg.ranking import rank
 from alignrec_pyg.report import describe, describe_split
 from alignrec_pyg.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.transforms import SplitInteractions
+from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks.command import positive_int, say
-from benchmarks.generated import BABY, ELECTRONICS, generate_features, generate_links
+from benchmarks.cost_report import COLUMNS, CostReport, Costs, cost_text, notes, table, write
+from benchmarks.generated import BABY, ELECTRONICS, SPORTS, generate_features, generate_links
 from benchmarks.memory import PeakMemory
-from benchmarks.paper_results import MILLION_PARAMETERS
+from benchmarks.paper_results import is_papers
 from benchmarks.prepare import PreparedData, data_name
 from benchmarks.presets import PAPER, Preset
 from benchmarks.provenance import commit, hardware, versions
 from benchmarks.settings import SettingsError, unknown_names
 
-SHAPES = {"baby": BABY, "electronics": ELECTRONICS}
+SHAPES = {"baby": BABY, "sports": SPORTS, "electronics": ELECTRONICS}
 WIDTHS = {"image": 384, "text": 384}
 """Together as wide as AlignRec's features."""
 
-COLUMNS = {
-    "parameters": "parameters",
-    "set-up": "set-up s",
-    "epoch": "epoch s",
-    "graphs": "inference graphs s",
-    "propagation": "propagation s",
-    "scoring": "scoring s",
-    "metrics": "metrics s",
-    "memory": "peak MB",
-}
+_REPEATS = 3
 _MB = 1e6
 
 
@@ -78,38 +74,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, 1 if a model failed, 2 if the arguments do not fit.
     """
     options = _parser().parse_args(arguments)
-    if options.model is not None:
-        torch.set_num_threads(options.threads)
-        print(json.dumps(measure(options.model, options)))
+    torch.set_num_threads(options.threads)
+    if options.measure_here is not None:
+        print(json.dumps(measure(options.measure_here, options)))
         return 0
-    names = options.models or list(PAPER)
+    names = list(dict.fromkeys(options.models or PAPER))
     problems = unknown_names("model", names, list(PAPER))
     try:
         _widths(options)
+        paper_data = _paper_data(options)
     except SettingsError as error:
         problems += error.problems
-    if options.data is not None and not options.data.is_dir():
-        problems.append(f"--data {options.data}: needs to be a folder")
+    problems = problems or _problems_of_out(options.out)
     if problems:
         for problem in problems:
             say(f"cost.py: {problem}")
         return 2
-    torch.set_num_threads(options.threads)
     found = {}
     for name in names:
-        result = _in_a_process(name, sys.argv[1:] if arguments is None else list(arguments))
-        if result is not None:
-            say(
-                f"{name}: "
-                + ", ".join(f"{title} {_text(result, key)}" for key, title in COLUMNS.items())
-            )
-            found[name] = result
+        costs = _in_a_process(name, sys.argv[1:] if arguments is None else list(arguments))
+        if costs is not None:
+            told = (f"{title} {cost_text(costs, key)}" for key, title in COLUMNS.items())
+            say(f"{name}: {', '.join(told)}")
+            found[name] = costs
     if found:
-        _write(options, found)
+        _tell(_report(options, found, paper_data), options.out)
     return 0 if len(found) == len(names) else 1
 
 
-def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
+def measure(name: str, options: argparse.Namespace) -> Costs:
     """Time and memory of one model, in this process."""
     _first_step_of_adam()
     preset, seconds = PAPER[name], {}
@@ -120,23 +113,49 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
         model = preset.model(data.train, **{**preset.hparams(), **data.inputs(preset)})
         seconds["set-up"] = perf_counter() - start
         seconds["epoch"] = train_epoch(model, data.train, preset)
-        model.eval()
-        with torch.no_grad():
-            first = _seconds(lambda: model(data.val))  # makes what the later ones find ready
-            seconds["propagation"] = _seconds(lambda: model(data.val))
-        seconds["graphs"] = first - seconds["propagation"]
-        start = perf_counter()
-        ranking = rank(model, data.val)
-        seconds["scoring"] = perf_counter() - start - seconds["propagation"]
-        start = perf_counter()
-        for k in (10, 20):
-            user_metrics(ranking, links_to_predict(data.val), k)
-        seconds["metrics"] = perf_counter() - start
+        seconds |= _inference(model, data.test)
     return {
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "memory": float("nan") if memory.peak_bytes is None else memory.peak_bytes / _MB,
+        "memory": None if memory.peak_bytes is None else memory.peak_bytes / _MB,
         **seconds,
     }
+
+
+def train_epoch(model: Recommender, train: HeteroData, preset: Preset) -> float:
+    """Seconds of the first epoch, sampling included, as ``fit`` runs it."""
+    config = preset.train
+    sampler = TripletSampler(train, batch_size=config.batch_size, seed=config.seed)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+    )
+    model.train()
+    start = perf_counter()
+    model.on_epoch_start(train, seeded_generator(config.seed, 0, 1))
+    for step, batch in enumerate(sampler.epoch(0)):
+        model.on_batch_start(seeded_generator(config.seed, 0, 2, step))
+        optimizer.zero_grad(set_to_none=True)
+        model.loss(train, batch)[0].backward()
+        optimizer.step()
+    return perf_counter() - start
+
+
+def _inference(model: Recommender, test: HeteroData) -> dict[str, float]:
+    """Seconds of each part of scoring the test links."""
+    model.eval()
+    with torch.no_grad():
+        first = _seconds(lambda: model(test))  # makes what the later ones find ready
+        propagation = _median_seconds(lambda: model(test))
+    ranking, links = rank(model, test), links_to_predict(test)
+    return {
+        "graphs": first - propagation,
+        "propagation": propagation,
+        "scoring": _median_seconds(lambda: rank(model, test)) - propagation,
+        "metrics": _median_seconds(lambda: [user_metrics(ranking, links, k) for k in (10, 20)]),
+    }
+
+
+def _median_seconds(action: Callable[[], object]) -> float:
+    return median(_seconds(action) for _ in range(_REPEATS))
 
 
 def _seconds(action: Callable[[], object]) -> float:
@@ -145,36 +164,19 @@ def _seconds(action: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def train_epoch(model: Recommender, train: HeteroData, preset: Preset) -> float:
-    """Seconds of one epoch, sampling included, as ``fit`` runs it."""
-    config = preset.train
-    sampler = TripletSampler(train, batch_size=config.batch_size, seed=0)
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-    )
-    model.train()
-    start = perf_counter()
-    model.on_epoch_start(train, seeded_generator(0, 0, 1))
-    for step, batch in enumerate(sampler.epoch(0)):
-        model.on_batch_start(seeded_generator(0, 0, 2, step))
-        optimizer.zero_grad(set_to_none=True)
-        model.loss(train, batch)[0].backward()
-        optimizer.step()
-    return perf_counter() - start
-
-
 def load(options: argparse.Namespace, widths: Mapping[str, int]) -> PreparedData:
     """Links, made up or read, with made-up features."""
+    rule: SplitRule = "labels"
     if options.data is not None:
         folder = MMRecFolder(options.data, features=[])
-        train, val, test = SplitInteractions(
-            "labels" if "split" in folder.data[INTERACTS] else "random"
-        )(folder.data)
+        if "split" not in folder.data[INTERACTS]:
+            rule = "random"
+        train, val, test = SplitInteractions(rule)(folder.data)
     else:
         shape = SHAPES[options.shape]
         links = generate_links(shape)
         train, val, test = HeteroData(), HeteroData(), HeteroData()
-        for part, labels in ((train, links[0]), (val, links[1]), (test, links[1])):
+        for part, labels in zip((train, val, test), links, strict=True):
             part[USER].num_nodes, part[ITEM].num_nodes = shape.num_users, shape.num_items
             part[INTERACTS].edge_index = links[0]
             part[INTERACTS].edge_label_index = labels
@@ -188,15 +190,17 @@ def load(options: argparse.Namespace, widths: Mapping[str, int]) -> PreparedData
         val=val,
         test=test,
         features=list(widths),
+        scale="raw",
         neighbors={},
         source_report=describe(train),
         split=describe_split(train, val, test),
-        split_rule="labels",
+        split_rule=rule,
     )
 
 
-def _in_a_process(name: str, arguments: Sequence[str]) -> dict[str, float] | None:
-    command = [sys.executable, "-W", "ignore", __file__, *arguments, "--model", name]
+def _in_a_process(name: str, arguments: Sequence[str]) -> Costs | None:
+    """What one model costs; ``None``, told with the last line of its error, if it failed."""
+    command = [sys.executable, "-W", "ignore", __file__, *arguments, "--measure-here", name]
     with tempfile.TemporaryFile("w+") as problems:
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=problems, text=True, check=False
@@ -206,48 +210,57 @@ def _in_a_process(name: str, arguments: Sequence[str]) -> dict[str, float] | Non
             lines = problems.read().strip().splitlines() or [f"exit status {done.returncode}"]
             say(f"{name}: failed: {lines[-1]}")
             return None
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    costs: Costs = json.loads(done.stdout.splitlines()[-1])
+    return costs
 
 
-def _write(options: argparse.Namespace, found: Mapping[str, Mapping[str, float]]) -> None:
-    published = MILLION_PARAMETERS.get("baby" if options.shape == "baby" else "", {})
-    lines = [
-        f"| model | {' | '.join(COLUMNS.values())} |",
-        f"| --- |{' ---: |' * len(COLUMNS)}",
-        *(
-            f"| {name} | {' | '.join(_text(result, key) for key in COLUMNS)} |"
-            for name, result in found.items()
-        ),
-    ]
-    widths = ", ".join(f"{name} {width}" for name, width in _widths(options).items())
-    about = {
-        "data": _data_name(options),
-        "features": f"made up: {widths}",
-        "threads": options.threads,
-        "commit": commit(),
-        "hardware": hardware(torch.device("cpu")),
-        "versions": versions(),
-    }
-    notes = [f"{name}: {value}" for name, value in about.items()]
-    notes.append("one epoch and one evaluation each, in a process of its own; no repeats")
-    if published and _widths(options) == {"image": 4096, "text": 384}:
-        notes.append(
-            "paper (Table 9, Baby), million parameters: "
-            + ", ".join(f"{model} {count}" for model, count in published.items())
-        )
-    print("\n" + "\n".join([*lines, "", *(f"- {note}" for note in notes)]))
-    out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(["# What the models cost", "", *lines, "", *(f"- {note}" for note in notes)])
-    (out / "cost.md").write_text(text + "\n", encoding="utf-8")
-    summary: dict[str, Any] = {**about, "models": found}
-    (out / "cost.json").write_text(json.dumps(summary, indent=2) + "\n")
-    print(f"written: {out / 'cost.md'}, {out / 'cost.json'}")
+def _report(
+    options: argparse.Namespace, found: Mapping[str, Costs], paper_data: str | None
+) -> CostReport:
+    widths = _widths(options)
+    return CostReport(
+        models=found,
+        widths=widths,
+        paper_data=paper_data,
+        made_up=options.data is None,
+        about={
+            "data": _data_name(options),
+            "features": "made up: "
+            + ", ".join(f"{name} {width}" for name, width in widths.items()),
+            "threads": options.threads,
+            "commit": commit(),
+            "hardware": hardware(torch.device("cpu")),
+            "versions": versions(),
+        },
+    )
 
 
-def _text(result: Mapping[str, float], key: str) -> str:
-    return f"{result[key]:,.0f}" if key in ("parameters", "memory") else f"{result[key]:.2f}"
+def _tell(report: CostReport, out: Path) -> None:
+    print("\n" + "\n".join([*table(report), "", *(f"- {note}" for note in notes(report))]))
+    print(f"written: {', '.join(str(path) for path in write(report, out))}")
+
+
+def _paper_data(options: argparse.Namespace) -> str | None:
+    """The paper's data set that the links are, or have the shape of, if any."""
+    if options.data is None:
+        return str(options.shape)
+    try:
+        report = MMRecFolder(options.data, features=[]).report
+    except ValueError as error:
+        raise SettingsError([f"--data {options.data}: {error}"]) from error
+    name = data_name(str(options.data))
+    return name if is_papers(name, report) else None
+
+
+def _problems_of_out(out: Path) -> list[str]:
+    """What keeps results from being written to ``out``, which is made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        return [f"--out {out}: needs to be a folder to write to ({error.strerror})"]
+    return []
 
 
 def _widths(options: argparse.Namespace) -> dict[str, int]:
@@ -275,7 +288,9 @@ def _first_step_of_adam() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--models", nargs="+", metavar="NAME", help=f"of {', '.join(PAPER)} (all)")
@@ -284,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--widths", nargs="+", metavar="NAME=N", help="feature tables (image=384 text=384)")
     add("--threads", type=positive_int, default=torch.get_num_threads(), metavar="N")
     add("--out", type=Path, default=Path("results/cost"), metavar="DIR")
-    add("--model", help=argparse.SUPPRESS)  # the process of one model
+    add("--measure-here", help=argparse.SUPPRESS)  # the process of one model
     return parser
 
 

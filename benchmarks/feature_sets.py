@@ -5,7 +5,8 @@
 
 Each set is one or more of the data's tables (``a+b``); by default each table alone and all
 together. As in the paper BM3 keeps its features frozen, "since this method heavily relies on them".
-Memory is that of training and scoring; ``memory saved`` compares with the model's first set.
+Memory is the peak of training and scoring with the tables and item graphs that are read; ``memory
+saved`` compares with the model's first set, same seed.
 """
 
 # ruff: noqa: E402 (the path and a filter of warnings come before the imports)
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
@@ -29,6 +30,7 @@ from benchmarks.paper_results import table_4
 from benchmarks.presets import BM3Preset
 from benchmarks.settings import SettingsError, unknown_names
 from benchmarks.summary import Measure, Measurement
+from benchmarks.table import Look
 
 MODELS = ("VBPR", "BM3", "FREEDOM")
 SAVED = "memory saved %"
@@ -46,24 +48,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _swap(session: Session) -> int:
     presets, not_run = session.runnable()
     features = session.data.features
-    sets = [text.split("+") for text in session.options.sets or _default_sets(features)]
+    texts = dict.fromkeys(session.options.sets or _default_sets(features))
+    sets = [text.split("+") for text in texts]
     problems = [problem for names in sets for problem in unknown_names("feature", names, features)]
     if problems:
         raise SettingsError(problems)
-    cells = []
-    for model, preset in presets.items():
-        frozen = replace(preset, freeze_features=True) if isinstance(preset, BM3Preset) else preset
-        for names in sets:
-            cells += session.cells(f"{model} on {'+'.join(names)}", frozen, features=names)
-    outcome = session.run(cells)
+    presets = {
+        model: replace(preset, freeze_features=True) if isinstance(preset, BM3Preset) else preset
+        for model, preset in presets.items()
+    }
+    rows = {(model, text): f"{model} on {text}" for model in presets for text in texts}
+    cells = [
+        cell
+        for (model, text), row in rows.items()
+        for cell in session.cells(row, presets[model], features=text.split("+"))
+    ]
+    outcome = session.run(cells, presets=presets)
+    first = {row: rows[model, next(iter(texts))] for (model, _), row in rows.items()}
     return session.conclude(
         "feature_sets",
         "feature sets swapped, test links",
         outcome,
-        measure=_with_memory(session.measure, outcome.results),
-        compared=False,
+        presets=presets,
+        measure=with_memory(session.measure, outcome.results, first),
+        pairs=[(row, first[row]) for row in rows.values() if row != first[row]],
         not_run=not_run,
-        notes=table_4(session.data.name, session.data.report),
+        look=Look(unmarked=(SAVED,)),
+        notes=session.papers(table_4),
     )
 
 
@@ -71,15 +82,26 @@ def _default_sets(features: Sequence[str]) -> list[str]:
     return [*features, "+".join(features)] if len(features) > 1 else list(features)
 
 
-def _with_memory(measure: Measure, results: Sequence[CellResult]) -> Measure:
-    """The test metrics, and the memory saved against the model's first set, same seed."""
-    first: dict[tuple[str, int], int | None] = {}
-    for cell in results:
-        first.setdefault((cell.model, cell.seed), cell.peak_bytes)
+def with_memory(
+    measure: Measure, results: Sequence[CellResult], first: Mapping[str, str]
+) -> Measure:
+    """The test metrics, and the memory saved against another row, same seed.
+
+    Args:
+        measure: The test metrics.
+        results: All finished cells.
+        first: For every row the one it is compared with.
+    """
+    memory = {
+        (cell.row, cell.seed): cell.peak_bytes + cell.content_bytes
+        for cell in results
+        if cell.peak_bytes is not None
+    }
 
     def measured(cell: CellResult) -> Measurement:
-        plain, base = measure(cell), first[cell.model, cell.seed]
-        saved = 100 * (1 - cell.peak_bytes / base) if cell.peak_bytes and base else float("nan")
+        plain = measure(cell)
+        own, base = memory.get((cell.row, cell.seed)), memory.get((first[cell.row], cell.seed))
+        saved = 100 * (1 - own / base) if own is not None and base else float("nan")
         return plain._replace(values={**plain.values, SAVED: saved})
 
     return measured

@@ -27,11 +27,12 @@ class Shape(NamedTuple):
 
 BABY = Shape(num_users=19_445, num_items=7_050, train=118_551, val=20_559, test=21_682)
 # The paper gives the sum of the links; their parts are as large as Baby's.
+SPORTS = Shape(num_users=35_598, num_items=18_357, train=218_488, val=37_890, test=39_959)
 ELECTRONICS = Shape(num_users=192_403, num_items=63_001, train=1_245_425, val=215_987, test=227_776)
 
 
-def generate_links(shape: Shape, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Distinct links of ``shape``, skewed on both sides: training ``[2, train]``, ``[2, val]``.
+def generate_links(shape: Shape, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct links of ``shape``, skewed on both sides: train, val, test, ``[2, links]`` each.
 
     As in MMRec's splits, every user has at least three training, one validation and one test item.
 
@@ -68,7 +69,7 @@ def generate_links(shape: Shape, seed: int = 0) -> tuple[Tensor, Tensor]:
     label[label == -1] = rng.permutation(rest)
     links = torch.from_numpy(np.stack([key // shape.num_items, key % shape.num_items]))
     labels = torch.from_numpy(label)
-    return links[:, labels == 0], links[:, labels == 1]
+    return links[:, labels == 0], links[:, labels == 1], links[:, labels == 2]
 
 
 def generate_features(num_items: int, seed: int = 0, dim: int = FEATURE_DIM) -> Tensor:

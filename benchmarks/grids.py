@@ -81,8 +81,8 @@ def published(data_name: str) -> dict[str, Preset]:
     """Every model's published settings for a data set of the paper; the defaults for others.
 
     On the paper's data sets these are the settings behind the published figures, known defects of
-    code included (``faithful=True``; ``--set MMGCN.faithful=False`` is what the paper intends). BM3's
-    authors alone name their best for each data set; AlignRec's choice of learning rate and
+    code included (``faithful=True``; ``--set MMGCN.faithful=False`` is what its paper intends).
+    BM3's authors alone name their best for each data set; AlignRec's choice of learning rate and
     similarity weight from its grid is unknown, as is that of the other models.
 
     Args:

@@ -78,7 +78,7 @@ def _long_tail(session: Session) -> int:
             + ("" if tail.size(1) else " (no column)")
             for of, tail in tails.items()
         ]
-        + ["tests of significance: on the links of rare items"],
+        + [f"tests of significance: recall@20 of the links of items with fewer than {below}"],
     )
 
 

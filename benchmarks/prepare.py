@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.datasets import MMRecFolder, Synthetic
-from alignrec_pyg.datasets.features import add_feature, read_npy
+from alignrec_pyg.datasets.features import add_feature, feature_name, read_npy
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.graph import (
     INTERACTS,
@@ -21,6 +21,7 @@ from alignrec_pyg.graph import (
     content_hash,
     feature_key,
     feature_names,
+    feature_table,
     item_graph_names,
     knn_edge_type,
     mask_key,
@@ -41,8 +42,9 @@ from benchmarks.runner import TEST, Parts
 from benchmarks.settings import SettingsError, unknown_names
 
 SYNTHETIC = "synthetic"
-FUSED = "mm"
-"""Name of the table that concatenates all feature sets."""
+
+Scale = Literal["rows", "raw"]
+"""Feature rows at length 1, or as they are stored."""
 
 NUM_NEIGHBORS = 10
 FREEDOM_WEIGHTS = {"image": 0.1, "text": 0.9}
@@ -59,6 +61,7 @@ class PreparedData:
         val: Graph with the links to select by.
         test: Graph with the links to score at the end.
         features: The feature sets to use.
+        scale: Of all feature tables, for all models alike.
         neighbors: Ready neighbour lists, by the name of what they were made of.
         source_report: What was read.
         split: What the split holds.
@@ -71,6 +74,7 @@ class PreparedData:
     val: HeteroData
     test: HeteroData
     features: list[str]
+    scale: Scale
     neighbors: dict[str, NeighborLists]
     source_report: DataReport
     split: SplitReport
@@ -109,10 +113,11 @@ class PreparedData:
     def inputs(self, preset: Preset, features: Sequence[str] | None = None) -> dict[str, Any]:
         """``features`` and item graph arguments of a model, on some of the feature sets.
 
-        Item graphs come from neighbour lists where given, otherwise from the features: the graph of
-        cosines (AlignRec) from the fused table, the binary one (FREEDOM) from the separate tables
-        with :data:`FREEDOM_WEIGHTS`. Models with a graph per table read the list of the table's
-        name, or the table's own neighbours.
+        The graph of cosines (AlignRec) is over the fused table, the binary one (FREEDOM) over the
+        separate tables with :data:`FREEDOM_WEIGHTS`. Neighbour lists take the tables' place: for
+        all features all lists, for some of them the lists of their names, where there are any.
+        Models with a graph per table read the list of the table's name, or the table's own
+        neighbours.
 
         Args:
             preset: Settings of the model, for which :meth:`why_not` has nothing to say.
@@ -135,35 +140,34 @@ class PreparedData:
 
     def _fused(self, chosen: Sequence[str]) -> str:
         """The one table of some features: the only one there is, or their concatenation."""
-        if len(chosen) == 1:
-            return chosen[0]
-        name = self._suffixed(FUSED, chosen)
+        name = "+".join(chosen)  # a sign that no table's own name holds
         if name not in feature_names(self.train):
-            made = ConcatFeatures(chosen, name)(self.train)[ITEM]
+            made = ConcatFeatures(chosen, name, normalize=False)(self.train)[ITEM]
             for part in (self.train, self.val, self.test):
                 for key in (feature_key(name), mask_key(name)):
-                    if key in made:
-                        part[ITEM][key] = made[key]
+                    part[ITEM][key] = made[key]
         return name
 
     def _item_graph(self, weighting: Weighting, chosen: Sequence[str]) -> str:
         """The graph over some features, built where it is not there yet."""
-        name = self._suffixed(weighting, chosen)
-        lists = {name: self.neighbors[name] for name in chosen if name in self.neighbors}
-        lists = lists or self.neighbors
-        names = list(lists) or list(chosen)
+        lists = {name: entry for name, entry in self.neighbors.items() if name in chosen}
+        if set(chosen) == set(self.features):
+            lists = self.neighbors
+        name = "+".join([weighting, *(lists or chosen)])
+        names = list(lists or chosen)
         weights = dict.fromkeys(names, 1 / len(names))
         if weighting == "binary" and set(names) == set(FREEDOM_WEIGHTS):
             weights = FREEDOM_WEIGHTS
         if lists:
-            transform: KNNItemGraph | ItemGraphFromNeighbors = ItemGraphFromNeighbors(
-                lists, weights=weights, weighting=weighting, name=name
+            return self._built(
+                name,
+                ItemGraphFromNeighbors(lists, weights=weights, weighting=weighting, name=name),
             )
-        else:
-            if weighting == "cosine":
-                weights = {self._fused(chosen): 1.0}
-            transform = KNNItemGraph(weights, NUM_NEIGHBORS, weighting=weighting, name=name)
-        return self._built(name, transform)
+        if weighting == "cosine":
+            weights = {self._fused(chosen): 1.0}
+        return self._built(
+            name, KNNItemGraph(weights, NUM_NEIGHBORS, weighting=weighting, name=name)
+        )
 
     def _table_graph(self, feature: str) -> str:
         """The graph of cosines of one table, built where it is not there yet."""
@@ -186,10 +190,6 @@ class PreparedData:
             self.item_graphs[name] = f"{transform!r}, hash {digest}"
         return name
 
-    def _suffixed(self, name: str, chosen: Sequence[str]) -> str:
-        """``name`` for all features, with their names behind for some of them."""
-        return name if set(chosen) == set(self.features) else "_".join([name, *chosen])
-
 
 def prepare(
     source: str,
@@ -198,6 +198,7 @@ def prepare(
     tables: Mapping[str, Path] | None = None,
     neighbors: Mapping[str, Path] | None = None,
     split: SplitRule | None = None,
+    scale: Scale = "rows",
 ) -> PreparedData:
     """Reads, encodes and splits a data set.
 
@@ -207,6 +208,8 @@ def prepare(
         tables: ``.npy`` files with further feature tables, by name; row r belongs to item r.
         neighbors: ``.npz`` files with neighbour lists, by feature name.
         split: Rule (default: the file's labels where there are any, else ``"random"``).
+        scale: Whether feature rows are scaled to length 1, so that no table outweighs another or
+            the IDs by its unit, or stay as they are stored.
 
     Raises:
         SettingsError: If features are unknown, table or neighbour files unfit (it lists all of
@@ -225,6 +228,10 @@ def prepare(
     chosen = _choose(data, features, problems)
     if problems:
         raise SettingsError(problems)
+    if scale == "rows":
+        for name in chosen:
+            key = feature_key(name)
+            data[ITEM][key] = torch.nn.functional.normalize(feature_table(data, name))
     rule: SplitRule = split or ("labels" if "split" in data[INTERACTS] else "random")
     with _told_for("--split"):
         train, val, test = SplitInteractions(rule)(data)
@@ -234,6 +241,7 @@ def prepare(
         val=val,
         test=test,
         features=chosen,
+        scale=scale,
         neighbors=lists,
         source_report=replace(report, notes=tuple(notes)),
         split=describe_split(train, val, test),
@@ -278,6 +286,9 @@ def _add_tables(
     for name, path in paths.items():
         if name in feature_names(data):
             problems.append(f"--tables {name}: the data has a table of this name already")
+            continue
+        if name != feature_name(name):
+            problems.append(f"--tables {name}: needs a name of letters, digits and underscores")
             continue
         try:
             add_feature(data, name, read_npy(path), "error", notes)

@@ -3,10 +3,10 @@
     python benchmarks/protocols.py
     python benchmarks/protocols.py --data FOLDER --models AlignRec LightGCN FREEDOM
 
-Splits: each user's links at random, each user's latest link, all links after a moment. The last two
-need times and are left out without them. At test time the validation links are unknown to the model
-and stay candidates (MMRec's rule, behind the papers' tables), or are known: part of the graph and
-no candidates. Each model is trained once per split and seed.
+Splits: the file's labels, each user's links at random, each user's latest link, all links after a
+moment. Those that the data has no labels or times for are left out. At test time the validation
+links are unknown to the model and stay candidates (MMRec's rule, behind the papers' tables), or are
+known: part of the graph and no candidates. Each model is trained once per split and seed.
 """
 
 # ruff: noqa: E402 (the path and a filter of warnings come before the imports)
@@ -30,13 +30,14 @@ from benchmarks import command
 from benchmarks.cells import CellResult
 from benchmarks.command import Session
 from benchmarks.prepare import val_known_at_test
+from benchmarks.results import split_text
 from benchmarks.runner import TEST, Parts, RunOutcome, link_metrics
 from benchmarks.settings import SettingsError
 from benchmarks.summary import Measurement
 from benchmarks.table import Look
 
 MODELS = ("LightGCN", "FREEDOM", "AlignRec")
-SPLITS: tuple[SplitRule, ...] = ("random", "leave_last_out", "global_time")
+SPLITS: tuple[SplitRule, ...] = ("labels", "random", "leave_last_out", "global_time")
 KNOWN = "validation known"
 _COLUMNS = ("recall@20", "ndcg@20")
 
@@ -44,10 +45,13 @@ _COLUMNS = ("recall@20", "ndcg@20")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
     parser = command.make_parser(__doc__, models=MODELS)
+    parser.set_defaults(split=None)
     return command.main("protocols.py", parser, _compare, arguments)
 
 
 def _compare(session: Session) -> int:
+    if session.options.split is not None:
+        raise SettingsError(["--split: this script runs all splits"])
     presets, not_run = session.runnable()
     links: dict[str, Tensor] = {}
     results: list[CellResult] = []
@@ -67,7 +71,7 @@ def _compare(session: Session) -> int:
         results += outcome.results
         failed |= outcome.failed
         links |= dict.fromkeys(rows, links_to_predict(data.test))
-        notes.append(f"{rule}: split {data.split.fingerprint}")
+        notes += split_text(data).splitlines()
 
     def measure(cell: CellResult) -> Measurement:
         test, known = (link_metrics(cell.rankings[name], links[cell.row]) for name in (TEST, KNOWN))
@@ -82,8 +86,12 @@ def _compare(session: Session) -> int:
         measure=measure,
         compared=False,
         not_run=not_run,
-        look=Look(best=False),
-        notes=notes,
+        look=Look(unmarked=None),
+        split_told=False,
+        notes=[
+            f"{KNOWN}: at test time the validation links are part of the graph and no candidates",
+            *notes,
+        ],
     )
 
 

@@ -19,7 +19,7 @@ from benchmarks.grids import published
 from benchmarks.memory import memory_description
 from benchmarks.paper_results import PAPER_LABEL, PaperResults
 from benchmarks.prepare import SYNTHETIC, PreparedData
-from benchmarks.presets import Preset
+from benchmarks.presets import SMALL, Preset
 from benchmarks.provenance import Origin, code_version
 from benchmarks.significance import Comparison, mean_interval
 from benchmarks.summary import COMPARED, Row
@@ -46,6 +46,7 @@ class Experiment:
         paper_source: Where they stand.
         look: How the table shows its rows.
         notes: More lines to know when reading it.
+        split_told: Whether the header tells the data's split.
     """
 
     title: str
@@ -61,25 +62,37 @@ class Experiment:
     paper_source: str = "Table 2"
     look: Look = field(default_factory=Look)
     notes: Sequence[str] = ()
+    split_told: bool = True
 
 
-def header(data: PreparedData, presets: Mapping[str, Preset]) -> str:
+def header(data: PreparedData, presets: Mapping[str, Preset], *, split_told: bool = True) -> str:
     """What everything rests on: data, split, settings."""
     lines = [f"data: {data.name}", *_indented(str(data.report))]
-    lines += [f"split: {data.split_rule}", *_indented(str(data.split))]
-    lines.append(f"ranking: {masking_rule(data)}")
+    if data.features:
+        scale = "scaled to length 1" if data.scale == "rows" else "as they are stored"
+        lines.append(f"feature rows: {scale}, for all models")
+    if split_told:
+        lines += split_text(data).splitlines()
     lines += [f"item graph '{name}': {text}" for name, text in data.item_graphs.items()]
     lines.append(
         "settings that differ from the published ones (those for this data set where a paper names "
         "them, else its defaults), the published one in brackets:"
     )
     lines += [f"  {text}" for text in deviations(presets, data.name)]
-    if data.name == SYNTHETIC:
+    if data.name == SYNTHETIC and all(
+        preset.train.lr == SMALL[name].train.lr for name, preset in presets.items()
+    ):
         lines.append(
             "  (the learning rate is one for all models, chosen on this data's validation)"
         )
-    lines.append("selection: best epoch by validation recall@20; test links scored once, after it")
+    lines.append("selection: best epoch by validation recall@20; test links choose nothing")
     return "\n".join(lines)
+
+
+def split_text(data: PreparedData) -> str:
+    """The split and what a ranking leaves out."""
+    lines = [f"split: {data.split_rule}", *_indented(str(data.split))]
+    return "\n".join([*lines, f"ranking: {masking_rule(data)}"])
 
 
 def masking_rule(data: PreparedData) -> str:
@@ -216,9 +229,16 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
         "data": {
             "name": data.name,
             "report": _finite(asdict(data.report)),
-            "split_rule": data.split_rule,
-            "split": asdict(data.split),
-            "ranking": masking_rule(data),
+            "feature_scale": data.scale,
+            **(
+                {
+                    "split_rule": data.split_rule,
+                    "split": asdict(data.split),
+                    "ranking": masking_rule(data),
+                }
+                if experiment.split_told
+                else {}
+            ),
             "item_graphs": data.item_graphs,
         },
         "rows": [
@@ -262,7 +282,7 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
 
 def _as_markdown(experiment: Experiment) -> str:
     notes = "\n".join(f"- {line}" for line in footer(experiment).splitlines())
-    about = header(experiment.data, experiment.presets)
+    about = header(experiment.data, experiment.presets, split_told=experiment.split_told)
     table = markdown_table(experiment.table, experiment.paper, experiment.look)
     return f"# {experiment.title}\n\n{table}\n\n{notes}\n\n```text\n{about}\n```\n"
 

@@ -86,8 +86,8 @@ def run_cells(
 ) -> RunOutcome:
     """Runs the cells that the store does not hold yet.
 
-    A cell whose loss or scores are not finite, or for which the GPU has too little memory, fails;
-    the others go on. An interrupted cell continues from its checkpoint the next time.
+    A cell whose loss or scores are not finite, or for which there is too little memory, fails; the
+    others go on. An interrupted cell continues from its checkpoint the next time.
 
     Args:
         cells: The cells.
@@ -115,7 +115,9 @@ def run_cells(
             progress = _Progress(title, say)
             try:
                 result = _run(cell, key, on_device, store, here, progress)
-            except (FloatingPointError, torch.OutOfMemoryError) as error:
+            except (FloatingPointError, MemoryError, RuntimeError) as error:
+                if not _is_the_cells_own(error):
+                    raise
                 failed[cell.row, cell.seed] = str(error)
                 say(f"{title}: failed: {error}")
                 continue
@@ -140,9 +142,23 @@ def data_version(cell: Cell, parts: Parts) -> str:
     for name, test in parts.tests.items():
         content.append(name)
         tensors += [test[INTERACTS].edge_label_index, test[INTERACTS].edge_index]
+    content += _tables(cell)
+    return content_hash(*content, *tensors, *_content(cell, train))
+
+
+def content_bytes(cell: Cell, train: HeteroData) -> int:
+    """Size of the feature tables and item graphs that a cell reads."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in _content(cell, train))
+
+
+def _tables(cell: Cell) -> list[str]:
     aligned = (cell.alignment or {}).get("features", ())
-    for name in dict.fromkeys([*cell.hparams.get("features", ()), *aligned]):
-        content.append(name)
+    return list(dict.fromkeys([*cell.hparams.get("features", ()), *aligned]))
+
+
+def _content(cell: Cell, train: HeteroData) -> list[Tensor]:
+    tensors = []
+    for name in _tables(cell):
         tensors += [feature_table(train, name), feature_mask(train, name)]
     item_graphs = [*cell.hparams.get("item_graphs", ())]
     if "item_graph" in cell.hparams:
@@ -150,7 +166,7 @@ def data_version(cell: Cell, parts: Parts) -> str:
     for name in item_graphs:
         edges = train[knn_edge_type(name)]
         tensors += [edges.edge_index, edges.edge_weight]
-    return content_hash(*content, *tensors)
+    return tensors
 
 
 def link_metrics(ranking: Ranking, links: Tensor) -> dict[str, float]:
@@ -190,6 +206,7 @@ def _run(
         stopped_early=fitted.num_epochs < cell.config.max_epochs,
         seconds=fitted.seconds,
         peak_bytes=memory.peak_bytes,
+        content_bytes=content_bytes(cell, parts.train),
         num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         rankings=rankings,
         origin=here,
@@ -229,6 +246,13 @@ def train_cell(
         )
         shutil.rmtree(checkpoint_dir)
         return attempt()
+
+
+def _is_the_cells_own(error: Exception) -> bool:
+    """Whether others may still run: values that are not finite, too little memory."""
+    # torch has no exception of its own for the CPU's memory
+    told = "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    return told or isinstance(error, FloatingPointError | MemoryError | torch.OutOfMemoryError)
 
 
 class _Progress:

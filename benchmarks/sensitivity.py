@@ -11,9 +11,11 @@ too.
 # ruff: noqa: E402 (the path and a filter of warnings come before the imports)
 from __future__ import annotations
 
+import argparse
+import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
@@ -38,14 +40,15 @@ _VALIDATION = "validation recall@20"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__, models=[MODEL])
-    parser.add_argument("--values", nargs="+", type=float, default=VALUES, metavar="X")
+    parser = command.make_parser(__doc__, models=[MODEL], choosable=False)
+    parser.add_argument(
+        "--values", nargs="+", type=_weight, default=VALUES, metavar="X", help="of each weight"
+    )
     return command.main("sensitivity.py", parser, _vary, arguments)
 
 
 def _vary(session: Session) -> int:
-    session.runnable()
-    preset = session.presets[MODEL]
+    preset = session.required(MODEL)
     assert isinstance(preset, AlignRecPreset)
     values = sorted(set(session.options.values))
     cells = [
@@ -63,14 +66,16 @@ def _vary(session: Session) -> int:
         by_name = {row.name: row for row in table}
         panels = {
             f"{symbol} ({argument})": {
-                name: _curve([by_name[_row(symbol, v)] for v in values], values, column)
+                name: curve(
+                    {v: by_name[_row(symbol, v)] for v in values if _row(symbol, v) in by_name},
+                    column,
+                )
                 for name, column in (("test", "recall@20"), ("validation", _VALIDATION))
             }
             for symbol, argument in WEIGHTS.items()
-            if all(_row(symbol, value) in by_name for value in values)
+            if any(_row(symbol, value) in by_name for value in values)
         }
-        if panels:
-            write_curves(path, f"AlignRec on {session.data.name}", panels, "recall@20")
+        write_curves(path, f"AlignRec on {session.data.name}", panels, "recall@20")
 
     return session.conclude(
         "sensitivity",
@@ -86,19 +91,30 @@ def _vary(session: Session) -> int:
     )
 
 
-def _row(symbol: str, value: float) -> str:
-    return f"{symbol} = {value:g}"
-
-
-def _curve(rows: Sequence[Row], values: Sequence[float], column: str) -> Curve:
-    spreads = [row.std for row in rows]
+def curve(rows: Mapping[float, Row], column: str) -> Curve:
+    """A column of the rows against their values; a value whose cells failed has no point."""
+    spreads = [row.std for row in rows.values()]
     return Curve(
-        x=values,
-        mean=[row.mean[column] for row in rows],
+        x=list(rows),
+        mean=[row.mean[column] for row in rows.values()],
         std=None
         if any(spread is None for spread in spreads)
         else [spread[column] for spread in spreads if spread is not None],
     )
+
+
+def _row(symbol: str, value: float) -> str:
+    return f"{symbol} = {value:g}"
+
+
+def _weight(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs to be a number (got {text!r})") from None
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"needs to be finite and 0 or more (got {value})")
+    return value
 
 
 if __name__ == "__main__":

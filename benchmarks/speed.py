@@ -73,7 +73,8 @@ PARAMETERS = {
 def make_problem(folder: Path | None) -> dict[str, Any]:
     """Links, sizes and features that both sides work on."""
     if folder is None:
-        (train, val), num_users, num_items = generate_links(BABY), BABY.num_users, BABY.num_items
+        train, val, _ = generate_links(BABY)
+        num_users, num_items = BABY.num_users, BABY.num_items
     else:
         train_data, val_data, _ = SplitInteractions("labels")(MMRecFolder(folder).data)
         train, val = train_data[INTERACTS].edge_index, val_data[INTERACTS].edge_label_index

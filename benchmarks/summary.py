@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
@@ -28,11 +29,13 @@ class Measurement(NamedTuple):
         values: Columns by name.
         user: Users scored, int64 ``[n]``.
         user_value: The value of each that rows are compared by, ``[n]``.
+        seedless: Columns that are the same for all seeds by their nature: without a spread.
     """
 
     values: Mapping[str, float]
     user: Tensor
     user_value: Tensor
+    seedless: tuple[str, ...] = ()
 
 
 Measure = Callable[[CellResult], Measurement]
@@ -61,7 +64,8 @@ class Row:
         seeds: Seeds with a result, in order.
         missing: Seeds asked for that gave none; such a row competes with no other.
         mean: Mean of every column over the seeds.
-        std: Standard deviation over the seeds (divisor n - 1); ``None`` with one seed.
+        std: Standard deviation over the seeds (divisor n - 1); ``None`` with one seed, NaN for a
+            column that is the same for all seeds by its nature.
         epochs: Mean number of epochs trained.
         best_epoch: Mean number of the best epoch.
         stopped_early: Whether every cell stopped by itself, not at the limit of epochs.
@@ -171,7 +175,10 @@ def _row(name: str, cells: Sequence[CellResult], seeds: Sequence[int], measure: 
         seeds=done,
         missing=tuple(seed for seed in seeds if seed not in done),
         mean={column: fmean(values) for column, values in columns.items()},
-        std={column: stdev(values) for column, values in columns.items()}
+        std={
+            column: math.nan if column in measured[0].seedless else stdev(values)
+            for column, values in columns.items()
+        }
         if len(cells) > 1
         else None,
         epochs=fmean(cell.num_epochs for cell in cells),

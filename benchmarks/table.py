@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ _COSTS = ("epochs (best)", "seconds", "memory MB", "parameters")
 _CSV_COSTS = ("epochs", "best epoch", "seconds", "peak bytes", "parameters", "users")
 _BOLD, _PLAIN = "\033[1m", "\033[0m"
 _MB = 1e6
+_LARGE = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +23,12 @@ class Look:
     """How tables show their rows.
 
     Args:
-        best: Whether the highest value of a column is marked.
+        unmarked: Columns in which no value is marked as the best; ``None`` for all.
         costs: Whether epochs, time, memory and parameters are shown.
-        digits: Digits behind the point.
     """
 
-    best: bool = True
+    unmarked: tuple[str, ...] | None = ()
     costs: bool = True
-    digits: int = 4
 
 
 def terminal_table(
@@ -96,15 +96,18 @@ def _head(table: Sequence[Row], look: Look) -> tuple[str, ...]:
 def _lines(
     table: Sequence[Row], paper: PaperResults, look: Look, mark: Callable[[str], str]
 ) -> list[tuple[str, ...]]:
-    best = best_values(table) if look.best else {}
+    best = best_values(table)
+    marked = [
+        column for column in best if look.unmarked is not None and column not in look.unmarked
+    ]
     lines = []
     for row in table:
         values = []
         for metric, value in row.mean.items():
-            text = f"{value:.{look.digits}f}"
-            if row.std is not None:
-                text += f" ± {row.std[metric]:.{look.digits}f}"
-            is_best = not row.missing and value == best.get(metric)
+            text = _number(value)
+            if row.std is not None and not math.isnan(row.std[metric]):
+                text += f" ± {_number(row.std[metric], like=value)}"
+            is_best = not row.missing and metric in marked and value == best[metric]
             values.append(mark(text) if is_best else text)
         limit = "" if row.stopped_early else "+"
         costs = (
@@ -117,8 +120,12 @@ def _lines(
         if row.name in paper:
             published = paper[row.name]
             told = (
-                f"{published[metric]:.{look.digits}f}" if metric in published else ""
-                for metric in row.mean
+                _number(published[metric]) if metric in published else "" for metric in row.mean
             )
             lines.append((f"  {PAPER_LABEL}", *told, *("" for _ in (_COSTS if look.costs else ()))))
     return lines
+
+
+def _number(value: float, like: float | None = None) -> str:
+    """Four digits behind the point, one for values of 10 and more."""
+    return f"{value:.1f}" if abs(value if like is None else like) >= _LARGE else f"{value:.4f}"

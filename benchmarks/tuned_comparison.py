@@ -3,10 +3,12 @@
     python benchmarks/tuned_comparison.py
     python benchmarks/tuned_comparison.py --data FOLDER --models AlignRec FREEDOM LightGCN
 
-Every model gets the same budget: the four points of its grid in ``benchmarks/grids.py``, trained
-with the first seed. The point of the best validation recall@20 then runs with all seeds, and its
-test links are scored. ``--with-test-selected`` adds a column that older tables hold: the best test
-recall@20 of the grid's points, chosen by looking at the test links.
+Every model gets the same budget: the points of its grid in ``benchmarks/grids.py``, four each with
+``--grid small``, trained with the first seed, equal limits of epochs and equal patience. The point
+of the best validation recall@20 then runs with all seeds, and its test links are scored.
+``--grid published`` runs the papers' own grids, whose sizes differ. ``--with-test-selected`` adds a
+column that older tables hold: the best test recall@20 of the grid's points, chosen by looking at
+the test links.
 """
 
 # ruff: noqa: E402 (the path and a filter of warnings come before the imports)
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
@@ -24,18 +26,27 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 from benchmarks import command
 from benchmarks.cells import CellResult
 from benchmarks.command import Session
-from benchmarks.grids import SEARCH, points
+from benchmarks.grids import PUBLISHED, SEARCH, Grid, points
 from benchmarks.paper_results import table_2
+from benchmarks.prepare import SYNTHETIC
 from benchmarks.presets import Preset
 from benchmarks.runner import RunOutcome
+from benchmarks.settings import SettingsError
 from benchmarks.summary import Measure, Measurement
+from benchmarks.table import Look
 
 TEST_SELECTED = "test-selected recall@20 (one seed)"
+
+
+GRIDS = {"small": SEARCH, "published": PUBLISHED}
+_PATIENCE = 30
+"""That of AlignRec's authors, the longest; for all models, unless ``--patience`` says otherwise."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
     parser = command.make_parser(__doc__)
+    parser.add_argument("--grid", choices=GRIDS, default="small", help="points to try (small)")
     parser.add_argument(
         "--with-test-selected",
         action="store_true",
@@ -45,49 +56,89 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _search(session: Session) -> int:
+    options = session.options
+    grids = GRIDS[options.grid]
     presets, not_run = session.runnable()
-    candidates = {name: points(preset, SEARCH[name]) for name, preset in presets.items()}
+    _refuse_axes(session, grids, presets)
+    if options.patience is None and options.data != SYNTHETIC:  # whose presets agree on one
+        presets = {name: p.with_train(patience=_PATIENCE) for name, p in presets.items()}
+    candidates = {name: points(preset, grids[name]) for name, preset in presets.items()}
     trial_cells = [
         cell
         for name, found in candidates.items()
         for number, preset in enumerate(found)
         for cell in session.cells(_trial(name, number), preset, seeds=session.seeds[:1])
     ]
-    trials = session.run(trial_cells)
+    trials = session.run(trial_cells, presets=presets)
     chosen, best_on_test = choose(candidates, trials.results)
     finals = session.run(
-        [cell for name, preset in chosen.items() for cell in session.cells(name, preset)]
+        [cell for name, preset in chosen.items() for cell in session.cells(name, preset)],
+        presets=chosen,
     )
-    failed = {**trials.failed, **finals.failed}
-    outcome = RunOutcome(results=finals.results, failed=failed)
     measure = session.measure
-    if session.options.with_test_selected:
+    notes = [
+        f"settings: the point of the best validation recall@20 with seed {session.seeds[0]}, of "
+        f"the {options.grid} grid; validation recall@20 of all points:",
+        *_trial_lines(candidates, grids, trials.results, chosen),
+    ]
+    if options.with_test_selected:
         measure = _with_test_selected(measure, best_on_test)
+        notes.append(
+            f"{TEST_SELECTED}: the grid's point that is best on the test links, as older tables "
+            "were made; an optimistic figure that no user will see"
+        )
     return session.conclude(
         "tuned_comparison",
         f"{len(chosen)} models, settings chosen on validation",
-        outcome,
+        RunOutcome(results=finals.results, failed={**trials.failed, **finals.failed}),
         presets=chosen,
         measure=measure,
         not_run=not_run,
-        paper=table_2(session.data.name, session.data.report),
-        notes=[
-            "settings: of each model's grid (" + _told(presets) + "), the point of the best "
-            "validation recall@20 with the first seed:",
-            *(
-                f"  {name}: " + ", ".join(f"{k} {_value(preset, k)}" for k in SEARCH[name])
-                for name, preset in chosen.items()
-            ),
-            *(
-                [
-                    f"{TEST_SELECTED}: the grid's point that is best on the test links, as older "
-                    "tables were made; an optimistic figure that no user will see"
-                ]
-                if session.options.with_test_selected
-                else []
-            ),
-        ],
+        paper=session.papers(table_2),
+        look=Look(unmarked=(TEST_SELECTED,)),
+        notes=notes,
     )
+
+
+def _refuse_axes(
+    session: Session, grids: Mapping[str, Grid], presets: Mapping[str, Preset]
+) -> None:
+    """What the grid decides cannot be given too.
+
+    Raises:
+        SettingsError: If it is.
+    """
+    problems = [
+        f"{name} has no {session.options.grid} grid" for name in presets if name not in grids
+    ]
+    given = {text.partition("=")[0] for text in session.options.set}
+    for name in presets:
+        for axis in grids.get(name, ()):
+            if f"{name}.{axis}" in given:
+                problems.append(f"--set {name}.{axis}: the grid decides it")
+            if axis == "lr" and session.options.lr is not None:
+                problems.append(f"--lr: the grid of {name} decides it")
+    if problems:
+        raise SettingsError(problems)
+
+
+def _trial_lines(
+    candidates: Mapping[str, Sequence[Preset]],
+    grids: Mapping[str, Grid],
+    results: Sequence[CellResult],
+    chosen: Mapping[str, Preset],
+) -> list[str]:
+    by_row = {result.row: result for result in results}
+    lines = []
+    for name, found in candidates.items():
+        told = []
+        for number, preset in enumerate(found):
+            result = by_row.get(_trial(name, number))
+            value = "failed" if result is None else f"{result.val_metrics['recall@20']:.4f}"
+            point = ", ".join(f"{axis} {_value(preset, axis)}" for axis in grids[name])
+            told.append(f"{point}: {value}{' (chosen)' if chosen.get(name) is preset else ''}")
+        lines.append(f"  {name}: {'; '.join(told)}")
+    return lines
 
 
 def choose(
@@ -115,7 +166,8 @@ def choose(
 def _with_test_selected(measure: Measure, best_on_test: dict[str, float]) -> Measure:
     def measured(cell: CellResult) -> Measurement:
         plain = measure(cell)
-        return plain._replace(values={**plain.values, TEST_SELECTED: best_on_test[cell.row]})
+        values = {**plain.values, TEST_SELECTED: best_on_test[cell.row]}
+        return plain._replace(values=values, seedless=(TEST_SELECTED,))
 
     return measured
 
@@ -127,11 +179,6 @@ def _trial(name: str, number: int) -> str:
 def _value(preset: Preset, name: str) -> object:
     hparams = preset.hparams()
     return hparams[name] if name in hparams else getattr(preset.train, name)
-
-
-def _told(presets: dict[str, Preset]) -> str:
-    sizes = {len(points(preset, SEARCH[name])) for name, preset in presets.items()}
-    return f"{', '.join(map(str, sorted(sizes)))} points"
 
 
 if __name__ == "__main__":

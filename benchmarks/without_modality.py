@@ -50,7 +50,7 @@ def _leave_out(session: Session) -> int:
         session.run(cells),
         pairs=[(model, f"{model} w/o {left_out}") for model in presets for left_out in features],
         not_run=not_run,
-        paper=table_5(session.data.name, session.data.report),
+        paper=session.papers(table_5),
         paper_source="Table 5",
     )
 

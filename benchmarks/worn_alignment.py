@@ -21,11 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
-from alignrec_pyg.models import ContentRecommender
 from benchmarks import command
 from benchmarks.command import Session
 from benchmarks.presets import AlignRecPreset
-from benchmarks.settings import SettingsError
 
 MODELS = ("ContentLightGCN", "VBPR", "MGCN")
 _ALIGNREC = AlignRecPreset()
@@ -47,16 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _wear(session: Session) -> int:
     options = session.options
-    presets, not_run = session.runnable()
-    unfit = [name for name in presets if not issubclass(presets[name].model, ContentRecommender)]
-    if unfit:
-        raise SettingsError([f"{name} does not tell content from ID vectors" for name in unfit])
-    alignment = {
-        "features": session.data.features,
-        "cca_weight": options.cca,
-        "uia_weight": options.uia,
-        "reg_weight": options.reg,
-    }
+    presets = session.wearers(session.presets)
+    alignment = session.alignment(
+        cca_weight=options.cca, uia_weight=options.uia, reg_weight=options.reg
+    )
     cells = []
     for name, preset in presets.items():
         cells += session.cells(name, preset)
@@ -65,7 +57,6 @@ def _wear(session: Session) -> int:
         "worn_alignment",
         "models alone and with AlignRec's alignments, test links",
         session.run(cells),
-        not_run=not_run,
         pairs=[(f"{name} + alignment", name) for name in presets],
         notes=[f"weights: CCA {options.cca}, UIA {options.uia}, REG {options.reg}"],
     )

@@ -31,6 +31,7 @@ def make_result(key):
         stopped_early=True,
         seconds=1.5,
         peak_bytes=None,
+        content_bytes=5,
         num_parameters=12,
         rankings={
             "test": Ranking(torch.tensor([0, 4]), torch.tensor([[3, 1], [0, 2]]).int()),

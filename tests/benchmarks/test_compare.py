@@ -114,7 +114,11 @@ def test_output_says_where_the_numbers_come_from(finished):
     assert saved["data"]["split"]["fingerprint"] in text
     for feature in saved["data"]["report"]["features"]:
         assert feature["content_hash"] in text
-    assert [f["name"] for f in saved["data"]["report"]["features"]] == ["image", "mm", "text"]
+    assert [f["name"] for f in saved["data"]["report"]["features"]] == [
+        "image",
+        "image+text",
+        "text",
+    ]
     assert "split: labels" in text
     assert "validation links stay candidates" in text
     assert "seeds 0, 1" in text
@@ -444,7 +448,7 @@ def test_default_data(tmp_path):
     assert status == 0
     assert "data: synthetic" in text
     assert result(tmp_path)["comparisons"] == []
-    assert result(tmp_path)["cells"][0]["settings"]["hparams"]["features"] == ["mm"]
+    assert result(tmp_path)["cells"][0]["settings"]["hparams"]["features"] == ["image+text"]
     assert "*" not in text  # alone, it is not the best
     assert "settings that differ from the published ones" in text
 

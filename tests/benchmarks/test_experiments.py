@@ -74,7 +74,9 @@ def test_all_models_run_and_each_is_compared(tiny_folder, out):
 
 def test_ablation_leaves_out_one_part_each(tiny_folder, out):
     rows, saved = finished("ablation", tiny_folder, out)
-    assert list(rows) == ["AlignRec", "w/o CCA", "w/o UIA", "w/o REG", "w/o image", "w/o text"]
+    paper_reg = "REG of the paper's equation"
+    parts = ["AlignRec", "w/o CCA", "w/o UIA", "w/o REG", paper_reg, "w/o image", "w/o text"]
+    assert list(rows) == parts
     hparams = {cell["row"]: cell["settings"]["hparams"] for cell in saved["cells"]}
     full = hparams.pop("AlignRec")
     changed = {
@@ -85,8 +87,9 @@ def test_ablation_leaves_out_one_part_each(tiny_folder, out):
         "w/o CCA": {"cca_weight": 0.0},
         "w/o UIA": {"uia_weight": 0.0},
         "w/o REG": {"reg_weight": 0.0},
-        "w/o image": {"features": ["text"], "item_graph": "cosine_text"},
-        "w/o text": {"features": ["image"], "item_graph": "cosine_image"},
+        paper_reg: {"reg_similarity": "cosine", "reg_target": "frozen"},
+        "w/o image": {"features": ["text"], "item_graph": "cosine+text"},
+        "w/o text": {"features": ["image"], "item_graph": "cosine+image"},
     }
     assert {c["reference"] for c in saved["comparisons"]} == {"AlignRec"}
 
@@ -121,7 +124,7 @@ def test_feature_sets_are_swapped(tiny_folder, out):
     assert hparams["BM3 on text"]["freeze_features"] is True
     assert hparams["FREEDOM on text"]["freeze_features"] is False
     assert hparams["VBPR on image+text"]["features"] == ["image", "text"]
-    peak = {cell["row"]: cell["peak_bytes"] for cell in saved["cells"]}
+    peak = {cell["row"]: cell["peak_bytes"] + cell["content_bytes"] for cell in saved["cells"]}
     for row, found in rows.items():
         base = peak[f"{row.split(' on ')[0]} on image"]
         expected = 100 * (1 - peak[row] / base)
@@ -136,7 +139,7 @@ def test_modalities_are_left_out(tiny_folder, out, tmp_path, write_folder):
     assert list(rows) == ["FREEDOM", "FREEDOM w/o image", "FREEDOM w/o text"]
     hparams = {cell["row"]: cell["settings"]["hparams"] for cell in saved["cells"]}
     assert hparams["FREEDOM w/o image"]["features"] == ["text"]
-    assert hparams["FREEDOM w/o image"]["item_graph"] == "binary_text"
+    assert hparams["FREEDOM w/o image"]["item_graph"] == "binary+text"
     folder = write_folder(tmp_path / "one", features=("text",))
     status, _, problems = run("without_modality", "--data", folder)
     assert status == 2
@@ -223,7 +226,7 @@ def test_beyond_accuracy_has_a_diversity_for_each_table(tiny_folder, out):
 
 def test_protocols_say_what_they_cannot_do(tiny_folder, out):
     rows, saved = finished("protocols", tiny_folder, out, "--models", "LightGCN")
-    assert list(rows) == ["LightGCN, random"]
+    assert list(rows) == ["LightGCN, labels", "LightGCN, random"]
     assert list(rows["LightGCN, random"]["mean"]) == [
         "recall@20",
         "ndcg@20",
@@ -295,6 +298,7 @@ def trial(row, val, test):
         stopped_early=True,
         seconds=0,
         peak_bytes=None,
+        content_bytes=0,
         num_parameters=0,
         rankings={},
         origin=Origin(commit=None, hardware="", versions={}),

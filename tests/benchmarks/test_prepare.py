@@ -17,12 +17,12 @@ def edges(data, name):
 def test_every_model_reads_what_it_is_made_for(tiny_folder):
     data = prepare(str(tiny_folder))
     assert {name: data.inputs(preset) for name, preset in PAPER.items()} == {
-        "AlignRec": {"features": ["mm"], "item_graph": "cosine"},
+        "AlignRec": {"features": ["image+text"], "item_graph": "cosine+image+text"},
         "BPR": {},
         "LightGCN": {},
         "VBPR": {"features": ["image", "text"]},
         "BM3": {"features": ["image", "text"]},
-        "FREEDOM": {"features": ["image", "text"], "item_graph": "binary"},
+        "FREEDOM": {"features": ["image", "text"], "item_graph": "binary+image+text"},
         "ContentLightGCN": {"features": ["image", "text"]},
         "MMGCN": {"features": ["image", "text"]},
         "GRCN": {"features": ["image", "text"]},
@@ -32,11 +32,15 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
         "LATTICE": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
     }
     assert all(data.why_not(preset) is None for preset in PAPER.values())
-    fused = ConcatFeatures(["image", "text"])(data.train)
-    assert torch.equal(feature_table(data.train, "mm"), feature_table(fused, "mm"))
+    fused = ConcatFeatures(["image", "text"], normalize=False)(data.train)
+    assert torch.equal(feature_table(data.train, "image+text"), feature_table(fused, "mm"))
     expected = {
-        "cosine": KNNItemGraph("mm", weighting="cosine", name="cosine"),
-        "binary": KNNItemGraph({"image": 0.1, "text": 0.9}, weighting="binary", name="binary"),
+        "cosine+image+text": KNNItemGraph(
+            "image+text", weighting="cosine", name="cosine+image+text"
+        ),
+        "binary+image+text": KNNItemGraph(
+            {"image": 0.1, "text": 0.9}, weighting="binary", name="binary+image+text"
+        ),
         "text": KNNItemGraph("text", weighting="cosine"),
     }
     for name, transform in expected.items():
@@ -47,7 +51,7 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
                 assert torch.equal(ours, theirs)
     assert data.split_rule == "labels"
     assert data.train[INTERACTS].edge_index.size(1) == 24 * 6
-    assert [report.name for report in data.report.features] == ["image", "mm", "text"]
+    assert [report.name for report in data.report.features] == ["image", "image+text", "text"]
 
 
 def test_one_feature_set_is_read_as_it_is(tiny_folder):
@@ -55,14 +59,14 @@ def test_one_feature_set_is_read_as_it_is(tiny_folder):
     assert data.inputs(PAPER["AlignRec"])["features"] == ["text"]
     data.inputs(PAPER["FREEDOM"])
     assert feature_names(data.train) == ["text"]
-    assert "KNNItemGraph({'text': 1.0}" in data.item_graphs["binary"]
+    assert "KNNItemGraph({'text': 1.0}" in data.item_graphs["binary+text"]
 
 
 def test_other_feature_sets_weigh_the_same(tmp_path, write_folder):
     folder = write_folder(tmp_path / "audio", features=("text", "whisper"), labels=False)
     data = prepare(str(folder))
     data.inputs(PAPER["FREEDOM"])
-    assert "{'text': 0.5, 'whisper': 0.5}" in data.item_graphs["binary"]
+    assert "{'text': 0.5, 'whisper': 0.5}" in data.item_graphs["binary+text+whisper"]
     assert data.split_rule == "random"
 
 
@@ -74,7 +78,7 @@ def test_neighbours_take_the_place_of_the_search(tiny_folder, tmp_path, write_ne
     data = prepare(str(tiny_folder), neighbors=lists)
     for name in ("FREEDOM", "AlignRec"):
         data.inputs(PAPER[name])
-    edge_index, weight = edges(data.train, "binary")
+    edge_index, weight = edges(data.train, "binary+image+text")
     of_first = {
         source: value
         for source, target, value in zip(*edge_index.tolist(), weight.tolist(), strict=True)
@@ -83,7 +87,9 @@ def test_neighbours_take_the_place_of_the_search(tiny_folder, tmp_path, write_ne
     assert of_first == pytest.approx(
         {0: 0.1 / 4 + 0.9 / 3, 1: 0.1 / 4, 2: 0.1 / 4, 3: 0.1 / 4, 7: 0.9 / 3, 14: 0.9 / 3}
     )
-    assert "{'image': 0.5, 'text': 0.5}, weighting='cosine'" in data.item_graphs["cosine"]
+    assert (
+        "{'image': 0.5, 'text': 0.5}, weighting='cosine'" in data.item_graphs["cosine+image+text"]
+    )
 
 
 def test_neighbours_without_cosines_are_too_little_for_alignrec(
@@ -102,25 +108,29 @@ def test_only_what_is_asked_for_is_built_and_once(tiny_folder):
     assert data.item_graphs == {}
     assert feature_names(data.train) == ["image", "text"]
     data.inputs(PAPER["AlignRec"])
-    graph = edges(data.train, "cosine")[0]
+    graph = edges(data.train, "cosine+image+text")[0]
     data.inputs(PAPER["AlignRec"])
-    assert edges(data.train, "cosine")[0] is edges(data.val, "cosine")[0] is graph
+    assert (
+        edges(data.train, "cosine+image+text")[0]
+        is edges(data.val, "cosine+image+text")[0]
+        is graph
+    )
 
 
 def test_some_of_the_feature_sets_have_graphs_and_tables_of_their_own(tmp_path, write_folder):
     folder = write_folder(tmp_path / "three", features=("audio", "image", "text"))
     data = prepare(str(folder))
     assert data.inputs(PAPER["AlignRec"], ["image", "text"]) == {
-        "features": ["mm_image_text"],
-        "item_graph": "cosine_image_text",
+        "features": ["image+text"],
+        "item_graph": "cosine+image+text",
     }
     assert data.inputs(PAPER["FREEDOM"], ["text"]) == {
         "features": ["text"],
-        "item_graph": "binary_text",
+        "item_graph": "binary+text",
     }
     assert data.inputs(PAPER["MGCN"], ["text"])["item_graphs"] == ["text"]
-    fused = ConcatFeatures(["image", "text"])(data.train)
-    assert torch.equal(feature_table(data.test, "mm_image_text"), feature_table(fused, "mm"))
+    fused = ConcatFeatures(["image", "text"], normalize=False)(data.train)
+    assert torch.equal(feature_table(data.test, "image+text"), feature_table(fused, "mm"))
 
 
 def test_a_list_of_a_table_is_its_graph(tiny_folder, tmp_path, write_neighbors):
@@ -136,7 +146,7 @@ def test_a_list_of_a_table_is_its_graph(tiny_folder, tmp_path, write_neighbors):
 def test_outside_tables_join_the_datas_own(tiny_folder, tmp_path):
     table = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
     np.save(tmp_path / "mine.npy", table)
-    data = prepare(str(tiny_folder), tables={"mine": tmp_path / "mine.npy"})
+    data = prepare(str(tiny_folder), tables={"mine": tmp_path / "mine.npy"}, scale="raw")
     assert data.features == ["image", "mine", "text"]
     assert torch.equal(feature_table(data.train, "mine"), torch.from_numpy(table))
     assert any("mine.npy" in note for note in data.report.notes)
@@ -147,6 +157,7 @@ def test_outside_tables_join_the_datas_own(tiny_folder, tmp_path):
     [
         ("text", np.ones((30, 2)), "a table of this name"),
         ("mine", np.ones((29, 2)), "needs the shape"),
+        ("my-own+table", np.ones((30, 2)), "letters, digits and underscores"),
         ("mine", np.full((30, 2), np.nan), "finite"),
     ],
 )
@@ -177,3 +188,50 @@ def test_problems_come_together(tiny_folder, tmp_path):
             neighbors={"text": tmp_path / "a.npz"},
         )
     assert len(caught.value.problems) == 3
+
+
+def test_feature_rows_have_length_1_for_all_models_or_stay_as_stored(tiny_folder):
+    stored = np.load(tiny_folder / "text.npy")
+    raw = prepare(str(tiny_folder), scale="raw")
+    np.testing.assert_array_equal(feature_table(raw.train, "text"), stored)
+    scaled = prepare(str(tiny_folder))
+    length = np.linalg.norm(stored, axis=1, keepdims=True)
+    np.testing.assert_allclose(feature_table(scaled.train, "text"), stored / length, rtol=1e-5)
+    for data in (raw, scaled):
+        data.inputs(PAPER["AlignRec"])
+        both = torch.cat([feature_table(data.train, name) for name in ("image", "text")], dim=1)
+        assert torch.equal(feature_table(data.train, "image+text"), both)
+
+
+def test_a_part_of_the_features_reads_no_list_of_the_others(tiny_folder, tmp_path, write_neighbors):
+    lists = {"text": write_neighbors(tmp_path / "text.npz", k=3, shift=7)}
+    data = prepare(str(tiny_folder), neighbors=lists)
+    freedom = PAPER["FREEDOM"]
+    of_all = data.inputs(freedom)["item_graph"]
+    without_text = data.inputs(freedom, ["image"])["item_graph"]
+    assert "ItemGraphFromNeighbors" in data.item_graphs[of_all]
+    assert "KNNItemGraph({'image': 1.0}" in data.item_graphs[without_text]
+    assert data.inputs(freedom, ["text"])["item_graph"] == of_all == "binary+text"
+
+
+def test_lists_of_other_names_than_the_tables_serve_all_of_them(
+    tiny_folder, tmp_path, write_neighbors
+):
+    lists = {"published": write_neighbors(tmp_path / "text.npz", k=3, shift=7)}
+    data = prepare(str(tiny_folder), neighbors=lists)
+    assert data.inputs(PAPER["FREEDOM"])["item_graph"] == "binary+published"
+    assert data.inputs(PAPER["FREEDOM"], ["text"])["item_graph"] == "binary+text"
+    assert "KNNItemGraph" in data.item_graphs["binary+text"]
+
+
+def test_a_table_named_like_two_others_is_not_taken_for_them(tmp_path, write_folder):
+    folder = write_folder(tmp_path / "joint", features=("image", "image_text", "mm", "text"))
+    data = prepare(str(folder))
+    alone = data.inputs(PAPER["AlignRec"], ["image_text"])
+    both = data.inputs(PAPER["AlignRec"], ["image", "text"])
+    assert alone == {"features": ["image_text"], "item_graph": "cosine+image_text"}
+    assert both == {"features": ["image+text"], "item_graph": "cosine+image+text"}
+    found = [edges(data.train, name["item_graph"])[0] for name in (alone, both)]
+    assert not torch.equal(*found)
+    (fused,) = data.inputs(PAPER["AlignRec"])["features"]
+    assert feature_table(data.train, fused).size(1) == 6 + 7 + 8 + 9

@@ -8,7 +8,7 @@ from benchmarks import generated, speed, speed_report
 
 def make_folder(folder):
     shape = generated.Shape(num_users=40, num_items=60, train=200, val=44, test=50)
-    train, val = generated.generate_links(shape, seed=1)
+    train, val, _ = generated.generate_links(shape, seed=1)
     rows = ["userID\titemID\tx_label"]
     for label, links in enumerate((train, val)):
         rows += [f"{user}\t{item}\t{label}" for user, item in links.t().tolist()]

@@ -35,6 +35,7 @@ def cell(row, seed, recall, *, users=None, epochs=10, limit=False, peak=1000, va
         stopped_early=not limit,
         seconds=2.0 * epochs,
         peak_bytes=peak,
+        content_bytes=5,
         num_parameters=7,
         rankings={},
         origin=Origin(commit=None, hardware="", versions={}),
@@ -124,6 +125,16 @@ def test_pairs_are_one_family():
     assert (first.num_comparisons, second.num_comparisons) == (2, 2)
     assert first.p_holm == pytest.approx(min(1, 2 * min(first.p, second.p)))
     assert second.p_holm == pytest.approx(max(first.p_holm, second.p))
+
+
+def test_columns_without_seeds_have_no_spread():
+    def seedless(result):
+        return measure(result)._replace(seedless=("ndcg@20",))
+
+    cells = [cell("A", seed, [0.5, 0.4], value=0.1 * seed) for seed in (0, 1)]
+    (row,) = rows(cells, [0, 1], seedless)
+    assert math.isnan(row.std["ndcg@20"])
+    assert row.std["ndcg@10"] == pytest.approx(0.1 / math.sqrt(2))
 
 
 def test_comparison_needs_two_rows():

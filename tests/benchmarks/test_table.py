@@ -1,5 +1,6 @@
 import csv
 import io
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -125,13 +126,22 @@ def test_columns_costs_and_marks_can_be_others():
         replace(entry, mean={"coverage": value, "Gini": 1 - value}, std=None)
         for entry, value in zip(TABLE, (0.25, 0.75), strict=True)
     ]
-    look = Look(best=False, costs=False, digits=2)
+    look = Look(unmarked=None, costs=False)
     assert terminal_table(table, {}, look, bold=False).splitlines()[2:] == [
-        "BPR        0.25  0.75",
-        "Mine       0.75  0.25",
+        "BPR      0.2500  0.7500",
+        "Mine     0.7500  0.2500",
     ]
+    one = terminal_table(table, {}, Look(unmarked=("Gini",), costs=False), bold=False)
+    assert one.splitlines()[2:] == ["BPR      0.2500  0.7500", "Mine    *0.7500  0.2500"]
     lines = markdown_table(table, {"BPR": {"Gini": 0.5}}, look).splitlines()
     assert lines[0] == "| model | coverage | Gini |"
-    assert lines[3] == f"|   {PAPER_LABEL} |  | 0.50 |"
+    assert lines[3] == f"|   {PAPER_LABEL} |  | 0.5000 |"
     published = list(csv.DictReader(io.StringIO(csv_table(table, {"BPR": {"Gini": 0.5}}))))[2]
     assert (published["coverage mean"], published["Gini mean"]) == ("", "0.5")
+
+
+def test_large_values_have_one_digit_and_equal_ones_no_spread():
+    table = [replace(TABLE[0], mean={"popularity": 41.23}, std={"popularity": 0.5})]
+    table.append(replace(TABLE[0], mean={"popularity": 3.0}, std={"popularity": math.nan}))
+    lines = terminal_table(table, {}, Look(costs=False), bold=False).splitlines()[2:]
+    assert [line.split()[1:] for line in lines] == [["*41.2", "±", "0.5"], ["3.0000"]]
