@@ -14,6 +14,7 @@ from benchmarks.summary import Row
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 _HATCHES = ("", "///", "...")
 _GROUP_WIDTH = 0.84
+_LONG = 10  # letters of a column's name that fit beside each other
 _SAME_SCALE = 20.0  # columns whose largest values differ by more get axes of their own
 
 
@@ -43,8 +44,8 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
         paper: Published values, drawn as diamonds.
     """
     panels = _panels(table)
-    figure, canvas = _figure(max(10.0, 2.0 + 1.2 * len(panels) + 0.12 * len(table)))
     shares = [len(columns) for columns in panels]
+    figure, canvas = _figure(max(10.0, 3.0 + sum(shares) * (0.7 + 0.05 * len(table))))
     grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=shares)[0]
     first_published = next((row.name for row in table if row.name in paper), None)
     for axes, columns in zip(grid, panels, strict=True):
@@ -76,8 +77,11 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
                     markeredgecolor="black",
                     label=PAPER_LABEL if axes is grid[0] and row.name == first_published else None,
                 )
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_ylim(bottom=0)
+        long = max(len(column) for column in columns) > _LONG
+        turned = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if long else {}
+        axes.set_xticks(range(len(columns)), columns, **turned)
+        if all(row.mean[column] >= 0 for row in table for column in columns):
+            axes.set_ylim(bottom=0)
         _plain(axes)
     grid[0].set_ylabel("mean over users")
     grid[0].set_title(title, loc="left")

@@ -282,6 +282,7 @@ def test_a_folder_that_takes_no_files_is_refused(tmp_path, capsys, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(cost.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(cost, "_in_a_process", lambda *_: pytest.fail("measured"))
     assert cost.main(["--out", str(tmp_path)]) == 2
     message = f"--out {tmp_path}: needs to be a folder to write to (Permission denied)"
     assert message in capsys.readouterr().err
@@ -293,7 +294,8 @@ def test_unfit_arguments_make_no_folder(tmp_path):
 
 
 @pytest.mark.parametrize("typo", ["--model", "--measure", "--thread"])
-def test_options_are_not_abbreviated(typo, capsys):
+def test_options_are_not_abbreviated(typo, capsys, monkeypatch):
+    monkeypatch.setattr(cost, "_in_a_process", lambda *_: pytest.fail("measured"))
     with pytest.raises(SystemExit) as stop:
         cost.main([typo, "1"])
     assert stop.value.code == 2
