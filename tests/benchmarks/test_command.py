@@ -1,0 +1,192 @@
+"""The command line that all scripts share, and what each of them refuses."""
+
+import importlib
+import json
+
+import pytest
+
+from benchmarks import command, runner
+from benchmarks.presets import PAPER
+
+SCRIPTS = [
+    "ablation",
+    "alignment_map",
+    "beyond_accuracy",
+    "compare",
+    "feature_sets",
+    "groups",
+    "long_tail",
+    "protocols",
+    "sensitivity",
+    "tuned_comparison",
+    "without_modality",
+    "worn_alignment",
+]
+NO_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate 800000000000 bytes. Error code 12 (Cannot allocate memory)"
+)
+
+
+@pytest.fixture
+def _nothing_trains(monkeypatch):
+    monkeypatch.setattr(runner, "fit", lambda *_, **__: pytest.fail("something was trained"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_says_what_is_asked(script, capsys):
+    module = importlib.import_module(f"benchmarks.{script}")
+    with pytest.raises(SystemExit, match="0"):
+        module.main(["--help"])
+    text = capsys.readouterr().out
+    assert f"python benchmarks/{script}.py" in text
+    assert "--neighbors" in text
+
+
+@pytest.mark.usefixtures("_nothing_trains")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_out_below_a_file_is_refused_before_training(script, tiny_folder, tmp_path, run_script):
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / "folder"
+    status, text, problems = run_script(script, "--data", tiny_folder, "--out", out)
+    assert (status, text) == (2, "")
+    assert f"{script}.py: 1 problem(s):" in problems
+    assert f"--out {out}: needs to be a folder ({tmp_path / 'file'} is a file)" in problems
+
+
+@pytest.mark.usefixtures("_nothing_trains")
+def test_out_that_cannot_be_made_is_refused(tiny_folder, tmp_path, run_script):
+    out = tmp_path / "link"
+    out.symlink_to(tmp_path / "nowhere")  # in the way of a folder, for whomever
+    status, text, problems = run_script("compare", "--data", tiny_folder, "--out", out)
+    assert (status, text) == (2, "")
+    assert f"--out {out}: needs to be a folder that can be written to" in problems
+
+
+@pytest.mark.usefixtures("_nothing_trains")
+def test_out_that_cannot_be_written_to_is_refused(tiny_folder, tmp_path, run_script, monkeypatch):
+    def refused(*, dir):
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(command.tempfile, "TemporaryFile", refused)
+    status, text, problems = run_script("compare", "--data", tiny_folder, "--out", tmp_path)
+    assert (status, text) == (2, "")
+    assert "that can be written to ([Errno 13] Permission denied" in problems
+
+
+@pytest.mark.usefixtures("_nothing_trains")
+@pytest.mark.parametrize(
+    ("script", "arguments", "messages"),
+    [
+        (
+            "tuned_comparison",
+            ["--models", "BPR", "LightGCN", "--lr", "0.05"],
+            ["--lr: the grid of BPR decides it", "--lr: the grid of LightGCN decides it"],
+        ),
+        (
+            "tuned_comparison",
+            ["--models", "LightGCN", "--set", "LightGCN.num_layers=1"],
+            ["--set LightGCN.num_layers: the grid decides it"],
+        ),
+        (
+            "tuned_comparison",
+            ["--models", "BPR", "ContentLightGCN", "--grid", "published"],
+            ["ContentLightGCN has no published grid"],
+        ),
+        ("protocols", ["--split", "random"], ["--split: this script runs all splits"]),
+        ("alignment_map", ["--seeds", "3"], ["--seeds: a picture shows one run"]),
+        ("compare", ["--models", "BPR", "--aligned", "MGCN"], ["model 'MGCN' is unknown"]),
+        (
+            "compare",
+            ["--models", "BPR", "--aligned", "BPR"],
+            ["BPR does not tell content from ID vectors"],
+        ),
+        ("compare", ["--models", "all", "BPR"], ["model 'all' is unknown"]),
+    ],
+)
+def test_refusals_tell_the_reason(script, arguments, messages, tiny_folder, tmp_path, run_script):
+    status, _, problems = run_script(
+        script, "--data", tiny_folder, "--out", tmp_path, "--seeds", 1, *arguments
+    )
+    assert status == 2
+    assert f"{script}.py: {len(messages)} problem(s):" in problems
+    for message in messages:
+        assert f"  - {message}" in problems
+
+
+@pytest.mark.usefixtures("_nothing_trains")
+@pytest.mark.parametrize("script", ["ablation", "sensitivity", "alignment_map", "feature_sets"])
+def test_scripts_about_features_need_a_table(script, bare_folder, tmp_path, run_script):
+    status, _, problems = run_script(script, "--data", bare_folder, "--out", tmp_path)
+    assert status == 2
+    assert " needs a feature table, and the data has none" in problems
+    assert not (tmp_path / "cells").exists()
+
+
+@pytest.mark.usefixtures("_nothing_trains")
+def test_leaving_one_out_needs_two_tables(tmp_path, write_folder, run_script):
+    folder = write_folder(tmp_path / "one", features=("text",))
+    status, _, problems = run_script("without_modality", "--data", folder, "--out", tmp_path)
+    assert status == 2
+    assert "needs two feature sets to leave one out (got ['text'])" in problems
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_weights_are_finite_numbers(value, capsys):
+    sensitivity = importlib.import_module("benchmarks.sensitivity")
+    with pytest.raises(SystemExit, match="2"):
+        sensitivity.main(["--values", "0.1", value])
+    told = capsys.readouterr().err
+    assert f"argument --values: needs to be finite and 0 or more (got {float(value)})" in told
+
+
+def test_all_models_are_those_that_can_run(bare_folder, tmp_path, run_script):
+    status, text, problems = run_script(
+        "compare", "--data", bare_folder, "--out", tmp_path, "--seeds", 1, "--models", "all"
+    )
+    assert status == 0, problems
+    saved = json.loads((tmp_path / "compare.json").read_text())
+    assert [row["name"] for row in saved["rows"]] == ["BPR", "LightGCN"]
+    assert list(saved["not_run"]) == [name for name in PAPER if name not in ("BPR", "LightGCN")]
+    assert "not run: SLMRec: needs a feature table" in text
+
+
+@pytest.fixture
+def failing_fit(monkeypatch):
+    """BPR's training raises the error given."""
+    original = runner.fit
+
+    def install(error):
+        def fit(model, *parts, **arguments):
+            if type(model).__name__ == "BPR":
+                raise error
+            return original(model, *parts, **arguments)
+
+        monkeypatch.setattr(runner, "fit", fit)
+
+    return install
+
+
+@pytest.mark.parametrize("message", [NO_MEMORY, "not enough memory: you tried to allocate 8 bytes"])
+def test_too_little_memory_fails_one_cell_only(
+    tiny_folder, tmp_path, run_script, failing_fit, message
+):
+    failing_fit(RuntimeError(message))
+    status, text, _ = run_script(
+        *("compare", "--data", tiny_folder, "--out", tmp_path, "--seeds", 1),
+        *("--models", "BPR", "LightGCN"),
+    )
+    assert status == 1
+    assert f"not run: BPR seed 0: {message}" in text
+    saved = json.loads((tmp_path / "compare.json").read_text())
+    assert [row["name"] for row in saved["rows"]] == ["LightGCN"]
+
+
+def test_an_error_of_the_code_is_not_a_failed_cell(tiny_folder, tmp_path, run_script, failing_fit):
+    failing_fit(RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x5 and 6x4)"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run_script(
+            *("compare", "--data", tiny_folder, "--out", tmp_path, "--seeds", 1),
+            *("--models", "BPR", "LightGCN"),
+        )
+    assert not (tmp_path / "compare.json").exists()
