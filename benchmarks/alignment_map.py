@@ -34,7 +34,7 @@ from benchmarks.chart import write_maps
 from benchmarks.command import Session, say
 from benchmarks.provenance import code_version, origin
 from benchmarks.results import chart_possible, header
-from benchmarks.runner import cell_key, train_cell
+from benchmarks.runner import cell_key, is_the_cells_own, train_cell
 from benchmarks.settings import SettingsError
 
 MODELS = ("VBPR", "AlignRec")
@@ -61,7 +61,9 @@ def _map(session: Session) -> int:
         folder = session.out / "models" / f"{name}-{cell_key(cell, parts, session.device)[:16]}"
         try:
             model, fitted = train_cell(cell, parts, folder)
-        except FloatingPointError as error:
+        except (FloatingPointError, MemoryError, RuntimeError) as error:
+            if not is_the_cells_own(error):
+                raise
             say(f"{name}: failed: {error}")
             continue
         say(f"{name}: best epoch {fitted.best_epoch + 1} of {fitted.num_epochs}")

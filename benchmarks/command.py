@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ from benchmarks.results import (
     write_results,
 )
 from benchmarks.runner import KS, Parts, RunOutcome, run_cells
-from benchmarks.settings import SettingsError, resolve, unknown_names
+from benchmarks.settings import SettingsError, resolve
 from benchmarks.significance import Comparison
 from benchmarks.summary import Measure, Row, compare_pairs, compare_rows, of_test_links, rows
 from benchmarks.table import Look
@@ -153,7 +154,11 @@ class Session:
             SettingsError: If one is not among the session's, cannot wear them or cannot run.
         """
         names = list(dict.fromkeys(names))
-        problems = unknown_names("model", names, list(self.presets))
+        problems = [
+            f"{name} is not among the models to run: {', '.join(self.presets)}"
+            for name in names
+            if name not in self.presets
+        ]
         for name in names:
             if name in self.presets:
                 if not issubclass(self.presets[name].model, ContentRecommender):
@@ -410,6 +415,17 @@ def positive_int(text: str) -> int:
         raise argparse.ArgumentTypeError(f"needs to be an integer (got {text!r})") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"needs to be 1 or more (got {value})")
+    return value
+
+
+def weight(text: str) -> float:
+    """A finite number of 0 or more, for ``argparse``."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs to be a number (got {text!r})") from None
+    if not math.isfinite(value) or value < 0:
+        raise argparse.ArgumentTypeError(f"needs to be finite and 0 or more (got {value})")
     return value
 
 

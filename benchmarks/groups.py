@@ -78,6 +78,7 @@ def _sizes(session: Session, cell: CellResult) -> list[str]:
         f"users {group.min_degree}-{group.max_degree}: {group.num_users:,} users with so many "
         "train links"
         for group in activity_groups(users, train, num_groups=session.options.num_groups)
+        if group.num_users
     ]
     return lines + [
         f"items: {group.name}: {group.num_items:,} items with {group.min_degree} to "

@@ -1,4 +1,4 @@
-"""What a protocol does to figures: three kinds of split, validation links known or not in tests.
+"""What a protocol does to figures: the kind of split, validation links known or not in tests.
 
     python benchmarks/protocols.py
     python benchmarks/protocols.py --data FOLDER --models AlignRec LightGCN FREEDOM
@@ -72,6 +72,7 @@ def _compare(session: Session) -> int:
         failed |= outcome.failed
         links |= dict.fromkeys(rows, links_to_predict(data.test))
         notes += split_text(data).splitlines()
+        notes += [f"item graph '{name}': {text}" for name, text in data.item_graphs.items()]
 
     def measure(cell: CellResult) -> Measurement:
         test, known = (link_metrics(cell.rankings[name], links[cell.row]) for name in (TEST, KNOWN))
@@ -81,7 +82,7 @@ def _compare(session: Session) -> int:
 
     return session.conclude(
         "protocols",
-        "models under three splits, validation links unknown and known at test time",
+        "models under several splits, validation links unknown and known at test time",
         RunOutcome(results=results, failed=failed),
         measure=measure,
         compared=False,

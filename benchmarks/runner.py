@@ -116,7 +116,7 @@ def run_cells(
             try:
                 result = _run(cell, key, on_device, store, here, progress)
             except (FloatingPointError, MemoryError, RuntimeError) as error:
-                if not _is_the_cells_own(error):
+                if not is_the_cells_own(error):
                     raise
                 failed[cell.row, cell.seed] = str(error)
                 say(f"{title}: failed: {error}")
@@ -248,7 +248,7 @@ def train_cell(
         return attempt()
 
 
-def _is_the_cells_own(error: Exception) -> bool:
+def is_the_cells_own(error: Exception) -> bool:
     """Whether others may still run: values that are not finite, too little memory."""
     # torch has no exception of its own for the CPU's memory
     told = "not enough memory" in str(error) or "can't allocate memory" in str(error)

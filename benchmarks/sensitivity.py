@@ -11,8 +11,6 @@ too.
 # ruff: noqa: E402 (the path and a filter of warnings come before the imports)
 from __future__ import annotations
 
-import argparse
-import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -42,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
     parser = command.make_parser(__doc__, models=[MODEL], choosable=False)
     parser.add_argument(
-        "--values", nargs="+", type=_weight, default=VALUES, metavar="X", help="of each weight"
+        "--values",
+        nargs="+",
+        type=command.weight,
+        default=VALUES,
+        metavar="X",
+        help="of each weight",
     )
     return command.main("sensitivity.py", parser, _vary, arguments)
 
@@ -104,17 +107,7 @@ def curve(rows: Mapping[float, Row], column: str) -> Curve:
 
 
 def _row(symbol: str, value: float) -> str:
-    return f"{symbol} = {value:g}"
-
-
-def _weight(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"needs to be a number (got {text!r})") from None
-    if not math.isfinite(value) or value < 0:
-        raise argparse.ArgumentTypeError(f"needs to be finite and 0 or more (got {value})")
-    return value
+    return f"{symbol} = {value!r}"
 
 
 if __name__ == "__main__":

@@ -38,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("reg", _ALIGNREC.reg_weight),
     ):
         parser.add_argument(
-            f"--{name}", type=float, default=default, metavar="X", help=f"its weight ({default})"
+            f"--{name}",
+            type=command.weight,
+            default=default,
+            metavar="X",
+            help=f"its weight ({default})",
         )
     return command.main("worn_alignment.py", parser, _wear, arguments)
 

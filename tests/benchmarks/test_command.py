@@ -95,7 +95,11 @@ def test_out_that_cannot_be_written_to_is_refused(tiny_folder, tmp_path, run_scr
         ),
         ("protocols", ["--split", "random"], ["--split: this script runs all splits"]),
         ("alignment_map", ["--seeds", "3"], ["--seeds: a picture shows one run"]),
-        ("compare", ["--models", "BPR", "--aligned", "MGCN"], ["model 'MGCN' is unknown"]),
+        (
+            "compare",
+            ["--models", "BPR", "--aligned", "MGCN"],
+            ["MGCN is not among the models to run"],
+        ),
         (
             "compare",
             ["--models", "BPR", "--aligned", "BPR"],
