@@ -16,6 +16,9 @@ from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import require_features
 from alignrec_pyg.nn import Adjacency, FeatureTable, bpr_loss, item_to_user_adjacency
 
+_SLOPE = 0.01  # of torch's leaky ReLU
+_BLOCK = 128  # columns
+
 
 class MMGCN(Recommender):
     r"""`"MMGCN: Multi-modal Graph Convolution Network for Personalized Recommendation of
@@ -122,28 +125,27 @@ class MMGCN(Recommender):
 
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """The mean of all networks' last layers."""
-        user, item, _ = self._embed(data, None, None)
-        return user, item
+        user_x, item_x, _ = self._embed(*(2 * self._sides(data)))
+        return user_x, item_x
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on the scores and ``reg``, a constant if ``faithful``."""
-        items = torch.cat([batch.pos_item, batch.neg_item])
-        user, item, preference_squares = self._embed(data, batch.user, items)
-        pos, neg = item.split(batch.pos_item.numel())
-        reg = self.user_embedding(batch.user).square().mean()
-        reg = reg + self.item_embedding(items).square().mean()
+        all_users, all_items = self._sides(data)
+        user = all_users.of(batch.user)
+        item = all_items.of(torch.cat([batch.pos_item, batch.neg_item]))
+        user_x, item_x, preference_squares = self._embed(all_users, all_items, user, item)
+        pos, neg = item_x.split(batch.pos_item.numel())
+        reg = user.id_x.square().mean() + item.id_x.square().mean()
         for square in preference_squares[:1] if self.faithful else preference_squares:
             reg = reg + square
-        return {"bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)), "reg": reg}
+        return {"bpr": bpr_loss((user_x * pos).sum(-1), (user_x * neg).sum(-1)), "reg": reg}
 
     @property
     def loss_weights(self) -> dict[str, float]:
         """Weight 1 for ``bpr``, ``reg_weight`` for ``reg``."""
         return {"bpr": 1.0, "reg": self.reg_weight}
 
-    def _embed(
-        self, data: HeteroData, users: Tensor | None, items: Tensor | None
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def _sides(self, data: HeteroData) -> tuple[_Side, _Side]:
         edge_index = data[INTERACTS].edge_index
         to_users = self._prepared(
             "mean_to_users",
@@ -158,20 +160,30 @@ class MMGCN(Recommender):
                 edge_index.flip(0), self.num_items, self.num_users, "row"
             ),
         )
-        user = _Side(self.user_embedding.weight, to_users, users)
-        item = _Side(self.item_embedding.weight, to_items, items)
+        user = _Side(self.user_embedding.weight, to_users, None)
+        return user, _Side(self.item_embedding.weight, to_items, None)
+
+    def _embed(
+        self, all_users: _Side, all_items: _Side, user: _Side, item: _Side
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         user_x, item_x, preference_squares = zip(
-            *(network(user, item) for network in self.modalities), strict=True
+            *(network(all_users, all_items, user, item) for network in self.modalities),
+            strict=True,
         )
         return torch.stack(user_x).mean(0), torch.stack(item_x).mean(0), preference_squares
 
 
 class _Side(NamedTuple):
-    """The users or the items: ID table, means over neighbours, and the rows that are asked for."""
+    """Users or items: the rows that are asked for (None: all), their ID vectors, and the means of
+    all over neighbours.
+    """  # noqa: D205
 
     id_x: Tensor
     mean: Adjacency
     rows: Tensor | None
+
+    def of(self, rows: Tensor) -> _Side:
+        return _Side(functional.embedding(rows, self.id_x), self.mean, rows)
 
 
 class _ModalityNetwork(nn.Module):
@@ -198,16 +210,24 @@ class _ModalityNetwork(nn.Module):
             assert isinstance(layer, _Layer)
             layer.reset_parameters(first=number == 0)
 
-    def forward(self, user: _Side, item: _Side) -> tuple[Tensor, Tensor, Tensor]:
-        """New vectors of users and items, and the mean of the preferences' squares."""
+    def forward(
+        self, all_users: _Side, all_items: _Side, user: _Side, item: _Side
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """New vectors of ``user`` and ``item``, and the mean of the preferences' squares."""
+        preference = self.preference.weight
         content = self.table() if self.projection is None else self.projection(self.table())
-        user_x, square = _Normalize.apply(self.preference.weight)
-        item_x, _ = _Normalize.apply(content)
-        all_users, all_items = user._replace(rows=None), item._replace(rows=None)
-        *inner, last = self.layers
+        first, *others = self.layers
+        assert isinstance(first, _Layer)
+        if preference.size(0) >= content.size(0):
+            user_x, item_x, square, _ = first.of_tables(preference, content, all_users, all_items)
+        else:
+            item_x, user_x, _, square = first.of_tables(content, preference, all_items, all_users)
+        square = square / preference.numel()
+        if not others:
+            return _rows(user_x, user.rows), _rows(item_x, item.rows), square
+        *inner, last = others
         for layer in inner:
             user_x, item_x = layer(user_x, item_x, all_users), layer(item_x, user_x, all_items)
-        square = square / self.preference.weight.numel()
         return last(user_x, item_x, user), last(item_x, user_x, item), square
 
 
@@ -228,27 +248,132 @@ class _Layer(nn.Module):
         if first:  # later layers keep torch's own draw here
             nn.init.xavier_normal_(self.combine.weight)
 
+    def of_tables(
+        self, large: Tensor, small: Tensor, large_side: _Side, small_side: _Side
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As the first layer: new vectors of both sides from their tables, and sums of squares."""
+        small_x, small_square = _Normalize.apply(small)
+        large_own, small_mean, large_square = _UnitRows.apply(
+            large, self.own.weight, self.own.bias, *small_side.mean
+        )
+        large_part = self._of_products(self.neighbors(small_x), large_side)
+        new_large = self._combined(large_part, large_own, large_side.id_x)
+        small_part = self._of_means(small_mean)
+        new_small = self._combined(small_part, self.own(small_x), small_side.id_x)
+        return new_large, new_small, large_square, small_square
+
     def forward(self, x: Tensor, neighbor_x: Tensor, side: _Side) -> Tensor:
         """New vectors of the asked-for rows of ``x``, whose neighbours are on the other side."""
-        num_rows = x.size(0) if side.rows is None else side.rows.numel()
-        # mean(X W) = mean(X) W: the product is taken where there are fewer rows
-        if neighbor_x.size(0) <= num_rows:
-            neighbors = _rows(side.mean.matmul(self.neighbors(neighbor_x)), side.rows)
+        # W mean(x) = mean(W x): the product is taken where there are fewer rows
+        if side.rows is None and neighbor_x.size(0) <= x.size(0):
+            neighbors_part = self._of_products(self.neighbors(neighbor_x), side)
         else:
-            neighbors = self.neighbors(_rows(side.mean.matmul(neighbor_x), side.rows))
-        neighbors = functional.leaky_relu(neighbors, inplace=True)
-        own = functional.leaky_relu(self.own(_rows(x, side.rows)), inplace=True)
-        own = own + _rows(side.id_x, side.rows)
+            neighbors_part = self._of_means(_rows(side.mean.matmul(neighbor_x), side.rows))
+        return self._combined(neighbors_part, self.own(_rows(x, side.rows)), side.id_x)
+
+    def _of_products(self, z: Tensor, side: _Side) -> Tensor:
+        weight = self.combine.weight[:, : z.size(1)]
+        part: Tensor = _LeakyMeanProduct.apply(z, weight, self.combine.bias, *side.mean)
+        return part
+
+    def _of_means(self, mean: Tensor) -> Tensor:
+        h = functional.leaky_relu(self.neighbors(mean), inplace=True)
+        return functional.linear(h, self.combine.weight[:, : h.size(1)], self.combine.bias)
+
+    def _combined(self, neighbors_part: Tensor, own: Tensor, id_x: Tensor) -> Tensor:
         # G [h | x] = G_1 h + G_2 x: the concatenation is never held
-        left, right = self.combine.weight.split([neighbors.size(1), own.size(1)], dim=1)
-        combined = torch.addmm(
-            functional.linear(neighbors, left, self.combine.bias), own, right.t()
-        )
-        return functional.leaky_relu(combined, inplace=True)
+        weight = self.combine.weight[:, self.neighbors.out_features :]
+        own = functional.leaky_relu(own, inplace=True) + id_x
+        return functional.leaky_relu(neighbors_part.addmm_(own, weight.t()), inplace=True)
 
 
 def _rows(x: Tensor, rows: Tensor | None) -> Tensor:
     return x if rows is None else functional.embedding(rows, x)
+
+
+class _UnitRows(torch.autograd.Function):
+    r"""Of rows :math:`x_n` and :math:`\hat{x}_n = x_n / |x_n|`: :math:`V \hat{x}_n + a`, the means
+    of :math:`\hat{x}` over neighbours on the other side and the sum of squares of :math:`x`.
+
+    Lengths scale the narrow product and the links; the normalised table is never held.
+    """  # noqa: D205
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, transpose: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        square, inverse = _squares(x)
+        ctx.save_for_backward(x, weight, inverse)
+        ctx.transpose = transpose
+        own = functional.linear(x, weight).mul_(inverse.unsqueeze(1)).add_(bias)
+        links = mean.values() * inverse[mean.col_indices()]
+        return own, _weighted_sums(mean, links, x), square.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_own: Tensor, grad_mean: Tensor, grad_square: Tensor
+    ) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+        x, weight, inverse = ctx.saved_tensors
+        grad_bias = grad_own.sum(0)
+        grad_own = grad_own * inverse.unsqueeze(1)
+        grad_weight = grad_own.t() @ x
+        if not ctx.needs_input_grad[0]:
+            return None, grad_weight, grad_bias, None, None
+        transpose = ctx.transpose
+        links = transpose.values() * inverse.repeat_interleave(transpose.crow_indices().diff())
+        # in one tensor: the gradient of the normalised row over the row's length, less what of that
+        # is along the row, and d square / d x = 2 x
+        grad = _weighted_sums(transpose, links, grad_mean).addmm_(grad_own, weight)
+        along = torch.einsum("nd,nd->n", x, grad) * inverse.square() - 2 * grad_square
+        grad.addcmul_(x, along.unsqueeze(1), value=-1)
+        return grad, grad_weight, grad_bias, None, None
+
+
+class _LeakyMeanProduct(torch.autograd.Function):
+    r""":math:`G \, \phi(h_n) + b` for the means :math:`h_n` of :math:`z` over neighbours.
+
+    A few columns at a time: tensors as large as a table cost more to get from the system than to
+    fill.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, transpose: Tensor
+    ) -> Tensor:
+        out, parts = bias.repeat(mean.size(0), 1), []
+        for z_part, weight_part in zip(z.split(_BLOCK, 1), weight.split(_BLOCK, 1), strict=True):
+            h = functional.leaky_relu_(_weighted_sums(mean, mean.values(), z_part), _SLOPE)
+            out.addmm_(h, weight_part.t())
+            parts.append(h)
+        ctx.save_for_backward(weight, *parts)
+        ctx.transpose = transpose
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        (weight, *parts), transpose = ctx.saved_tensors, ctx.transpose
+        backward = torch.ops.aten.leaky_relu_backward.grad_input  # torch has no public one
+        grad_z, grad_weight = [], []
+        for h, weight_part in zip(parts, weight.split(_BLOCK, 1), strict=True):
+            grad_weight.append(grad.t() @ h)
+            grad_h = grad @ weight_part
+            backward(grad_h, h, _SLOPE, self_is_result=True, grad_input=grad_h)
+            grad_z.append(_weighted_sums(transpose, transpose.values(), grad_h))
+        return torch.cat(grad_z, 1), torch.cat(grad_weight, 1), grad.sum(0), None, None
+
+
+def _weighted_sums(matrix: Tensor, values: Tensor, x: Tensor) -> Tensor:
+    """The CSR ``matrix``, with these values, times ``x``; on the CPU faster than its product."""
+    return functional.embedding_bag(
+        matrix.col_indices(),
+        x.contiguous(),
+        matrix.crow_indices(),
+        mode="sum",
+        per_sample_weights=values.to(x.dtype),
+        include_last_offset=True,
+    )
 
 
 class _Normalize(torch.autograd.Function):
@@ -259,10 +384,8 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        square = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_()
-        # a row of zeros, of an item without features, stays one and gets no gradient
-        inverse = torch.where(square > 0, square.rsqrt(), 0)
-        out = x * inverse
+        square, inverse = _squares(x)
+        out = x * inverse.unsqueeze(1)
         ctx.save_for_backward(out, inverse, square)
         return out, square.sum()
 
@@ -271,8 +394,15 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, grad_square: Tensor) -> Tensor:
         out, inverse, square = ctx.saved_tensors
         # d square / d x = 2 x = 2 square inverse out, so it joins the part along the row
-        along = torch.einsum("nd,nd->n", out, grad).unsqueeze(1) - 2 * grad_square * square
-        return torch.addcmul(grad, out, along, value=-1).mul_(inverse)
+        along = torch.einsum("nd,nd->n", out, grad) - 2 * grad_square * square
+        return torch.addcmul(grad, out, along.unsqueeze(1), value=-1).mul_(inverse.unsqueeze(1))
+
+
+def _squares(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared lengths of rows, and what normalises them."""
+    square = torch.linalg.vector_norm(x, dim=1).square_()
+    # a row of zeros, of an item without features, stays one and gets no gradient
+    return square, torch.where(square > 0, square.rsqrt(), 0)
 
 
 def _table(num_rows: int, dim: int, *, trainable: bool) -> nn.Embedding:

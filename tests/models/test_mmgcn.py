@@ -4,6 +4,8 @@ from torch.nn import functional
 
 from alignrec_pyg import MMGCN, TrainConfig, fit
 from alignrec_pyg.graph import INTERACTS, InteractionBatch
+from alignrec_pyg.models import mmgcn
+from alignrec_pyg.nn import item_to_user_adjacency
 
 BATCH = InteractionBatch(torch.tensor([0, 2, 0]), torch.tensor([1, 3, 0]), torch.tensor([2, 0, 3]))
 
@@ -18,10 +20,11 @@ def with_tables(toy, number):
 
 def dense_embeddings(model: MMGCN, data) -> tuple[torch.Tensor, torch.Tensor]:
     """Node by node as the equations say: one message per link, the mean, the concatenation."""
-    neighbors = [[] for _ in range(7)]
+    num_users = model.num_users
+    neighbors = [[] for _ in range(num_users + model.num_items)]
     for user, item in data[INTERACTS].edge_index.t().tolist():
-        neighbors[user].append(3 + item)
-        neighbors[3 + item].append(user)
+        neighbors[user].append(num_users + item)
+        neighbors[num_users + item].append(user)
     leaky = functional.leaky_relu
     ids = torch.cat([model.user_embedding.weight, model.item_embedding.weight])
     outputs = []
@@ -41,7 +44,7 @@ def dense_embeddings(model: MMGCN, data) -> tuple[torch.Tensor, torch.Tensor]:
             x = leaky(both @ layer.combine.weight.t() + layer.combine.bias)
         outputs.append(x)
     x = sum(outputs) / len(outputs)
-    return x[:3], x[3:]
+    return x[:num_users], x[num_users:]
 
 
 def dense_terms(model: MMGCN, data, batch) -> dict[str, torch.Tensor]:
@@ -86,6 +89,66 @@ def test_values_and_gradients_equal_the_equations(
     torch.testing.assert_close(
         torch.autograd.grad(model.loss(data, BATCH)[0], list(parameters.values())),
         torch.autograd.grad(total, list(parameters.values())),
+    )
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("block", [2, 5, 128])
+def test_more_users_than_items_in_blocks_of_columns(toy, monkeypatch, freeze, num_layers, block):
+    monkeypatch.setattr(mmgcn, "_BLOCK", block)
+    toy["user"].num_nodes = 6  # two of them without links
+    toy["user"].id = torch.arange(6)
+    toy[INTERACTS].edge_index = torch.tensor([[0, 0, 1, 2, 3, 3], [0, 1, 1, 2, 0, 2]])
+    model = MMGCN(toy, embedding_dim=4, num_layers=num_layers, freeze_features=freeze)
+    for found, expected in zip(model(toy), dense_embeddings(model, toy), strict=True):
+        torch.testing.assert_close(found, expected)
+    expected_terms = dense_terms(model, toy, BATCH)
+    parameters = list(model.parameters())
+    total = expected_terms["bpr"] + model.reg_weight * expected_terms["reg"]
+    torch.testing.assert_close(
+        torch.autograd.grad(model.loss(toy, BATCH)[0], parameters),
+        torch.autograd.grad(total, parameters),
+    )
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_gradients_of_unit_rows(trainable):
+    mean = item_to_user_adjacency(torch.tensor([[0, 0, 1, 3], [0, 4, 1, 2]]), 4, 5, "row")
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=trainable)
+    weight = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda *inputs: mmgcn._UnitRows.apply(*inputs, *mean), (x, weight, bias)
+    )
+    own, means, square = mmgcn._UnitRows.apply(x, weight, bias, *mean)
+    unit = functional.normalize(x)
+    torch.testing.assert_close(own, unit @ weight.t() + bias)
+    torch.testing.assert_close(means[0], (unit[0] + unit[4]) / 2)
+    assert means[2].tolist() == [0, 0, 0]
+    torch.testing.assert_close(square, (x**2).sum())
+
+
+def test_rows_of_zeros_have_no_gradient():
+    mean = item_to_user_adjacency(torch.tensor([[0, 1], [0, 1]]), 2, 3, "row")
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]], requires_grad=True)
+    weight, bias = torch.randn(2, 2), torch.zeros(2)
+    own, means, square = mmgcn._UnitRows.apply(x, weight, bias, *mean)
+    assert own[0].tolist() == [0, 0]
+    torch.testing.assert_close(means.detach(), torch.tensor([[0.0, 0.0], [0.6, 0.8]]))
+    (own.sum() + means[:, 0].sum() + square).backward()
+    assert x.grad[[0, 2]].tolist() == [[0, 0], [0, 0]]
+    assert x.grad[1].abs().min() > 0
+
+
+def test_gradients_of_the_product_of_leaky_means(monkeypatch):
+    monkeypatch.setattr(mmgcn, "_BLOCK", 2)
+    mean = item_to_user_adjacency(torch.tensor([[0, 0, 1, 3], [0, 2, 1, 2]]), 4, 3, "row")
+    z = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda *inputs: mmgcn._LeakyMeanProduct.apply(*inputs, *mean), (z, weight, bias)
     )
 
 
