@@ -51,7 +51,7 @@ def common_item_neighbors(
     ones = torch.ones(user.numel())
     # coalesced: sorted and free of repeats by construction, so torch need not look again
     by_item = torch.sparse_coo_tensor(
-        torch.stack([item, user]), ones, (num_items, num_users)
+        torch.stack([item, user]), ones, (num_items, num_users), check_invariants=False
     ).coalesce()
     first_link = torch.zeros(num_users + 1, dtype=torch.int64)
     first_link[1:] = torch.bincount(user, minlength=num_users).cumsum(0)
@@ -71,6 +71,7 @@ def common_item_neighbors(
                 torch.stack([user[links] - start, item[links]]),
                 ones[links],
                 (stop - start, num_items),
+                check_invariants=False,
                 is_coalesced=True,
             )
             neighbors[start:stop], counts[start:stop] = _largest(rows, by_item, start, k)
