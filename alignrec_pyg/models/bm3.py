@@ -14,7 +14,7 @@ from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import require_features
 from alignrec_pyg.nn import (
-    FeatureProjection,
+    FeatureProjections,
     UserItemPropagation,
     cosine_alignment_loss,
     embedding_norm_loss,
@@ -85,11 +85,10 @@ class BM3(Recommender):
         self.freeze_features = freeze_features
         self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        self.modalities = nn.ModuleList(
-            FeatureProjection(
-                feature_table(data, name), embedding_dim, trainable=not freeze_features
-            )
-            for name in self.features
+        self.modalities = FeatureProjections(
+            (feature_table(data, name) for name in self.features),
+            embedding_dim,
+            trainable=not freeze_features,
         )
         self.predictor = nn.Linear(embedding_dim, embedding_dim)
         self.propagation = UserItemPropagation(num_layers)
@@ -101,7 +100,6 @@ class BM3(Recommender):
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_embedding.weight)
         for modality in self.modalities:
-            assert isinstance(modality, FeatureProjection)
             modality.reset_parameters()
             nn.init.xavier_normal_(modality.linear.weight)
         self.predictor.reset_parameters()

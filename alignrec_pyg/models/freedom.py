@@ -15,7 +15,7 @@ from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import select_features
 from alignrec_pyg.nn import (
     Adjacency,
-    FeatureProjection,
+    FeatureProjections,
     ItemPropagation,
     UserItemPropagation,
     bpr_loss,
@@ -88,11 +88,10 @@ class FREEDOM(Recommender):
         self.freeze_features = freeze_features
         self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        self.modalities = nn.ModuleList(
-            FeatureProjection(
-                feature_table(data, name), embedding_dim, trainable=not freeze_features
-            )
-            for name in self.features
+        self.modalities = FeatureProjections(
+            (feature_table(data, name) for name in self.features),
+            embedding_dim,
+            trainable=not freeze_features,
         )
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
@@ -103,9 +102,7 @@ class FREEDOM(Recommender):
         """Draws tables (Xavier-uniform) and projections anew."""
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_embedding.weight)
-        for modality in self.modalities:
-            assert isinstance(modality, FeatureProjection)
-            modality.reset_parameters()
+        self.modalities.reset_parameters()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but prepared graphs."""

@@ -14,7 +14,7 @@ from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import require_features
 from alignrec_pyg.nn import (
     EdgeStructure,
-    FeatureProjection,
+    FeatureProjections,
     bpr_loss,
     edge_dot,
     segment_softmax,
@@ -114,11 +114,10 @@ class GRCN(Recommender):
         self.preferences = nn.ModuleList(
             nn.Embedding(self.num_users, embedding_dim) for _ in self.features
         )
-        self.modalities = nn.ModuleList(
-            FeatureProjection(
-                feature_table(data, name), embedding_dim, trainable=not freeze_features
-            )
-            for name in self.features
+        self.modalities = FeatureProjections(
+            (feature_table(data, name) for name in self.features),
+            embedding_dim,
+            trainable=not freeze_features,
         )
         self.reset_parameters()
 
@@ -135,7 +134,6 @@ class GRCN(Recommender):
             assert isinstance(preference, nn.Embedding)
             nn.init.xavier_normal_(preference.weight)
         for modality in self.modalities:
-            assert isinstance(modality, FeatureProjection)
             modality.reset_parameters()
             nn.init.xavier_normal_(modality.linear.weight)
 
@@ -145,8 +143,7 @@ class GRCN(Recommender):
         users, items, from_items, from_users = [], [], [], []
         for preference, modality in zip(self.preferences, self.modalities, strict=True):
             assert isinstance(preference, nn.Embedding)
-            assert isinstance(modality, FeatureProjection)
-            item = normalize(leaky_relu(modality.linear(modality.table())))
+            item = normalize(leaky_relu(modality()))
             user = normalize(preference.weight)
             for _ in range(0 if self.faithful else self.num_routings):
                 affinity = segment_softmax(to_user, edge_dot(to_user, user, item))

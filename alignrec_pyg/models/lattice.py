@@ -23,7 +23,7 @@ from alignrec_pyg.models.inputs import require_features
 from alignrec_pyg.nn import (
     Adjacency,
     EdgeStructure,
-    FeatureProjection,
+    FeatureProjections,
     UserItemPropagation,
     bpr_loss,
     edge_dot,
@@ -145,11 +145,10 @@ class LATTICE(Recommender):
         self.freeze_features = freeze_features
         self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        self.modalities = nn.ModuleList(
-            FeatureProjection(
-                feature_table(data, name), embedding_dim, trainable=not freeze_features
-            )
-            for name in self.features
+        self.modalities = FeatureProjections(
+            (feature_table(data, name) for name in self.features),
+            embedding_dim,
+            trainable=not freeze_features,
         )
         self.modality_logits = nn.Parameter(torch.empty(len(self.features)))
         self.propagation = UserItemPropagation(num_layers)
@@ -172,9 +171,7 @@ class LATTICE(Recommender):
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_embedding.weight)
         nn.init.constant_(self.modality_logits, 0.5)
-        for modality in self.modalities:
-            assert isinstance(modality, FeatureProjection)
-            modality.reset_parameters()
+        self.modalities.reset_parameters()
         self._epoch.fill_(_NO_EPOCH)
         self._batches_of_epoch = 0
 
@@ -271,11 +268,7 @@ class LATTICE(Recommender):
 
     def _projected(self) -> list[Tensor]:
         """Every feature set in the model's width, ``[I, d]``."""
-        projected = []
-        for modality in self.modalities:
-            assert isinstance(modality, FeatureProjection)
-            projected.append(modality.linear(modality.table()))
-        return projected
+        return [modality() for modality in self.modalities]
 
     def _new_graph(
         self, data: HeteroData, projected: list[Tensor], *, keep: bool

@@ -13,7 +13,7 @@ from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.content import ContentRecommender, Representations
 from alignrec_pyg.models.inputs import require_features
 from alignrec_pyg.nn import (
-    FeatureProjection,
+    FeatureProjections,
     ItemPropagation,
     UserItemPropagation,
     bpr_loss,
@@ -108,11 +108,10 @@ class MGCN(ContentRecommender):
         self.freeze_features = freeze_features
         self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        self.modalities = nn.ModuleList(
-            FeatureProjection(
-                feature_table(data, name), embedding_dim, trainable=not freeze_features
-            )
-            for name in self.features
+        self.modalities = FeatureProjections(
+            (feature_table(data, name) for name in self.features),
+            embedding_dim,
+            trainable=not freeze_features,
         )
         self.gates = nn.ModuleList(_gate(embedding_dim) for _ in self.features)
         self.fusion = _ModalityFusion(len(self.features), embedding_dim)
@@ -124,8 +123,9 @@ class MGCN(ContentRecommender):
         """Draws tables (Xavier-uniform) and linear layers anew, puts the features back."""
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_embedding.weight)
-        for module in (*self.modalities, *self.gates.modules(), *self.fusion.modules()):
-            if isinstance(module, FeatureProjection | nn.Linear):
+        self.modalities.reset_parameters()
+        for module in (*self.gates.modules(), *self.fusion.modules()):
+            if isinstance(module, nn.Linear):
                 module.reset_parameters()
 
     def representations(self, data: HeteroData) -> Representations:
@@ -135,8 +135,7 @@ class MGCN(ContentRecommender):
         )
         views = []
         for modality, gate, name in zip(self.modalities, self.gates, self.item_graphs, strict=True):
-            assert isinstance(modality, FeatureProjection)
-            purified = self.item_embedding.weight * gate(modality.linear(modality.table()))
+            purified = self.item_embedding.weight * gate(modality())
             views.append(self.item_propagation(purified, self._item_graph(data, name)))
         item_views = torch.cat(views, dim=1)
         user_views = self._item_to_user_graph(data).matmul(item_views)  # all modalities at once

@@ -1,7 +1,7 @@
 """Pure pieces shared by the models: propagation and losses."""
 
 from alignrec_pyg.nn.alignment import Alignment
-from alignrec_pyg.nn.features import FeatureProjection, FeatureTable
+from alignrec_pyg.nn.features import FeatureProjection, FeatureProjections, FeatureTable
 from alignrec_pyg.nn.losses import (
     bpr_loss,
     cosine_alignment_loss,
@@ -39,6 +39,7 @@ __all__ = [
     "Alignment",
     "EdgeStructure",
     "FeatureProjection",
+    "FeatureProjections",
     "FeatureTable",
     "ItemPropagation",
     "LGConv",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +68,33 @@ class FeatureProjection(nn.Module):
         self.table.reset_parameters()
         self.linear.reset_parameters()
 
-    def forward(self, items: Tensor) -> Tensor:
-        """Projected rows ``[len(items), embedding_dim]``; only these are computed."""
+    def forward(self, items: Tensor | None = None) -> Tensor:
+        """Projected rows ``items``, by default all; only these are computed."""
         projected: Tensor = self.linear(self.table(items))
         return projected
+
+
+class FeatureProjections(nn.ModuleList):
+    """Several feature tables, each with a linear map of its own to the width of the model.
+
+    Args:
+        tables: Features, each float32 ``[num_items, dim]`` with a ``dim`` of its own.
+        embedding_dim: Width of the outputs.
+        trainable: Whether the tables are parameters.
+    """
+
+    def __init__(self, tables: Iterable[Tensor], embedding_dim: int, *, trainable: bool) -> None:
+        super().__init__(
+            FeatureProjection(table, embedding_dim, trainable=trainable) for table in tables
+        )
+
+    def __iter__(self) -> Iterator[FeatureProjection]:
+        """The projections, in the order of the tables."""
+        for projection in super().__iter__():
+            assert isinstance(projection, FeatureProjection)
+            yield projection
+
+    def reset_parameters(self) -> None:
+        """Draws the linear maps anew and puts the features back as they were extracted."""
+        for projection in self:
+            projection.reset_parameters()

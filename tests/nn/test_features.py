@@ -1,6 +1,6 @@
 import torch
 
-from alignrec_pyg.nn import FeatureProjection, FeatureTable
+from alignrec_pyg.nn import FeatureProjection, FeatureProjections, FeatureTable
 
 
 def test_trainable_table_is_a_copy_that_can_be_put_back():
@@ -59,3 +59,24 @@ def test_projection_resets_features_and_map():
     projection.reset_parameters()
     assert torch.equal(projection.table.weight, torch.ones(3, 2))
     assert not torch.equal(projection.linear.weight, before)
+
+
+def test_projections_of_several_tables():
+    tables = torch.arange(6.0).reshape(3, 2), torch.ones(3, 4)
+    projections = FeatureProjections(iter(tables), 5, trainable=True)
+    assert [projection.linear.in_features for projection in projections] == [2, 4]
+    assert set(projections.state_dict()) == {
+        f"{m}.{name}" for m in (0, 1) for name in ("table.weight", "linear.weight", "linear.bias")
+    }
+    for projection, table in zip(projections, tables, strict=True):
+        expected = table @ projection.linear.weight.t() + projection.linear.bias
+        torch.testing.assert_close(projection(), expected)
+        torch.testing.assert_close(projection(torch.tensor([2, 0])), expected[[2, 0]])
+    before = [projection.linear.weight.detach().clone() for projection in projections]
+    with torch.no_grad():
+        for projection in projections:
+            projection.table.weight.add_(1)
+    projections.reset_parameters()
+    for projection, table, weight in zip(projections, tables, before, strict=True):
+        assert torch.equal(projection.table.weight, table)
+        assert not torch.equal(projection.linear.weight, weight)
