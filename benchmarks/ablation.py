@@ -25,9 +25,10 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 from dataclasses import replace
 
 from benchmarks import command
-from benchmarks.command import Session
+from benchmarks.arguments import make_parser
 from benchmarks.paper_results import table_8
 from benchmarks.presets import AlignRecPreset
+from benchmarks.session import Session
 
 MODEL = "AlignRec"
 _SEEDS = 5
@@ -35,7 +36,7 @@ _SEEDS = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__, models=[MODEL], choosable=False, seeds=_SEEDS)
+    parser = make_parser(__doc__, models=[MODEL], choosable=False, seeds=_SEEDS)
     return command.main("ablation.py", parser, _ablate, arguments)
 
 

@@ -30,11 +30,12 @@ from torch.nn.functional import cosine_similarity
 
 from alignrec_pyg.models import ContentRecommender
 from benchmarks import command
+from benchmarks.arguments import make_parser
 from benchmarks.chart import write_maps
-from benchmarks.command import Session, say
 from benchmarks.provenance import code_version, origin
 from benchmarks.results import chart_possible, header
 from benchmarks.runner import cell_key, is_the_cells_own, train_cell
+from benchmarks.session import Session, say
 from benchmarks.settings import SettingsError
 
 MODELS = ("VBPR", "AlignRec")
@@ -43,7 +44,7 @@ _SAMPLE = 2000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__, models=MODELS, seeds=1)
+    parser = make_parser(__doc__, models=MODELS, seeds=1)
     return command.main("alignment_map.py", parser, _map, arguments)
 
 

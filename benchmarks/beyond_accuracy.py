@@ -23,9 +23,10 @@ from alignrec_pyg.beyond_accuracy import beyond_accuracy, intra_list_diversity
 from alignrec_pyg.evaluate import user_metrics
 from alignrec_pyg.graph import links_to_predict
 from benchmarks import command
+from benchmarks.arguments import make_parser, positive_int
 from benchmarks.cells import CellResult
-from benchmarks.command import Session
 from benchmarks.runner import RANKED, TEST
+from benchmarks.session import Session
 from benchmarks.settings import SettingsError
 from benchmarks.summary import Measurement
 from benchmarks.table import Look
@@ -42,9 +43,9 @@ _NAMES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument(
-        "--k", type=command.positive_int, default=20, metavar="K", help="length of the lists (20)"
+        "--k", type=positive_int, default=20, metavar="K", help="length of the lists (20)"
     )
     return command.main("beyond_accuracy.py", parser, _beyond, arguments)
 

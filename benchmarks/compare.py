@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
 from benchmarks import command
-from benchmarks.command import Session
+from benchmarks.arguments import make_parser
 from benchmarks.paper_results import table_2
+from benchmarks.session import Session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         As :func:`benchmarks.command.main`.
     """
-    parser = command.make_parser(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--aligned",
         nargs="+",

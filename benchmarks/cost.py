@@ -49,7 +49,7 @@ from alignrec_pyg.report import describe, describe_split
 from alignrec_pyg.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.transforms import SplitInteractions
 from alignrec_pyg.transforms.split_interactions import SplitRule
-from benchmarks.command import positive_int, say
+from benchmarks.arguments import positive_int, problems_of_folder
 from benchmarks.cost_report import COLUMNS, CostReport, Costs, cost_text, notes, table, write
 from benchmarks.generated import BABY, ELECTRONICS, SPORTS, generate_features, generate_links
 from benchmarks.memory import PeakMemory
@@ -57,6 +57,7 @@ from benchmarks.paper_results import is_papers
 from benchmarks.prepare import PreparedData, data_name
 from benchmarks.presets import PAPER, Preset
 from benchmarks.provenance import commit, hardware, versions
+from benchmarks.session import say
 from benchmarks.settings import SettingsError, unknown_names
 
 SHAPES = {"baby": BABY, "sports": SPORTS, "electronics": ELECTRONICS}
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paper_data = _paper_data(options)
     except SettingsError as error:
         problems += error.problems
-    problems = problems or _problems_of_out(options.out)
+    problems = problems or problems_of_folder(options.out)
     if problems:
         for problem in problems:
             say(f"cost.py: {problem}")
@@ -250,17 +251,6 @@ def _paper_data(options: argparse.Namespace) -> str | None:
         raise SettingsError([f"--data {options.data}: {error}"]) from error
     name = data_name(str(options.data))
     return name if is_papers(name, report) else None
-
-
-def _problems_of_out(out: Path) -> list[str]:
-    """What keeps results from being written to ``out``, which is made."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        return [f"--out {out}: needs to be a folder to write to ({error.strerror})"]
-    return []
 
 
 def _widths(options: argparse.Namespace) -> dict[str, int]:

@@ -24,10 +24,11 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 from dataclasses import replace
 
 from benchmarks import command
+from benchmarks.arguments import make_parser
 from benchmarks.cells import CellResult
-from benchmarks.command import Session
 from benchmarks.paper_results import table_4
 from benchmarks.presets import BM3Preset
+from benchmarks.session import Session
 from benchmarks.settings import SettingsError, unknown_names
 from benchmarks.summary import Measure, Measurement
 from benchmarks.table import Look
@@ -38,7 +39,7 @@ SAVED = "memory saved %"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__, models=MODELS)
+    parser = make_parser(__doc__, models=MODELS)
     parser.add_argument(
         "--sets", nargs="+", metavar="NAME[+NAME]", help="feature sets (each table, then all)"
     )

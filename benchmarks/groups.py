@@ -24,9 +24,10 @@ from alignrec_pyg.evaluate import user_metrics
 from alignrec_pyg.graph import links_to_predict
 from alignrec_pyg.groups import activity_groups, popularity_groups
 from benchmarks import command
+from benchmarks.arguments import make_parser, positive_int
 from benchmarks.cells import CellResult
-from benchmarks.command import Session
 from benchmarks.runner import TEST
+from benchmarks.session import Session
 from benchmarks.summary import Measurement
 from benchmarks.table import Look
 
@@ -35,9 +36,9 @@ _K = 20
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument(
-        "--num-groups", type=command.positive_int, default=4, metavar="N", help="of users (4)"
+        "--num-groups", type=positive_int, default=4, metavar="N", help="of users (4)"
     )
     return command.main("groups.py", parser, _by_group, arguments)
 

@@ -24,9 +24,10 @@ from alignrec_pyg.evaluate import user_metrics
 from alignrec_pyg.graph import links_to_predict
 from alignrec_pyg.groups import long_tail_links
 from benchmarks import command
+from benchmarks.arguments import make_parser, positive_int
 from benchmarks.cells import CellResult
-from benchmarks.command import Session
 from benchmarks.runner import TEST
+from benchmarks.session import Session
 from benchmarks.settings import SettingsError
 from benchmarks.summary import Measurement
 from benchmarks.table import Look
@@ -36,9 +37,9 @@ MODELS = ("BM3", "MGCN", "FREEDOM", "AlignRec")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__, models=MODELS)
+    parser = make_parser(__doc__, models=MODELS)
     parser.add_argument(
-        "--below", type=command.positive_int, default=4, metavar="N", help="few means less (4)"
+        "--below", type=positive_int, default=4, metavar="N", help="few means less (4)"
     )
     return command.main("long_tail.py", parser, _long_tail, arguments)
 

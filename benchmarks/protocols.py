@@ -27,11 +27,12 @@ from torch import Tensor
 from alignrec_pyg.graph import links_to_predict
 from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks import command
+from benchmarks.arguments import make_parser
 from benchmarks.cells import CellResult
-from benchmarks.command import Session
 from benchmarks.prepare import val_known_at_test
 from benchmarks.results import split_text
 from benchmarks.runner import TEST, Parts, RunOutcome, link_metrics
+from benchmarks.session import Session
 from benchmarks.settings import SettingsError
 from benchmarks.summary import Measurement
 from benchmarks.table import Look
@@ -44,7 +45,7 @@ _COLUMNS = ("recall@20", "ndcg@20")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__, models=MODELS)
+    parser = make_parser(__doc__, models=MODELS)
     parser.set_defaults(split=None)
     return command.main("protocols.py", parser, _compare, arguments)
 

@@ -23,10 +23,11 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 from dataclasses import replace
 
 from benchmarks import command
+from benchmarks.arguments import make_parser, weight
 from benchmarks.cells import CellResult
 from benchmarks.chart import Curve, write_curves
-from benchmarks.command import Session
 from benchmarks.presets import AlignRecPreset
+from benchmarks.session import Session
 from benchmarks.summary import Measurement, Row
 
 MODEL = "AlignRec"
@@ -38,11 +39,11 @@ _VALIDATION = "validation recall@20"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__, models=[MODEL], choosable=False)
+    parser = make_parser(__doc__, models=[MODEL], choosable=False)
     parser.add_argument(
         "--values",
         nargs="+",
-        type=command.weight,
+        type=weight,
         default=VALUES,
         metavar="X",
         help="of each weight",

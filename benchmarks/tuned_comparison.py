@@ -24,13 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
 from benchmarks import command
+from benchmarks.arguments import make_parser
 from benchmarks.cells import CellResult
-from benchmarks.command import Session
 from benchmarks.grids import PUBLISHED, SEARCH, Grid, points
 from benchmarks.paper_results import table_2
 from benchmarks.prepare import SYNTHETIC
 from benchmarks.presets import Preset
 from benchmarks.runner import RunOutcome
+from benchmarks.session import Session
 from benchmarks.settings import SettingsError
 from benchmarks.summary import Measure, Measurement
 from benchmarks.table import Look
@@ -45,7 +46,7 @@ _PATIENCE = 30
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--grid", choices=GRIDS, default="small", help="points to try (small)")
     parser.add_argument(
         "--with-test-selected",

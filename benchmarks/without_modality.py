@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
 from benchmarks import command
-from benchmarks.command import Session
+from benchmarks.arguments import make_parser
 from benchmarks.paper_results import table_5
+from benchmarks.session import Session
 from benchmarks.settings import SettingsError
 
 MODELS = ("VBPR", "BM3", "FREEDOM")
@@ -29,7 +30,7 @@ MODELS = ("VBPR", "BM3", "FREEDOM")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__, models=MODELS)
+    parser = make_parser(__doc__, models=MODELS)
     return command.main("without_modality.py", parser, _leave_out, arguments)
 
 

@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
 from benchmarks import command
-from benchmarks.command import Session
+from benchmarks.arguments import make_parser, weight
 from benchmarks.presets import AlignRecPreset
+from benchmarks.session import Session
 
 MODELS = ("ContentLightGCN", "VBPR", "MGCN")
 _ALIGNREC = AlignRecPreset()
@@ -31,7 +32,7 @@ _ALIGNREC = AlignRecPreset()
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`benchmarks.command.main`)."""
-    parser = command.make_parser(__doc__, models=MODELS)
+    parser = make_parser(__doc__, models=MODELS)
     for name, default in (
         ("cca", _ALIGNREC.cca_weight),
         ("uia", _ALIGNREC.uia_weight),
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         parser.add_argument(
             f"--{name}",
-            type=command.weight,
+            type=weight,
             default=default,
             metavar="X",
             help=f"its weight ({default})",

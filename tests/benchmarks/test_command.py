@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks import command, runner
+from benchmarks import arguments, runner
 from benchmarks.presets import PAPER
 
 SCRIPTS = [
@@ -68,7 +68,7 @@ def test_out_that_cannot_be_written_to_is_refused(tiny_folder, tmp_path, run_scr
     def refused(*, dir):
         raise PermissionError(13, "Permission denied", str(dir))
 
-    monkeypatch.setattr(command.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(arguments.tempfile, "TemporaryFile", refused)
     status, text, problems = run_script("compare", "--data", tiny_folder, "--out", tmp_path)
     assert (status, text) == (2, "")
     assert "that can be written to ([Errno 13] Permission denied" in problems

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import command, compare, paper_results, results, runner
+from benchmarks import command, compare, paper_results, results, runner, session
 from benchmarks.paper_results import PAPER_LABEL
 from benchmarks.presets import TABLE_2
 from benchmarks.provenance import Origin
@@ -203,7 +203,7 @@ def test_warms_up_once_before_the_first_cell_that_runs(finished_copy, tiny_folde
 
 def test_without_matplotlib_no_old_chart_stays(finished_copy, tiny_folder, monkeypatch):
     monkeypatch.setattr(results, "chart_possible", lambda: False)
-    monkeypatch.setattr(command, "chart_possible", lambda: False)
+    monkeypatch.setattr(session, "chart_possible", lambda: False)
     run("--data", tiny_folder, "--seeds", 1, "--models", "BPR", "--out", finished_copy)
     assert sorted(path.name for path in finished_copy.glob("compare.*")) == [
         "compare.csv",
@@ -377,7 +377,7 @@ def test_failure_to_write_is_a_message(finished_copy, tiny_folder, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "compare.json")
 
-    monkeypatch.setattr(command, "write_results", full)
+    monkeypatch.setattr(session, "write_results", full)
     status, _, problems = run(
         "--data", tiny_folder, "--models", *MODELS, "--seeds", 2, "--out", finished_copy
     )

@@ -3,6 +3,7 @@ import io
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -266,8 +267,8 @@ def test_papers_figures_of_a_folder_of_its_name_and_size_only(
         (["--models", "Lightgcn"], "did you mean 'LightGCN'?"),
         (["--widths", "text"], "needs the form NAME=NUMBER"),
         (["--data", "nowhere"], "--data nowhere: "),
-        (["--out", __file__], f"--out {__file__}: needs to be a folder to write to (File exists)"),
-        (["--out", f"{__file__}/x"], "needs to be a folder to write to (Not a directory)"),
+        (["--out", __file__], f"--out {__file__}: needs to be a folder ({__file__} is a file)"),
+        (["--out", f"{__file__}/x"], f"needs to be a folder ({__file__} is a file)"),
     ],
 )
 def test_unfit_arguments_exit_with_2_before_measuring(arguments, message, capsys, monkeypatch):
@@ -281,10 +282,12 @@ def test_a_folder_that_takes_no_files_is_refused(tmp_path, capsys, monkeypatch):
         assert dir == tmp_path
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cost.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(cost, "_in_a_process", lambda *_: pytest.fail("measured"))
     assert cost.main(["--out", str(tmp_path)]) == 2
-    message = f"--out {tmp_path}: needs to be a folder to write to (Permission denied)"
+    message = (
+        f"--out {tmp_path}: needs to be a folder that can be written to ([Errno 13] Permission"
+    )
     assert message in capsys.readouterr().err
 
 
