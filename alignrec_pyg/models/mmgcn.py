@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import require_features
-from alignrec_pyg.nn import Adjacency, FeatureTable, bpr_loss, item_to_user_adjacency
-
-_SLOPE = 0.01  # of torch's leaky ReLU
-_BLOCK = 128  # columns
+from alignrec_pyg.nn import (
+    Adjacency,
+    FeatureTable,
+    bpr_loss,
+    item_to_user_adjacency,
+    leaky_means_linear,
+    normalized_rows,
+    unit_rows_linear_and_means,
+)
 
 
 class MMGCN(Recommender):
@@ -252,9 +256,9 @@ class _Layer(nn.Module):
         self, large: Tensor, small: Tensor, large_side: _Side, small_side: _Side
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As the first layer: new vectors of both sides from their tables, and sums of squares."""
-        small_x, small_square = _Normalize.apply(small)
-        large_own, small_mean, large_square = _UnitRows.apply(
-            large, self.own.weight, self.own.bias, *small_side.mean
+        small_x, small_square = normalized_rows(small)
+        large_own, small_mean, large_square = unit_rows_linear_and_means(
+            large, self.own.weight, self.own.bias, small_side.mean
         )
         large_part = self._of_products(self.neighbors(small_x), large_side)
         new_large = self._combined(large_part, large_own, large_side.id_x)
@@ -273,8 +277,7 @@ class _Layer(nn.Module):
 
     def _of_products(self, z: Tensor, side: _Side) -> Tensor:
         weight = self.combine.weight[:, : z.size(1)]
-        part: Tensor = _LeakyMeanProduct.apply(z, weight, self.combine.bias, *side.mean)
-        return part
+        return leaky_means_linear(z, weight, self.combine.bias, side.mean)
 
     def _of_means(self, mean: Tensor) -> Tensor:
         h = functional.leaky_relu(self.neighbors(mean), inplace=True)
@@ -289,120 +292,6 @@ class _Layer(nn.Module):
 
 def _rows(x: Tensor, rows: Tensor | None) -> Tensor:
     return x if rows is None else functional.embedding(rows, x)
-
-
-class _UnitRows(torch.autograd.Function):
-    r"""Of rows :math:`x_n` and :math:`\hat{x}_n = x_n / |x_n|`: :math:`V \hat{x}_n + a`, the means
-    of :math:`\hat{x}` over neighbours on the other side and the sum of squares of :math:`x`.
-
-    Lengths scale the narrow product and the links; the normalised table is never held.
-    """  # noqa: D205
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, transpose: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        square, inverse = _squares(x)
-        ctx.save_for_backward(x, weight, inverse)
-        ctx.transpose = transpose
-        own = functional.linear(x, weight).mul_(inverse.unsqueeze(1)).add_(bias)
-        links = mean.values() * inverse[mean.col_indices()]
-        return own, _weighted_sums(mean, links, x), square.sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, grad_own: Tensor, grad_mean: Tensor, grad_square: Tensor
-    ) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
-        x, weight, inverse = ctx.saved_tensors
-        grad_bias = grad_own.sum(0)
-        grad_own = grad_own * inverse.unsqueeze(1)
-        grad_weight = grad_own.t() @ x
-        if not ctx.needs_input_grad[0]:
-            return None, grad_weight, grad_bias, None, None
-        transpose = ctx.transpose
-        links = transpose.values() * inverse.repeat_interleave(transpose.crow_indices().diff())
-        # in one tensor: the gradient of the normalised row over the row's length, less what of that
-        # is along the row, and d square / d x = 2 x
-        grad = _weighted_sums(transpose, links, grad_mean).addmm_(grad_own, weight)
-        along = torch.einsum("nd,nd->n", x, grad) * inverse.square() - 2 * grad_square
-        grad.addcmul_(x, along.unsqueeze(1), value=-1)
-        return grad, grad_weight, grad_bias, None, None
-
-
-class _LeakyMeanProduct(torch.autograd.Function):
-    r""":math:`G \, \phi(h_n) + b` for the means :math:`h_n` of :math:`z` over neighbours.
-
-    A few columns at a time: tensors as large as a table cost more to get from the system than to
-    fill.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, transpose: Tensor
-    ) -> Tensor:
-        out, parts = bias.repeat(mean.size(0), 1), []
-        for z_part, weight_part in zip(z.split(_BLOCK, 1), weight.split(_BLOCK, 1), strict=True):
-            h = functional.leaky_relu_(_weighted_sums(mean, mean.values(), z_part), _SLOPE)
-            out.addmm_(h, weight_part.t())
-            parts.append(h)
-        ctx.save_for_backward(weight, *parts)
-        ctx.transpose = transpose
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        (weight, *parts), transpose = ctx.saved_tensors, ctx.transpose
-        backward = torch.ops.aten.leaky_relu_backward.grad_input  # torch has no public one
-        grad_z, grad_weight = [], []
-        for h, weight_part in zip(parts, weight.split(_BLOCK, 1), strict=True):
-            grad_weight.append(grad.t() @ h)
-            grad_h = grad @ weight_part
-            backward(grad_h, h, _SLOPE, self_is_result=True, grad_input=grad_h)
-            grad_z.append(_weighted_sums(transpose, transpose.values(), grad_h))
-        return torch.cat(grad_z, 1), torch.cat(grad_weight, 1), grad.sum(0), None, None
-
-
-def _weighted_sums(matrix: Tensor, values: Tensor, x: Tensor) -> Tensor:
-    """The CSR ``matrix``, with these values, times ``x``; on the CPU faster than its product."""
-    return functional.embedding_bag(
-        matrix.col_indices(),
-        x.contiguous(),
-        matrix.crow_indices(),
-        mode="sum",
-        per_sample_weights=values.to(x.dtype),
-        include_last_offset=True,
-    )
-
-
-class _Normalize(torch.autograd.Function):
-    """Rows of length 1, those of zeros excepted, and the sum of squares.
-
-    The lengths give both, and both gradients in one pass over the table.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        square, inverse = _squares(x)
-        out = x * inverse.unsqueeze(1)
-        ctx.save_for_backward(out, inverse, square)
-        return out, square.sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_square: Tensor) -> Tensor:
-        out, inverse, square = ctx.saved_tensors
-        # d square / d x = 2 x = 2 square inverse out, so it joins the part along the row
-        along = torch.einsum("nd,nd->n", out, grad) - 2 * grad_square * square
-        return torch.addcmul(grad, out, along.unsqueeze(1), value=-1).mul_(inverse.unsqueeze(1))
-
-
-def _squares(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared lengths of rows, and what normalises them."""
-    square = torch.linalg.vector_norm(x, dim=1).square_()
-    # a row of zeros, of an item without features, stays one and gets no gradient
-    return square, torch.where(square > 0, square.rsqrt(), 0)
 
 
 def _table(num_rows: int, dim: int, *, trainable: bool) -> nn.Embedding:

@@ -11,6 +11,11 @@ from alignrec_pyg.nn.losses import (
     similarity_loss,
     unit_rows,
 )
+from alignrec_pyg.nn.neighbor_means import (
+    leaky_means_linear,
+    normalized_rows,
+    unit_rows_linear_and_means,
+)
 from alignrec_pyg.nn.propagation import (
     Adjacency,
     ItemPropagation,
@@ -53,10 +58,13 @@ __all__ = [
     "item_to_user_adjacency",
     "kept_common_item_neighbors",
     "l2_loss",
+    "leaky_means_linear",
+    "normalized_rows",
     "segment_softmax",
     "self_loop_adjacency",
     "similarity_loss",
     "unit_rows",
+    "unit_rows_linear_and_means",
     "urn_multiplicities",
     "user_adjacency",
     "user_item_adjacency",

@@ -4,8 +4,7 @@ from torch.nn import functional
 
 from alignrec_pyg import MMGCN, TrainConfig, fit
 from alignrec_pyg.graph import INTERACTS, InteractionBatch
-from alignrec_pyg.models import mmgcn
-from alignrec_pyg.nn import item_to_user_adjacency
+from alignrec_pyg.nn import neighbor_means
 
 BATCH = InteractionBatch(torch.tensor([0, 2, 0]), torch.tensor([1, 3, 0]), torch.tensor([2, 0, 3]))
 
@@ -96,7 +95,7 @@ def test_values_and_gradients_equal_the_equations(
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("block", [2, 5, 128])
 def test_more_users_than_items_in_blocks_of_columns(toy, monkeypatch, freeze, num_layers, block):
-    monkeypatch.setattr(mmgcn, "_BLOCK", block)
+    monkeypatch.setattr(neighbor_means, "_BLOCK", block)
     toy["user"].num_nodes = 6  # two of them without links
     toy["user"].id = torch.arange(6)
     toy[INTERACTS].edge_index = torch.tensor([[0, 0, 1, 2, 3, 3], [0, 1, 1, 2, 0, 2]])
@@ -109,46 +108,6 @@ def test_more_users_than_items_in_blocks_of_columns(toy, monkeypatch, freeze, nu
     torch.testing.assert_close(
         torch.autograd.grad(model.loss(toy, BATCH)[0], parameters),
         torch.autograd.grad(total, parameters),
-    )
-
-
-@pytest.mark.parametrize("trainable", [True, False])
-def test_gradients_of_unit_rows(trainable):
-    mean = item_to_user_adjacency(torch.tensor([[0, 0, 1, 3], [0, 4, 1, 2]]), 4, 5, "row")
-    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=trainable)
-    weight = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda *inputs: mmgcn._UnitRows.apply(*inputs, *mean), (x, weight, bias)
-    )
-    own, means, square = mmgcn._UnitRows.apply(x, weight, bias, *mean)
-    unit = functional.normalize(x)
-    torch.testing.assert_close(own, unit @ weight.t() + bias)
-    torch.testing.assert_close(means[0], (unit[0] + unit[4]) / 2)
-    assert means[2].tolist() == [0, 0, 0]
-    torch.testing.assert_close(square, (x**2).sum())
-
-
-def test_rows_of_zeros_have_no_gradient():
-    mean = item_to_user_adjacency(torch.tensor([[0, 1], [0, 1]]), 2, 3, "row")
-    x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]], requires_grad=True)
-    weight, bias = torch.randn(2, 2), torch.zeros(2)
-    own, means, square = mmgcn._UnitRows.apply(x, weight, bias, *mean)
-    assert own[0].tolist() == [0, 0]
-    torch.testing.assert_close(means.detach(), torch.tensor([[0.0, 0.0], [0.6, 0.8]]))
-    (own.sum() + means[:, 0].sum() + square).backward()
-    assert x.grad[[0, 2]].tolist() == [[0, 0], [0, 0]]
-    assert x.grad[1].abs().min() > 0
-
-
-def test_gradients_of_the_product_of_leaky_means(monkeypatch):
-    monkeypatch.setattr(mmgcn, "_BLOCK", 2)
-    mean = item_to_user_adjacency(torch.tensor([[0, 0, 1, 3], [0, 2, 1, 2]]), 4, 3, "row")
-    z = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda *inputs: mmgcn._LeakyMeanProduct.apply(*inputs, *mean), (z, weight, bias)
     )
 
 
