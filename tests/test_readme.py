@@ -28,9 +28,13 @@ def test_the_example_runs(
     assert evaluate(aligned, test)["recall@20"] > 2 * 20 / aligned.num_items  # far from random
 
 
-def test_the_data_frame_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def block_of_data_needing(name: str) -> str:
     blocks = re.findall(r"^```python no-run\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 1
+    (block,) = [block for block in blocks if name in block]
+    return str(block)
+
+
+def test_the_data_frame_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     scope: dict[str, object] = {
         "interactions": pd.DataFrame(
             {"customer": ["a", "a", "b"], "sku": [7, 9, 7], "bought_at": [1, 2, 3]}
@@ -41,8 +45,15 @@ def test_the_data_frame_example_runs(capsys: pytest.CaptureFixture[str]) -> None
         "item_ids": [9, 7],
         "matrix": np.ones((2, 3), dtype=np.float32),
     }
-    exec(compile(blocks[0], "README.md", "exec"), scope)
+    exec(compile(block_of_data_needing("from_frames"), "README.md", "exec"), scope)
     assert "audio" in capsys.readouterr().out
+
+
+def test_the_movielens_example_runs(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data_folder)
+    scope: dict[str, object] = {}
+    exec(compile(block_of_data_needing("MovieLens"), "README.md", "exec"), scope)
+    assert scope["data"]["item"].num_nodes > 1000
 
 
 def test_results_are_there_with_their_source() -> None:

@@ -1,0 +1,221 @@
+"""MovieLens with plots and posters."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from alignrec_pyg.datasets.base import InteractionDataset
+from alignrec_pyg.datasets.columns import checked_ids, checked_numbers, checked_times
+from alignrec_pyg.datasets.delimited import DelimitedFile
+from alignrec_pyg.datasets.interactions import interaction_graph
+from alignrec_pyg.graph import ITEM
+from alignrec_pyg.report import describe
+
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+_MAX_POSTER_BYTES = 32 * 2**20  # a poster is some kB; an archive may claim more than memory holds
+
+
+class MovieLens(InteractionDataset):
+    """A MovieLens folder, with the plots and posters of its movies where they are there.
+
+    - ``ratings.csv``: ``userId, movieId, rating, timestamp``;
+    - ``movies.csv``: ``movieId, title, genres``;
+    - ``overviews.csv``, optional: ``movieId, overview`` and columns that are left alone;
+    - ``posters*.zip`` or a folder ``posters*``, optional: ``<movieId>.jpg`` (or ``.png``,
+      ``.webp``), read as they are, never unpacked.
+
+    Items are the movies of the ratings that are kept, in the order of their numbers.
+    ``data["item"].text`` holds the fields asked for, joined by a space (``None`` where all are
+    empty), ``data["item"].image`` the poster: the bytes of the file in the archive, or its path
+    (``None`` where there is none). Times are seconds since 1970.
+
+    The ratings and tags of `GroupLens <https://grouplens.org/datasets/movielens/>`_ (Harper and
+    Konstan, ACM TiiS 2015) are for research; ``ml-latest-small`` holds 100,836 ratings of 610 users
+    on 9,724 rated movies. Plots and posters are not part of it: they come from TMDB by the ids in
+    ``links.csv``, and posters are the studios' artwork, not to be published.
+
+    Args:
+        path: The folder.
+        min_rating: Ratings below it are left out (4 makes likes of ratings).
+        text: Fields of a movie's text, of ``"title"``, ``"genres"`` and ``"overview"``.
+        require: Movies that lack one of these are left out with their ratings.
+
+    Raises:
+        ValueError: If a file is missing or not as described; the message names line and column.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        min_rating: float | None = None,
+        text: Sequence[Literal["title", "genres", "overview"]] = ("title", "overview"),
+        require: Sequence[Literal["text", "image"]] = (),
+    ) -> None:
+        folder = Path(path)
+        if not folder.is_dir():
+            raise ValueError(f"'path' needs to be a folder (got {str(path)!r})")
+        _check_names("text", text, ("title", "genres", "overview"))
+        _check_names("require", require, ("text", "image"))
+        notes: list[str] = []
+        ratings = DelimitedFile(
+            folder / "ratings.csv", ["userId", "movieId", "rating", "timestamp"], notes
+        )
+        frame = pd.DataFrame(
+            {
+                "user": checked_ids(ratings.column("userId"), notes),
+                "movie": checked_ids(ratings.column("movieId"), notes),
+                "rating": _numbers(ratings, "rating", notes),
+                "time": checked_times(ratings.column("timestamp"), notes),
+            }
+        )
+        if min_rating is not None:
+            frame = _kept(frame, frame["rating"] >= min_rating, f"below {min_rating}", notes)
+        texts = _texts(folder, text, notes)
+        posters = _posters(folder, notes)
+        for what, there in (("text", texts), ("image", posters)):
+            if what in require:
+                present = frame["movie"].isin(there.keys())
+                frame = _kept(frame, present, f"of movies without {what}", notes)
+
+        user_index, user_id = pd.factorize(frame["user"].to_numpy(), sort=True)
+        item_index, item_id = pd.factorize(frame["movie"].to_numpy(), sort=True)
+        data, duplicates = interaction_graph(
+            user_index.astype(np.int64),
+            item_index.astype(np.int64),
+            user_id,
+            item_id,
+            notes,
+            rating=frame["rating"].to_numpy(),
+            time=frame["time"].to_numpy(),
+        )
+        data[ITEM].text = [texts.get(movie) for movie in item_id.tolist()]
+        images = _read_posters({movie: posters.get(movie) for movie in item_id.tolist()})
+        data[ITEM].image = images
+        for what, column in (("text", data[ITEM].text), ("poster", images)):
+            missing = sum(entry is None for entry in column)
+            if missing:
+                notes.append(f"{missing:,} of {len(item_id):,} movies have no {what}")
+        super().__init__(data, describe(data, duplicates=duplicates, notes=notes))
+
+
+def _check_names(argument: str, names: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in known]
+    if isinstance(names, str) or unknown:
+        raise ValueError(f"'{argument}' needs to be a list of {list(known)} (got {names!r})")
+
+
+def _numbers(table: DelimitedFile, name: str, notes: list[str]) -> np.ndarray:
+    column = table.column(name)
+    values = checked_numbers(column, notes)
+    if values is None:
+        column.refuse(0, "a number is needed in every row")
+    return values
+
+
+def _kept(frame: pd.DataFrame, keep: pd.Series, what: str, notes: list[str]) -> pd.DataFrame:
+    left_out = int((~keep).sum())
+    if left_out == len(frame):
+        raise ValueError(f"at least one rating is needed (all {len(frame):,} are {what})")
+    if left_out:
+        notes.append(f"{left_out:,} of {len(frame):,} ratings {what} left out")
+    return frame[keep]
+
+
+def _texts(folder: Path, fields: Sequence[str], notes: list[str]) -> dict[int, str]:
+    """Texts by movie, of those that have one."""
+    parts: dict[int, dict[str, str]] = {}
+    for name, columns in (("movies.csv", ("title", "genres")), ("overviews.csv", ("overview",))):
+        wanted = [column for column in columns if column in fields]
+        if not wanted:
+            continue
+        if name == "overviews.csv" and not (folder / name).is_file():
+            notes.append(f"no {name}: texts hold no overview")
+            continue
+        table = DelimitedFile(folder / name, ["movieId", *wanted], notes)
+        movies = table.column("movieId")
+        ids = checked_ids(movies, notes)
+        twice = pd.Series(ids).duplicated().to_numpy()
+        if twice.any():
+            movies.refuse(twice, "each movie needs to be listed once")
+        for column in wanted:
+            values = table.column(column).values
+            for movie, value in zip(ids.tolist(), values, strict=True):
+                written = "" if pd.isna(value) else str(value).strip()
+                if column == "genres":
+                    written = "" if written == "(no genres listed)" else written.replace("|", " ")
+                if written:
+                    parts.setdefault(movie, {})[column] = written
+    return {
+        movie: " ".join(found[field] for field in fields if field in found)
+        for movie, found in parts.items()
+    }
+
+
+_Poster = tuple[Path, str] | Path
+"""A member of an archive, or a file."""
+
+
+def _posters(folder: Path, notes: list[str]) -> dict[int, _Poster]:
+    """Where the poster of each movie is, of those that have one."""
+    sources = sorted(p for p in folder.glob("posters*") if p.is_dir() or p.suffix == ".zip")
+    if not sources:
+        notes.append("no posters*.zip and no folder posters*: no movie has a poster")
+        return {}
+    if len(sources) > 1:
+        raise ValueError(
+            f"{folder} holds several sets of posters ({', '.join(p.name for p in sources)}): "
+            "leave one"
+        )
+    found: dict[int, _Poster] = {}
+    source = sources[0]
+    if source.is_dir():
+        entries: list[tuple[str, _Poster]] = [(str(p), p) for p in sorted(source.iterdir())]
+    else:
+        try:
+            with zipfile.ZipFile(source) as archive:
+                members = archive.infolist()
+        except (zipfile.BadZipFile, OSError) as error:
+            raise ValueError(f"{source} cannot be read: {error}") from error
+        large = [m.filename for m in members if m.file_size > _MAX_POSTER_BYTES]
+        if large:
+            raise ValueError(
+                f"{source}: a poster needs to be below {_MAX_POSTER_BYTES:,} bytes (got {large[0]})"
+            )
+        entries = [(m.filename, (source, m.filename)) for m in members if not m.is_dir()]
+    strange = 0
+    for name, place in entries:
+        stem, ending = Path(name).stem, Path(name).suffix.lower()
+        if stem.isascii() and stem.isdigit() and ending in _ENDINGS:
+            found[int(stem)] = place
+        else:
+            strange += 1
+    if strange:
+        notes.append(f"{source.name}: {strange:,} files not named <movieId>.jpg left alone")
+    return found
+
+
+def _read_posters(places: dict[int, _Poster | None]) -> list[Path | bytes | None]:
+    archives = {place[0] for place in places.values() if isinstance(place, tuple)}
+    if not archives:
+        return [place for place in places.values() if not isinstance(place, tuple)]
+    source = archives.pop()
+    images: list[Path | bytes | None] = []
+    with zipfile.ZipFile(source) as archive:
+        for movie, place in places.items():
+            if not isinstance(place, tuple):
+                images.append(place)
+                continue
+            try:
+                images.append(archive.read(place[1]))
+            except (zipfile.BadZipFile, OSError) as error:
+                raise ValueError(
+                    f"{source}: the poster of movie {movie} is damaged ({error})"
+                ) from error
+    return images
