@@ -13,6 +13,16 @@ from alignrec_pyg.evaluate import (
     recommend,
     user_metrics,
 )
+from alignrec_pyg.feature_eval import (
+    CosineStatistics,
+    FeatureRecall,
+    bootstrap_difference,
+    bootstrap_interval,
+    cosine_statistics,
+    item_cf,
+    mask_modality,
+    zero_shot,
+)
 from alignrec_pyg.groups import activity_groups, long_tail_links, popularity_groups
 from alignrec_pyg.models import (
     BM3,
@@ -49,7 +59,9 @@ __all__ = [
     "Aligned",
     "CheckpointError",
     "ContentLightGCN",
+    "CosineStatistics",
     "DualGNN",
+    "FeatureRecall",
     "FitResult",
     "LightGCN",
     "Ranking",
@@ -61,13 +73,19 @@ __all__ = [
     "__version__",
     "activity_groups",
     "beyond_accuracy",
+    "bootstrap_difference",
+    "bootstrap_interval",
+    "cosine_statistics",
     "evaluate",
     "evaluate_users",
     "fit",
     "intra_list_diversity",
+    "item_cf",
     "long_tail_links",
+    "mask_modality",
     "popularity_groups",
     "rank",
     "recommend",
     "user_metrics",
+    "zero_shot",
 ]

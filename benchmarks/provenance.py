@@ -24,6 +24,7 @@ _NOT_IN_CELLS = (
     "beyond_accuracy.py",
     "datasets",
     "encoders",
+    "feature_eval",
     "groups.py",
     "report.py",
     "transforms",

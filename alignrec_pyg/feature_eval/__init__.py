@@ -1,0 +1,26 @@
+"""How good features are for recommendation, without training anything."""
+
+from alignrec_pyg.feature_eval.bootstrap import (
+    BootstrapInterval,
+    bootstrap_difference,
+    bootstrap_interval,
+)
+from alignrec_pyg.feature_eval.masking import mask_features, mask_modality, masked_items
+from alignrec_pyg.feature_eval.protocols import ItemCFRecall, item_cf, zero_shot
+from alignrec_pyg.feature_eval.recall import FeatureRecall
+from alignrec_pyg.feature_eval.spread import CosineStatistics, cosine_statistics
+
+__all__ = [
+    "BootstrapInterval",
+    "CosineStatistics",
+    "FeatureRecall",
+    "ItemCFRecall",
+    "bootstrap_difference",
+    "bootstrap_interval",
+    "cosine_statistics",
+    "item_cf",
+    "mask_features",
+    "mask_modality",
+    "masked_items",
+    "zero_shot",
+]

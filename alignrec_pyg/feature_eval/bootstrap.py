@@ -1,0 +1,112 @@
+"""How sure a recall, or a difference of two, is: percentile bootstrap over queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignrec_pyg.feature_eval.recall import FeatureRecall
+
+_BLOCK_COUNTS = 1 << 22  # numbers drawn at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootstrapInterval:
+    """A mean over queries and its confidence interval.
+
+    Args:
+        mean: Mean of the values.
+        low: Lower end.
+        high: Upper end.
+        confidence: Level, such as 0.95.
+        num_values: Number of values.
+        share_positive: Share of the resamples whose mean is above 0.
+    """
+
+    mean: float
+    low: float
+    high: float
+    confidence: float
+    num_values: int
+    share_positive: float
+
+
+def bootstrap_interval(
+    values: Tensor, *, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
+) -> BootstrapInterval:
+    r"""The mean of ``values`` with its percentile interval (Efron 1979).
+
+    ``num_resamples`` times, as many values as there are get drawn with replacement; the interval
+    holds the middle share ``confidence`` of their means. A resample is drawn as the number of times
+    that each distinct value occurs (multinomial), which is the same for a fraction of the work
+    where values repeat, as hits do.
+
+    Args:
+        values: One number per query, ``[n]``, such as :meth:`FeatureRecall.hits
+            <alignrec_pyg.feature_eval.FeatureRecall.hits>`.
+        confidence: Level, between 0 and 1.
+        num_resamples: How many.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: If there are no values, one is not finite, or an argument is out of range.
+    """
+    if values.dim() != 1 or values.numel() == 0 or not bool(values.isfinite().all()):
+        raise ValueError(
+            f"'values' needs finite numbers, one per query (got shape {tuple(values.shape)})"
+        )
+    if not 0 < confidence < 1:
+        raise ValueError(f"'confidence' needs to be between 0 and 1 (got {confidence})")
+    if num_resamples < 1:
+        raise ValueError(f"'num_resamples' needs to be 1 or more (got {num_resamples})")
+    value, count = np.unique(values.double().cpu().numpy(), return_counts=True)
+    total = int(count.sum())
+    generator = np.random.default_rng(seed)
+    means = []
+    step = max(1, _BLOCK_COUNTS // len(value))
+    for start in range(0, num_resamples, step):
+        size = min(step, num_resamples - start)
+        means.append(generator.multinomial(total, count / total, size=size) @ value / total)
+    mean = np.concatenate(means)
+    low, high = np.quantile(mean, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return BootstrapInterval(
+        mean=float(count @ value / total),
+        low=float(low),
+        high=float(high),
+        confidence=confidence,
+        num_values=total,
+        share_positive=float((mean > 0).mean()),
+    )
+
+
+def bootstrap_difference(
+    first: FeatureRecall,
+    second: FeatureRecall,
+    k: int = 20,
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+) -> BootstrapInterval:
+    """Recall@k of ``first`` less that of ``second``, query by query.
+
+    An interval that does not hold 0 says that the order of the two would hold for other queries of
+    the same kind.
+
+    Raises:
+        ValueError: If the two are not of the same queries, or as :func:`bootstrap_interval`.
+    """
+    if not torch.equal(first.query, second.query):
+        raise ValueError(
+            f"'first' and 'second' need to be of the same queries (got {first.num_queries} and "
+            f"{second.num_queries}): evaluate both with one protocol on the same data"
+        )
+    return bootstrap_interval(
+        first.hits(k) - second.hits(k),
+        confidence=confidence,
+        num_resamples=num_resamples,
+        seed=seed,
+    )

@@ -1,0 +1,237 @@
+"""Item-CF's targets: which item users take together with another most."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from tqdm import tqdm
+
+from alignrec_pyg.graph import INTERACTS, ITEM, USER
+
+Score = Literal["cosine", "iuf", "pearson", "adjusted_cosine"]
+
+OF_RATINGS = ("pearson", "adjusted_cosine")
+"""Scores that need ratings."""
+
+# Scores that differ by less than this share are equal: sums of the same terms in another order are.
+_EQUAL = 1e-12
+# Deviations of a rating below this share of the largest rating are none, nor are variances below
+# its square: what is left of a mean of equal numbers.
+_NO_DEVIATION = 1e-7
+
+
+class ItemTargets(NamedTuple):
+    """The items of highest score to each item, all of them where several tie.
+
+    Shapes:
+        - **pair:** int64 :math:`(2, t)`: item, ascending, and one of highest score to it
+        - **chosen:** bool :math:`(t)`, true for one of them per item
+        - **item_degree:** int64 :math:`(|I|)`, users of each item
+    """
+
+    pair: Tensor
+    chosen: Tensor
+    item_degree: Tensor
+
+
+class _Links(NamedTuple):
+    """Links of distinct pairs, sorted by user, and those sorted by item as places among them."""
+
+    user: Tensor
+    item: Tensor
+    rating: Tensor | None
+    by_item: Tensor
+    user_degree: Tensor
+    item_degree: Tensor
+
+
+def most_similar_items(
+    data: HeteroData, *, score: Score, min_common: int, block_paths: int = 1 << 22
+) -> ItemTargets:
+    r"""For each item :math:`j`, the items of highest item-CF score :math:`w_{ij}`.
+
+    One sparse product :math:`R^\top R` in blocks of items, each of at most ``block_paths`` paths
+    item - user - item (at least one item): memory is about 100 bytes per path, and nothing of size
+    items x items is held. Taken on the CPU.
+
+    Ties go to the item with more common users :math:`n_{ij}`, then with more users :math:`n_i`,
+    then to the smaller number.
+
+    Args:
+        data: Links; ``.rating`` for scores of ratings.
+        score: As :func:`~alignrec_pyg.feature_eval.item_cf`.
+        min_common: Common users that a pair needs to have a score.
+        block_paths: Paths per block.
+
+    Raises:
+        ValueError: If no pair has a score, or ratings are missing or not one per pair.
+    """
+    links = _links(data, ratings=score in OF_RATINGS)
+    num_items = links.item_degree.numel()
+    deviation = _deviations(links) if score == "adjusted_cosine" else None
+    paths = torch.zeros(links.user.numel() + 1, dtype=torch.int64)
+    paths[1:] = links.user_degree[links.user[links.by_item]].cumsum(0)
+    first_link = _starts(links.item_degree, end=True)
+    paths_before = paths[first_link]
+    pairs, chosen = [], []
+    start = 0
+    with tqdm(total=num_items, desc="item-CF", unit="item", disable=None, delay=2) as progress:
+        while start < num_items:
+            limit = paths_before[start] + block_paths
+            stop = max(int(torch.searchsorted(paths_before, limit, right=True)) - 1, start + 1)
+            block = links.by_item[int(first_link[start]) : int(first_link[stop])]
+            near, far = _paths(links, block)
+            pair, near_far = (links.item[near] * num_items + links.item[far]).unique(
+                return_inverse=True
+            )
+            item = torch.stack([pair // num_items, pair % num_items])
+            common = torch.bincount(near_far, minlength=pair.numel())
+            value = _scores(score, links, deviation, item, common, near, far, near_far)
+            scored = (common >= min_common) & ~value.isnan()
+            item, common, value = item[:, scored], common[scored], value[scored]
+            row = item[0] - start
+            tied = _largest(row, value, stop - start, share=_EQUAL)
+            item, common, row = item[:, tied], common[tied], row[tied]
+            pick = torch.ones_like(row, dtype=torch.bool)
+            for preference in (common, links.item_degree[item[1]], -item[1]):
+                best = _largest(row[pick], preference[pick].double(), stop - start)
+                pick[pick.clone()] = best
+            pairs.append(item)
+            chosen.append(pick)
+            progress.update(stop - start)
+            start = stop
+    found = ItemTargets(torch.cat(pairs, dim=1), torch.cat(chosen), links.item_degree)
+    if found.chosen.numel() == 0:
+        raise ValueError(
+            f"'data' needs two items with common users and a score (none of {num_items} items has "
+            f"one with score='{score}', min_common={min_common})"
+        )
+    return found
+
+
+def _links(data: HeteroData, *, ratings: bool) -> _Links:
+    num_users, num_items = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
+    edge_index = data[INTERACTS].edge_index.cpu()
+    key = edge_index[0] * num_items + edge_index[1]
+    distinct = key.unique()
+    rating = None
+    if ratings:
+        rating = _checked_ratings(data)
+        if distinct.numel() < key.numel():
+            raise ValueError(
+                f"'data' needs each pair of user and item once for a score of ratings (got "
+                f"{key.numel() - distinct.numel()} repeats): keep one rating of each"
+            )
+        rating = rating[key.argsort()]
+    user, item = distinct // num_items, distinct % num_items
+    return _Links(
+        user=user,
+        item=item,
+        rating=rating,
+        by_item=item.argsort(stable=True),
+        user_degree=torch.bincount(user, minlength=num_users),
+        item_degree=torch.bincount(item, minlength=num_items),
+    )
+
+
+def _paths(links: _Links, block: Tensor) -> tuple[Tensor, Tensor]:
+    """All pairs of links of one user, the first of them in ``block``, the second of another item.
+
+    Shapes:
+        - **output:** int64 :math:`(P)` twice, places among the links
+    """
+    user = links.user[block]
+    count = links.user_degree[user]
+    number = torch.arange(int(count.sum())) - (count.cumsum(0) - count).repeat_interleave(count)
+    near = block.repeat_interleave(count)
+    far = _starts(links.user_degree)[user].repeat_interleave(count) + number
+    other = near != far
+    return near[other], far[other]
+
+
+def _scores(
+    score: Score,
+    links: _Links,
+    deviation: Tensor | None,
+    item: Tensor,
+    common: Tensor,
+    near: Tensor,
+    far: Tensor,
+    pair: Tensor,
+) -> Tensor:
+    """Score of every pair, float64; NaN where it has none.
+
+    Args:
+        score: Which.
+        links: The links.
+        deviation: Of each rating from its user's mean.
+        item: The pairs, ``[2, p]``.
+        common: Their common users, ``[p]``.
+        near: Link of the first item of each path.
+        far: Link of the second.
+        pair: Pair of each path.
+    """
+
+    def summed(value: Tensor) -> Tensor:
+        return torch.bincount(pair, value, minlength=common.numel())
+
+    if score in ("cosine", "iuf"):
+        size = links.item_degree[item].double().prod(0).sqrt()
+        if score == "cosine":
+            return common / size
+        return summed(1 / torch.log1p(links.user_degree[links.user[near]].double())) / size
+    if score == "adjusted_cosine":
+        assert deviation is not None
+        x, y = deviation[near], deviation[far]
+        length = (summed(x * x) * summed(y * y)).sqrt()
+        return summed(x * y) / torch.where(length > 0, length, torch.nan)
+    assert links.rating is not None
+    x, y = links.rating[near], links.rating[far]
+    mean_x, mean_y = summed(x) / common, summed(y) / common
+    x, y = x - mean_x[pair], y - mean_y[pair]
+    least = _NO_DEVIATION**2 * links.rating.abs().max() ** 2
+    square = torch.stack([summed(x * x), summed(y * y)])
+    length = square.prod(0).sqrt()
+    return summed(x * y) / torch.where((square > least).all(0), length, torch.nan)
+
+
+def _deviations(links: _Links) -> Tensor:
+    """Each rating less its user's mean, float64 ``[E]``."""
+    rating = links.rating
+    assert rating is not None
+    mean = torch.bincount(links.user, rating, minlength=links.user_degree.numel())
+    deviation = rating - (mean / links.user_degree)[links.user]
+    return deviation.masked_fill(deviation.abs() <= _NO_DEVIATION * rating.abs().max(), 0)
+
+
+def _largest(row: Tensor, value: Tensor, num_rows: int, share: float = 0.0) -> Tensor:
+    """Whether each value is the largest of its row, up to a share of it; bool ``[p]``."""
+    best = torch.full((num_rows,), -torch.inf, dtype=torch.float64)
+    best.scatter_reduce_(0, row, value, "amax")
+    return value >= (best - share * best.abs())[row]
+
+
+def _starts(count: Tensor, *, end: bool = False) -> Tensor:
+    """Where each group starts among links sorted by group; with ``end`` also the last one's end."""
+    starts = torch.zeros(count.numel() + 1, dtype=torch.int64)
+    starts[1:] = count.cumsum(0)
+    return starts if end else starts[:-1]
+
+
+def _checked_ratings(data: HeteroData) -> Tensor:
+    links = data[INTERACTS]
+    if "rating" not in links:
+        raise ValueError(
+            '\'rating\' needs to be known for each interaction (data["user", "interacts", "item"]'
+            ".rating is missing) for a score of ratings: score='cosine' and score='iuf' need none"
+        )
+    rating: Tensor = links.rating.detach().cpu().double()
+    if rating.shape != links.edge_index[0].shape or not bool(rating.isfinite().all()):
+        raise ValueError(
+            f"'rating' needs a finite number for each of the {links.edge_index.size(1)} "
+            f"interactions (got shape {tuple(rating.shape)})"
+        )
+    return rating

@@ -1,0 +1,90 @@
+"""Rows of one or several feature tables in double precision, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import ITEM, feature_mask, feature_table
+
+_CAST_ELEMENTS = 1 << 22  # features in double precision at a time: 32 MiB
+
+
+class FeatureRows:
+    """Feature tables side by side, cast where they are read: no copy of them is made.
+
+    Items that lack a table have zeros in its place, whatever the table holds there.
+
+    Args:
+        data: Graph with the tables.
+        features: Name of a table, or of several to be concatenated in this order.
+        normalize_parts: Whether each table's rows have length 1 before they are concatenated.
+
+    Raises:
+        ValueError: If ``features`` is empty or repeats itself, ``data`` lacks a table, or a table
+            is no finite matrix with a row for each item.
+    """
+
+    def __init__(
+        self, data: HeteroData, features: str | Sequence[str], *, normalize_parts: bool = False
+    ) -> None:
+        names = (features,) if isinstance(features, str) else tuple(features)
+        if not names or len(set(names)) != len(names):
+            raise ValueError(
+                f"'features' needs the name of a feature table, or several that differ "
+                f"(got {features!r})"
+            )
+        self.num_items = int(data[ITEM].num_nodes)
+        self._parts = [
+            (feature_table(data, name).detach(), feature_mask(data, name)) for name in names
+        ]
+        self._normalize_parts = normalize_parts
+        for name, (table, mask) in zip(names, self._parts, strict=True):
+            _check_table(name, table, mask, self.num_items)
+        self.device = self._parts[0][0].device
+        self.dim = sum(table.size(1) for table, _ in self._parts)
+
+    @property
+    def step(self) -> int:
+        """Rows to read at a time."""
+        return max(1, _CAST_ELEMENTS // self.dim)
+
+    def __getitem__(self, items: Tensor | slice) -> Tensor:
+        """The rows of ``items``, float64 ``[len(items), dim]``."""
+        parts = []
+        for table, mask in self._parts:
+            part = table[items].double().masked_fill_(mask[items].unsqueeze(1), 0)
+            parts.append(unit_length(part) if self._normalize_parts else part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def blocks(self) -> Iterator[slice]:
+        """All items, as many at a time as are to be read."""
+        for start in range(0, self.num_items, self.step):
+            yield slice(start, min(start + self.step, self.num_items))
+
+
+def unit_length(rows: Tensor) -> Tensor:
+    """Rows of length 1; rows of zeros stay as they are."""
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / torch.where(length > 0, length, 1)
+
+
+def _check_table(name: str, table: Tensor, mask: Tensor, num_items: int) -> None:
+    if table.dim() != 2 or table.size(0) != num_items or table.size(1) == 0:
+        raise ValueError(
+            f"feature '{name}' needs the shape [{num_items}, dim], one row per item "
+            f"(got {list(table.shape)})"
+        )
+    step = max(1, _CAST_ELEMENTS // table.size(1))
+    for start in range(0, num_items, step):
+        block = slice(start, start + step)
+        broken = ~table[block].isfinite().all(dim=1) & ~mask[block]
+        if bool(broken.any()):
+            raise ValueError(
+                f"feature '{name}' needs finite rows (got NaN or infinity for item "
+                f"{start + int(broken.nonzero()[0, 0])}): mark such items in "
+                f'data["item"].mask_{name}'
+            )

@@ -1,0 +1,75 @@
+"""How alike the rows of a feature table are: mean and spread of their cosines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.feature_eval.rows import FeatureRows, unit_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineStatistics:
+    """Cosines of two different items, over all pairs of items that have features.
+
+    Args:
+        mean: Mean; NaN with fewer than two items.
+        std: Standard deviation; NaN with fewer than two items.
+        num_items: Items with features.
+        num_missing: Items without: their rows are zero.
+    """
+
+    mean: float
+    std: float
+    num_items: int
+    num_missing: int
+
+
+@torch.no_grad()
+def cosine_statistics(
+    data: HeteroData, features: str | Sequence[str], *, normalize_parts: bool = False
+) -> CosineStatistics:
+    r"""Mean and standard deviation of the cosine of two items, exactly and without any pair.
+
+    With the :math:`m` rows :math:`\hat x_i` at length 1 and :math:`\hat X` their matrix,
+
+    .. math::
+        \sum_{i \ne j} \hat x_i^\top \hat x_j = \Bigl\lVert \sum_i \hat x_i \Bigr\rVert^2 - m,
+        \qquad \sum_{i \ne j} (\hat x_i^\top \hat x_j)^2
+        = \lVert \hat X^\top \hat X \rVert_F^2 - m,
+
+    so memory beside the tables is one matrix of width x width and a block of rows.
+
+    Args:
+        data: Graph with the tables.
+        features: Name of a feature table, or of several to be concatenated.
+        normalize_parts: Whether each table's rows have length 1 before they are concatenated.
+
+    Raises:
+        ValueError: If ``data`` lacks a table, or one is not finite.
+    """
+    rows = FeatureRows(data, features, normalize_parts=normalize_parts)
+    total = torch.zeros(rows.dim, dtype=torch.float64, device=rows.device)
+    gram = torch.zeros(rows.dim, rows.dim, dtype=torch.float64, device=rows.device)
+    count = 0
+    for block in rows.blocks():
+        unit = unit_length(rows[block])
+        total += unit.sum(0)
+        gram.addmm_(unit.T, unit)
+        count += int(unit.any(dim=1).sum())
+    missing = rows.num_items - count
+    if count < 2:
+        return CosineStatistics(mean=math.nan, std=math.nan, num_items=count, num_missing=missing)
+    pairs = count * (count - 1)
+    mean = (float(total.square().sum()) - count) / pairs
+    square = (float(gram.square().sum()) - count) / pairs
+    return CosineStatistics(
+        mean=mean,
+        std=math.sqrt(max(square - mean**2, 0.0)),
+        num_items=count,
+        num_missing=missing,
+    )

@@ -1,0 +1,118 @@
+"""Zero-shot's queries: users with their earlier items, and the items they took next."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.feature_eval.queries import Queries
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, links_to_predict
+
+Ties = Literal["last", "random", "min_id", "max_id"]
+
+
+def latest_links(data: HeteroData, *, ties: Ties, seed: int) -> Queries:
+    """Each user's latest link is to be found, the others are the history.
+
+    Users with a single link have no history and are left out.
+
+    Args:
+        data: Links with their times.
+        ties: Which of a user's latest links of equal time is the latest: the last in the order of
+            ``edge_index``, a random one, or that of the smallest or largest item number.
+        seed: Seed of ``"random"``.
+
+    Raises:
+        ValueError: If a time is missing, or no user has two links.
+    """
+    user, item = data[INTERACTS].edge_index
+    time = _checked_times(data)
+    position = torch.arange(user.numel(), device=user.device)
+    if ties == "random":
+        generator = torch.Generator().manual_seed(seed)
+        position = torch.randperm(user.numel(), generator=generator).to(user.device)
+    elif ties != "last":
+        position = item if ties == "max_id" else -item
+    order = position.argsort(stable=True)
+    order = order[time[order].argsort(stable=True)]
+    order = order[user[order].argsort(stable=True)]
+    user, item = user[order], item[order]
+    latest = torch.ones_like(user, dtype=torch.bool)
+    latest[:-1] = user[1:] != user[:-1]
+    asked = latest & (torch.bincount(user)[user] > 1)
+    if not bool(asked.any()):
+        raise ValueError(
+            f"'data' needs a user with two links or more: one to find, one as history (got "
+            f"{user.numel()} links)"
+        )
+    links = torch.stack([user, item])
+    return _queries(data, links[:, ~asked], links[:, asked])
+
+
+def held_out_links(data: HeteroData) -> Queries:
+    """The links to predict are to be found, the known links are the history.
+
+    Links to predict of users without known links are left out.
+
+    Raises:
+        ValueError: If there is nothing to predict, or all of it is known.
+    """
+    target = links_to_predict(data)
+    history = data[INTERACTS].edge_index
+    num_items = int(data[ITEM].num_nodes)
+    known = torch.isin(target[0] * num_items + target[1], history[0] * num_items + history[1])
+    if bool(known.all()):
+        raise ValueError(
+            "'data' needs links to predict that are not known with targets='labels' (all "
+            f"{known.numel()} are): pass the validation or test graph of a split"
+        )
+    target = target[:, torch.isin(target[0], history[0])]
+    if target.size(1) == 0:
+        raise ValueError(
+            "'data' needs known links of the users to predict for with targets='labels' (no such "
+            "user has any): their mean is what the features are compared with"
+        )
+    return _queries(data, history, target)
+
+
+def _queries(data: HeteroData, history: Tensor, target: Tensor) -> Queries:
+    """Queries of the users in ``target``; all of ``history`` counts for popularity."""
+    user = target[0].unique()
+    row = torch.full((int(data[USER].num_nodes),), -1, device=user.device)
+    row[user] = torch.arange(user.numel(), device=user.device)
+    return Queries(
+        id=user,
+        history=_by_row(row, history[:, row[history[0]] >= 0]),
+        target=_by_row(row, target),
+        popularity=torch.bincount(history[1], minlength=int(data[ITEM].num_nodes)),
+    )
+
+
+def _by_row(row: Tensor, links: Tensor) -> Tensor:
+    order = row[links[0]].argsort(stable=True)
+    return torch.stack([row[links[0, order]], links[1, order]])
+
+
+def _checked_times(data: HeteroData) -> Tensor:
+    way_out = (
+        ": give the times of the interactions, or use targets='labels' on the validation or test "
+        "graph of a split, whose links to predict are then to be found"
+    )
+    if "time" not in data[INTERACTS]:
+        raise ValueError(
+            '\'time\' needs to be known for each interaction (data["user", "interacts", "item"]'
+            f".time is missing){way_out}"
+        )
+    time: Tensor = data[INTERACTS].time
+    count = data[INTERACTS].edge_index.size(1)
+    if time.shape != (count,):
+        raise ValueError(f"'time' needs shape ({count},) (got {tuple(time.shape)})")
+    missing = int(time.isnan().sum())
+    if missing:
+        raise ValueError(
+            f"'time' needs to be known for each interaction (got {missing} NaN){way_out}"
+        )
+    return time
