@@ -153,6 +153,39 @@ def write_maps(path: Path, title: str, maps: Mapping[str, tuple[Any, Any]]) -> N
     canvas.print_png(str(path))
 
 
+def write_scatter(
+    path: Path, title: str, panels: Mapping[str, tuple[Any, Any]], colour_label: str
+) -> None:
+    """Writes a PNG: a panel per name, each point coloured by a count, on a logarithmic scale.
+
+    Args:
+        path: Where to write.
+        title: Title of the picture.
+        panels: Points ``[n, 2]`` and their counts ``[n]``, by name of the panel.
+        colour_label: What the counts are.
+    """
+    from matplotlib.colors import LogNorm
+
+    figure, canvas = _figure(max(6.0, 4.5 * len(panels)))
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    most = max(2.0, *(float(count.max()) for _, count in panels.values()))
+    for axes, (name, (points, count)) in zip(grid, panels.items(), strict=True):
+        drawn = axes.scatter(
+            points[:, 0],
+            points[:, 1],
+            c=[max(float(number), 1.0) for number in count],
+            norm=LogNorm(1.0, most),
+            s=5,
+            linewidths=0,
+        )
+        axes.set_title(name, fontsize=10)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.colorbar(drawn, ax=list(grid), label=colour_label)
+    figure.suptitle(title)
+    canvas.print_png(str(path))
+
+
 def _figure(width: float) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -13,6 +13,9 @@ from alignrec_pyg.report import DataReport
 
 PaperResults = Mapping[str, Mapping[str, float]]
 
+ProtocolResults = Mapping[str, Mapping[str, Mapping[int, float]]]
+"""Recall by protocol, features and cut-off."""
+
 PAPER_LABEL = "paper (its own features and split)"
 
 PAPER_METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
@@ -54,6 +57,24 @@ _TABLE_2 = {
         (0.0367, 0.0540, 0.0458, 0.0331, 0.0529, 0.0541, 0.0648, 0.0643, 0.0588, 0.0700),
         (0.0127, 0.0204, 0.0159, 0.0109, 0.0195, 0.0202, 0.0247, 0.0245, 0.0209, 0.0262),
         (0.0161, 0.0250, 0.0202, 0.0141, 0.0241, 0.0248, 0.0302, 0.0298, 0.0262, 0.0321),
+    ),
+}
+
+_FEATURES = ("Amazon's", "CLIP's", "AlignRec's")
+
+_TABLE_3_PROTOCOLS = ("zero-shot", "mask 50 % image", "mask 50 % text", "item-CF")
+_TABLE_3 = {  # recall@10, @20, @50 of Amazon's, CLIP's and AlignRec's features, by protocol
+    "baby": (
+        ((0.0031, 0.0058, 0.0146), (0.0093, 0.0158, 0.0323), (0.0113, 0.0231, 0.0470)),
+        ((0.0039, 0.0065, 0.0187), (0.0084, 0.0146, 0.0292), (0.0089, 0.0174, 0.0365)),
+        ((0.0019, 0.0044, 0.0145), (0.0058, 0.0117, 0.0236), (0.0067, 0.0131, 0.0269)),
+        ((0.0237, 0.0318, 0.0440), (0.0541, 0.0714, 0.0987), (0.0782, 0.1005, 0.1350)),
+    ),
+    "sports": (
+        ((0.0056, 0.0081, 0.0120), (0.0136, 0.0226, 0.0418), (0.0165, 0.0268, 0.0457)),
+        ((0.0041, 0.0073, 0.0111), (0.0124, 0.0206, 0.0384), (0.0118, 0.0216, 0.0401)),
+        ((0.0036, 0.0056, 0.0091), (0.0044, 0.0074, 0.0198), (0.0052, 0.0085, 0.0198)),
+        ((0.0268, 0.0335, 0.0454), (0.0565, 0.0756, 0.1028), (0.0772, 0.1059, 0.1497)),
     ),
 }
 
@@ -172,18 +193,30 @@ def table_2(data_name: str, report: DataReport) -> PaperResults:
     return {model: _metrics(column) for model, column in zip(_TABLE_2_MODELS, columns, strict=True)}
 
 
+def table_3(data_name: str, report: DataReport) -> ProtocolResults:
+    """Features evaluated without training; vision is the modality ``"image"``."""
+    if not is_papers(data_name, report) or data_name not in _TABLE_3:
+        return {}
+    return {
+        protocol: {
+            f"{name} features": dict(zip((10, 20, 50), values, strict=True))
+            for name, values in zip(_FEATURES, sets, strict=True)
+        }
+        for protocol, sets in zip(_TABLE_3_PROTOCOLS, _TABLE_3[data_name], strict=True)
+    }
+
+
 def table_4(data_name: str, report: DataReport) -> list[str]:
     """Feature sets swapped, one line per row: they are no rows of ours."""
     if not is_papers(data_name, report) or data_name not in _TABLE_4:
         return []
-    names = ("Amazon's", "CLIP's", "AlignRec's")
     return [
         f"paper's Table 4, {model} on {name} features: "
         + ", ".join(f"{m} {value:.4f}" for m, value in zip(PAPER_METRICS, values, strict=True))
         + ("" if saved is None else f", memory saved {saved} %")
         for model, sets in _TABLE_4[data_name].items()
         for name, values, saved in zip(
-            names, sets, (None, *_TABLE_4_SAVED[data_name][model]), strict=True
+            _FEATURES, sets, (None, *_TABLE_4_SAVED[data_name][model]), strict=True
         )
     ]
 

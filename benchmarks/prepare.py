@@ -181,7 +181,7 @@ class PreparedData:
 
     def _built(self, name: str, transform: KNNItemGraph | ItemGraphFromNeighbors) -> str:
         if name not in item_graph_names(self.train):
-            with _told_for("--neighbors" if self.neighbors else f"item graph {name!r}"):
+            with told_for("--neighbors" if self.neighbors else f"item graph {name!r}"):
                 edges = transform(self.train)[knn_edge_type(name)]
             for part in (self.train, self.val, self.test):
                 part[knn_edge_type(name)].edge_index = edges.edge_index
@@ -215,17 +215,9 @@ def prepare(
         SettingsError: If features are unknown, table or neighbour files unfit (it lists all of
             them), if the data is not as described by its reader, or if the split is impossible.
     """
-    if source == SYNTHETIC:
-        data, report = _synthetic()
-    else:
-        with _told_for("--data"):
-            folder = MMRecFolder(Path(source))
-            data, report = folder.data, folder.report
     problems: list[str] = []
-    notes = list(report.notes)
-    _add_tables(data, tables or {}, notes, problems)
+    data, report, chosen = read(source, features, tables, problems)
     lists = _read_neighbors(neighbors or {}, problems)
-    chosen = _choose(data, features, problems)
     if problems:
         raise SettingsError(problems)
     if scale == "rows":
@@ -233,7 +225,7 @@ def prepare(
             key = feature_key(name)
             data[ITEM][key] = torch.nn.functional.normalize(feature_table(data, name))
     rule: SplitRule = split or ("labels" if "split" in data[INTERACTS] else "random")
-    with _told_for("--split"):
+    with told_for("--split"):
         train, val, test = SplitInteractions(rule)(data)
     return PreparedData(
         name=data_name(source),
@@ -243,10 +235,42 @@ def prepare(
         features=chosen,
         scale=scale,
         neighbors=lists,
-        source_report=replace(report, notes=tuple(notes)),
+        source_report=report,
         split=describe_split(train, val, test),
         split_rule=rule,
     )
+
+
+def read(
+    source: str,
+    features: Sequence[str] | None,
+    tables: Mapping[str, Path] | None,
+    problems: list[str],
+) -> tuple[HeteroData, DataReport, list[str]]:
+    """Reads a data set with the feature tables to use, encoded where it has raw content only.
+
+    Args:
+        source: ``"synthetic"``, or a folder in MMRec format.
+        features: Feature tables to use (default: all); the others leave the data.
+        tables: ``.npy`` files with further feature tables, by name; row r belongs to item r.
+        problems: Unknown features and unfit tables are appended.
+
+    Returns:
+        The data before any split, what was read, and the names of the feature tables.
+
+    Raises:
+        SettingsError: If the data is not as described by its reader.
+    """
+    if source == SYNTHETIC:
+        data, report = _synthetic()
+    else:
+        with told_for("--data"):
+            folder = MMRecFolder(Path(source))
+            data, report = folder.data, folder.report
+    notes = list(report.notes)
+    _add_tables(data, tables or {}, notes, problems)
+    chosen = _choose(data, features, problems)
+    return data, replace(report, notes=tuple(notes)), chosen
 
 
 def val_known_at_test(data: PreparedData) -> HeteroData:
@@ -263,8 +287,12 @@ def data_name(source: str) -> str:
 
 
 @contextmanager
-def _told_for(option: str) -> Iterator[None]:
-    """Puts the command line's word in front of messages that name arguments of Python."""
+def told_for(option: str) -> Iterator[None]:
+    """Puts the command line's word in front of messages that name arguments of Python.
+
+    Raises:
+        SettingsError: Instead of a ``ValueError`` of the block.
+    """
     try:
         yield
     except ValueError as error:

@@ -14,7 +14,7 @@ def test_the_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    first, second = blocks
+    first, second, third = blocks
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {"__name__": "readme"}
     exec(compile(first, "README.md", "exec"), scope)
@@ -26,6 +26,10 @@ def test_the_example_runs(
     exec(compile(second, "README.md", "exec"), scope)
     aligned, test = scope["model"], scope["test"]
     assert evaluate(aligned, test)["recall@20"] > 2 * 20 / aligned.num_items  # far from random
+    capsys.readouterr()
+    exec(compile(third, "README.md", "exec"), scope)
+    assert "BootstrapInterval(" in capsys.readouterr().out
+    assert scope["text"].recall[20] > 2 * scope["text"].random[20]
 
 
 def block_of_data_needing(name: str) -> str:

@@ -49,7 +49,7 @@ class _Links(NamedTuple):
 
 
 def most_similar_items(
-    data: HeteroData, *, score: Score, min_common: int, block_paths: int = 1 << 22
+    data: HeteroData, *, score: Score, min_common: int, block_paths: int = 1 << 20
 ) -> ItemTargets:
     r"""For each item :math:`j`, the items of highest item-CF score :math:`w_{ij}`.
 

@@ -71,13 +71,18 @@ def target_ranks(
     index = torch.arange(num_items, device=rows.device)
     last = candidate_counts(queries, exclude_history=exclude_history)
     unranked = torch.zeros(num_queries, dtype=torch.bool, device=rows.device)
-    ranks = [queries.id.new_empty(0)]
+    ranks = torch.empty_like(queries.target[0])
+    # Made once: small results between large freed blocks would keep their memory from being reused.
+    scores = torch.empty(
+        min(block_size, num_queries), num_items, dtype=torch.float64, device=rows.device
+    )
+    done = 0
     for block in _blocks(num_queries, block_size):
         history, target = _of(queries.history, block), _of(queries.target, block)
         vector = _mean_rows(rows, history, block.stop - block.start, unit=normalize_items)
         unranked[block] = (vector == 0).all(dim=1)
         vector = unit_length(vector)
-        score = vector.new_empty(vector.size(0), num_items)
+        score = scores[: vector.size(0)]
         for part in rows.blocks():
             item = unit_length(rows[part]) if similarity == "cosine" else rows[part] / largest
             score[:, part] = vector @ item.T
@@ -90,8 +95,10 @@ def target_ranks(
             ahead = score[row].sub_(value.unsqueeze(1))
             before = (ahead >= -_EQUAL).logical_and_(index < item.unsqueeze(1))
             before |= ahead > _EQUAL
-            ranks.append(torch.where(unranked[block][row], last[block][row], before.sum(1)))
-    return TargetRanks(torch.cat(ranks), unranked)
+            place = ranks[done : done + row.numel()]
+            place.copy_(torch.where(unranked[block][row], last[block][row], before.sum(1)))
+            done += row.numel()
+    return TargetRanks(ranks, unranked)
 
 
 def _mean_rows(rows: FeatureRows, history: Tensor, count: int, *, unit: bool) -> Tensor:

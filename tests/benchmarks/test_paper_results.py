@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from alignrec_pyg.report import DataReport
-from benchmarks.paper_results import PAPER_METRICS, table_2, table_4, table_5, table_8
+from benchmarks.paper_results import PAPER_METRICS, table_2, table_3, table_4, table_5, table_8
 
 SIZES = {
     "baby": (19_445, 7_050, 160_792),
@@ -36,6 +36,26 @@ def test_gains_are_those_the_paper_claims(dataset, second, gain):
 
 
 @pytest.mark.parametrize("dataset", ["baby", "sports"])
+def test_table_3_shows_what_the_paper_says_of_it(dataset):
+    table = table_3(dataset, report(dataset))
+    recall = {block: {name: r[20] for name, r in rows.items()} for block, rows in table.items()}
+    assert list(table) == ["zero-shot", "mask 50 % image", "mask 50 % text", "item-CF"]
+    for rows in recall.values():
+        # CLIP's and AlignRec's are better than Amazon's
+        assert list(rows) == ["Amazon's features", "CLIP's features", "AlignRec's features"]
+        assert list(rows.values()) == sorted(rows.values())
+    for name, full in recall["zero-shot"].items():
+        # masking text costs more than masking images
+        assert recall["mask 50 % text"][name] < min(full, recall["mask 50 % image"][name])
+    if dataset == "baby":
+        gain = recall["mask 50 % image"]["Amazon's features"] / 0.0058 - 1
+        assert round(100 * gain, 1) == 12.1
+    for rows in table.values():
+        for values in rows.values():
+            assert values[10] < values[20] < values[50]
+
+
+@pytest.mark.parametrize("dataset", ["baby", "sports"])
 def test_tables_of_one_model_agree_with_each_other(dataset):
     main = table_2(dataset, report(dataset))
     of_features = table_4(dataset, report(dataset))
@@ -61,7 +81,7 @@ def test_full_rows_of_table_5_are_those_of_table_2():
 
 
 def test_other_data_have_none():
-    for table in (table_2, table_4, table_5, table_8):
+    for table in (table_2, table_3, table_4, table_5, table_8):
         assert not table("lfm2k", report("baby"))
 
 
