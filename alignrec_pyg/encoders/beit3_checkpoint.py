@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +19,7 @@ from alignrec_pyg.checkpoint import (
     write_tensors,
 )
 from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model
+from alignrec_pyg.encoders.released import released_tensors
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
 
 _MANIFEST = "beit3.json"
@@ -95,7 +94,7 @@ def load_official(
     stored: dict[str, Tensor] = {}
     heads: dict[str, Tensor] = {}
     notes: list[str] = []
-    for name, value in _tensors(path).items():
+    for name, value in released_tensors(path).items():
         (stored if name.startswith(_PREFIX) else heads)[name] = value
     unknown = sorted(name for name in heads if not name.startswith(_HEADS))
     if not stored or unknown:
@@ -201,30 +200,6 @@ def read_beit3(folder: Path) -> StoredBEiT3:
     _check_fit(folder, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
     return StoredBEiT3(model, tokenizer, manifest["max_tokens"], manifest["notes"])
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, float32; without executing anything in it."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: download the weights yourself, none are fetched")
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            # the released files also hold the command line they were trained with
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # half a file makes the readers raise what they stumble on
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({error}): download it anew; files with code in "
-            "them are refused"
-        ) from error
-    for container in ("model", "module"):
-        if isinstance(content, dict) and isinstance(content.get(container), dict):
-            content = content[container]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path} needs to hold tensors by name (it holds something else)")
-    return {name: value.float() for name, value in content.items()}
 
 
 def _layer(name: str) -> int:

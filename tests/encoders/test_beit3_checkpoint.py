@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import argparse
 import json
-import os
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from alignrec_pyg.checkpoint import CheckpointError
@@ -47,25 +44,13 @@ def same(model, tensors, *, but=()):
     ] == []
 
 
-@pytest.mark.parametrize("container", ["model", "module", None])
-@pytest.mark.parametrize("with_arguments", [True, False])
-def test_reads_the_released_layout(released, tmp_path, container, with_arguments):
-    content = {container: released} if container else dict(released)
-    if with_arguments and container:
-        content |= {"args": argparse.Namespace(lr=1e-3), "epoch": 3}
-    torch.save(content, tmp_path / "beit3.pth")
+def test_reads_the_released_layout(released, tmp_path):
+    torch.save({"model": released}, tmp_path / "beit3.pth")
     found = load_official(tmp_path / "beit3.pth", CONFIG)
     assert same(found.model, released)
     assert set(found.heads) == {"mlm_head.weight", "mlm_head.bias", "mim_head.weight"}
     assert len(found.notes) == 1
     assert "mim_head.weight" in found.notes[0]
-
-
-def test_reads_safetensors_and_half_precision(released, tmp_path):
-    halves = {name: value.half() for name, value in released.items()}
-    save_file(halves, tmp_path / "beit3.safetensors")
-    found = load_official(tmp_path / "beit3.safetensors", CONFIG)
-    assert same(found.model, {name: value.float() for name, value in halves.items()})
 
 
 def test_another_image_size_resizes_positions(released, tmp_path):
@@ -127,7 +112,6 @@ def test_another_vocabulary_only_when_asked_for(released, tmp_path):
         (lambda t: t.update({"beit3.encoder.extra": torch.ones(1)}), "encoder.extra"),
         (lambda t: t.update({"beit3.vision_embed.proj.bias": torch.ones(3)}), "proj.bias"),
         (lambda t: t.update({"decoder.weight": torch.ones(1)}), r"got \['decoder.weight'\]"),
-        (lambda t: t.update({"epoch": 3}), "needs to hold tensors by name"),
         (lambda t: [t.pop(n) for n in list(t) if n.startswith("beit3.")], "needs to hold BEiT3"),
     ],
 )
@@ -137,31 +121,6 @@ def test_what_does_not_fit_is_refused(released, tmp_path, change, message):
     torch.save({"model": tensors}, tmp_path / "beit3.pth")
     with pytest.raises(CheckpointError, match=message):
         load_official(tmp_path / "beit3.pth", CONFIG)
-
-
-class Code:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-def test_code_is_refused_and_not_run(tmp_path):
-    torch.save({"model": Code(str(tmp_path / "was_run"))}, tmp_path / "beit3.pth")
-    with pytest.raises(CheckpointError, match="files with code in them are refused"):
-        load_official(tmp_path / "beit3.pth", CONFIG)
-    assert not (tmp_path / "was_run").exists()
-
-
-@pytest.mark.parametrize("name", ["beit3.pth", "beit3.safetensors"])
-def test_damaged_or_missing_files_are_named(tmp_path, name):
-    with pytest.raises(CheckpointError, match=f"{name} is missing"):
-        load_official(tmp_path / name, CONFIG)
-    for content in (b"", b"half a file"):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(CheckpointError, match=f"{name} cannot be read as weights"):
-            load_official(tmp_path / name, CONFIG)
 
 
 def test_our_own_round_trip(tokenizer, tmp_path):
