@@ -170,7 +170,7 @@ class BEiT3Encoder:
         inputs: dict[str, Tensor] = {}
         if image:
             size = self.model.config.image_size
-            present = [entry for entry in items.image or () if entry is not None]
+            present = [e for e in (items.image if items.image is not None else ()) if e is not None]
             pixels = torch.stack([resize_square(read_image(entry), size) for entry in present])
             inputs["images"] = normalized_pixels(pixels.to(device))
         if text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -18,7 +18,7 @@ from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
 from alignrec_pyg.pretraining.masking import block_mask, text_mask
 from alignrec_pyg.sampling import seeded_generator
 
-PairImage: TypeAlias = "Path | bytes | Tensor | Any | Callable[[], bytes]"
+PairImage: TypeAlias = Any
 """What :func:`~alignrec_pyg.encoders.images.read_image` takes, or a function that fetches bytes."""
 
 # Streams of randomness of a pair within an epoch.
@@ -171,12 +171,7 @@ class PairDataset(Dataset[PairBatch]):
         digest = hashlib.blake2b(arguments.encode(), digest_size=16)
         for text, image in zip(self.texts, self.images, strict=True):
             digest.update(f"{len(text)} {text} ".encode("utf-8", "surrogatepass"))
-            if isinstance(image, Tensor):
-                digest.update(f"{tuple(image.shape)} ".encode() + image.numpy().tobytes())
-            elif isinstance(image, bytes):
-                digest.update(hashlib.blake2b(image).digest())
-            else:
-                digest.update((image.name if isinstance(image, Path) else repr(image)).encode())
+            digest.update(image_identity(image).encode())
         return digest.hexdigest()
 
     def __getitem__(self, key: tuple[int | None, Sequence[int]]) -> PairBatch:
@@ -213,7 +208,7 @@ class PairDataset(Dataset[PairBatch]):
             number = (pair + skipped) % len(self)
             image = self.images[number]
             try:
-                return number, read_image(image() if callable(image) else image), skipped
+                return number, read_pair_image(image), skipped
             except ImageError as error:
                 reason = error
         raise ValueError(f"'images' needs images that can be read (got none: {reason})") from reason
@@ -229,6 +224,25 @@ class PairDataset(Dataset[PairBatch]):
         if self.config.flip and float(torch.rand(1, generator=draw)) < 0.5:
             image = image.flip(2)
         return image
+
+
+def image_identity(image: PairImage) -> str:
+    """Tells images apart: pixels and bytes by a hash, files by their name."""
+    if isinstance(image, Tensor):
+        content = f"{tuple(image.shape)} ".encode() + image.numpy().tobytes()
+        return hashlib.blake2b(content, digest_size=16).hexdigest()
+    if isinstance(image, bytes):
+        return hashlib.blake2b(image, digest_size=16).hexdigest()
+    return image.name if isinstance(image, Path) else repr(image)
+
+
+def read_pair_image(image: PairImage) -> Tensor:
+    """RGB pixels of an image, fetched first where it has to be, uint8 ``[3, H, W]``.
+
+    Raises:
+        ImageError: If it cannot be read.
+    """
+    return read_image(image() if callable(image) else image)
 
 
 def _random_crop(image: Tensor, least: float, draw: torch.Generator) -> Tensor:

@@ -96,6 +96,12 @@ def test_one_modality_leaves_the_other_unread(model, tokenizer, items):
     assert (both(items)[0] - image(items)[0]).abs().max() > 0.01
 
 
+def test_images_of_one_size_may_come_as_one_tensor(encoder):
+    pixels = torch.randint(0, 256, (3, 3, 32, 32)).byte()
+    whole = encoder(ItemContent(image=pixels))
+    torch.testing.assert_close(whole, encoder(ItemContent(image=list(pixels))))
+
+
 def test_texts_are_cut(model, tokenizer):
     encoder = BEiT3Encoder(model, tokenizer, max_tokens=4)
     long = encoder(ItemContent(text=["red cotton shirt", "red cotton chair lamp"]))

@@ -70,3 +70,52 @@ def stage1():
     )
     images = torch.from_numpy(images.clip(0, 255).astype(np.uint8))
     return Stage1(tokenizer, PatchCodebook.fit(images, 4, vocab_size=4)[0])
+
+
+def _vqkd_weights(seed=0):
+    """Tensors in the released layout, of a small model: 4 x 4 patches of 8 pixels."""
+    width = 128
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator) * 0.2
+
+    tensors = {
+        "encoder.cls_token": draw(1, 1, width),
+        "encoder.pos_embed": draw(1, 17, width),
+        "encoder.patch_embed.proj.weight": draw(width, 3, 8, 8),
+        "encoder.patch_embed.proj.bias": draw(width),
+        "encoder.fc_norm.weight": 1 + draw(width),
+        "encoder.fc_norm.bias": draw(width),
+        "encode_task_layer.0.weight": draw(width, width),
+        "encode_task_layer.0.bias": draw(width),
+        "encode_task_layer.2.weight": draw(6, width),
+        "encode_task_layer.2.bias": draw(6),
+        "quantize.embedding.weight": draw(40, 6),
+        "quantize.cluster_size": draw(40),
+        "decoder.cls_token": draw(1, 1, 4),
+        "decode_task_layer.0.weight": draw(2, 2),
+    }
+    for block in range(2):
+        name = f"encoder.blocks.{block}."
+        tensors |= {
+            name + "norm1.weight": 1 + draw(width),
+            name + "norm1.bias": draw(width),
+            name + "attn.q_bias": draw(width),
+            name + "attn.v_bias": draw(width),
+            name + "attn.qkv.weight": draw(3 * width, width),
+            name + "attn.proj.weight": draw(width, width),
+            name + "attn.proj.bias": draw(width),
+            name + "norm2.weight": 1 + draw(width),
+            name + "norm2.bias": draw(width),
+            name + "mlp.fc1.weight": draw(4 * width, width),
+            name + "mlp.fc1.bias": draw(4 * width),
+            name + "mlp.fc2.weight": draw(width, 4 * width),
+            name + "mlp.fc2.bias": draw(width),
+        }
+    return tensors
+
+
+@pytest.fixture(scope="session")
+def vqkd_weights():
+    return _vqkd_weights

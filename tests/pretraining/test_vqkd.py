@@ -9,56 +9,13 @@ from torch.nn import functional as F
 from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.pretraining.vqkd import VQKDTokenizer
 
-WIDTH, DEPTH, CODES = 128, 2, 40
-
-
-def released(seed=0):
-    """Tensors in the released layout, of a small model: 4 x 4 patches of 8 pixels."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(shape, generator=generator) * 0.2
-
-    tensors = {
-        "encoder.cls_token": draw(1, 1, WIDTH),
-        "encoder.pos_embed": draw(1, 17, WIDTH),
-        "encoder.patch_embed.proj.weight": draw(WIDTH, 3, 8, 8),
-        "encoder.patch_embed.proj.bias": draw(WIDTH),
-        "encoder.fc_norm.weight": 1 + draw(WIDTH),
-        "encoder.fc_norm.bias": draw(WIDTH),
-        "encode_task_layer.0.weight": draw(WIDTH, WIDTH),
-        "encode_task_layer.0.bias": draw(WIDTH),
-        "encode_task_layer.2.weight": draw(6, WIDTH),
-        "encode_task_layer.2.bias": draw(6),
-        "quantize.embedding.weight": draw(CODES, 6),
-        "quantize.cluster_size": draw(CODES),
-        "decoder.cls_token": draw(1, 1, 4),
-        "decode_task_layer.0.weight": draw(2, 2),
-    }
-    for block in range(DEPTH):
-        name = f"encoder.blocks.{block}."
-        tensors |= {
-            name + "norm1.weight": 1 + draw(WIDTH),
-            name + "norm1.bias": draw(WIDTH),
-            name + "attn.q_bias": draw(WIDTH),
-            name + "attn.v_bias": draw(WIDTH),
-            name + "attn.qkv.weight": draw(3 * WIDTH, WIDTH),
-            name + "attn.proj.weight": draw(WIDTH, WIDTH),
-            name + "attn.proj.bias": draw(WIDTH),
-            name + "norm2.weight": 1 + draw(WIDTH),
-            name + "norm2.bias": draw(WIDTH),
-            name + "mlp.fc1.weight": draw(4 * WIDTH, WIDTH),
-            name + "mlp.fc1.bias": draw(4 * WIDTH),
-            name + "mlp.fc2.weight": draw(WIDTH, 4 * WIDTH),
-            name + "mlp.fc2.bias": draw(WIDTH),
-        }
-    return tensors
+WIDTH, DEPTH, CODES = 128, 2, 40  # as of the fixture 'vqkd_weights'
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
+def tokenizer(tmp_path_factory, vqkd_weights):
     path = tmp_path_factory.mktemp("vqkd") / "vqkd.pth"
-    torch.save({"model": released()}, path)
+    torch.save({"model": vqkd_weights()}, path)
     return VQKDTokenizer(path)
 
 
@@ -67,7 +24,7 @@ def images():
     return torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(1)).byte()
 
 
-def test_equals_timms_beit_and_the_nearest_code(tokenizer, images):
+def test_equals_timms_beit_and_the_nearest_code(tokenizer, images, vqkd_weights):
     """The vision transformer by an independent implementation, the code by brute force."""
     try:
         with warnings.catch_warnings():
@@ -79,7 +36,7 @@ def test_equals_timms_beit_and_the_nearest_code(tokenizer, images):
         img_size=32, patch_size=8, embed_dim=WIDTH, depth=DEPTH, num_heads=2, num_classes=0,
         use_abs_pos_emb=True, init_values=None, global_pool="avg",
     ).eval()  # fmt: skip
-    tensors = released()
+    tensors = vqkd_weights()
     encoder = {
         name.removeprefix("encoder."): value
         for name, value in tensors.items()
@@ -117,9 +74,9 @@ def test_tokens_are_single_precision_within_autocast(tokenizer, images):
     assert torch.equal(inside, tokenizer(images))
 
 
-def test_fingerprint_tells_weights(tokenizer, tmp_path):
-    torch.save({"model": released()}, tmp_path / "same.pth")
-    torch.save({"state_dict": released(1)}, tmp_path / "other.pth")
+def test_fingerprint_tells_weights(tokenizer, tmp_path, vqkd_weights):
+    torch.save({"model": vqkd_weights()}, tmp_path / "same.pth")
+    torch.save({"state_dict": vqkd_weights(1)}, tmp_path / "other.pth")
     assert VQKDTokenizer(tmp_path / "same.pth").fingerprint == tokenizer.fingerprint
     assert VQKDTokenizer(tmp_path / "other.pth").fingerprint != tokenizer.fingerprint
 
@@ -134,8 +91,8 @@ def test_fingerprint_tells_weights(tokenizer, tmp_path):
         (lambda t: t.update({"encoder.fc_norm.bias": torch.ones(2)}), "of another shape"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, change, message):
-    tensors = released()
+def test_what_does_not_fit_is_refused(tmp_path, change, message, vqkd_weights):
+    tensors = vqkd_weights()
     change(tensors)
     torch.save({"model": tensors}, tmp_path / "vqkd.pth")
     with pytest.raises(CheckpointError, match=message):
