@@ -58,13 +58,12 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Writes ``manifest`` as JSON; its floats come back bit for bit."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
-        partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        _publish(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    _write_text(path, json.dumps(manifest, indent=2) + "\n")
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Writes ``records`` as JSON, one a line."""
+    _write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def read_manifest(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
@@ -85,6 +84,16 @@ def read_manifest(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f"{path} is damaged or of another version ({missing} are missing)")
     return manifest
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        _publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _partial(path: Path) -> Path:

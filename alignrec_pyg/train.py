@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
+from alignrec_pyg.clock import RunClock
 from alignrec_pyg.evaluate import checked_cut_offs, evaluate
 from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
 from alignrec_pyg.interrupt import StopRequest
@@ -167,7 +167,7 @@ def fit(
     if folder is not None:
         run = _run_identity(model, train, val, config)
         restore(folder, run, state, model, optimizer)
-    clock = _Clock(state.seconds, checkpoint_seconds if folder is not None else math.inf)
+    clock = RunClock(state.seconds, checkpoint_seconds if folder is not None else math.inf)
 
     with (
         StopRequest(active=folder is not None) as stop,
@@ -323,21 +323,3 @@ def _number(name: str, value: Any, kind: type) -> Any:
         what = "an integer" if kind is Integral else "a number"
         raise ValueError(f"'{name}' needs to be {what} (got {value!r})")
     return value
-
-
-class _Clock:
-    """Time spent, with what was spent before an interruption, and time since the last save."""
-
-    def __init__(self, before: float, save_every: float) -> None:
-        self._before = before
-        self._save_every = save_every
-        self._start = self._saved = time.monotonic()
-
-    def elapsed(self) -> float:
-        return self._before + time.monotonic() - self._start
-
-    def save_is_due(self) -> bool:
-        return time.monotonic() - self._saved >= self._save_every
-
-    def saved(self) -> None:
-        self._saved = time.monotonic()

@@ -75,15 +75,14 @@ def save(
         kept = read_manifest(folder / _MANIFEST, _KEYS)["files"]
     last = f"last-{state.epoch:06d}-{state.step:06d}.safetensors"
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+    tensors |= optimizer_tensors(optimizer)
     files = {last: write_tensors(folder / last, tensors)}
     if state.best_weights:
         best = f"best-{state.best_epoch:06d}.safetensors"
         files[best] = kept.get(best) or write_tensors(folder / best, state.best_weights)
     scalars = {name: getattr(state, name) for name in _SCALARS}
     write_manifest(folder / _MANIFEST, {"run": run, "state": scalars, "files": files})
-    _remove_strays(folder, files)
+    remove_strays(folder, files)
 
 
 def restore(
@@ -101,17 +100,8 @@ def restore(
     if not (folder / _MANIFEST).exists():
         return
     manifest = read_manifest(folder / _MANIFEST, _KEYS)
-    differing = {
-        name: (manifest["run"].get(name), run.get(name))
-        for name in sorted(manifest["run"].keys() | run.keys())
-        if manifest["run"].get(name) != run.get(name)
-    }
-    if differing:
-        raise CheckpointError(
-            f"{folder} holds another run (stored, asked for): {differing}; choose another "
-            "'checkpoint_dir' or delete this one"
-        )
-    _remove_strays(folder, manifest["files"])
+    check_same_run(folder, manifest["run"], run)
+    remove_strays(folder, manifest["files"])
     stored: dict[str, Tensor] = {}
     for name, sha256 in manifest["files"].items():
         tensors = read_tensors(folder / name, sha256)
@@ -127,18 +117,51 @@ def restore(
             if name.startswith("model.")
         }
     )
-    optimizer_state: dict[int, dict[str, Tensor]] = {}
-    for name, value in stored.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            optimizer_state.setdefault(int(index), {})[key] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
+    load_optimizer_tensors(optimizer, stored)
     for name in _SCALARS:
         setattr(state, name, manifest["state"][name])
 
 
-def _remove_strays(folder: Path, files: dict[str, str]) -> None:
+def check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -> None:
+    """Makes sure that the run in ``folder`` is the one asked for.
+
+    Raises:
+        CheckpointError: If not; the message names the differences.
+    """
+    differing = {
+        name: (stored.get(name), run.get(name))
+        for name in sorted(stored.keys() | run.keys())
+        if stored.get(name) != run.get(name)
+    }
+    if differing:
+        raise CheckpointError(
+            f"{folder} holds another run (stored, asked for): {differing}; choose another "
+            "'checkpoint_dir' or delete this one"
+        )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as ``optimizer.<parameter>.<name>``."""
+    return {
+        f"optimizer.{index}.{name}": value
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, stored: dict[str, Tensor]) -> None:
+    """Puts back what :func:`optimizer_tensors` gave; other names in ``stored`` are passed over."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in stored.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def remove_strays(folder: Path, files: dict[str, str]) -> None:
+    """Deletes tensors, also half-written ones, that are not among ``files``."""
     for path in folder.glob("*.safetensors*"):
         if path.name not in files:
             path.unlink()

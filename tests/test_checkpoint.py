@@ -9,6 +9,7 @@ from alignrec_pyg.checkpoint import (
     read_manifest,
     read_tensors,
     write_manifest,
+    write_records,
     write_tensors,
 )
 
@@ -102,3 +103,11 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
         write_manifest(tmp_path / "m.json", {})
     assert torch.equal(read_tensors(path, sha256)["a"], TENSORS["a"])
     assert [p.name for p in tmp_path.iterdir()] == ["t.safetensors"]
+
+
+def test_records_are_written_one_a_line_and_replaced(tmp_path):
+    path = tmp_path / "deep" / "history.jsonl"
+    write_records(path, [{"loss": 0.1 + 0.2}, {"loss": 3.0}])
+    write_records(path, [{"loss": 0.1 + 0.2}])
+    assert path.read_text() == '{"loss": 0.30000000000000004}\n'
+    assert [file.name for file in path.parent.iterdir()] == ["history.jsonl"]

@@ -1,0 +1,224 @@
+"""BEiT3's weights on disk: those its authors released, and those of this package."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from alignrec_pyg.checkpoint import (
+    CheckpointError,
+    read_manifest,
+    read_tensors,
+    write_manifest,
+    write_tensors,
+)
+from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model
+from alignrec_pyg.encoders.released import released_tensors
+from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
+
+_MANIFEST = "beit3.json"
+_KEYS = ("format", "config", "max_tokens", "tensors", "sha256", "tokenizer_sha256", "notes")
+_FORMAT = 1
+_PREFIX = "beit3."
+_HEADS = ("mlm_head.", "mim_head.", "language_head.", "vision_head.", "logit_scale")
+_TEXT_EMBEDDING = "beit3.text_embed.weight"
+_IMAGE_POSITIONS = "beit3.encoder.embed_positions.A.weight"
+_TEXT_POSITIONS = "beit3.encoder.embed_positions.B.weight"
+_ROWS_BEFORE_GRID = 3  # of the image's positions: two unused ones and the CLS token's
+
+
+@dataclass(frozen=True)
+class OfficialBEiT3:
+    """What was read from a released checkpoint.
+
+    Args:
+        model: The encoder.
+        heads: Tensors beside the encoder, by their stored name. ``mlm_head`` goes with the released
+            vocabulary; the codes that ``mim_head`` predicts are of a tokenizer never released.
+        notes: Everything that was not taken over as it is stored, and why.
+    """
+
+    model: BEiT3Model
+    heads: dict[str, Tensor]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class StoredBEiT3:
+    """What :func:`read_beit3` found.
+
+    Args:
+        model: The encoder.
+        tokenizer: Its tokenizer.
+        max_tokens: Most tokens of a text.
+        notes: Where the weights come from.
+    """
+
+    model: BEiT3Model
+    tokenizer: SentencePieceTokenizer
+    max_tokens: int
+    notes: dict[str, Any]
+
+
+def load_official(
+    path: Path,
+    config: BEiT3Config,
+    *,
+    new_vocabulary: bool = False,
+    partial: bool = False,
+    seed: int = 0,
+) -> OfficialBEiT3:
+    """Reads weights that BEiT3's authors released (``.pth``, or the same as safetensors).
+
+    Everything has to fit but: positions of another image size are resized (bicubic), surplus text
+    positions left out.
+
+    Args:
+        path: The file; nothing in it is executed.
+        config: Sizes of the model to build.
+        new_vocabulary: Whether to leave out the text embedding, for another tokenizer than
+            ``beit3.spm``.
+        partial: Whether the depth may differ: layers beyond the stored ones stay as drawn, stored
+            ones beyond ``num_layers`` are left out.
+        seed: Seed of what is drawn.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, holds code, or does not fit.
+    """
+    stored: dict[str, Tensor] = {}
+    heads: dict[str, Tensor] = {}
+    notes: list[str] = []
+    for name, value in released_tensors(path).items():
+        (stored if name.startswith(_PREFIX) else heads)[name] = value
+    unknown = sorted(name for name in heads if not name.startswith(_HEADS))
+    if not stored or unknown:
+        raise CheckpointError(
+            f"{path} needs to hold BEiT3: names that begin with {_PREFIX!r}, and heads among "
+            f"{_HEADS} (got {unknown[:5] or 'none of them'})"
+        )
+    model = BEiT3Model(config, seed=seed)
+    expected = model.state_dict()
+    if heads:
+        notes.append(f"heads are no part of the encoder: {sorted(heads)}")
+
+    depth = 1 + max((_layer(name) for name in stored), default=0)
+    fresh = set()
+    if partial and depth != config.num_layers:
+        stored = {name: value for name, value in stored.items() if _layer(name) < config.num_layers}
+        fresh = {name for name in expected if _layer(name) >= depth}
+        notes.append(f"{depth} layers are stored, {config.num_layers} are built")
+    if new_vocabulary and stored.pop(_TEXT_EMBEDDING, None) is not None:
+        fresh.add(_TEXT_EMBEDDING)
+        notes.append(f"{_TEXT_EMBEDDING} is new, for another vocabulary")
+    positions = stored.get(_TEXT_POSITIONS)
+    if positions is not None and len(positions) > config.max_positions:
+        stored[_TEXT_POSITIONS] = positions[: config.max_positions]
+        notes.append(f"text positions: the first {config.max_positions} of {len(positions)}")
+    positions = stored.get(_IMAGE_POSITIONS)
+    if positions is not None and len(positions) != _ROWS_BEFORE_GRID + config.num_patches:
+        stored[_IMAGE_POSITIONS] = resized_positions(positions, config.grid)
+        notes.append(f"image positions: {len(positions)} rows resized to a grid of {config.grid}")
+
+    _check_fit(path, stored, {n: v for n, v in expected.items() if n not in fresh})
+    model.load_state_dict({**expected, **stored})
+    return OfficialBEiT3(model, heads, notes)
+
+
+def resized_positions(positions: Tensor, grid: int) -> Tensor:
+    """Image positions for another grid: three rows as they are, the others resized (bicubic).
+
+    Shapes:
+        - **input:** float :math:`(3 + g^2, d)`
+        - **output:** float32 :math:`(3 + grid^2, d)`
+
+    Raises:
+        CheckpointError: If the rows are not those of a square grid.
+    """
+    first, cells = positions[:_ROWS_BEFORE_GRID].float(), positions[_ROWS_BEFORE_GRID:].float()
+    side = round(len(cells) ** 0.5)
+    if side < 1 or side**2 != len(cells):
+        raise CheckpointError(
+            f"{_IMAGE_POSITIONS} needs 3 rows and those of a square grid (got {len(positions)})"
+        )
+    picture = cells.T.reshape(1, -1, side, side)
+    resized = F.interpolate(picture, size=(grid, grid), mode="bicubic", align_corners=False)
+    return torch.cat([first, resized.flatten(2)[0].T])
+
+
+def write_beit3(
+    folder: Path,
+    model: BEiT3Model,
+    tokenizer: SentencePieceTokenizer,
+    max_tokens: int,
+    notes: dict[str, Any],
+) -> None:
+    """Writes a model; one that was there stays whole until the last step."""
+    spm = torch.frombuffer(bytearray(tokenizer.model), dtype=torch.uint8)
+    tensors = f"beit3-{model.weights_hash()[:16]}.safetensors"
+    sha256 = write_tensors(folder / tensors, {**model.state_dict(), "tokenizer": spm})
+    write_manifest(
+        folder / _MANIFEST,
+        {
+            "format": _FORMAT,
+            "config": asdict(model.config),
+            "max_tokens": max_tokens,
+            "tensors": tensors,
+            "sha256": sha256,
+            "tokenizer_sha256": tokenizer.fingerprint,
+            "notes": notes,
+        },
+    )
+    for old in folder.glob("beit3-*.safetensors"):
+        if old.name != tensors:
+            old.unlink()
+
+
+def read_beit3(folder: Path) -> StoredBEiT3:
+    """Reads what :func:`write_beit3` wrote.
+
+    Raises:
+        CheckpointError: If files are missing or damaged, or of another version.
+    """
+    manifest = read_manifest(folder / _MANIFEST, _KEYS)
+    if manifest["format"] != _FORMAT:
+        raise CheckpointError(
+            f"{folder} is of format {manifest['format']!r}, this version reads {_FORMAT}"
+        )
+    # the name alone: a manifest that was tampered with cannot point outside of the folder
+    tensors = read_tensors(folder / Path(manifest["tensors"]).name, manifest["sha256"])
+    try:
+        model = BEiT3Model(BEiT3Config(**manifest["config"]), seed=None)
+        tokenizer = SentencePieceTokenizer(tensors.pop("tokenizer").numpy().tobytes())
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds no BEiT3 model ({error})") from error
+    _check_fit(folder, tensors, model.state_dict())
+    model.load_state_dict(tensors, assign=True)
+    return StoredBEiT3(model, tokenizer, manifest["max_tokens"], manifest["notes"])
+
+
+def _layer(name: str) -> int:
+    found = re.match(r"beit3\.encoder\.layers\.(\d+)\.", name)
+    return int(found.group(1)) if found else -1
+
+
+def _check_fit(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    differing = {}
+    for name in sorted(found.keys() | expected.keys()):
+        shapes = tuple(
+            tuple(part[name].shape) if name in part else None for part in (found, expected)
+        )
+        if shapes[0] != shapes[1]:
+            differing[name] = shapes
+    if differing:
+        shown = dict(list(differing.items())[:5])
+        raise CheckpointError(
+            f"{path} does not fit the sizes asked for: {len(differing)} tensors differ in shape or "
+            f"are on one side only (stored, expected), such as {shown}; for another vocabulary or "
+            "depth see 'new_vocabulary' and 'partial' of load_official"
+        )

@@ -1,0 +1,95 @@
+"""Which patches and tokens are hidden."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_LEAST_ASPECT = 0.3
+_TRIES = 10
+
+
+def block_mask(
+    grid: int, ratio: float, generator: torch.Generator, *, least_block: int | None = None
+) -> Tensor:
+    r"""Hides blocks of patches, as `"BEiT" <https://arxiv.org/abs/2106.08254>`_ does (Algorithm 1).
+
+    Until :math:`\mathrm{round}(\rho\, g^2)` patches are hidden: an area uniform between
+    ``least_block`` and what is left, an aspect ratio log-uniform in [0.3, 1/0.3], a random place;
+    the block counts if it fits and hides no more than what is left. After ten vain tries the rest
+    is drawn patch by patch, so every image hides equally many. Patches in the middle are hidden
+    more often than those in corners, in the nature of blocks.
+
+    Args:
+        grid: Patches along a side :math:`g`.
+        ratio: Share of hidden patches :math:`\rho` (paper: 0.4).
+        generator: Source of the draws.
+        least_block: Fewest patches of a block (default: 16 of 196, and so in proportion).
+
+    Shapes:
+        - **output:** bool :math:`(g^2)`, true where hidden, row by row
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    _check_ratio("ratio", ratio)
+    if grid < 1:
+        raise ValueError(f"'grid' needs to be at least 1 (got {grid})")
+    target = round(ratio * grid**2)
+    least = max(1, grid**2 // 12) if least_block is None else least_block
+    if least < 1:
+        raise ValueError(f"'least_block' needs to be at least 1 (got {least})")
+    mask = torch.zeros(grid, grid, dtype=torch.bool)
+    left, tries = target, 0
+    while left > 0 and tries < _TRIES:
+        size, shape, top, side = torch.rand(4, dtype=torch.float64, generator=generator).tolist()
+        area = min(least, left) + size * (left - min(least, left))
+        aspect = math.exp((2 * shape - 1) * -math.log(_LEAST_ASPECT))
+        height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        tries += 1
+        if not (0 < height < grid and 0 < width < grid):
+            continue
+        row, column = int(top * (grid - height + 1)), int(side * (grid - width + 1))
+        block = mask[row : row + height, column : column + width]
+        new = block.numel() - int(block.sum())
+        if 0 < new <= left:
+            block.fill_(True)
+            left, tries = left - new, 0
+    flat = mask.flatten()
+    if left > 0:
+        free = (~flat).nonzero()[:, 0]
+        flat[free[torch.randperm(len(free), generator=generator)[:left]]] = True
+    return flat
+
+
+def text_mask(eligible: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
+    r"""Hides tokens of one text, each equally likely.
+
+    Of :math:`n` eligible ones :math:`\mathrm{round}(\rho\, n)`, but at least one where there is
+    one.
+
+    Args:
+        eligible: Tokens that may be hidden: neither ``<s>`` nor ``</s>`` nor padding.
+        ratio: Share of hidden tokens :math:`\rho` (paper: 0.15).
+        generator: Source of the draws.
+
+    Shapes:
+        - **input:** bool :math:`(T)`
+        - **output:** bool :math:`(T)`
+
+    Raises:
+        ValueError: If ``ratio`` is not in (0, 1).
+    """
+    _check_ratio("ratio", ratio)
+    places = eligible.nonzero()[:, 0]
+    count = max(1, round(ratio * len(places)))
+    mask = torch.zeros_like(eligible)
+    mask[places[torch.randperm(len(places), generator=generator)[:count]]] = True
+    return mask
+
+
+def _check_ratio(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"'{name}' needs to be in (0, 1) (got {value})")

@@ -1,0 +1,259 @@
+"""Image-text pairs as masked micro-batches."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from alignrec_pyg.encoders.images import ImageError, read_image, resize_square
+from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
+from alignrec_pyg.pretraining.masking import block_mask, text_mask
+from alignrec_pyg.sampling import seeded_generator
+
+PairImage: TypeAlias = Any
+"""What :func:`~alignrec_pyg.encoders.images.read_image` takes, or a function that fetches bytes."""
+
+# Streams of randomness of a pair within an epoch.
+_CROP = 1
+_MASK = 2
+_EVALUATION = 2**31  # in place of the epoch: masks that stay the same
+_CROP_TRIES = 10
+_CROP_ASPECT = 4 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairConfig:
+    """How pairs are cropped, cut and masked.
+
+    Args:
+        image_size: Height and width of images in pixels.
+        patch_size: Side of a patch.
+        max_tokens: Most tokens of a text.
+        mask_image: Share of patches hidden, in blocks (paper: 0.4).
+        mask_text: Share of tokens hidden (paper: 0.15).
+        crop: Least share of an image's area that a training crop keeps; 1 keeps it whole.
+        flip: Whether half of the training images are mirrored.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    max_tokens: int = 128
+    mask_image: float = 0.4
+    mask_text: float = 0.15
+    crop: float = 0.5
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("image_size", 1), ("patch_size", 1), ("max_tokens", 3)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"'{name}' needs to be an integer of at least {least} (got {value!r})"
+                )
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"'image_size' needs to be a multiple of patch_size={self.patch_size} "
+                f"(got {self.image_size})"
+            )
+        for name in ("mask_image", "mask_text"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"'{name}' needs to be in (0, 1) (got {getattr(self, name)})")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"'crop' needs to be in (0, 1] (got {self.crop})")
+
+
+class PairBatch(NamedTuple):
+    """Some pairs, and what of them is hidden.
+
+    Shapes:
+        - images: uint8 :math:`(B, 3, H, H)`
+        - tokens: int64 :math:`(B, T)`, padding: bool :math:`(B, T)`, true behind a text's end
+        - token_mask: bool :math:`(B, T)`, image_mask: bool :math:`(B, P)`, true where hidden
+        - unreadable: int64 :math:`()`, pairs skipped because their image could not be read
+    """
+
+    images: Tensor
+    tokens: Tensor
+    padding: Tensor
+    token_mask: Tensor
+    image_mask: Tensor
+    unreadable: Tensor
+
+    def to(self, device: torch.device) -> PairBatch:
+        """The batch on another device."""
+        return PairBatch(*(part.to(device, non_blocking=True) for part in self))
+
+
+class PairDataset(Dataset[PairBatch]):
+    """Pairs of image and text; an element is a whole micro-batch.
+
+    ``dataset[epoch, (3, 1, 4)]`` are pairs 3, 1 and 4 as epoch ``epoch`` shows them. Crops and
+    masks come from ``(seed, epoch, pair)``, whoever asks in whatever order: so an interrupted run
+    continues exactly, with any number of loading processes. With epoch ``None``, for validation,
+    images are whole and masks always the same.
+
+    An image that cannot be read gives way to the next pair whose image can; the batch counts it.
+
+    Args:
+        texts: Clean texts.
+        images: What holds the image of each text.
+        tokenizer: Turns texts into ids.
+        config: How pairs are cropped, cut and masked.
+        seed: Seed of crops and masks.
+
+    Raises:
+        ValueError: If the lengths differ or there is none; when indexed, if no image can be read.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        images: Sequence[PairImage],
+        tokenizer: SentencePieceTokenizer,
+        config: PairConfig | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        if len(texts) != len(images) or len(texts) == 0:
+            raise ValueError(
+                f"'texts' and 'images' need one entry for each pair, and at least one pair "
+                f"(got {len(texts)} and {len(images)})"
+            )
+        self.texts = texts
+        self.images = images
+        self.tokenizer = tokenizer
+        self.config = config or PairConfig()
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.texts)
+
+    def select(self, pairs: Sequence[int]) -> PairDataset:
+        """Some of the pairs, in that order."""
+        return PairDataset(
+            [self.texts[pair] for pair in pairs],
+            [self.images[pair] for pair in pairs],
+            self.tokenizer,
+            self.config,
+            seed=self.seed,
+        )
+
+    def split(self, share: float) -> tuple[PairDataset, PairDataset]:
+        """Two parts at random; the second has ``share`` of the pairs, but at least two.
+
+        Raises:
+            ValueError: If ``share`` is out of range, or too few pairs are there.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"'share' needs to be in (0, 1) (got {share})")
+        held_out = max(2, round(share * len(self)))
+        if held_out >= len(self):
+            raise ValueError(f"a split needs 3 pairs or more (got {len(self)}, share {share})")
+        order = torch.randperm(len(self), generator=seeded_generator(self.seed)).tolist()
+        return self.select(sorted(order[held_out:])), self.select(sorted(order[:held_out]))
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with arguments, texts, images (of files: their names) and their order."""
+        arguments = f"{self.config} {self.seed} {self.tokenizer.fingerprint} "
+        digest = hashlib.blake2b(arguments.encode(), digest_size=16)
+        for text, image in zip(self.texts, self.images, strict=True):
+            digest.update(f"{len(text)} {text} ".encode("utf-8", "surrogatepass"))
+            digest.update(image_identity(image).encode())
+        return digest.hexdigest()
+
+    def __getitem__(self, key: tuple[int | None, Sequence[int]]) -> PairBatch:
+        """The micro-batch of ``(epoch, pairs)``."""
+        epoch, asked = key
+        numbers, pixels, unreadable = [], [], 0
+        for pair in asked:
+            number, image, skipped = self._readable(pair)
+            numbers.append(number)
+            pixels.append(self._cropped(number, image, epoch))
+            unreadable += skipped
+        ids, padding = self.tokenizer([self.texts[n] for n in numbers], self.config.max_tokens)
+        special = (ids == self.tokenizer.bos_id) | (ids == self.tokenizer.eos_id) | padding
+        grid = self.config.image_size // self.config.patch_size
+        token_masks, image_masks = [], []
+        for row, number in enumerate(numbers):
+            moment = _EVALUATION if epoch is None else epoch
+            draw = seeded_generator(self.seed, moment, number, _MASK)
+            token_masks.append(text_mask(~special[row], self.config.mask_text, draw))
+            image_masks.append(block_mask(grid, self.config.mask_image, draw))
+        return PairBatch(
+            torch.stack(pixels),
+            ids,
+            padding,
+            torch.stack(token_masks),
+            torch.stack(image_masks),
+            torch.tensor(unreadable),
+        )
+
+    def _readable(self, pair: int) -> tuple[int, Tensor, int]:
+        """A pair's number and image, or those of the next that can be read, and how many cannot."""
+        reason: ImageError | None = None
+        for skipped in range(len(self)):
+            number = (pair + skipped) % len(self)
+            image = self.images[number]
+            try:
+                return number, read_pair_image(image), skipped
+            except ImageError as error:
+                reason = error
+        raise ValueError(f"'images' needs images that can be read (got none: {reason})") from reason
+
+    def _cropped(self, number: int, image: Tensor, epoch: int | None) -> Tensor:
+        size = self.config.image_size
+        if epoch is None:
+            return resize_square(image, size)
+        draw = seeded_generator(self.seed, epoch, number, _CROP)
+        if self.config.crop < 1:
+            image = _random_crop(image, self.config.crop, draw)
+        image = resize_square(image, size)
+        if self.config.flip and float(torch.rand(1, generator=draw)) < 0.5:
+            image = image.flip(2)
+        return image
+
+
+def image_identity(image: PairImage) -> str:
+    """Tells images apart: pixels and bytes by a hash, files by their name."""
+    if isinstance(image, Tensor):
+        content = f"{tuple(image.shape)} ".encode() + image.numpy().tobytes()
+        return hashlib.blake2b(content, digest_size=16).hexdigest()
+    if isinstance(image, bytes):
+        return hashlib.blake2b(image, digest_size=16).hexdigest()
+    return image.name if isinstance(image, Path) else repr(image)
+
+
+def read_pair_image(image: PairImage) -> Tensor:
+    """RGB pixels of an image, fetched first where it has to be, uint8 ``[3, H, W]``.
+
+    Raises:
+        ImageError: If it cannot be read.
+    """
+    return read_image(image() if callable(image) else image)
+
+
+def _random_crop(image: Tensor, least: float, draw: torch.Generator) -> Tensor:
+    """A part with at least this share of the area, and an aspect ratio between 3/4 and 4/3."""
+    height, width = image.shape[1:]
+    for _ in range(_CROP_TRIES):
+        size, shape, top, left = torch.rand(4, dtype=torch.float64, generator=draw).tolist()
+        area = height * width * (least + size * (1 - least))
+        aspect = math.exp((2 * shape - 1) * math.log(_CROP_ASPECT))
+        rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < rows <= height and 0 < columns <= width:
+            row, column = int(top * (height - rows + 1)), int(left * (width - columns + 1))
+            return image[:, row : row + rows, column : column + columns]
+    return image  # too narrow for such a part

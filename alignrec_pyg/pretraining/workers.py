@@ -1,0 +1,48 @@
+"""The processes that train together: one, or those of torch.distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class Workers:
+    """One process, or all of the process group that ``torchrun`` or Ray Train has set up.
+
+    Args:
+        device: The device of this process.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        together = distributed.is_available() and distributed.is_initialized()
+        self.rank = distributed.get_rank() if together else 0
+        self.size = distributed.get_world_size() if together else 1
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """``module``, with gradients averaged over the workers after a backward pass."""
+        if self.size == 1:
+            return module
+        ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids)
+
+    def accumulating(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Within it, gradients of a wrapped module stay with the worker."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+    def sums(self, values: Sequence[float] | Tensor) -> list[float]:
+        """Each value added up over the workers, the same everywhere."""
+        total = torch.as_tensor(values, dtype=torch.float64, device=self.device)
+        if self.size > 1:
+            total = total.clone()
+            distributed.all_reduce(total)
+        return total.tolist()
+
+    def barrier(self) -> None:
+        """Waits until all are here."""
+        if self.size > 1:
+            distributed.barrier()

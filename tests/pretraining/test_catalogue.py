@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from alignrec_pyg.encoders.images import ImageError
+from alignrec_pyg.pretraining.catalogue import ArchivedImage, read_catalogue
+
+FRAME = pd.DataFrame(
+    {
+        "id": ["a1", "a2", "a3", "a4"],
+        "title": ["Red &amp; blue", "Lamp", None, "Chair"],
+        "brand": ["Acme", None, None, ""],
+        "description": ["soft", " ", None, "of wood"],
+        "photo": ["red.png", None, "x/y.png", "  "],
+    }
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    FRAME.to_csv(tmp_path / "items.csv", index=False)
+    FRAME.to_csv(tmp_path / "items.tsv", index=False, sep="\t")
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    (tmp_path / "images" / "a1.JPG").write_bytes(b"one")
+    (tmp_path / "images" / "deep" / "a3.png").write_bytes(b"three")
+    (tmp_path / "images" / "a2.txt").write_bytes(b"no image")
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("deep/a1.jpg", b"one")
+        archive.writestr("__MACOSX/._a1.jpg", b"rubbish")
+        archive.writestr("a4.png", b"four")
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_texts_and_images_by_id(folder, suffix):
+    found = read_catalogue(folder / f"items.{suffix}", images=folder / "images")
+    assert found.id == ["a1", "a2", "a3", "a4"]
+    assert found.text == ["Red & blue Acme soft", "Lamp", None, "Chair of wood"]
+    images = [None if image is None else image.name for image in found.image]
+    assert images == ["a1.JPG", None, "a3.png", None]
+    assert found.pairs() == [0]
+    assert found.report == (
+        f"4 items in items.{suffix}: 3 with a text (title + brand + description), 2 with an "
+        "image, 1 pairs"
+    )
+
+
+def test_other_fields(folder):
+    found = read_catalogue(
+        folder / "items.csv", fields=["brand", "title"], images=folder / "images"
+    )
+    assert found.text[0] == "Acme Red & blue"
+
+
+def test_a_column_of_paths(folder):
+    found = read_catalogue(folder / "items.csv", image="photo")
+    assert found.image == [folder / "red.png", None, folder / "x/y.png", None]
+    found = read_catalogue(folder / "items.csv", image="photo", images=folder / "images")
+    assert found.image[2] == folder / "images" / "x" / "y.png"
+    found = read_catalogue(folder / "items.csv", image="photo", images=folder / "images.zip")
+    assert repr(found.image[2]) == "images.zip:x/y.png"
+
+
+def test_an_archive(folder):
+    found = read_catalogue(folder / "items.csv", images=folder / "images.zip")
+    assert [image is None for image in found.image] == [False, True, True, False]
+    assert found.image[0]() == b"one"
+    assert pickle.loads(pickle.dumps(found.image[3]))() == b"four"
+    with pytest.raises(ImageError, match=r"images.zip:missing.png cannot be read"):
+        ArchivedImage(folder / "images.zip", "missing.png")()
+
+
+def test_numbers_as_ids_and_lists_and_bytes_of_a_parquet_file(folder):
+    frame = pd.DataFrame(
+        {"id": [7, 8], "title": [["Red", "shoe"], None], "image": [b"seven", None]}
+    )
+    frame.to_parquet(folder / "items.parquet")
+    found = read_catalogue(folder / "items.parquet", fields=["title"], image="image")
+    assert found.id == ["7", "8"]
+    assert found.text == ["Red shoe", None]
+    assert found.image == [b"seven", None]
+
+
+def test_ids_keep_their_zeros(folder):
+    (folder / "z.csv").write_text("id,title\n007,Red\n")
+    assert read_catalogue(folder / "z.csv", fields=["title"], images=folder / "images").id == [
+        "007"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,title\n1,a\n1,b\n", "needs every id once"),
+        ("id,title\n1,a\n,b\n", "needs an id in every row"),
+        ("sku,title\n1,a\n", r"needs columns \['id'\] \(it has \['sku', 'title'\]\)"),
+    ],
+)
+def test_rejects_tables(folder, content, message):
+    (folder / "bad.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_catalogue(folder / "bad.csv", fields=["title"], images=folder / "images")
+
+
+def test_rejects_files(folder):
+    with pytest.raises(ValueError, match="'table' needs to be a .csv, .tsv, .parquet file"):
+        read_catalogue(folder / "items.xlsx", images=folder)
+    with pytest.raises(ValueError, match="'table' needs to be"):
+        read_catalogue(folder / "missing.csv", images=folder)
+    with pytest.raises(ValueError, match="is needed"):
+        read_catalogue(folder / "items.csv")
+    with pytest.raises(ValueError, match="needs to be a folder or a zip file"):
+        read_catalogue(folder / "items.csv", images=folder / "missing")
+    (folder / "half.zip").write_bytes(b"half")
+    with pytest.raises(ValueError, match="needs to be a zip file"):
+        read_catalogue(folder / "items.csv", images=folder / "half.zip")
+    (folder / "images" / "a1.png").write_bytes(b"again")
+    with pytest.raises(ValueError, match="'a1' has two"):
+        read_catalogue(folder / "items.csv", images=folder / "images")
+    assert Path(folder / "images").is_dir()

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from alignrec_pyg.pretraining import PretrainConfig
+
+
+def test_learning_rate_rises_and_falls():
+    config = PretrainConfig(lr=1.0, warmup=0.1)
+    rates = [config.lr_at(step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)  # half-way down
+    assert rates[99] == pytest.approx((1 + math.cos(math.pi * 89 / 90)) / 2)
+    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert PretrainConfig(lr=1.0, warmup=0.0).lr_at(0, 5) == 1.0
+    assert PretrainConfig(lr=1.0).lr_at(0, 1) == 1.0  # too few steps to rise
+
+
+def test_the_papers_values_are_the_defaults():
+    config = PretrainConfig()
+    assert (config.lr, config.batch_size) == (5e-4, 1024)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "'epochs' needs to be an integer of at least 1"),
+        ({"batch_size": 8.0}, "'batch_size' needs to be an integer"),
+        ({"micro_batch_size": True}, "'micro_batch_size' needs to be an integer"),
+        ({"num_workers": -1}, "'num_workers' needs to be an integer of at least 0"),
+        ({"lr": 0.0}, "'lr' needs to be finite and positive"),
+        ({"eps": math.inf}, "'eps' needs to be finite and positive"),
+        ({"clip_norm": math.nan}, "'clip_norm' needs to be finite and positive"),
+        ({"weight_decay": -1.0}, "'weight_decay' needs to be finite and 0 or more"),
+        ({"betas": (0.9, 1.0)}, r"'betas' needs to be two numbers in \[0, 1\)"),
+        ({"warmup": 1.0}, r"'warmup' needs to be in \[0, 1\)"),
+        ({"precision": "fp16"}, "'precision' needs to be 'auto'"),
+    ],
+)
+def test_rejects_values(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainConfig(**arguments)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from alignrec_pyg.datasets import Synthetic
+from alignrec_pyg.encoders import BEiT3Config, BEiT3Encoder, BEiT3Model
+from alignrec_pyg.pretraining import PretrainConfig
+from alignrec_pyg.pretraining.job import PretrainJob, run_job
+from alignrec_pyg.transforms import EncodeItems
+
+pytest.importorskip("torchscale", exc_type=ImportError)
+pytest.importorskip("sentencepiece")
+image_module = pytest.importorskip("PIL.Image")
+
+CONFIG = PretrainConfig(epochs=1, batch_size=64, micro_batch_size=32, lr=2e-3)
+
+
+def job(out, **arguments):
+    settings = {"size": "tiny", "vocab_size": 600, "num_codes": 32, "val_share": 0.1}
+    return PretrainJob(out=out, config=CONFIG, **settings | arguments)
+
+
+def test_synthetic_items_end_to_end(tmp_path):
+    """An encoder that EncodeItems takes, and the same rows in features.npy."""
+    lines = []
+    folder = run_job(job(tmp_path, encode=True), device="cpu", tell=lines.append)
+    assert folder == tmp_path / "encoder"
+    assert lines[0] == "600 synthetic items, all with text and image"
+    assert "540 pairs to train on, 60 to validate on, 1 worker(s)" in lines
+    encoder = BEiT3Encoder.from_pretrained(folder)
+    data = EncodeItems(encoder, name="mm")(Synthetic(seed=0).data)
+    table = np.load(tmp_path / "features.npy")
+    assert table.shape == (600, 64)
+    np.testing.assert_allclose(table, data["item"].x_mm.numpy(), atol=1e-5)
+    notes = json.loads((folder / "beit3.json").read_text())["notes"]
+    assert notes["metrics"]["val_mlm"] > 0
+    assert json.loads((tmp_path / "features.json").read_text())["encoder"] == encoder.cache_key
+
+    again = []
+    run_job(job(tmp_path), device="cpu", tell=again.append)  # nothing is left to do
+    assert not any("codebook:" in line or line.startswith("step=") for line in again)
+    assert BEiT3Encoder.from_pretrained(folder).cache_key == encoder.cache_key
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    """8 items: a damaged image, one without, one without text."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        pixels = rng.integers(0, 256, size=(40, 36, 3), dtype=np.uint8)
+        image_module.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    (tmp_path / "images" / "2.png").write_bytes(b"damaged")
+    (tmp_path / "images" / "3.png").unlink()
+    titles = [f"shoe number {n}" if n != 5 else "" for n in range(8)]
+    pd.DataFrame({"id": range(8), "title": titles}).to_csv(tmp_path / "items.csv", index=False)
+    return tmp_path
+
+
+def on_table(folder, **arguments):
+    settings = {"data": folder / "items.csv", "fields": ("title",), "images": folder / "images"}
+    return job(folder / "out", **settings | {"num_codes": 4, "vocab_size": 30} | arguments)
+
+
+def test_a_table_with_gaps(catalogue):
+    lines = []
+    run_job(on_table(catalogue, encode=True), device="cpu", tell=lines.append)
+    assert lines[0] == ("8 items in items.csv: 7 with a text (title), 7 with an image, 6 pairs")
+    assert sum("left out of the codebook" in line for line in lines) == 1
+    table = np.load(catalogue / "out" / "features.npy")
+    assert table.any(axis=1).all()  # each has one of both
+    about = json.loads((catalogue / "out" / "features.json").read_text())
+    assert about["id"] == [str(n) for n in range(8)]
+    assert about["unreadable_images"] == 1
+
+
+def test_released_weights_and_tokenizers(catalogue, stage1, vqkd_weights):
+    """With beit3.spm everything is taken over; with another vocabulary all but the text's."""
+    sizes = BEiT3Config.tiny(vocab_size=64_010)
+    model = BEiT3Model(sizes, seed=5)
+    weights = {**model.state_dict(), "mlm_head.weight": torch.ones(64_010, 64)}
+    weights |= {"mlm_head.bias": torch.zeros(64_010), "mim_head.weight": torch.zeros(9, 64)}
+    torch.save({"model": weights}, catalogue / "beit3.pth")
+    stage1.tokenizer.save(catalogue / "beit3.spm")
+    torch.save({"model": vqkd_weights()}, catalogue / "vqkd.pth")
+    lines = []
+    run_job(
+        on_table(
+            catalogue, weights=catalogue / "beit3.pth", spm=catalogue / "beit3.spm",
+            vqkd=catalogue / "vqkd.pth",
+        ),
+        device="cpu",
+        tell=lines.append,
+    )  # fmt: skip
+    assert "the released head for text tokens is taken over" in lines
+    encoder = BEiT3Encoder.from_pretrained(catalogue / "out" / "encoder")
+    assert encoder.model.config == sizes
+    assert encoder.tokenizer.fingerprint == stage1.tokenizer.fingerprint
+    trained = encoder.model.beit3.text_embed.weight.detach()
+    moved = (trained - model.beit3.text_embed.weight.detach()).abs().max()
+    assert 0 < float(moved) < 0.01  # one step from where it was
+
+    lines.clear()
+    other = on_table(catalogue, weights=catalogue / "beit3.pth", num_layers=3)
+    run_job(replace(other, out=catalogue / "other"), device="cpu", tell=lines.append)
+    assert any("text_embed.weight is new" in line for line in lines)
+    assert any("2 layers are stored, 3 are built" in line for line in lines)
+    encoder = BEiT3Encoder.from_pretrained(catalogue / "other" / "encoder")
+    assert encoder.model.config.vocab_size < 100
+
+
+def test_too_few_pairs(catalogue):
+    frame = pd.DataFrame({"id": [0, 1], "title": ["a", "b"]})
+    frame.to_csv(catalogue / "items.csv", index=False)
+    with pytest.raises(ValueError, match="needs 3 items or more with text and image"):
+        run_job(on_table(catalogue), device="cpu")
