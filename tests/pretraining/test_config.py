@@ -15,7 +15,7 @@ def test_learning_rate_rises_and_falls():
     assert rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)  # half-way down
     assert rates[99] == pytest.approx((1 + math.cos(math.pi * 89 / 90)) / 2)
-    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert PretrainConfig(lr=1.0, warmup=0.0).lr_at(0, 5) == 1.0
     assert PretrainConfig(lr=1.0).lr_at(0, 1) == 1.0  # too few steps to rise
 

@@ -233,7 +233,7 @@ def test_interrupted_run_saves_and_goes_on(stage1, tmp_path, number, error, at):
     objective.__class__ = Counting
     with pytest.raises(error):
         pretrain(
-            objective, stage1.pairs(20), stage1.pairs(4, seed=1), replace(CONFIG, epochs=8),
+            objective, stage1.pairs(20), stage1.pairs(4, seed=1), replace(CONFIG, epochs=2),
             checkpoint_dir=tmp_path / "run", checkpoint_seconds=1e9,
         )  # fmt: skip
     found = read_manifest(tmp_path / "run" / "state.json")["state"]
