@@ -24,7 +24,9 @@ _NOT_IN_CELLS = (
     "beyond_accuracy.py",
     "datasets",
     "encoders",
+    "feature_tables.py",
     "groups.py",
+    "pretraining",
     "report.py",
     "transforms",
 )
