@@ -165,9 +165,12 @@ def _load(
         )
     except Exception as error:  # of a file whatever its reader meets in it
         if is_file:
+            reason = str(error)
+            if "weights_only" in reason:  # torch says how to run such code nevertheless
+                reason = "it is damaged, or holds code, which is not run"
             raise ValueError(
                 f"'pretrained' needs to be a file of weights of {model_name} (got {source!r}: "
-                f"{error})"
+                f"{reason})"
             ) from error
         raise _not_fetched(model_name, error) from error
     return model, preprocess

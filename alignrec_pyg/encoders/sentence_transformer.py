@@ -119,11 +119,7 @@ def _load(package: Any, model: str | Path, device: torch.device) -> Any:
 def _most_tokens(model: Any) -> int | None:
     """The longest text that the model has positions for, where it says so."""
     config = getattr(getattr(model[0], "auto_model", None), "config", None)
-    limits = (
-        getattr(model.tokenizer, "model_max_length", None),
-        getattr(config, "max_position_embeddings", None),
-    )
-    return min((limit for limit in limits if isinstance(limit, int)), default=None)
+    return getattr(config, "max_position_embeddings", None)
 
 
 def _tokenizer_state(tokenizer: Any) -> str:
