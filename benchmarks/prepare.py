@@ -13,8 +13,9 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.datasets import MMRecFolder, Synthetic
-from alignrec_pyg.datasets.features import add_feature, feature_name, read_npy
+from alignrec_pyg.datasets.features import add_feature, feature_name
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.feature_tables import read_npy
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,

@@ -25,7 +25,9 @@ _NOT_IN_CELLS = (
     "datasets",
     "encoders",
     "feature_eval",
+    "feature_tables.py",
     "groups.py",
+    "pretraining",
     "report.py",
     "transforms",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -81,6 +82,36 @@ def checkerboard() -> tuple[HeteroData, HeteroData]:
     test = copy.copy(train)
     test[INTERACTS].edge_label_index = liked[:, held_out]
     return train, test
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a CLIP small enough to train in a test; skips where open_clip cannot be imported."""
+    try:
+        import open_clip
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"open_clip cannot be imported: {error}")
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 2,
+            "width": 64,
+            "head_width": 32,
+            "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 20,
+            "vocab_size": 49408,
+            "width": 16,
+            "heads": 2,
+            "layers": 2,
+        },
+    }
+    path = tmp_path_factory.mktemp("open_clip") / "tiny-clip.json"
+    path.write_text(json.dumps(config))
+    open_clip.add_model_config(path)
+    return path.stem
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -6,6 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.checkpoint import write_tensors
+from alignrec_pyg.encoders import CLIPEncoder
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -58,6 +63,31 @@ def test_the_movielens_example_runs(data_folder: Path, monkeypatch: pytest.Monke
     scope: dict[str, object] = {}
     exec(compile(block_of_data_needing("MovieLens"), "README.md", "exec"), scope)
     assert scope["data"]["item"].num_nodes > 1000
+
+
+def test_the_raw_content_example_runs(
+    tmp_path: Path,
+    tiny_clip: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (block,) = re.findall(r"^```python raw\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for number, colour in enumerate(["red", "blue", "lime", "gold"] * 6):
+        photo = tmp_path / f"{number}.png"
+        Image.new("RGB", (20 + number, 30), colour).save(photo)
+        rows.append({"title": f"{colour} cup", "brand": None, "photo": str(photo)})
+    rows.append({"title": "no photo", "photo": None})
+    data = HeteroData()
+    data["item"].num_nodes = len(rows)
+    weights = tmp_path / "weights.safetensors"
+    write_tensors(weights, CLIPEncoder(tiny_clip).model.state_dict())
+    block = block.replace('"ViT-B-32"', repr(tiny_clip))
+    scope: dict[str, object] = {"data": data, "rows": rows, "weights": weights}
+    exec(compile(block, "README.md", "exec"), scope)
+    assert "25 of 25 items have a row" in capsys.readouterr().out
+    assert scope["data"]["item"].x_mm.shape == (25, 32)
 
 
 def test_results_are_there_with_their_source() -> None:

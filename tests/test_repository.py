@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +80,31 @@ def test_every_package_exports_what_it_lists() -> None:
         if module.name == "__init__.py":
             text = (PACKAGE / module).read_text(encoding="utf-8")
             assert "__all__ = [" in text, module
+
+
+@pytest.mark.slow
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    """What PyG brings along by itself, where it is installed, is not ours."""
+    script = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import torch_geometric
+before = set(sys.modules)
+import alignrec_pyg, alignrec_pyg.datasets, alignrec_pyg.encoders
+import alignrec_pyg.pretraining, alignrec_pyg.transforms
+print(*{name.split(".")[0] for name in set(sys.modules) - before})
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling all imports takes 20 seconds
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.split())
+    assert "alignrec_pyg" in imported
+    heavy = {"fairscale", "matplotlib", "open_clip", "ray", "sentence_transformers"}
+    heavy |= {"sentencepiece", "timm", "torchscale", "torchvision", "transformers"}
+    assert imported & heavy == set()
 
 
 def test_no_host_and_no_machine_path() -> None:

@@ -9,6 +9,8 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
+from alignrec_pyg.feature_tables import shown
+
 _EXACT_FLOAT = 2**53  # whole numbers beyond it are not exact as float64
 _INT64_MAX = 2**63 - 1
 _TIME_UNITS = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
@@ -38,12 +40,6 @@ class Column:
         row = bad if isinstance(bad, int) else int(np.argmax(bad))
         got = shown(self.values[row])
         raise ValueError(f"{self.where(row)}, column '{self.name}': {rule} (got {got})")
-
-
-def shown(value: object) -> str:
-    """A value as messages show it: of plain Python and not too long."""
-    text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= 60 else f"{text[:60]}... ({len(text):,} characters)"
 
 
 def checked_ids(column: Column, notes: list[str]) -> np.ndarray:

@@ -1,26 +1,24 @@
-"""Item feature tables: read without pickle, cast in blocks, aligned by id, missing rows marked."""
+"""Item feature tables of a data set: aligned by id, missing rows marked."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.datasets.columns import shown
+from alignrec_pyg.feature_tables import (
+    NonFinite,
+    as_float32,
+    block_rows,
+    check_finite,
+    check_nonfinite,
+    check_table,
+    odd_rows,
+    row_of_item,
+)
 from alignrec_pyg.graph import ITEM, feature_key, mask_key
-
-NonFinite = Literal["error", "missing"]
-"""What rows with NaN or infinity mean: an error, or an item that lacks the feature."""
-
-MMAP_BYTES = 256 * 2**20
-"""Files larger than this (256 MiB) are memory-mapped."""
-
-_BLOCK_ELEMENTS = 1 << 24
 
 
 def feature_name(stem: str) -> str:
@@ -30,24 +28,6 @@ def feature_name(stem: str) -> str:
     'all_MiniLM_L6_v2'
     """
     return re.sub(r"\W+", "_", stem)
-
-
-def read_npy(path: Path) -> np.ndarray:
-    """Read an array, memory-mapped (copy on write) if the file exceeds :data:`MMAP_BYTES`.
-
-    Raises:
-        ValueError: If the file is damaged or holds Python objects, which only unpickling could
-            read and unpickling may run code.
-    """
-    mode: Literal["c"] | None = "c" if path.stat().st_size > MMAP_BYTES else None
-    try:
-        array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path} needs to be an intact .npy array of numbers ({error}); "
-            "'features' chooses which files are read"
-        ) from error
-    return array
 
 
 def aligned_rows(
@@ -70,33 +50,21 @@ def aligned_rows(
     Raises:
         ValueError: If the table is none, an id occurs twice, or no id is an item's.
     """
-    _check_shape(name, table, expected_rows=len(ids))
-    twice = pd.Series(ids).duplicated().to_numpy()
-    if twice.any():
-        row = int(np.argmax(twice))
-        raise ValueError(
-            f"'features[{name!r}]' row {row}: each id needs to occur once ({shown(ids[row])})"
-        )
-    row_of_item = pd.Index(ids).get_indexer(pd.Index(item_id))
-    has_row = row_of_item >= 0
-    if not has_row.any():
-        raise ValueError(
-            f"'features[{name!r}]' needs ids of the items: none of {len(ids):,} is one "
-            f"(got {shown(ids[0])}, items are like {shown(item_id[0])})"
-        )
-    unknown = len(ids) - int(has_row.sum())
+    check_table(name, table, expected_rows=len(ids))
+    rows = row_of_item(f"features[{name!r}]", ids, item_id)
+    targets = np.flatnonzero(rows >= 0)
+    unknown = len(ids) - len(targets)
     if unknown:
         notes.append(f"feature '{name}': {unknown:,} rows of unknown items left out")
-    without = len(item_id) - int(has_row.sum())
+    without = len(item_id) - len(targets)
     if without:
         notes.append(f"feature '{name}': {without:,} of {len(item_id):,} items have no row")
     result = np.zeros((len(item_id), table.shape[1]), dtype=np.float32)
-    targets = np.flatnonzero(has_row)
-    step = _block_rows(table.shape[1])
+    step = block_rows(table.shape[1])
     with np.errstate(over="ignore"):  # what does not fit becomes infinite and is met below
         for start in range(0, len(targets), step):
             target = targets[start : start + step]
-            result[target] = table[row_of_item[target]]
+            result[target] = table[rows[target]]
     return result
 
 
@@ -118,25 +86,19 @@ def add_feature(
     Raises:
         ValueError: If the table has another shape or type, holds NaN or infinity, or no row.
     """
-    if nonfinite not in ("error", "missing"):
-        raise ValueError(f"'nonfinite' needs to be 'error' or 'missing' (got {nonfinite!r})")
+    check_nonfinite(nonfinite)
     num_items = int(data[ITEM].num_nodes)
-    _check_shape(name, table, expected_rows=num_items)
-    values = _float32(table)
-    broken, zero = _odd_rows(values)
+    check_table(name, table, expected_rows=num_items)
+    values = as_float32(table)
+    broken, zero = odd_rows(values)
     if broken.any():
-        rows = np.flatnonzero(broken)
-        first = ", ".join(str(row) for row in rows[:5])
         if nonfinite == "error":
-            raise ValueError(
-                f"feature '{name}' needs finite float32 values: {len(rows):,} of {num_items:,} "
-                f"rows hold NaN or infinity (first rows: {first}); nonfinite='missing' takes them "
-                "as missing"
-            )
+            check_finite(name, broken)
         if np.may_share_memory(values, table) and not isinstance(table, np.memmap):
             values = values.copy()  # the caller's array stays as it is
-        values[rows] = 0.0
-        notes.append(f"feature '{name}': {len(rows):,} rows with NaN or infinity taken as missing")
+        values[broken] = 0.0
+        count = int(broken.sum())
+        notes.append(f"feature '{name}': {count:,} rows with NaN or infinity taken as missing")
     missing = broken | zero
     if missing.all():
         raise ValueError(
@@ -149,41 +111,3 @@ def add_feature(
         )
     data[ITEM][feature_key(name)] = torch.from_numpy(values)
     data[ITEM][mask_key(name)] = torch.from_numpy(missing)
-
-
-def _check_shape(name: str, table: np.ndarray, expected_rows: int) -> None:
-    if table.ndim != 2 or table.shape[0] != expected_rows or table.shape[1] == 0:
-        raise ValueError(
-            f"feature '{name}' needs the shape [{expected_rows}, dim] with dim >= 1 "
-            f"(got {list(table.shape)})"
-        )
-    if table.dtype.kind not in "biuf":
-        raise ValueError(f"feature '{name}' needs real numbers (got dtype {table.dtype})")
-
-
-def _block_rows(width: int) -> int:
-    return max(1, _BLOCK_ELEMENTS // width)
-
-
-def _float32(table: np.ndarray) -> np.ndarray:
-    """The table as C-contiguous writeable float32; the very same array where it is one."""
-    if table.dtype == np.float32 and table.flags.c_contiguous and table.flags.writeable:
-        return table
-    values = np.empty(table.shape, dtype=np.float32)
-    step = _block_rows(table.shape[1])
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is met by the caller
-        for start in range(0, len(table), step):
-            values[start : start + step] = table[start : start + step]
-    return values
-
-
-def _odd_rows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the rows that are not finite and of those that are zero, bool ``[rows]`` each."""
-    broken = np.zeros(len(values), dtype=bool)
-    zero = np.zeros(len(values), dtype=bool)
-    step = _block_rows(values.shape[1])
-    for start in range(0, len(values), step):
-        block = values[start : start + step]
-        broken[start : start + step] = ~np.isfinite(block).all(axis=1)
-        zero[start : start + step] = ~block.any(axis=1)
-    return broken, zero

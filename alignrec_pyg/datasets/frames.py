@@ -19,10 +19,10 @@ from alignrec_pyg.datasets.columns import (
     checked_numbers,
     checked_split,
     checked_times,
-    shown,
 )
-from alignrec_pyg.datasets.features import NonFinite, add_feature, aligned_rows, feature_name
+from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
 from alignrec_pyg.datasets.interactions import Keep, interaction_graph
+from alignrec_pyg.feature_tables import NonFinite, shown
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 

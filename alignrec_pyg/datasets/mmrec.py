@@ -16,8 +16,9 @@ from alignrec_pyg.datasets.columns import (
     checked_times,
 )
 from alignrec_pyg.datasets.delimited import DelimitedFile, outside_ids
-from alignrec_pyg.datasets.features import NonFinite, add_feature, feature_name, read_npy
+from alignrec_pyg.datasets.features import add_feature, feature_name
 from alignrec_pyg.datasets.interactions import Keep, interaction_graph
+from alignrec_pyg.feature_tables import NonFinite, read_npy
 from alignrec_pyg.report import describe
 
 _OPTIONAL = ("rating", "timestamp", "x_label")

@@ -3,17 +3,31 @@
 from alignrec_pyg.encoders.base import FittedItemEncoder, ItemContent, ItemEncoder
 from alignrec_pyg.encoders.beit3 import BEiT3Encoder
 from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model
+from alignrec_pyg.encoders.clip import CLIPEncoder
+from alignrec_pyg.encoders.images import ImageError, ImageSource, read_image, resize_square
+from alignrec_pyg.encoders.precomputed import Precomputed
 from alignrec_pyg.encoders.scikit import PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.encoders.sentence_transformer import SentenceTransformerEncoder
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
+from alignrec_pyg.encoders.texts import clean_text, item_text
 
 __all__ = [
     "BEiT3Config",
     "BEiT3Encoder",
     "BEiT3Model",
+    "CLIPEncoder",
     "FittedItemEncoder",
+    "ImageError",
+    "ImageSource",
     "ItemContent",
     "ItemEncoder",
     "PatchPCAEncoder",
+    "Precomputed",
     "SentencePieceTokenizer",
+    "SentenceTransformerEncoder",
     "TfidfEncoder",
+    "clean_text",
+    "item_text",
+    "read_image",
+    "resize_square",
 ]

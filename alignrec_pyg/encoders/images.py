@@ -1,62 +1,219 @@
-"""Images to pixels."""
+"""Images of items: anything that holds one in, RGB pixels out."""
 
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
+import pandas as pd
 import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from PIL import Image
+ImageSource: TypeAlias = Path | bytes | Image.Image | np.ndarray | Tensor
+"""What holds an image: a file, its bytes, a Pillow image, an array ``[H, W]`` or ``[H, W, C]``, a
+tensor ``[C, H, W]`` (C = 1, 3 or 4, uint8 or uint16)."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""The formats that are read; others have decoders that few people test."""
+
+MAX_PIXELS = 50_000_000
+"""Pixels that an image may have unless another limit is given."""
+
+_BYTES_PER_PIXEL = 8  # a file larger than its largest image, four channels of 16 bits, holds none
+_WHITE = (255, 255, 255, 255)
 
 
 class ImageError(ValueError):
-    """An image that cannot be read."""
+    """An image cannot be read.
+
+    Args:
+        reason: Why, in a few words.
+        path: Its file, for the message.
+    """
+
+    def __init__(self, reason: str, path: Path | None = None) -> None:
+        super().__init__(reason if path is None else f"{path}: {reason}")
+        self.reason = reason
 
 
-def read_image(
-    source: Path | bytes | Image.Image | np.ndarray | Tensor, *, max_pixels: int = 50_000_000
-) -> Tensor:
-    """RGB pixels of an image, uint8 ``[3, H, W]``.
+def image_source(value: object) -> ImageSource | None:
+    """What a column of images holds in one row, as :func:`read_image` takes it.
+
+    Paths may be strings; ``None``, NaN and blank strings mean that there is no image.
 
     Raises:
-        ImageError: If there is no such file, it is no image or damaged, or it has more than
-            ``max_pixels`` pixels.
+        ImageError: If ``value`` is a URL or nothing that holds an image.
     """
-    if isinstance(source, np.ndarray):
-        source = torch.from_numpy(source)
-    if isinstance(source, Tensor):
-        if source.dim() != 3 or source.size(0) != 3 or source.dtype != torch.uint8:
-            raise ImageError(
-                f"pixels need to be uint8 [3, H, W] (got {source.dtype}, {tuple(source.shape)})"
-            )
-        return source
-    from PIL import Image
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return None
+    if isinstance(value, str):
+        if not value.strip():
+            return None
+        if "://" in value:
+            raise ImageError("a URL, not a file: download it first")
+        return Path(value)
+    if isinstance(value, PathLike):
+        return Path(value)
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, bytes | Image.Image | np.ndarray | Tensor):
+        return value
+    raise ImageError(f"neither path, bytes, image, array nor tensor ({type(value).__name__})")
 
+
+def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """RGB pixels of an image.
+
+    Of an animation the first frame is taken. The rotation that a camera notes (EXIF) is applied,
+    transparent pixels become white, 16 bits become the upper 8, CMYK, palettes and grey RGB.
+
+    Args:
+        source: What holds the image.
+        max_pixels: Most pixels it may have; a small file can hold billions.
+
+    Returns:
+        uint8 ``[3, H, W]``, contiguous, on the CPU.
+
+    Raises:
+        ImageError: If the file is missing, empty, damaged, of another format than :data:`FORMATS`
+            or too large, or an array has another shape or type.
+    """
+    if isinstance(source, Path):
+        try:
+            return read_image(file_bytes(source, max_pixels=max_pixels), max_pixels=max_pixels)
+        except ImageError as error:
+            raise ImageError(error.reason, source) from error
+    if isinstance(source, Tensor):
+        return _from_array(source.detach().cpu().numpy(), "[C, H, W]", max_pixels)
+    if isinstance(source, np.ndarray):
+        channels_first = source.transpose(2, 0, 1) if source.ndim == 3 else source[np.newaxis]
+        return _from_array(channels_first, "[H, W] or [H, W, C]", max_pixels)
     try:
         if isinstance(source, Image.Image):
-            opened = source
-        else:
-            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        if opened.width * opened.height > max_pixels:
-            raise ImageError(f"{opened.width} x {opened.height} pixels are more than {max_pixels}")
-        pixels = np.array(opened.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"this image cannot be read ({error})") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+            return _pixels(source, max_pixels)
+        with Image.open(io.BytesIO(source), formats=FORMATS) as image:
+            return _pixels(image, max_pixels)
+    except (ImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"more than {max_pixels:,} pixels") from error
+    except Exception as error:  # whatever a decoder meets in damaged bytes
+        truncated = "truncated" in str(error).lower()
+        raise ImageError("truncated" if truncated else f"damaged ({error})"[:80]) from error
+
+
+def file_bytes(path: Path, *, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageError: If there is no such file, it is empty, cannot be read, or is larger than any
+            image of ``max_pixels`` pixels.
+    """
+    limit = _BYTES_PER_PIXEL * max_pixels
+    try:
+        if not path.exists():
+            raise ImageError("no such file", path)
+        if not path.is_file():
+            raise ImageError("not a file", path)
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        if isinstance(error, ImageError):
+            raise
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImageError(f"cannot be read ({why})", path) from error
+    if not content:
+        raise ImageError("an empty file", path)
+    if len(content) > limit:
+        raise ImageError(f"a file of more than {limit:,} bytes", path)
+    return content
 
 
 def resize_square(image: Tensor, size: int) -> Tensor:
-    """Bicubic with antialiasing, uint8 ``[3, size, size]``; the aspect ratio is not kept."""
-    if image.shape[1:] == (size, size):
-        return image
-    from PIL import Image
+    """An image resized to a square, bicubic and antialiased, whatever its aspect.
 
-    resized = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
-        (size, size), Image.Resampling.BICUBIC
-    )
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+    Args:
+        image: uint8 ``[3, H, W]``.
+        size: Height and width of the result in pixels.
+
+    Returns:
+        uint8 ``[3, size, size]``; the very same pixels if the size is the same.
+    """
+    resized = to_pillow(image).resize((size, size), Image.Resampling.BICUBIC)
+    return _from_pillow(resized)
+
+
+def to_pillow(image: Tensor) -> Image.Image:
+    """Pixels, uint8 ``[3, H, W]``, as a Pillow image."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keeps Pillow's warnings back: what could not be read is told once, with its reason.
+
+    Python keeps the filters of warnings for all threads: enter it before starting some.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _pixels(image: Image.Image, max_pixels: int) -> Tensor:
+    width, height = image.size
+    _check_size(height, width, max_pixels)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        upright = _eight_bits(upright)
+    elif upright.mode == "F":
+        raise ImageError("floating-point pixels, whose range is not known")
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer)
+    return _from_pillow(upright.convert("RGB"))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey image of 16 bits, or of 32 of which 16 are used, as one of 8 bits."""
+    values = np.array(image)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ImageError("pixels of 32 bits, whose range is not known")
+    if image.mode == "I" and values.max() <= 0xFF:  # made by a program: files have 16 bits
+        return Image.fromarray(values.astype(np.uint8))
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _from_pillow(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _from_array(values: np.ndarray, expected: str, max_pixels: int) -> Tensor:
+    """Pixels of an array ``[C, H, W]``."""
+    if values.ndim != 3 or values.shape[0] not in (1, 3, 4):
+        raise ImageError(f"an array of another shape than {expected} with C = 1, 3 or 4")
+    channels, height, width = values.shape
+    if height == 0 or width == 0:
+        raise ImageError("an array without pixels")
+    _check_size(height, width, max_pixels)
+    if values.dtype == np.uint16:
+        values = (values >> 8).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise ImageError(f"an array of {values.dtype}, neither uint8 nor uint16")
+    if channels == 4:
+        return _pixels(Image.fromarray(np.ascontiguousarray(values.transpose(1, 2, 0))), max_pixels)
+    rgb = np.broadcast_to(values, (3, height, width))
+    return torch.from_numpy(np.array(rgb, order="C"))
+
+
+def _check_size(height: int, width: int, max_pixels: int) -> None:
+    if height * width > max_pixels:
+        raise ImageError(f"{height:,} x {width:,} pixels, more than {max_pixels:,}")

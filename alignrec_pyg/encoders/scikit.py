@@ -8,9 +8,9 @@ where a model concatenates them as they are.
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
+import PIL
 import sklearn
 import torch
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from alignrec_pyg.encoders.base import ItemContent
+from alignrec_pyg.encoders.images import read_image, resize_square
 
 _PATCHES_TO_FIT = 20_000  # enough for the few directions of small patches, whatever the catalogue
 
@@ -51,7 +52,12 @@ class TfidfEncoder:
     def cache_key(self) -> str:
         """Arguments, library version and what was learned."""
         learned = [] if self._svd is None else [self._svd.components_]
-        return _cache_key(f"tfidf {self.out_dim} {self.min_df} {self.seed}", *learned)
+        return _cache_key(self._arguments(), *learned)
+
+    @property
+    def arguments_key(self) -> str:
+        """Arguments and library version."""
+        return _cache_key(self._arguments())
 
     def fit(self, items: ItemContent) -> None:
         """Learns vocabulary and directions from the texts there are."""
@@ -80,6 +86,9 @@ class TfidfEncoder:
         rows = self._svd.transform(self._vectorizer.transform(_texts(items)))
         return torch.from_numpy(normalize(rows).astype(np.float32))
 
+    def _arguments(self) -> str:
+        return f"tfidf {self.out_dim} {self.min_df} {self.seed}"
+
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(out_dim={self.out_dim})"
 
@@ -88,24 +97,32 @@ class PatchPCAEncoder:
     """Images as principal components of their patches' principal components.
 
     Each image is cut into square patches; a first PCA codes a patch, a second one the codes of all
-    patches of an image, place by place; rows are scaled to length 1. Images need to be RGB pixels
-    (uint8) of one size.
+    patches of an image, place by place; rows are scaled to length 1. Images need to be of one size,
+    unless ``image_size`` makes them so.
 
     Args:
         out_dim: Width of a row; at most the number of images and of codes in an image.
         patch_size: Side of a patch in pixels; height and width are multiples of it.
         patch_dim: Components that code a patch, at most ``3 * patch_size**2``.
+        image_size: Side in pixels of the square that images are resized to first, a multiple of
+            ``patch_size``; ``None`` takes them as they are.
         seed: Seed of the sample of patches and of the randomised PCA.
 
     Raises:
         ValueError: If an argument is out of range; by ``fit``, if the images are too few or too
-            small for ``out_dim``, or of another form.
+            small for ``out_dim``, of another form, or cannot be read.
     """
 
     modalities = ("image",)
 
     def __init__(
-        self, out_dim: int = 64, *, patch_size: int = 8, patch_dim: int = 16, seed: int = 0
+        self,
+        out_dim: int = 64,
+        *,
+        patch_size: int = 8,
+        patch_dim: int = 16,
+        image_size: int | None = None,
+        seed: int = 0,
     ) -> None:
         _check_positive(out_dim=out_dim, patch_size=patch_size, patch_dim=patch_dim)
         if patch_dim > 3 * patch_size**2:
@@ -113,9 +130,17 @@ class PatchPCAEncoder:
                 f"'patch_dim' needs to be in [1, {3 * patch_size**2}] for patch_size={patch_size} "
                 f"(got {patch_dim})"
             )
+        if image_size is not None:
+            _check_positive(image_size=image_size)
+            if image_size % patch_size:
+                raise ValueError(
+                    f"'image_size' needs to be a multiple of patch_size={patch_size} "
+                    f"(got {image_size})"
+                )
         self.out_dim = out_dim
         self.patch_size = patch_size
         self.patch_dim = patch_dim
+        self.image_size = image_size
         self.seed = seed
         self._patch_pca: PCA | None = None
         self._image_pca: PCA | None = None
@@ -126,8 +151,12 @@ class PatchPCAEncoder:
         learned = []
         for pca in (self._patch_pca, self._image_pca):
             learned += [] if pca is None else [pca.mean_, pca.components_]
-        arguments = f"{self.out_dim} {self.patch_size} {self.patch_dim} {self.seed}"
-        return _cache_key(f"patch-pca {arguments}", *learned)
+        return _cache_key(self._arguments(), *learned)
+
+    @property
+    def arguments_key(self) -> str:
+        """Arguments and library version."""
+        return _cache_key(self._arguments())
 
     def fit(self, items: ItemContent) -> None:
         """Learns both bases from the images there are."""
@@ -177,7 +206,7 @@ class PatchPCAEncoder:
 
     def _patches(self, items: ItemContent) -> NDArray[np.float32]:
         """Patches with values in [0, 1], ``[len, patches, 3 * patch_size**2]``."""
-        images = _pixels(items)
+        images = _pixels(items, self.image_size)
         side = self.patch_size
         height, width = images.shape[2:]
         if height % side or width % side or height == 0 or width == 0:
@@ -194,6 +223,12 @@ class PatchPCAEncoder:
         codes = patch_pca.transform(patches.reshape(-1, patches.shape[-1]))
         return codes.reshape(len(patches), -1)
 
+    def _arguments(self) -> str:
+        arguments = f"patch-pca {self.out_dim} {self.patch_size} {self.patch_dim} {self.seed}"
+        if self.image_size is None:
+            return arguments
+        return f"{arguments}, resized to {self.image_size} by Pillow {PIL.__version__}"
+
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(out_dim={self.out_dim}, patch_size={self.patch_size})"
 
@@ -204,23 +239,22 @@ def _texts(items: ItemContent) -> list[str]:
     return [text or "" for text in items.text]
 
 
-def _pixels(items: ItemContent) -> Tensor:
+def _pixels(items: ItemContent, image_size: int | None) -> Tensor:
     """All images as one tensor, uint8 ``[len, 3, H, W]``; none of them may be missing."""
     images = items.image
-    if not isinstance(images, Tensor):
-        tensors: list[Tensor] = []
-        for image in images or ():
-            if image is None or isinstance(image, Path):
-                raise ValueError(
-                    f"'image' needs RGB pixels, uint8 [3, H, W] (got {image!r}): read the files"
-                )
-            tensors.append(image)
-        shapes = {tuple(image.shape) for image in tensors}
+    if not isinstance(images, Tensor) or image_size is not None:
+        pixels = []
+        for image in () if images is None else images:
+            if image is not None:  # one at a time: files may hold far larger images
+                rgb = read_image(image)
+                pixels.append(rgb if image_size is None else resize_square(rgb, image_size))
+        shapes = {tuple(image.shape) for image in pixels}
         if len(shapes) != 1:
             raise ValueError(
-                f"'image' needs images of one size (got shapes {sorted(shapes)[:5]}): resize them"
+                f"'image' needs images of one size (got shapes {sorted(shapes)[:5]}): choose an "
+                "'image_size'"
             )
-        images = torch.stack(tensors)
+        images = torch.stack(pixels)
     if images.dim() != 4 or images.size(1) != 3 or images.dtype != torch.uint8:
         raise ValueError(
             f"'image' needs RGB pixels, uint8 [n, 3, H, W] (got {images.dtype}, "

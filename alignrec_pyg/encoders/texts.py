@@ -1,36 +1,167 @@
-"""Texts of items."""
+"""Texts of items: anything a catalogue holds in, plain text out."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import NamedTuple
+
+import pandas as pd
+
+MAX_CHARS = 20_000
+"""Characters that a text may have unless another limit is given."""
 
 FIELDS = ("title", "brand", "description")
 """What the paper calls the text of an item."""
 
+HTML = "HTML removed"
+CONTROL = "control characters removed"
+SURROGATES = "half characters (lone surrogates) removed"
+CUT = "cut to the length limit"
+
+_PASSES = 3  # "&amp;lt;br&amp;gt;" is met, and no text is worked on for ever
+_TAG = re.compile(r"(</?[a-zA-Z][^<>]*>|<![a-zA-Z][^<>]*>)")
+_HIDDEN = re.compile(r"<(script|style)\b", re.IGNORECASE)
+_LONG_NUMBER = re.compile("&#[0-9]{8,};?")  # no character, and more than Python reads as a number
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # two halves side by side are one character
+
 
 class CleanText(NamedTuple):
-    """A text that every tokenizer takes; ``None`` if nothing is left."""
+    """A text that every tokenizer takes, and what was done to it.
+
+    Args:
+        text: The text; ``None`` if nothing is left.
+        repairs: Those of :data:`HTML`, :data:`CONTROL`, :data:`SURROGATES`, :data:`CUT` that were
+            needed.
+    """
 
     text: str | None
     repairs: tuple[str, ...] = ()
 
 
-def clean_text(value: object) -> CleanText:
-    """A text without entities, halves of characters and runs of white space."""
-    if not isinstance(value, str):
+def clean_text(value: object, *, max_chars: int = MAX_CHARS) -> CleanText:
+    """A text without HTML, control characters and halves of characters.
+
+    Every tag, every run of white space and every control character becomes one blank; scripts,
+    styles and comments go with what they hold; entities become their characters. Letters of any
+    script, emoji and marks of writing direction stay.
+
+    Args:
+        value: A string; ``None`` or NaN where there is none.
+        max_chars: Longer texts are cut.
+
+    Raises:
+        ValueError: If ``value`` is something else.
+    """
+    if is_missing(value):
         return CleanText(None)
-    text = html.unescape(value).encode("utf-8", "ignore").decode("utf-8")
-    return CleanText(" ".join(text.split()) or None)
+    if not isinstance(value, str):
+        raise ValueError(
+            f"a text needs to be a string, or None (got {type(value).__name__}): join fields and "
+            "lists with item_text"
+        )
+    repairs = []
+    text = value
+    if _SURROGATE.search(text):
+        text = _SURROGATE.sub("", _PAIR.sub(_joined, text))
+        repairs.append(SURROGATES)
+    plain = _without_html(text)
+    if plain != text:
+        repairs.append(HTML)
+    text = _CONTROL.sub(" ", plain)
+    if text != plain:
+        repairs.append(CONTROL)
+    text = " ".join(text.split())
+    if len(text) > max_chars:
+        text = text[:max_chars].rstrip()
+        repairs.append(CUT)
+    return CleanText(text or None, tuple(repairs))
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell of a table is empty: ``None``, NaN, or what pandas has for them."""
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def item_text(item: Mapping[str, object], fields: Sequence[str] = FIELDS) -> str | None:
-    """The text of an item: its fields that hold something, joined by a blank."""
+    """The text of an item: its fields that hold something, joined by a blank.
+
+    Args:
+        item: Values by field: strings, numbers, lists of them (joined likewise); ``None``, NaN and
+            absent fields count as empty.
+        fields: Fields to join, in this order (paper: title, brand, description).
+
+    Returns:
+        The text, HTML and all (:func:`clean_text` takes care of that); ``None`` if all is empty.
+
+    Raises:
+        ValueError: If a field holds something else.
+    """
     parts: list[str] = []
     for field in fields:
-        value = item.get(field)
-        for part in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(part, str) and part.strip():
-                parts.append(part.strip())
+        try:
+            parts += _flat(item.get(field))
+        except TypeError as error:
+            raise ValueError(
+                f"'{field}' needs to hold strings, numbers or lists of them (got {error})"
+            ) from error
     return " ".join(parts) or None
+
+
+def _joined(pair: re.Match[str]) -> str:
+    return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+
+
+def _flat(value: object) -> list[str]:
+    if is_missing(value):
+        return []
+    if isinstance(value, str):
+        return [value.strip()] if value.strip() else []
+    if isinstance(value, Real):
+        return [str(value)]
+    if isinstance(value, list | tuple):
+        return [part for element in value for part in _flat(element)]
+    raise TypeError(type(value).__name__)
+
+
+def _without_html(text: str) -> str:
+    for _ in range(_PASSES):
+        if "<" not in text and "&" not in text:
+            break
+        plain = _without_tags(_without_comments(text))
+        plain = html.unescape(_LONG_NUMBER.sub("", plain))
+        if plain == text:
+            break
+        text = plain
+    return text
+
+
+def _without_comments(text: str) -> str:
+    parts, position = [], 0
+    while (start := text.find("<!--", position)) >= 0 and (end := text.find("-->", start)) >= 0:
+        parts += [text[position:start], " "]
+        position = end + 3
+    return "".join([*parts, text[position:]])
+
+
+def _without_tags(text: str) -> str:
+    """Tags become blanks; scripts and styles go with what they hold, if they end."""
+    parts: list[str] = []
+    hidden, start = "", 0  # the element whose content is not shown, and where it began
+    for number, piece in enumerate(_TAG.split(text)):
+        if number % 2 == 0:  # texts and tags come in turn
+            parts.append(piece)
+        elif hidden and piece.lower().startswith(f"</{hidden}"):
+            del parts[start:]
+            parts.append(" ")
+            hidden = ""
+        else:
+            parts.append(" ")
+            opened = None if hidden else _HIDDEN.match(piece)
+            if opened is not None:
+                hidden, start = opened[1].lower(), len(parts)
+    return "".join(parts)

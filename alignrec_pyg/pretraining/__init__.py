@@ -1,5 +1,7 @@
-"""Stage 1: inter-content alignment by masked image and masked language modelling."""
+"""Training of encoders before any recommender: stage 1 (ICA), and CLIP on the catalogue."""
 
+from alignrec_pyg.pretraining.clip import CLIPFinetuneResult, contrastive_loss, finetune_clip
+from alignrec_pyg.pretraining.clip_config import CLIPFinetuneConfig
 from alignrec_pyg.pretraining.config import PretrainConfig
 from alignrec_pyg.pretraining.fit import PretrainResult, pretrain
 from alignrec_pyg.pretraining.objective import MaskedDataModelling, Objective
@@ -8,6 +10,8 @@ from alignrec_pyg.pretraining.visual_tokens import CodebookReport, PatchCodebook
 from alignrec_pyg.pretraining.vqkd import VQKDTokenizer
 
 __all__ = [
+    "CLIPFinetuneConfig",
+    "CLIPFinetuneResult",
     "CodebookReport",
     "MaskedDataModelling",
     "Objective",
@@ -19,5 +23,7 @@ __all__ = [
     "PretrainResult",
     "VQKDTokenizer",
     "VisualTokenizer",
+    "contrastive_loss",
+    "finetune_clip",
     "pretrain",
 ]

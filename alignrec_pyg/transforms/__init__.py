@@ -2,6 +2,7 @@
 
 from alignrec_pyg.transforms.concat_features import ConcatFeatures
 from alignrec_pyg.transforms.encode_items import EncodeItems
+from alignrec_pyg.transforms.encoding_report import ContentFailure, EncodingReport
 from alignrec_pyg.transforms.item_graph_from_neighbors import ItemGraphFromNeighbors, NeighborLists
 from alignrec_pyg.transforms.k_core import KCore
 from alignrec_pyg.transforms.knn_item_graph import KNNItemGraph
@@ -9,7 +10,9 @@ from alignrec_pyg.transforms.split_interactions import SplitInteractions
 
 __all__ = [
     "ConcatFeatures",
+    "ContentFailure",
     "EncodeItems",
+    "EncodingReport",
     "ItemGraphFromNeighbors",
     "KCore",
     "KNNItemGraph",

@@ -2,35 +2,73 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from tqdm import tqdm
 
-from alignrec_pyg.encoders.base import MODALITIES, FittedItemEncoder, ItemContent, ItemEncoder
+from alignrec_pyg.encoders.base import MODALITIES, ItemEncoder
+from alignrec_pyg.encoders.images import quiet_pillow
+from alignrec_pyg.encoders.texts import clean_text
 from alignrec_pyg.graph import ITEM, feature_key, mask_key
+from alignrec_pyg.interrupt import StopRequest
+from alignrec_pyg.transforms.content_reader import ContentReader
+from alignrec_pyg.transforms.encoding_report import EncodingReport
+from alignrec_pyg.transforms.encoding_run import EncodingRun
 
 
 class EncodeItems(BaseTransform):
     """Runs an encoder over all items.
 
-    Reads ``data["item"].text`` and ``data["item"].image`` (entries as in
-    :class:`~alignrec_pyg.encoders.ItemContent`), as far as the encoder asks for them, and adds
-    ``data["item"].x_<name>`` and ``data["item"].mask_<name>``, true for items that lack everything
-    the encoder reads; their rows are zero. An encoder that has to be fitted is fitted here, on the
-    items that have content.
+    Reads ``data["item"].text``, ``.image`` (or ``.image_path``) and ``.id``, as far as the encoder
+    asks for them, and adds ``data["item"].x_<name>`` and ``data["item"].mask_<name>``, true for
+    items without features; their rows are zero. An encoder that has to be fitted is fitted here, on
+    the items that have content.
+
+    Texts are cleaned (:func:`~alignrec_pyg.encoders.clean_text`). Images may be paths, bytes,
+    Pillow images, arrays or tensors (:func:`~alignrec_pyg.encoders.read_image`); where one cannot
+    be read the item counts as without, and ``report`` says why.
+
+    With ``cache_dir`` each batch is written when it is done. A killed or interrupted run continues
+    at the next batch; a finished one is only read, and its encoder not fitted. Batches are found
+    again by what decides their rows: the content of their items (the bytes of files, neither names
+    nor times), the encoder's weights, preprocessing and arguments.
 
     Args:
         encoder: Turns content into rows.
         name: Name of the feature table.
-        batch_size: Items per call of the encoder.
+        batch_size: Items per call of the encoder; only the images of one batch are in memory.
+        cache_dir: Folder in which to keep rows; none by default. With it, Ctrl-C and SIGTERM finish
+            the batch first.
+        num_workers: Threads that read and decode images; 0 does it in the calling one. The result
+            is the same for any number.
+        max_failures: Share of the images that may be unreadable.
+
+    Attributes:
+        report: The :class:`~alignrec_pyg.transforms.EncodingReport` of the last run.
 
     Raises:
         ValueError: If an argument is out of range; when applied, if the data lacks the content,
-            no item has any, or the encoder returns anything but finite rows of its width.
+            no item has any, too many images cannot be read, or the encoder returns anything but
+            finite rows of its width.
+        KeyboardInterrupt, SystemExit: When interrupted.
     """
 
-    def __init__(self, encoder: ItemEncoder, name: str, batch_size: int = 256) -> None:
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        name: str,
+        *,
+        batch_size: int = 256,
+        cache_dir: str | Path | None = None,
+        num_workers: int = 0,
+        max_failures: float = 0.05,
+    ) -> None:
         unknown = sorted(set(encoder.modalities) - set(MODALITIES))
         if unknown or not encoder.modalities:
             raise ValueError(
@@ -38,65 +76,108 @@ class EncodeItems(BaseTransform):
             )
         if not name:
             raise ValueError("'name' needs at least one character (got '')")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(
-                f"'batch_size' needs to be an integer of at least 1 (got {batch_size!r})"
-            )
+        for argument, number, least in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise ValueError(
+                    f"'{argument}' needs to be an integer of at least {least} (got {number!r})"
+                )
+        if not 0 <= max_failures <= 1:
+            raise ValueError(f"'max_failures' needs to be in [0, 1] (got {max_failures!r})")
         self.encoder = encoder
         self.name = name
         self.batch_size = batch_size
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.num_workers = num_workers
+        self.max_failures = max_failures
+        self.report: EncodingReport | None = None
 
     def forward(self, data: HeteroData) -> HeteroData:
         """Adds the table; the input is left as it was."""
-        content = self._content(data)
-        has_any = torch.stack([content.has(part) for part in self.encoder.modalities]).any(dim=0)
-        rows = has_any.nonzero()[:, 0].tolist()
-        if not rows:
-            raise ValueError(
-                f"no item has {' or '.join(self.encoder.modalities)}: {self.encoder!r} needs some"
+        parts = self._parts(data)
+        repairs: Counter[str] = Counter()
+        if "text" in parts:
+            parts["text"], repairs = _cleaned(parts["text"])
+        table = torch.zeros(data[ITEM].num_nodes, self.encoder.out_dim)
+        with (
+            quiet_pillow(),
+            ContentReader(**parts, num_workers=self.num_workers) as reader,
+            StopRequest(active=self.cache_dir is not None) as stop,
+        ):
+            run = EncodingRun(
+                self.encoder,
+                reader,
+                batch_size=self.batch_size,
+                cache_dir=self.cache_dir,
+                max_failures=self.max_failures,
+                stop=stop,
             )
-        if isinstance(self.encoder, FittedItemEncoder):
-            self.encoder.fit(content.select(rows))
-
-        table = torch.zeros(len(content), self.encoder.out_dim)
-        starts = range(0, len(rows), self.batch_size)
-        # disable=None: no bar where the output is not a terminal
-        for start in tqdm(starts, desc=f"encoding {self.name}", unit="batch", disable=None):
-            batch = rows[start : start + self.batch_size]
-            table[batch] = self._encode(content.select(batch), batch)
+            # disable=None: no bar where the output is not a terminal
+            with tqdm(
+                total=len(run.rows), desc=f"encoding {self.name}", unit="item", disable=None
+            ) as progress:
+                for items, rows in run.batches():
+                    table[items] = rows
+                    progress.update(len(items))
+        encoded = table.any(dim=1)
+        self.report = EncodingReport(
+            name=self.name,
+            items=len(table),
+            encoded=int(encoded.sum()),
+            cached=int(encoded[run.cached_rows].sum()),
+            present={modality: len(items) for modality, items in run.present.items()},
+            failures=run.failed(),
+            repairs=dict(sorted(repairs.items())),
+            zero_rows=int((~encoded[run.with_content()]).sum()),
+            notes=tuple(getattr(self.encoder, "notes", ())),
+        )
+        if self.report.encoded == 0:
+            raise ValueError(
+                f"no item has {' or '.join(self.encoder.modalities)} that {self.encoder!r} makes a "
+                f"row of: it needs some\n{self.report}"
+            )
         data[ITEM][feature_key(self.name)] = table
-        data[ITEM][mask_key(self.name)] = ~has_any
+        data[ITEM][mask_key(self.name)] = ~encoded
         return data
 
-    def _content(self, data: HeteroData) -> ItemContent:
-        parts = {}
+    def _parts(self, data: HeteroData) -> dict[str, Any]:
+        """What the encoder reads, by modality."""
+        num_items = data[ITEM].num_nodes
+        parts: dict[str, Any] = {}
         for modality in self.encoder.modalities:
-            if modality not in data[ITEM]:
+            key = modality
+            if modality == "id" and "id" not in data[ITEM]:
+                parts["id"] = range(num_items)
+                continue
+            if modality == "image" and "image" not in data[ITEM] and "image_path" in data[ITEM]:
+                key = "image_path"
+            if key not in data[ITEM]:
                 raise ValueError(
-                    f"'{modality}' needs to be in data[\"item\"]: {self.encoder!r} reads it"
+                    f"'{key}' needs to be in data[\"item\"]: {self.encoder!r} reads it"
                 )
-            parts[modality] = data[ITEM][modality]
-            if len(parts[modality]) != data[ITEM].num_nodes:
+            parts[modality] = data[ITEM][key]
+            if len(parts[modality]) != num_items:
                 raise ValueError(
-                    f"'{modality}' needs one entry for each of the {data[ITEM].num_nodes} items "
+                    f"'{key}' needs one entry for each of the {num_items} items "
                     f"(got {len(parts[modality])})"
                 )
-        return ItemContent(**parts)
-
-    def _encode(self, items: ItemContent, rows: list[int]) -> torch.Tensor:
-        encoded = self.encoder(items)
-        if encoded.shape != (len(items), self.encoder.out_dim):
-            raise ValueError(
-                f"{self.encoder!r} needs to return rows of shape "
-                f"{(len(items), self.encoder.out_dim)} (got {tuple(encoded.shape)})"
-            )
-        broken = (~encoded.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
-        if broken:
-            raise ValueError(
-                f"{self.encoder!r} needs to return finite rows (got NaN or infinity for items "
-                f"{[rows[row] for row in broken[:5]]})"
-            )
-        return encoded.detach().float().cpu()
+        return parts
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.encoder!r}, name='{self.name}')"
+
+
+def _cleaned(texts: Iterable[object]) -> tuple[list[str | None], Counter[str]]:
+    """Clean texts, and how many needed which repair."""
+    cleaned: list[str | None] = []
+    repairs: Counter[str] = Counter()
+    for item, text in enumerate(texts):
+        try:
+            clean = clean_text(text)
+        except ValueError as error:
+            raise ValueError(f"'text' of item {item}: {error}") from error
+        cleaned.append(clean.text)
+        repairs.update(clean.repairs)
+    return cleaned, repairs

@@ -21,13 +21,13 @@ from alignrec_pyg.graph import (
     knn_edge_type,
 )
 from alignrec_pyg.nn.knn_search import Backend, cosine_neighbors
-from alignrec_pyg.transforms.graph_cache import load_graph, save_graph
 from alignrec_pyg.transforms.item_graph import (
     checked_name,
     checked_weights,
     normalized_weight,
     weighted_sum,
 )
+from alignrec_pyg.transforms.tensor_cache import load_tensors, store_tensors
 
 Weighting = Literal["cosine", "binary"]
 Missing = Literal["self_loop", "mean"]
@@ -131,19 +131,25 @@ class KNNItemGraph(BaseTransform):
         for feature, (table, mask) in tables.items():
             _check_table(feature, table, mask, num_items)
 
-        path = None
-        if self.cache_dir is not None:
-            path = self.cache_dir / f"knn_{self._key(tables)}.safetensors"
-        graph = None if path is None else load_graph(path)
-        if graph is None:
-            graph = self._build(tables)
-            if path is not None:
-                save_graph(path, *graph)
-
+        if self.cache_dir is None:
+            edge_index, edge_weight = self._build(tables)
+        else:
+            edge_index, edge_weight = self._cached(self.cache_dir, tables)
         device = next(iter(tables.values()))[0].device
         store = data[knn_edge_type(self.name)]
-        store.edge_index, store.edge_weight = graph[0].to(device), graph[1].to(device)
+        store.edge_index, store.edge_weight = edge_index.to(device), edge_weight.to(device)
         return data
+
+    def _cached(
+        self, folder: Path, tables: dict[str, tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        key = f"knn_{self._key(tables)}"
+        kept = load_tensors(folder, key, "the item graph")
+        if kept is not None:
+            return kept[0]["edge_index"], kept[0]["edge_weight"]
+        edge_index, edge_weight = self._build(tables)
+        store_tensors(folder, key, {"edge_index": edge_index, "edge_weight": edge_weight})
+        return edge_index, edge_weight
 
     def _key(self, tables: dict[str, tuple[Tensor, Tensor]]) -> str:
         """Hash of all that the graph depends on: not of backend, block size and name."""

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.datasets import features
-from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name, read_npy
+from alignrec_pyg import feature_tables
+from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
 
 TABLE = np.array([[1.0, 2.0], [0.0, 0.0], [3.0, -4.0]])
 
@@ -35,7 +35,7 @@ def read_only(table):
     ids=["f16", "f32", "f64", "i64", "i8", "fortran", "strided", "read-only"],
 )
 def test_any_real_table_becomes_float32_with_zero_rows_missing(table, block, monkeypatch):
-    monkeypatch.setattr(features, "_BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(feature_tables, "_BLOCK_ELEMENTS", block)
     values, mask, notes = add(table)
     assert values.dtype == torch.float32
     assert values.tolist() == TABLE.tolist()
@@ -77,33 +77,6 @@ def test_constant_and_repeated_rows_are_fine():
     _, mask, notes = add(np.ones((3, 2)))
     assert not mask.any()
     assert notes == []
-
-
-def test_large_files_are_mapped_and_never_written(tmp_path, monkeypatch):
-    path = tmp_path / "t.npy"
-    np.save(path, np.array([[1.0, np.nan], [2.0, 1.0]], dtype=np.float32))
-    before = path.read_bytes()
-    assert not isinstance(read_npy(path), np.memmap)
-    monkeypatch.setattr(features, "MMAP_BYTES", 1)
-    mapped = read_npy(path)
-    assert isinstance(mapped, np.memmap)
-    values, mask, _ = add(mapped, nonfinite="missing", num_items=2)
-    assert values.tolist() == [[0.0, 0.0], [2.0, 1.0]]
-    assert mask.tolist() == [True, False]
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("limit", [1, 1 << 30])
-def test_pickles_and_damaged_files_are_refused(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(features, "MMAP_BYTES", limit)
-    np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object))
-    np.save(tmp_path / "t.npy", TABLE)
-    whole = (tmp_path / "t.npy").read_bytes()
-    (tmp_path / "short.npy").write_bytes(whole[:-5])
-    (tmp_path / "text.npy").write_bytes(b"hello world, no array")
-    for name in ("o", "short", "text"):
-        with pytest.raises(ValueError, match=rf"{name}\.npy needs to be an intact"):
-            read_npy(tmp_path / f"{name}.npy")
 
 
 def test_names_fit_attributes():

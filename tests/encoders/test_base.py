@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignrec_pyg.encoders import FittedItemEncoder, ItemContent, ItemEncoder, TfidfEncoder
+from alignrec_pyg.encoders import (
+    FittedItemEncoder,
+    ItemContent,
+    ItemEncoder,
+    PatchPCAEncoder,
+    Precomputed,
+    TfidfEncoder,
+)
 
 
 def test_content_row_by_row():
@@ -36,6 +43,16 @@ def test_content_rejects_lengths():
         ItemContent()
 
 
+def test_content_by_id():
+    items = ItemContent(id=["a", "b"])
+    assert items.has("id").all()
+    assert not items.has("text").any()
+    assert items.select([1]).id == ["b"]
+    assert ItemContent(["x", None], id=[1, 2]).select([1]) == ItemContent([None], id=[2])
+    with pytest.raises(ValueError, match=r"lengths \[1, 2\]"):
+        ItemContent(["a"], id=[1, 2])
+
+
 def test_protocols_tell_encoders_apart():
     class Constant:
         modalities = ("text",)
@@ -48,3 +65,5 @@ def test_protocols_tell_encoders_apart():
     assert isinstance(Constant(), ItemEncoder)
     assert not isinstance(Constant(), FittedItemEncoder)
     assert isinstance(TfidfEncoder(), FittedItemEncoder)
+    assert isinstance(PatchPCAEncoder(), FittedItemEncoder)
+    assert isinstance(Precomputed([[1.0]]), FittedItemEncoder)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_pyg.encoders import ItemContent, PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.encoders import ItemContent, PatchPCAEncoder, TfidfEncoder, resize_square
+from alignrec_pyg.encoders.images import to_pillow
 
 TOPICS = ["apple pear plum fig", "wheel brake gear pedal", "violin cello flute oboe"]
 
@@ -125,6 +126,40 @@ def test_equal_images_work():
     assert encoder(content).isfinite().all()
 
 
+@pytest.mark.parametrize(("make", "content"), ENCODERS)
+def test_arguments_key_does_not_change_with_what_was_learned(make, content):
+    encoder = make()
+    before = encoder.arguments_key
+    assert before == encoder.cache_key
+    encoder.fit(content())
+    assert encoder.arguments_key == before != encoder.cache_key
+    assert make(seed=1).arguments_key != before
+
+
+def test_photos_of_any_size_and_kind_are_resized_first(tmp_path):
+    photos = [resize_square(image, 20)[:, :, : 10 + n] for n, image in enumerate(images(12))]
+    paths = [tmp_path / f"{n}.png" for n in range(12)]
+    for path, photo in zip(paths, photos, strict=True):
+        to_pillow(photo).save(path)
+    rows = []
+    for given in (photos, paths, [resize_square(photo, 8) for photo in photos]):
+        encoder = PatchPCAEncoder(4, patch_size=4, patch_dim=6, image_size=8)
+        encoder.fit(ItemContent(image=[*given, None]))
+        rows.append(encoder(ItemContent(image=[None, *given])))
+    assert torch.equal(rows[0], rows[1])
+    assert torch.equal(rows[0], rows[2])
+    stacked = torch.stack([resize_square(photo, 8) for photo in photos])
+    plain = PatchPCAEncoder(4, patch_size=4, patch_dim=6)
+    plain.fit(ItemContent(image=stacked))
+    assert torch.equal(rows[0][1:], plain(ItemContent(image=stacked)))
+    assert "resized to 8" in encoder.cache_key
+    assert "resized" not in plain.cache_key
+    with pytest.raises(ValueError, match=r"choose an 'image_size'"):
+        plain.fit(ItemContent(image=photos))
+    with pytest.raises(ValueError, match="'image_size' needs to be a multiple of patch_size=8"):
+        PatchPCAEncoder(image_size=20)
+
+
 def test_too_wide_for_the_content():
     with pytest.raises(
         ValueError, match=r"'out_dim' needs to be in \[1, 11\] for 60 texts with 12"
@@ -151,7 +186,7 @@ def test_texts_without_words(given):
         (torch.zeros(3, 1, 8, 8, dtype=torch.uint8), "RGB pixels, uint8"),
         (torch.zeros(3, 3, 8, 8), "RGB pixels, uint8"),
         ([images(1)[0], torch.zeros(3, 4, 4, dtype=torch.uint8)], "images of one size"),
-        ([Path("a.jpg")], "read the files"),
+        ([Path("a.jpg")], r"a\.jpg: no such file"),
         ([None], "at least one image"),
     ],
 )

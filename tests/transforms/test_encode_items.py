@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.encoders import ItemContent, TfidfEncoder
-from alignrec_pyg.transforms import EncodeItems
+from alignrec_pyg.transforms import EncodeItems, KNNItemGraph
 
 
 class Lengths:
@@ -84,6 +88,12 @@ def test_content_that_does_not_fit(data):
         EncodeItems(Lengths(("text",)), "text")(data)
 
 
+def test_a_text_that_is_none_is_named(data):
+    data["item"].text[3] = ["a", "list"]
+    with pytest.raises(ValueError, match="'text' of item 3: .*got list.*item_text"):
+        EncodeItems(Lengths(("text",)), "text")(data)
+
+
 def test_rows_that_do_not_fit(data):
     with pytest.raises(ValueError, match=r"finite rows.*items \[0, 1, 3, 4\]"):
         EncodeItems(Lengths(value=float("nan")), "mm")(data)
@@ -94,9 +104,140 @@ def test_rows_that_do_not_fit(data):
         EncodeItems(encoder, "mm")(data)
 
 
+def png(size, form="PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((*size, 3), 7, dtype=np.uint8)).save(buffer, form)
+    return buffer.getvalue()
+
+
+def photos(folder):
+    """Images of every kind, by row: path or source, and why it cannot be read."""
+    (folder / "cut.jpg").write_bytes(png((64, 64), "JPEG")[:-200])
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("not found")
+    (folder / "good.png").write_bytes(png((3, 5)))
+    return [
+        (folder / "good.png", None),
+        (str(folder / "good.png"), None),
+        (png((1, 1)), None),
+        (Image.new("CMYK", (2, 2)), None),
+        (np.full((4, 6, 4), 7, dtype=np.uint8), None),
+        (torch.full((3, 2, 2), 7, dtype=torch.uint8), None),
+        (folder / "cut.jpg", "truncated"),
+        (folder / "empty.jpg", "an empty file"),
+        (folder / "text.jpg", "no JPEG, PNG, WEBP, GIF, BMP or TIFF image"),
+        (folder / "gone.jpg", "no such file"),
+        ("https://example.org/404.jpg", "a URL, not a file: download it first"),
+        (7, "neither path, bytes, image, array nor tensor (int)"),
+    ]
+
+
+def test_every_kind_of_image_is_read_or_missing_with_its_reason(tmp_path):
+    given = photos(tmp_path)
+    data = HeteroData()
+    data["item"].num_nodes = len(given) + 1
+    data["item"].image = [image for image, _ in given] + [None]
+    encode = EncodeItems(Lengths(("image",)), "image", batch_size=5, max_failures=0.5)
+    result = encode(data)
+    missing = [reason is not None for _, reason in given] + [True]
+    assert result["item"].mask_image.tolist() == missing
+    assert not result["item"].x_image[missing].any()
+    report = encode.report
+    assert [(failure.item, failure.reason) for failure in report.failures] == [
+        (row, reason) for row, (_, reason) in enumerate(given) if reason is not None
+    ]
+    assert (report.items, report.encoded, report.present) == (13, 6, {"image": 12})
+    assert "1 truncated (items 6)" in str(report)
+
+
+def test_encoders_get_pixels_and_clean_texts(tmp_path):
+    seen = []
+
+    class Watching(Lengths):
+        def __call__(self, items):
+            seen.append(items)
+            return super().__call__(items)
+
+    data = HeteroData()
+    data["item"].num_nodes = 3
+    data["item"].image_path = [tmp_path / "good.png", None, None]
+    (tmp_path / "good.png").write_bytes(png((3, 5)))
+    data["item"].text = np.array(["a<br>b", float("nan"), "x" * 30_000], dtype=object)
+    encode = EncodeItems(Watching(), "mm")
+    encode(data)
+    (items,) = seen
+    assert items.text == ["a b", "x" * 20_000]
+    assert items.image[0].shape == (3, 3, 5)
+    assert items.image[0].dtype == torch.uint8
+    assert items.image[1] is None
+    assert encode.report.repairs == {"HTML removed": 1, "cut to the length limit": 1}
+
+
+def test_an_item_keeps_what_can_be_read_of_it(tmp_path):
+    data = HeteroData()
+    data["item"].num_nodes = 2
+    data["item"].image = [tmp_path / "gone.png", tmp_path / "gone.png"]
+    data["item"].text = ["abc", None]
+    result = EncodeItems(Lengths(), "mm", max_failures=1.0)(data)
+    assert result["item"].x_mm.tolist() == [[3, 0], [0, 0]]
+    assert result["item"].mask_mm.tolist() == [False, True]
+
+
+def test_too_many_failures_stop_the_run_early(tmp_path):
+    data = HeteroData()
+    data["item"].num_nodes = 100
+    data["item"].image = [png((2, 2))] * 20 + [tmp_path / "gone.png"] * 80
+    encoder = Lengths(("image",))
+    message = (
+        r"larger than 50.00% for these 100 images: 55 or more .*55 no such file \(items 20, 21"
+    )
+    with pytest.raises(ValueError, match=message):
+        EncodeItems(encoder, "image", batch_size=5, max_failures=0.5)(data)
+    assert encoder.batches == [5, 5, 5, 5]
+    EncodeItems(encoder, "image", max_failures=0.8)(data)
+    data["item"].image = [png((2, 2))] * 95 + [tmp_path / "gone.png"] * 5
+    assert int(EncodeItems(encoder, "image")(data)["item"].mask_image.sum()) == 5
+    data["item"].image[0] = tmp_path / "gone.png"
+    with pytest.raises(ValueError, match=r"larger than 5.00%"):
+        EncodeItems(encoder, "image")(data)
+
+
+def test_rows_of_zeros_are_missing(data):
+    encode = EncodeItems(TfidfEncoder(1), "text")
+    data["item"].text = ["red car", "blue car", "the of", "red boat", None]
+    assert encode(data)["item"].mask_text.tolist() == [False, False, True, False, True]
+    assert encode.report.zero_rows == 1
+
+
+def test_one_and_many_at_a_time_rank_alike():
+    generator = torch.Generator().manual_seed(0)
+    words = [f"word{n}" for n in range(60)]
+    data = HeteroData()
+    data["item"].num_nodes = 200
+    data["item"].text = [
+        " ".join(words[n] for n in torch.randint(60, (8,), generator=generator)) for _ in range(200)
+    ]
+    one, many = (EncodeItems(TfidfEncoder(16), "text", batch_size=size)(data) for size in (1, 64))
+    torch.testing.assert_close(one["item"].x_text, many["item"].x_text)
+    edges = [
+        {
+            *map(
+                tuple,
+                KNNItemGraph("text", k=5)(table)["item", "knn_text", "item"].edge_index.T.tolist(),
+            )
+        }
+        for table in (one, many)
+    ]
+    assert len(edges[0] & edges[1]) >= 0.99 * len(edges[0])
+
+
 def test_rejects_arguments():
     with pytest.raises(ValueError, match="'batch_size'"):
         EncodeItems(Lengths(), "mm", batch_size=0)
+    with pytest.raises(ValueError, match="'num_workers' needs to be an integer of at least 0"):
+        EncodeItems(Lengths(), "mm", num_workers=-1)
+    with pytest.raises(ValueError, match=r"'max_failures' needs to be in .0, 1. .got 5"):
+        EncodeItems(Lengths(), "mm", max_failures=5)
     with pytest.raises(ValueError, match="'name'"):
         EncodeItems(Lengths(), "")
     for modalities in (("sound",), ()):

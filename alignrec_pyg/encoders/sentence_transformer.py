@@ -1,0 +1,132 @@
+"""Sentence transformers: texts by a pre-trained language model."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignrec_pyg.encoders.base import ItemContent
+from alignrec_pyg.encoders.packages import require_package
+from alignrec_pyg.encoders.weights import weights_hash
+
+
+class SentenceTransformerEncoder:
+    """Texts as a sentence transformer pools and, where it says so, normalises them.
+
+    The text features of most multimodal recommendation papers (384-d on Amazon data) are those of
+    ``all-MiniLM-L6-v2``. Items without a text get a zero row.
+
+    Args:
+        model: Folder that holds the model, or its name on the hub, from where it is downloaded.
+        max_tokens: Tokens that a text is cut to; ``None``: as the model says (256 for
+            ``all-MiniLM-L6-v2``).
+        device: Where the model runs.
+        batch_size: Texts per forward pass.
+
+    Raises:
+        ValueError: If an argument is out of range, or ``model`` is a folder without a model.
+        RuntimeError: If the model cannot be fetched.
+        ImportError: If sentence_transformers is missing or broken.
+    """
+
+    modalities = ("text",)
+
+    def __init__(
+        self,
+        model: str | Path = "all-MiniLM-L6-v2",
+        *,
+        max_tokens: int | None = None,
+        device: str | torch.device = "cpu",
+        batch_size: int = 64,
+    ) -> None:
+        for argument, number in (("max_tokens", max_tokens), ("batch_size", batch_size)):
+            if number is not None and (
+                isinstance(number, bool) or not isinstance(number, int) or number < 1
+            ):
+                raise ValueError(
+                    f"'{argument}' needs to be an integer of at least 1 (got {number!r})"
+                )
+        package = require_package("sentence_transformers", "SentenceTransformerEncoder")
+        self.source = model
+        self.batch_size = batch_size
+        self.model = _load(package, model, torch.device(device))
+        self._version = package.__version__
+        if max_tokens is not None:
+            most = _most_tokens(self.model)
+            if most is not None and max_tokens > most:
+                raise ValueError(
+                    f"'max_tokens' needs to be in [1, {most}], the positions of the model "
+                    f"(got {max_tokens})"
+                )
+            self.model.max_seq_length = max_tokens
+        self._out_dim = self._rows([""]).size(1)
+
+    @property
+    def out_dim(self) -> int:
+        """Width of a row: the model's."""
+        return self._out_dim
+
+    @property
+    def cache_key(self) -> str:
+        """Modules and settings, weights, tokenizer, prompt, length limit and library version."""
+        prompt = self.model.prompts.get(self.model.default_prompt_name, "")
+        tokenizer = blake2b(_tokenizer_state(self.model.tokenizer).encode(), digest_size=16)
+        return (
+            f"{self.model!r} {weights_hash(self.model.state_dict())} {tokenizer.hexdigest()} "
+            f"{prompt!r} {self.model.max_seq_length}, sentence_transformers {self._version}"
+        )
+
+    def __call__(self, items: ItemContent) -> Tensor:
+        """Feature rows, float32 ``[len(items), out_dim]``, without gradient."""
+        if items.text is None:
+            raise ValueError("'items' needs texts (got none)")
+        rows = torch.zeros(len(items), self._out_dim)
+        present = items.has("text").nonzero()[:, 0]
+        if present.numel():
+            rows[present] = self._rows([str(items.text[row]) for row in present.tolist()])
+        return rows
+
+    def _rows(self, texts: list[str]) -> Tensor:
+        encoded: Tensor = self.model.encode(
+            texts, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False
+        )
+        return encoded.float().cpu()
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}('{self.source}', out_dim={self._out_dim})"
+
+
+def _load(package: Any, model: str | Path, device: torch.device) -> Any:
+    try:
+        return package.SentenceTransformer(str(model), device=str(device))
+    except (OSError, ValueError) as error:
+        if Path(model).exists():
+            raise ValueError(
+                f"'model' needs to be a folder that holds a sentence transformer (got '{model}': "
+                f"{error})"
+            ) from error
+        raise RuntimeError(
+            f"the model '{model}' cannot be fetched ({error}): download it where there is a "
+            "network, and give its folder as 'model'"
+        ) from error
+
+
+def _most_tokens(model: Any) -> int | None:
+    """The longest text that the model has positions for, where it says so."""
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    return getattr(config, "max_position_embeddings", None)
+
+
+def _tokenizer_state(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
+        return repr(sorted(tokenizer.get_vocab().items()))
+    state = json.loads(backend.to_str())
+    for set_by_each_call in ("padding", "truncation"):
+        state.pop(set_by_each_call, None)
+    return json.dumps(state, sort_keys=True)

@@ -1,0 +1,194 @@
+"""One run of an encoder over a catalogue: batch by batch, kept as they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import PIL
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from alignrec_pyg.encoders.base import FittedItemEncoder, ItemEncoder
+from alignrec_pyg.graph import content_hash
+from alignrec_pyg.interrupt import StopRequest
+from alignrec_pyg.transforms.content_reader import ContentReader, HeldImage
+from alignrec_pyg.transforms.encoding_report import ContentFailure, failure_lines
+from alignrec_pyg.transforms.tensor_cache import load_tensors, store_tensors
+
+# Part of every cache key: raise it with each change of what encoders are given.
+_VERSION = "encode_items 1"
+
+
+class EncodingRun:
+    """Encodes the items of a reader once.
+
+    Args:
+        encoder: Turns content into rows.
+        reader: What the items hold.
+        batch_size: Items per call of the encoder.
+        cache_dir: Folder in which batches are kept; ``None`` keeps none.
+        max_failures: Share of the images that may be unreadable.
+        stop: Asked after each batch.
+    """
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        reader: ContentReader,
+        *,
+        batch_size: int,
+        cache_dir: Path | None,
+        max_failures: float,
+        stop: StopRequest,
+    ) -> None:
+        self._encoder = encoder
+        self._reader = reader
+        self._batch_size = batch_size
+        self._cache_dir = cache_dir
+        self._max_failures = max_failures
+        self._stop = stop
+        self._ready = not isinstance(encoder, FittedItemEncoder)
+        self._key = ""
+        self.present = reader.present()
+        self.rows = sorted(set(chain.from_iterable(self.present.values())))
+        self.failures: dict[int, str] = {}
+        self.cached_rows: list[int] = []
+
+    def batches(self) -> Iterator[tuple[list[int], Tensor]]:
+        """Items and their rows, float32 ``[len(items), out_dim]``, batch by batch.
+
+        Raises:
+            ValueError: If too many images cannot be read, or the encoder returns anything but
+                finite rows of its width.
+        """
+        if self._cache_dir is not None:
+            self._key = self._run_key()
+        for items in self._parts():
+            yield items, self._batch(items)
+            self._stop.exit_if_requested()
+
+    def failed(self) -> tuple[ContentFailure, ...]:
+        """What could not be read, by item."""
+        return tuple(
+            ContentFailure(item, "image", self.failures[item]) for item in sorted(self.failures)
+        )
+
+    def with_content(self) -> list[int]:
+        """Items that something could be read of."""
+        readable = dict(self.present)
+        if "image" in readable:
+            readable["image"] = [row for row in readable["image"] if row not in self.failures]
+        return sorted(set(chain.from_iterable(readable.values())))
+
+    def _parts(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.rows), self._batch_size):
+            yield self.rows[start : start + self._batch_size]
+
+    def _run_key(self) -> str:
+        """Stands for all that decides the rows but the content of a batch."""
+        parts = [_VERSION, *self._encoder.modalities, str(self._encoder.out_dim)]
+        if "image" in self.present:
+            parts.append(PIL.__version__)
+        if not isinstance(self._encoder, FittedItemEncoder):
+            return content_hash(*parts, self._encoder.cache_key)
+        digests: list[str] = []  # what it learns depends on all items
+        for items in self._parts():
+            digests += self._reader.digests(items, self._reader.load(items))
+            self._stop.exit_if_requested()
+        return content_hash(*parts, self._encoder.arguments_key, digests)
+
+    def _batch(self, items: list[int]) -> Tensor:
+        images = self._reader.load(items)
+        if self._cache_dir is None:
+            return self._encoded(items, images)
+        key = f"encoded_{content_hash(self._key, self._reader.digests(items, images))}"
+        kept = load_tensors(self._cache_dir, key, "encoded items")
+        if kept is not None:
+            tensors, facts = kept
+            self._note({items[position]: reason for position, reason in facts["failures"]})
+            self.cached_rows += items
+            return tensors["rows"]
+        rows = self._encoded(items, images)
+        failures = [
+            [position, self.failures[item]]
+            for position, item in enumerate(items)
+            if item in self.failures
+        ]
+        store_tensors(self._cache_dir, key, {"rows": rows}, {"failures": failures})
+        return rows
+
+    def _encoded(self, items: list[int], images: Sequence[HeldImage]) -> Tensor:
+        if not self._ready:
+            self._fit()
+        decoded = self._decoded(items, images)
+        content = self._reader.content(items, [image.held for image in decoded])
+        has_any = torch.stack([content.has(part) for part in self._encoder.modalities]).any(dim=0)
+        present = has_any.nonzero()[:, 0].tolist()
+        rows = torch.zeros(len(items), self._encoder.out_dim)
+        if present:
+            rows[has_any] = self._checked(
+                self._encoder(content.select(present)), [items[position] for position in present]
+            )
+        return rows
+
+    def _fit(self) -> None:
+        """On what can be read; images are handed over as given and read one by one."""
+        if "image" in self.present:
+            parts = tqdm(
+                self._parts(), desc="reading", unit="batch", total=self._num_parts(), disable=None
+            )
+            for items in parts:
+                self._decoded(items, self._reader.load(items))
+                self._stop.exit_if_requested()
+        rows = self.with_content()
+        if isinstance(self._encoder, FittedItemEncoder) and rows:
+            sources = self._reader.sources(rows)
+            if sources is not None:
+                sources = [
+                    None if row in self.failures else source
+                    for row, source in zip(rows, sources, strict=True)
+                ]
+            self._encoder.fit(self._reader.content(rows, sources))
+        self._ready = True
+
+    def _num_parts(self) -> int:
+        return -(-len(self.rows) // self._batch_size)
+
+    def _decoded(self, items: list[int], images: Sequence[HeldImage]) -> list[HeldImage]:
+        decoded = self._reader.decode(images)
+        self._note(
+            {
+                item: image.failure
+                for item, image in zip(items, decoded, strict=True)
+                if image.failure is not None
+            }
+        )
+        return decoded
+
+    def _note(self, failures: dict[int, str]) -> None:
+        self.failures |= failures
+        num_images = len(self.present.get("image", ()))
+        if len(self.failures) > self._max_failures * num_images:
+            reasons = "; ".join(failure_lines(self.failed()))
+            raise ValueError(
+                f"'max_failures' needs to be larger than {self._max_failures:.2%} for these "
+                f"{num_images:,} images: {len(self.failures):,} or more of them cannot be read "
+                f"({reasons}): mend them, set them to None, or raise 'max_failures'"
+            )
+
+    def _checked(self, encoded: Tensor, items: list[int]) -> Tensor:
+        if encoded.shape != (len(items), self._encoder.out_dim):
+            raise ValueError(
+                f"{self._encoder!r} needs to return rows of shape "
+                f"{(len(items), self._encoder.out_dim)} (got {tuple(encoded.shape)})"
+            )
+        broken = (~encoded.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
+        if broken:
+            raise ValueError(
+                f"{self._encoder!r} needs to return finite rows (got NaN or infinity for items "
+                f"{[items[position] for position in broken[:5]]})"
+            )
+        return encoded.detach().float().cpu()

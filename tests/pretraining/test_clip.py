@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import math
+import os
+import signal
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alignrec_pyg import CheckpointError
+from alignrec_pyg.checkpoint import write_tensors
+from alignrec_pyg.encoders import CLIPEncoder, ItemContent
+from alignrec_pyg.pretraining import CLIPFinetuneConfig, contrastive_loss, finetune_clip
+
+
+@pytest.fixture
+def encoder(tiny_clip):
+    torch.manual_seed(0)
+    return CLIPEncoder(tiny_clip)
+
+
+def catalogue(count=16):
+    """Each item has a pattern of its own and a text with words of its own."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(256, (count, 3, 4, 4), dtype=torch.uint8, generator=generator)
+    images = coarse.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    words = ["red", "green", "blue", "grey"], ["car", "sofa", "cup", "lamp"]
+    texts = [f"a {words[0][number % 4]} {words[1][number // 4]}" for number in range(count)]
+    return ItemContent(texts, list(images))
+
+
+def small(**changes):
+    base = {"lr": 1e-3, "batch_size": 8, "epochs": 2, "val_share": 0.25, "seed": 3}
+    return CLIPFinetuneConfig(**(base | changes))
+
+
+def weights(encoder):
+    return {name: value.clone() for name, value in encoder.model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_loss_against_loops_and_open_clip():
+    generator = torch.Generator().manual_seed(0)
+    image, text = (F.normalize(torch.randn(5, 3, generator=generator)) for _ in range(2))
+    total = 0.0
+    for b in range(5):
+        row = [math.exp(7.0 * float(image[b] @ text[c])) for c in range(5)]
+        column = [math.exp(7.0 * float(image[c] @ text[b])) for c in range(5)]
+        total -= math.log(row[b] / sum(row)) + math.log(column[b] / sum(column))
+    assert contrastive_loss(image, text, 7.0).item() == pytest.approx(total / 10, abs=1e-6)
+    open_clip = pytest.importorskip("open_clip", exc_type=ImportError)
+    scale = torch.tensor(7.0)
+    expected = open_clip.ClipLoss()(image, text, scale)
+    torch.testing.assert_close(contrastive_loss(image, text, scale), expected)
+
+
+def test_learns_which_text_belongs_to_which_image(encoder):
+    result = finetune_clip(encoder, catalogue(4), small(epochs=40, val_share=0.0))
+    assert result.history[0]["loss"] > 1.3  # ln 4 = 1.4 by chance
+    assert result.history[-1]["loss"] < 0.1
+    rows = encoder(catalogue(4))
+    assert (rows[:, :16] @ rows[:, 16:].T).argmax(dim=1).tolist() == list(range(4))
+    assert (result.num_train, result.num_val, result.best_epoch) == (4, 0, 39)
+    assert not encoder.model.training
+
+
+def test_one_step_is_adamw_by_hand(encoder, tiny_clip, tmp_path):
+    """All pairs in one batch; decay of 0.2 for matrices, none for norms, biases, temperature."""
+    write_tensors(tmp_path / "w.safetensors", encoder.model.state_dict())
+    plain = CLIPEncoder(tiny_clip, tmp_path / "w.safetensors")
+    items = catalogue()
+    image = plain.model.encode_image(plain.pixels(items.image), normalize=True)
+    text = plain.model.encode_text(plain.tokens(items.text), normalize=True)
+    scale = plain.model.logit_scale.exp()
+    before = weights(plain)
+    loss = contrastive_loss(image, text, scale)
+    loss.backward()
+    config = small(epochs=1, batch_size=16, val_share=0.0, warmup=1.0, weight_decay=0.2)
+    result = finetune_clip(encoder, items, config)
+    assert result.history[0]["loss"] == pytest.approx(loss.item(), abs=1e-5)
+    decayed = 0
+    for name, parameter in plain.model.named_parameters():
+        keep = 1.0
+        if parameter.dim() > 1:
+            keep, decayed = 1 - 1e-3 * 0.2, decayed + 1
+        gradient = parameter.grad
+        step = 1e-3 * gradient / (gradient.abs() + 1e-6)  # Adam's first step
+        expected = before[name] * keep - step
+        found = dict(encoder.model.named_parameters())[name]
+        sure = gradient.abs() > 1e-4  # where the gradient's rounding does not decide the step
+        torch.testing.assert_close(found[sure], expected[sure], atol=2e-5, rtol=0)
+    assert decayed > 10
+    unused = plain.model.token_embedding.weight.grad.abs().sum(dim=1) == 0
+    found = encoder.model.token_embedding.weight[unused]
+    expected = before["token_embedding.weight"][unused] * (1 - 1e-3 * 0.2)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_temperature_is_clamped(encoder):
+    with torch.no_grad():
+        encoder.model.logit_scale.fill_(9.0)
+    result = finetune_clip(encoder, catalogue(), small(epochs=1))
+    assert encoder.model.logit_scale.item() <= math.log(100) + 1e-6
+    assert result.history[0]["logit_scale"] <= 100.01
+
+
+def test_the_best_weights_on_validation_are_the_result(encoder):
+    result = finetune_clip(encoder, catalogue(), small(lr=0.02, epochs=4, warmup=0.0))
+    losses = [entry["val_loss"] for entry in result.history]
+    assert result.best_epoch == losses.index(min(losses))
+    assert (result.num_train, result.num_val) == (12, 4)
+    again = finetune_clip(encoder, catalogue(), small(lr=0.0, epochs=1))
+    assert again.history[0]["val_loss"] == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(encoder):
+    first = weights(encoder)
+    torch.manual_seed(5)
+    results, ends = [], []
+    for seed, num_workers in ((3, 0), (3, 2), (4, 0)):
+        encoder.model.load_state_dict(first)
+        state = torch.get_rng_state()
+        results.append(
+            finetune_clip(encoder, catalogue(), small(seed=seed), num_workers=num_workers).history
+        )
+        assert torch.equal(torch.get_rng_state(), state)
+        ends.append(weights(encoder))
+        torch.rand(1)
+    assert same(ends[0], ends[1])
+    assert results[0] == results[1]
+    assert not same(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_continues_to_the_same_bits(encoder, tmp_path, number, monkeypatch):
+    first = weights(encoder)
+    whole = finetune_clip(encoder, catalogue(), small())
+    end = weights(encoder)
+    encoder.model.load_state_dict(first)
+    calls = []
+    real = CLIPEncoder.tokens
+
+    def interrupted(self, texts):
+        calls.append(1)
+        if len(calls) == 4:  # the first batch of the second epoch, after validation of the first
+            os.kill(os.getpid(), number)
+        return real(self, texts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CLIPEncoder, "tokens", interrupted)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path)
+    assert (tmp_path / "last-000001-000001.safetensors").exists()
+    encoder.model.load_state_dict(first)
+    resumed = finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path)
+    assert resumed == whole
+    assert same(weights(encoder), end)
+    encoder.model.load_state_dict(first)  # a finished run is only read
+    assert finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path) == whole
+    assert same(weights(encoder), end)
+
+
+def test_a_crash_costs_no_more_than_since_the_last_save(encoder, tmp_path, monkeypatch):
+    first = weights(encoder)
+    finetune_clip(encoder, catalogue(), small())
+    end = weights(encoder)
+    encoder.model.load_state_dict(first)
+    calls = []
+    real = CLIPEncoder.tokens
+
+    def crashing(self, texts):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError("gone")
+        return real(self, texts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CLIPEncoder, "tokens", crashing)
+        with pytest.raises(OSError, match="gone"):
+            finetune_clip(
+                encoder, catalogue(), small(), checkpoint_dir=tmp_path, checkpoint_seconds=0
+            )
+    assert (tmp_path / "last-000000-000001.safetensors").exists()
+    encoder.model.load_state_dict(first)
+    finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path)
+    assert same(weights(encoder), end)
+
+
+def test_another_run_is_refused(encoder, tmp_path):
+    first = weights(encoder)
+    finetune_clip(encoder, catalogue(), small(epochs=1), checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="another run .*encoder"):  # weights moved on
+        finetune_clip(encoder, catalogue(), small(epochs=1), checkpoint_dir=tmp_path)
+    encoder.model.load_state_dict(first)
+    for items, config in ((catalogue(), small(epochs=2)), (catalogue(15), small(epochs=1))):
+        with pytest.raises(CheckpointError, match="another run .*(config|content)"):
+            finetune_clip(encoder, items, config, checkpoint_dir=tmp_path)
+
+
+def test_items_without_a_pair_and_broken_images_are_left_out(encoder, tmp_path):
+    items = catalogue()
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG")
+    items.image[2] = tmp_path / "cut.png"
+    items.image[5] = None
+    items.text[7] = "<br>"
+    result = finetune_clip(encoder, items, small(epochs=1, val_share=0.0, max_failures=0.1))
+    assert result.num_train == 13
+    assert list(result.unreadable) == [2]
+    with pytest.raises(ValueError, match="'max_failures' needs to be larger than 5.00%"):
+        finetune_clip(encoder, items, small(epochs=1))
+    with pytest.raises(ValueError, match=r"at least 4 items .*val_share=0.25 .got 3"):
+        finetune_clip(encoder, catalogue(3), small(epochs=1))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(encoder, tmp_path):
+    with torch.no_grad():
+        encoder.model.visual.proj.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="epoch 0, batch 0"):
+        finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tuned_weights_load_as_any_others(encoder, tiny_clip, tmp_path):
+    finetune_clip(encoder, catalogue(), small(epochs=1))
+    write_tensors(tmp_path / "tuned.safetensors", encoder.model.state_dict())
+    loaded = CLIPEncoder(tiny_clip, tmp_path / "tuned.safetensors")
+    assert loaded.cache_key == encoder.cache_key
+    assert torch.equal(loaded(catalogue()), encoder(catalogue()))

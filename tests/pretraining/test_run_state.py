@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from alignrec_pyg import CheckpointError
+from alignrec_pyg.pretraining.run_state import RunState, restore, save
+
+
+def trained():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    model.register_buffer("count", torch.tensor(3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(1, 3)).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_round_trip(tmp_path):
+    model, optimizer = trained()
+    state = RunState(epoch=2, step=1, loss_sum=0.1 + 0.2, best_epoch=1, best_loss=1 / 3)
+    state.best_weights = weights(model)
+    state.history = [{"epoch": 0.0, "loss": 1 / 7}]
+    save(tmp_path, {"run": 1}, state, model, optimizer)
+    other = torch.nn.Linear(3, 2)
+    other.register_buffer("count", torch.tensor(0))
+    other_optimizer = torch.optim.AdamW(other.parameters(), lr=0.1)
+    found = RunState()
+    restore(tmp_path, {"run": 1}, found, other, other_optimizer)
+    for name, value in weights(model).items():
+        assert torch.equal(other.state_dict()[name], value)
+        assert torch.equal(found.best_weights[name], value)
+    assert (found.epoch, found.step, found.loss_sum) == (2, 1, 0.1 + 0.2)
+    assert (found.best_epoch, found.best_loss, found.history) == (1, 1 / 3, state.history)
+    for a, b in zip(
+        optimizer.state_dict()["state"].values(),
+        other_optimizer.state_dict()["state"].values(),
+        strict=True,
+    ):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_nothing_saved_changes_nothing(tmp_path):
+    model, optimizer = trained()
+    before, state = weights(model), RunState()
+    restore(tmp_path, {}, state, model, optimizer)
+    assert state == RunState()
+    assert all(torch.equal(value, before[name]) for name, value in weights(model).items())
+
+
+def test_only_the_last_and_the_best_are_kept(tmp_path):
+    model, optimizer = trained()
+    for epoch, best in ((1, 0), (2, 0), (3, 2)):
+        state = RunState(epoch=epoch, best_epoch=best, best_weights=weights(model))
+        save(tmp_path, {}, state, model, optimizer)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best-000002.safetensors",
+        "last-000003-000000.safetensors",
+        "state.json",
+    ]
+
+
+def test_interruption_before_the_manifest_leaves_the_previous_state(tmp_path, monkeypatch):
+    model, optimizer = trained()
+    save(tmp_path, {}, RunState(epoch=1), model, optimizer)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alignrec_pyg.pretraining.run_state.write_manifest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, {}, RunState(epoch=2), model, optimizer)
+    found = RunState()
+    restore(tmp_path, {}, found, model, optimizer)
+    assert found.epoch == 1
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_another_run_and_damage_are_refused(tmp_path):
+    model, optimizer = trained()
+    save(tmp_path, {"lr": 1, "seed": 0}, RunState(), model, optimizer)
+    with pytest.raises(CheckpointError, match=r"another run .*\{'lr': \(1, 2\)\}.*checkpoint_dir"):
+        restore(tmp_path, {"lr": 2, "seed": 0}, RunState(), model, optimizer)
+    (path,) = tmp_path.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        restore(tmp_path, {"lr": 1, "seed": 0}, RunState(), model, optimizer)

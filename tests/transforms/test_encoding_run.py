@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.encoders import PatchPCAEncoder, Precomputed, TfidfEncoder
+from alignrec_pyg.transforms import EncodeItems, encoding_run
+
+WORDS = [f"word{n % 7} word{n % 5} word{n % 3}" for n in range(30)]
+
+
+class Encoder:
+    """Rows that depend on every character and pixel; counts its calls."""
+
+    modalities = ("text", "image")
+    out_dim = 3
+
+    def __init__(self, cache_key="1"):
+        self.cache_key = cache_key
+        self.calls = 0
+
+    def __call__(self, items):
+        self.calls += 1
+        rows = torch.zeros(len(items), 3)
+        for row, (text, image) in enumerate(zip(items.text, items.image, strict=True)):
+            rows[row, 0] = sum(map(ord, text or "")) / 7
+            if image is not None:
+                rows[row, 1:] = torch.stack([image.float().mean(), image.float().std()])
+        return rows
+
+
+def catalogue(folder, count=20):
+    """Items with a photo of a size of its own each, some without, one of them damaged."""
+    rng = np.random.default_rng(0)
+    data = HeteroData()
+    data["item"].num_nodes = count
+    data["item"].text = [None if n % 5 == 4 else f"text {n}" for n in range(count)]
+    paths = []
+    for n in range(count):
+        path = Path(folder) / f"photo {n} ü.png"
+        pixels = rng.integers(0, 256, size=(8 + n, 30 - n, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        paths.append(None if n % 7 == 6 else path)
+    paths[3].write_bytes(paths[3].read_bytes()[:-50])
+    data["item"].image = paths
+    return data
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    return catalogue(folder)
+
+
+def encode(data, encoder, cache_dir, **options):
+    transform = EncodeItems(
+        encoder, "mm", batch_size=6, cache_dir=cache_dir, max_failures=0.1, **options
+    )
+    return transform(data)["item"].x_mm, transform.report
+
+
+def test_a_finished_run_is_only_read(data, tmp_path):
+    encoder = Encoder()
+    first, report = encode(data, encoder, tmp_path / "cache")
+    assert (encoder.calls, report.cached) == (4, 0)
+    second, report = encode(data, encoder, tmp_path / "cache")
+    assert (encoder.calls, report.cached) == (4, report.encoded)
+    assert torch.equal(first, second)
+    assert torch.equal(first, encode(data, Encoder(), None)[0])
+    # the reasons are told again, though nothing was decoded
+    assert [(f.item, f.reason) for f in report.failures] == [(3, "truncated")]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 4])
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_number_of_workers_changes_nothing(data, tmp_path, num_workers, cached):
+    table, report = encode(
+        data, Encoder(), tmp_path / "cache" if cached else None, num_workers=num_workers
+    )
+    expected, expected_report = encode(data, Encoder(), None)
+    assert torch.equal(table, expected)
+    assert report == expected_report
+
+
+def test_the_key_follows_content_encoder_and_code_not_names(data, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+
+    def calls(encoder=None, data=data):
+        encoder = encoder or Encoder()
+        encode(data, encoder, cache)
+        return encoder.calls
+
+    assert calls() == 4
+    assert calls() == 0
+    assert calls(Encoder("2")) == 4
+    moved = data["item"].image[0].rename(tmp_path / "moved.jpg")
+    os.utime(moved, (1, 1))
+    data["item"].image[0] = str(moved)
+    assert calls() == 0
+    data["item"].text[19] = "another"  # in the last batch only
+    assert calls() == 1
+    Image.new("RGB", (3, 3)).save(moved, "PNG")
+    assert calls() == 1
+    monkeypatch.setattr(encoding_run.PIL, "__version__", "0")
+    assert calls() == 4
+    monkeypatch.setattr(encoding_run, "_VERSION", "another")
+    assert calls() == 4
+
+
+def test_texts_are_keyed_as_the_encoder_sees_them(data, tmp_path):
+    encoder = Encoder()
+    encode(data, encoder, tmp_path / "cache")
+    data["item"].text[0] = "  <b>text</b> 0\n"
+    _, report = encode(data, encoder, tmp_path / "cache")
+    assert encoder.calls == 4
+    assert report.repairs == {"HTML removed": 1}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_damaged_batch_is_encoded_again(data, tmp_path, share):
+    encoder = Encoder()
+    first, _ = encode(data, encoder, tmp_path / "cache")
+    path = sorted((tmp_path / "cache").glob("*.safetensors"))[1]
+    good = path.read_bytes()
+    path.write_bytes(good[: int(len(good) * share)])
+    with pytest.warns(UserWarning, match=r"rebuilding encoded items: .*is damaged"):
+        second, _ = encode(data, encoder, tmp_path / "cache")
+    assert torch.equal(first, second)
+    assert encoder.calls == 5
+    assert path.read_bytes() == good
+
+
+def test_a_failed_batch_leaves_the_ones_before(data, tmp_path):
+    class Failing(Encoder):
+        def __call__(self, items):
+            if self.calls == 2:
+                raise OSError("the machine is gone")
+            return super().__call__(items)
+
+    with pytest.raises(OSError, match="gone"):
+        encode(data, Failing(), tmp_path / "cache")
+    encoder = Encoder()
+    table, _ = encode(data, encoder, tmp_path / "cache")
+    assert encoder.calls == 2
+    assert torch.equal(table, encode(data, Encoder(), None)[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_finishes_the_batch_first(data, tmp_path, number, error):
+    class Interrupted(Encoder):
+        def __call__(self, items):
+            if self.calls == 1:
+                os.kill(os.getpid(), number)
+            return super().__call__(items)
+
+    encoder = Interrupted()
+    with pytest.raises(error):
+        encode(data, encoder, tmp_path / "cache")
+    assert encoder.calls == 2
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 2
+    _, report = encode(data, Encoder(), tmp_path / "cache")
+    assert report.cached > 0
+
+
+def test_a_full_disk_is_told_and_leaves_whole_batches(data, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    encoder = Encoder()
+    real = os.fsync
+
+    def full(handle):
+        if encoder.calls == 3:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        encode(data, encoder, cache)
+    assert len(list(cache.glob("*.json"))) == 2
+    assert not list(cache.glob("*.part"))
+
+
+def test_fitted_encoders_are_keyed_before_fitting(tmp_path, monkeypatch):
+    data = HeteroData()
+    data["item"].num_nodes = 30
+    data["item"].text = list(WORDS)
+
+    def run(encoder):
+        transform = EncodeItems(encoder, "text", batch_size=8, cache_dir=tmp_path)
+        return transform(data)["item"].x_text, transform.report
+
+    fitted = TfidfEncoder(4)
+    first, report = run(fitted)
+    assert report.cached == 0
+    fits = []
+    real = TfidfEncoder.fit
+    monkeypatch.setattr(TfidfEncoder, "fit", lambda *args: (fits.append(1), real(*args)))
+    for encoder in (fitted, TfidfEncoder(4)):  # fitted or not
+        again, report = run(encoder)
+        assert torch.equal(first, again)
+        assert report.cached == 30
+    assert not fits
+    run(TfidfEncoder(5))
+    assert len(fits) == 1
+    data["item"].text[29] += " other"  # all rows follow from all texts
+    _, report = run(TfidfEncoder(4))
+    assert report.cached == 0
+    assert len(fits) == 2
+
+
+def test_fitting_sees_what_can_be_read_and_reads_one_by_one(data, tmp_path):
+    seen = []
+
+    class Watched(PatchPCAEncoder):
+        def fit(self, items):
+            seen.append(items.image)
+            super().fit(items)
+
+    encoder = Watched(3, patch_size=4, patch_dim=4, image_size=8)
+    table, _ = encode(data, encoder, tmp_path / "cache")
+    (images,) = seen
+    assert all(isinstance(image, Path) for image in images)  # nothing was decoded for it in advance
+    assert data["item"].image[3] not in images
+    missing = [n for n in range(20) if n % 7 == 6 or n == 3]
+    assert (~table.any(dim=1)).nonzero()[:, 0].tolist() == missing
+    again, _ = encode(data, Watched(3, patch_size=4, patch_dim=4, image_size=8), tmp_path / "cache")
+    assert torch.equal(table, again)
+    assert len(seen) == 1
+
+
+def test_precomputed_rows_by_id(tmp_path):
+    data = HeteroData()
+    data["item"].num_nodes = 3
+    data["item"].id = np.array(["a", "b", "c"], dtype=object)
+    encoder = Precomputed([[1.0], [2.0], [9.0]], ids=["c", "a", "zz"])
+    transform = EncodeItems(encoder, "audio", batch_size=2, cache_dir=tmp_path)
+    result = transform(data)
+    assert result["item"].x_audio.tolist() == [[2.0], [0.0], [1.0]]
+    assert result["item"].mask_audio.tolist() == [False, True, False]
+    assert transform.report.zero_rows == 1
+    assert transform(data)["item"].x_audio.tolist() == [[2.0], [0.0], [1.0]]
+    assert transform.report.cached == 2
+    del data["item"].id
+    loud = EncodeItems(Precomputed([[1.0], [2.0], [3.0]]), "audio")
+    assert loud(data)["item"].x_audio.tolist() == [[1.0], [2.0], [3.0]]
+    assert "ATTENTION: features came without ids" in str(loud.report)
+
+
+# Run in a process of its own, whose forks are fresh processes that have imported torch already.
+FORKS = """
+import json, os, random, signal, sys, warnings
+from pathlib import Path
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of what is imported
+    import torch
+    from alignrec_pyg import checkpoint
+    from alignrec_pyg.transforms import content_reader
+    from tests.transforms.test_encoding_run import Encoder, catalogue, encode
+torch.set_num_threads(1)
+warnings.simplefilter("error")
+photos, results = map(Path, sys.argv[1:])
+data = catalogue(photos)
+
+
+def fork(run):
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            run()
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
+# Three processes that fill one cache.
+several = [fork(lambda: encode(data, Encoder(), results / "several")) for _ in range(3)]
+statuses = [os.waitpid(child, 0)[1] for child in several]
+
+# A process that kills itself at the n-th of the moments before and after each reading of an image,
+# call of the encoder, write, flush and rename.
+moments, kill_at = 0, None
+
+
+def moment():
+    global moments
+    moments += 1
+    if moments == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watch(owner, name):
+    real = getattr(owner, name)
+
+    def watched(*args, **kwargs):
+        moment()
+        result = real(*args, **kwargs)
+        moment()
+        return result
+
+    setattr(owner, name, watched)
+
+
+watch(os, "fsync")
+watch(Path, "replace")
+watch(checkpoint, "save_file")
+watch(content_reader, "read_image")
+watch(Encoder, "__call__")
+whole, report = encode(data, Encoder(), results / "whole")
+killed = []
+for point in sorted(random.Random(0).sample(range(1, moments + 1), 10)):
+    folder = results / str(point)
+    moments, kill_at = 0, point
+    status = os.waitpid(fork(lambda: encode(data, Encoder(), folder)), 0)[1]
+    kill_at = None
+    batches = len(list(folder.glob("*.json")))
+    encoder = Encoder()
+    resumed, resumed_report = encode(data, encoder, folder)
+    same = resumed.numpy().tobytes() == whole.numpy().tobytes()
+    same = same and resumed_report.failures == report.failures
+    killed.append([os.WIFSIGNALED(status), batches, encoder.calls, same])
+print(json.dumps({"several": statuses, "killed": killed}))
+"""
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    folder = tmp_path_factory.mktemp("forks")
+    (folder / "photos").mkdir()
+    (folder / "forks.py").write_text(FORKS)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling all imports takes 20 seconds
+    done = subprocess.run(
+        [sys.executable, folder / "forks.py", folder / "photos", folder / "results"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments_continues_to_the_same_bytes(forks):
+    _, found = forks
+    assert len(found["killed"]) == 10
+    for was_killed, batches, calls, same in found["killed"]:
+        assert was_killed
+        assert calls == 4 - batches  # the next batch, not the first
+        assert same
+    assert len({batches for _, batches, _, _ in found["killed"]}) >= 3
+
+
+@pytest.mark.slow
+def test_several_processes_at_once(forks):
+    folder, found = forks
+    assert found["several"] == [0, 0, 0]
+    data = catalogue(folder / "photos")
+    encoder = Encoder()
+    table, _ = encode(data, encoder, folder / "results" / "several")
+    assert encoder.calls == 0
+    assert torch.equal(table, encode(data, Encoder(), None)[0])
+    assert not list((folder / "results" / "several").glob("*.part"))
