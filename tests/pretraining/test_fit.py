@@ -233,9 +233,13 @@ def test_interrupted_run_saves_and_goes_on(stage1, tmp_path, number, error, at):
     objective.__class__ = Counting
     with pytest.raises(error):
         pretrain(
-            objective, stage1.pairs(20), stage1.pairs(4, seed=1), replace(CONFIG, epochs=2),
-            checkpoint_dir=tmp_path / "run", checkpoint_seconds=1e9,
-        )  # fmt: skip
+            objective,
+            stage1.pairs(20),
+            stage1.pairs(4, seed=1),
+            CONFIG,
+            checkpoint_dir=tmp_path / "run",
+            checkpoint_seconds=1e9,
+        )
     found = read_manifest(tmp_path / "run" / "state.json")["state"]
     assert (found["epoch"], found["step"]) == ((1, 2) if at == 13 else (2, 0))
     assert len(steps) == (14 if at == 13 else 16)  # the step was finished
