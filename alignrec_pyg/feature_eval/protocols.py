@@ -20,7 +20,7 @@ from alignrec_pyg.graph import require_graph
 Targets = Literal["time", "labels"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ItemCFRecall(FeatureRecall):
     """What item-CF finds, with ties of the item-CF score settled.
 

@@ -15,7 +15,7 @@ from alignrec_pyg.feature_eval.queries import Queries, candidate_counts, popular
 from alignrec_pyg.feature_eval.ranks import TargetRanks
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FeatureRecall:
     r"""Where the items to find stand among the candidates, for every query.
 
@@ -99,6 +99,10 @@ class FeatureRecall:
             + torch.lgamma(candidates - drawn + 1)
         )
         return torch.where(others < k, 1.0, 1 - log_none.exp())
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"recall@{k}={value:.4f}" for k, value in self.recall.items())
+        return f"{self.__class__.__name__}({values}, num_queries={self.num_queries})"
 
     def _found(self, rank: Tensor, k: int) -> Tensor:
         (k,) = checked_cut_offs(k)

@@ -100,6 +100,19 @@ def test_more_users_win_among_equally_many_common_ones(graph):
     assert found.pair[1, (found.pair[0] == 0) & found.chosen].tolist() == [1]
 
 
+def test_more_common_users_win_over_more_users(graph):
+    # adjusted cosine with item 0 is 1 for items 1 and 2: two common users, and one of three users
+    links = [(0, 0), (0, 1), (0, 3), (1, 0), (1, 1), (1, 3), (4, 0), (4, 2), (4, 3)]
+    links += [(2, 2), (2, 3), (3, 2), (3, 3)]
+    rating = [5, 5, 1, 4, 4, 1, 5, 5, 1, 1, 1, 2, 2]
+    found = most_similar_items(
+        graph(5, 4, links, rating=rating), score="adjusted_cosine", min_common=1
+    )
+    assert found.item_degree.tolist() == [3, 2, 3, 5]
+    assert found.pair[1, found.pair[0] == 0].tolist() == [1, 2]
+    assert found.pair[1, (found.pair[0] == 0) & found.chosen].tolist() == [1]
+
+
 def test_repeated_links_count_once(case):
     once = most_similar_items(case, score="iuf", min_common=1)
     links = case[INTERACTS].edge_index
@@ -112,7 +125,8 @@ def test_repeated_links_count_once(case):
 
 
 def test_equal_ratings_have_no_score(case):
-    case[INTERACTS].rating = torch.full((225,), 0.1)  # its mean differs in the last digits
+    # in double precision the mean of three 0.1 is not 0.1
+    case[INTERACTS].rating = torch.full((225,), 0.1, dtype=torch.float64)
     for score in ("pearson", "adjusted_cosine"):
         with pytest.raises(ValueError, match=f"two items with common users and a score .*{score}"):
             most_similar_items(case, score=score, min_common=1)

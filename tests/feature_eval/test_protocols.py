@@ -59,6 +59,7 @@ def test_zero_shot_equals_a_loop_over_users(case, features, exclude_history):
 
 @pytest.mark.parametrize("features", [("text",), ("image", "text")])
 def test_item_cf_equals_a_loop_over_items(case, features):
+    case[INTERACTS].edge_index = case[INTERACTS].edge_index[:, :65]  # few links tie often
     table = rows_of(case, features)
     linked = torch.zeros(30, 25, dtype=torch.float64)
     linked[tuple(case[INTERACTS].edge_index)] = 1
@@ -82,10 +83,10 @@ def test_item_cf_equals_a_loop_over_items(case, features):
     assert found.rank.tolist() == list(ranks.values())
     assert found.recall == {3: sum(rank < 3 for rank in ranks.values()) / len(ranks)}
     assert found.any_tied.recall == {3: sum(rank < 3 for rank in best.values()) / len(best)}
-    assert found.num_tied == several > 0
+    assert found.num_tied == several > 5
     assert found.num_candidates.unique().tolist() == [24]
     assert found.random == pytest.approx({3: 3 / 24})
-    assert found.num_unranked == (2 if features == ("text",) else 0)
+    assert found.num_unranked == sum(not table[j].any() for j in ranks)
     order = (-size).argsort(stable=True).tolist()
     popular = [
         order.index(int(t)) - (order.index(j) < order.index(int(t)))

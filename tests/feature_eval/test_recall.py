@@ -30,6 +30,8 @@ def test_recall_with_one_target_is_the_hit_rate():
     assert found.random == pytest.approx({1: 0.1, 3: 0.3, 50: 1.0})
     assert found.hits(4).tolist() == [1, 1, 1, 0]
     assert found.popularity_hits(1).tolist() == [0, 1, 1, 1]
+    told = "FeatureRecall(recall@1=0.2500, recall@3=0.5000, recall@50=1.0000, num_queries=4)"
+    assert repr(found) == told
 
 
 def test_several_targets_count_with_their_share_or_once():
