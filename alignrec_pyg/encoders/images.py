@@ -65,7 +65,7 @@ def image_source(value: object) -> ImageSource | None:
         return bytes(value)
     if isinstance(value, bytes | Image.Image | np.ndarray | Tensor):
         return value
-    raise ImageError(f"neither path, bytes, image, array nor tensor ({type(value).__name__})")
+    raise _no_source(value)
 
 
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -95,6 +95,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     if isinstance(source, np.ndarray):
         channels_first = source.transpose(2, 0, 1) if source.ndim == 3 else source[np.newaxis]
         return _from_array(channels_first, "[H, W] or [H, W, C]", max_pixels)
+    if not isinstance(source, bytes | Image.Image):
+        raise _no_source(source)
     try:
         if isinstance(source, Image.Image):
             return _pixels(source, max_pixels)
@@ -166,6 +168,10 @@ def quiet_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
+
+
+def _no_source(value: object) -> ImageError:
+    return ImageError(f"neither path, bytes, image, array nor tensor ({type(value).__name__})")
 
 
 def _pixels(image: Image.Image, max_pixels: int) -> Tensor:

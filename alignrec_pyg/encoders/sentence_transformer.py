@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -123,10 +122,8 @@ def _most_tokens(model: Any) -> int | None:
 
 
 def _tokenizer_state(tokenizer: Any) -> str:
+    """All of a fast tokenizer, the vocabulary of a slow one."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not hasattr(backend, "to_str"):
-        return repr(sorted(tokenizer.get_vocab().items()))
-    state = json.loads(backend.to_str())
-    for set_by_each_call in ("padding", "truncation"):
-        state.pop(set_by_each_call, None)
-    return json.dumps(state, sort_keys=True)
+    if hasattr(backend, "to_str"):
+        return str(backend.to_str())
+    return repr(sorted(tokenizer.get_vocab().items()))

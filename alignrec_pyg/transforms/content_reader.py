@@ -53,8 +53,9 @@ class ContentReader:
 
     Args:
         text: Clean text of each item; ``None`` if texts are not read.
-        image: What holds the image of each item, as :func:`~.images.image_source` takes it;
-            ``None`` if images are not read.
+        image: What holds the image of each item, as
+            :func:`~alignrec_pyg.encoders.images.image_source` takes it; ``None`` if images are not
+            read.
         id: Id of each item; ``None`` if ids are not read.
         num_workers: Threads that read and decode; 0 does it in the calling one.
     """

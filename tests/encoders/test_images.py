@@ -257,8 +257,11 @@ def test_what_a_column_holds():
     assert image_source(PIXELS) is PIXELS
     with pytest.raises(ImageError, match="a URL, not a file"):
         image_source("https://example.org/a.jpg")
-    with pytest.raises(ImageError, match="neither path.*int"):
-        image_source(3)
+    for refused in (image_source, read_image):
+        with pytest.raises(ImageError, match="neither path.*int"):
+            refused(3)
+    with pytest.raises(ImageError, match="neither path.*str"):  # a column's; read_image has none
+        read_image("a.jpg")
 
 
 def test_a_given_image_is_left_as_it_was():

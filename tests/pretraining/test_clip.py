@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from alignrec_pyg import CheckpointError
 from alignrec_pyg.checkpoint import write_tensors
 from alignrec_pyg.encoders import CLIPEncoder, ItemContent
-from alignrec_pyg.pretraining import CLIPFinetuneConfig, contrastive_loss, finetune_clip
+from alignrec_pyg.pretraining import CLIPFinetuneConfig, clip, contrastive_loss, finetune_clip
 
 
 @pytest.fixture
@@ -108,13 +108,39 @@ def test_the_temperature_is_clamped(encoder):
     assert result.history[0]["logit_scale"] <= 100.01
 
 
-def test_the_best_weights_on_validation_are_the_result(encoder):
-    result = finetune_clip(encoder, catalogue(), small(lr=0.02, epochs=4, warmup=0.0))
-    losses = [entry["val_loss"] for entry in result.history]
-    assert result.best_epoch == losses.index(min(losses))
+def test_the_best_weights_on_validation_are_the_result(encoder, monkeypatch):
+    snapshots = []
+
+    def val_loss(tuning):
+        snapshots.append(weights(encoder))
+        return [3.0, 1.0, 1.0, 2.0][len(snapshots) - 1]
+
+    monkeypatch.setattr(clip._Tuning, "_val_loss", val_loss)
+    result = finetune_clip(encoder, catalogue(), small(epochs=4))
+    assert result.best_epoch == 1
+    assert same(weights(encoder), snapshots[1])
+    assert not same(snapshots[1], snapshots[2])
+
+
+def test_validation_is_the_loss_of_pairs_kept_aside(encoder, monkeypatch):
+    texts = []
+    real = CLIPEncoder.tokens
+    monkeypatch.setattr(
+        CLIPEncoder, "tokens", lambda self, given: (texts.append(given), real(self, given))[1]
+    )
+    items = catalogue()
+    result = finetune_clip(encoder, items, small(lr=0.0, epochs=2))
+    first, second = (texts[epoch * 3 : epoch * 3 + 2] for epoch in (0, 1))  # 6 + 6, then 4 aside
+    assert [len(batch) for batch in texts] == [6, 6, 4] * 2
+    assert texts[2] == texts[5]
+    assert sorted(first[0] + first[1] + texts[2]) == sorted(items.text)
+    assert sorted(first[0] + first[1]) == sorted(second[0] + second[1])
+    assert first != second  # another order
+    kept = [items.text.index(text) for text in texts[2]]
+    rows = encoder(items.select(kept))
+    expected = contrastive_loss(rows[:, :16], rows[:, 16:], encoder.model.logit_scale.exp())
+    assert result.history[1]["val_loss"] == pytest.approx(expected.item(), abs=1e-5)
     assert (result.num_train, result.num_val) == (12, 4)
-    again = finetune_clip(encoder, catalogue(), small(lr=0.0, epochs=1))
-    assert again.history[0]["val_loss"] == pytest.approx(min(losses), abs=1e-6)
 
 
 def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(encoder):
