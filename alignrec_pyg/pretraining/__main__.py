@@ -13,7 +13,7 @@ from alignrec_pyg.pretraining.config import PretrainConfig
 from alignrec_pyg.pretraining.distributed import run_with_ray
 from alignrec_pyg.pretraining.job import PretrainJob, run_job
 
-_SYNTHETIC = {"size": "tiny", "epochs": 30, "lr": 2e-3, "batch_size": 64, "micro_batch_size": 64}
+_SYNTHETIC = {"size": "tiny", "epochs": 12, "lr": 2e-3, "batch_size": 64, "micro_batch_size": 64}
 _SYNTHETIC_JOB = {"vocab_size": 600, "num_codes": 64, "val_share": 0.1}
 
 
