@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -118,3 +118,11 @@ class FittedItemEncoder(ItemEncoder, Protocol):
     def fit(self, items: ItemContent) -> None:
         """Learns from ``items``, anew each time; images may be files, to be read one by one."""
         ...
+
+
+def needs_fit(encoder: ItemEncoder) -> TypeGuard[FittedItemEncoder]:
+    """Whether an encoder is a :class:`FittedItemEncoder`.
+
+    ``isinstance`` may read every attribute of the protocol, and a key hashes all weights.
+    """
+    return callable(getattr(encoder, "fit", None))

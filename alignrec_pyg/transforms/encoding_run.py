@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from alignrec_pyg.encoders.base import FittedItemEncoder, ItemEncoder
+from alignrec_pyg.encoders.base import ItemEncoder, needs_fit
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.transforms.content_reader import ContentReader, HeldImage
 from alignrec_pyg.transforms.encoding_report import ContentFailure, failure_lines
-from alignrec_pyg.transforms.tensor_cache import load_tensors, store_tensors
+from alignrec_pyg.transforms.tensor_cache import load_tensors, remove_strays, store_tensors
 
 # Part of every cache key: raise it with each change of what encoders are given.
 _VERSION = "encode_items 1"
@@ -50,7 +50,7 @@ class EncodingRun:
         self._cache_dir = cache_dir
         self._max_failures = max_failures
         self._stop = stop
-        self._ready = not isinstance(encoder, FittedItemEncoder)
+        self._ready = not needs_fit(encoder)
         self._key = ""
         self.present = reader.present()
         self.rows = sorted(set(chain.from_iterable(self.present.values())))
@@ -65,6 +65,7 @@ class EncodingRun:
                 finite rows of its width.
         """
         if self._cache_dir is not None:
+            remove_strays(self._cache_dir)
             self._key = self._run_key()
         for items in self._parts():
             yield items, self._batch(items)
@@ -92,7 +93,7 @@ class EncodingRun:
         parts = [_VERSION, *self._encoder.modalities, str(self._encoder.out_dim)]
         if "image" in self.present:
             parts.append(PIL.__version__)
-        if not isinstance(self._encoder, FittedItemEncoder):
+        if not needs_fit(self._encoder):
             return content_hash(*parts, self._encoder.cache_key)
         digests: list[str] = []  # what it learns depends on all items
         for items in self._parts():
@@ -144,7 +145,7 @@ class EncodingRun:
                 self._decoded(items, self._reader.load(items))
                 self._stop.exit_if_requested()
         rows = self.with_content()
-        if isinstance(self._encoder, FittedItemEncoder) and rows:
+        if needs_fit(self._encoder) and rows:
             sources = self._reader.sources(rows)
             if sources is not None:
                 sources = [

@@ -27,7 +27,7 @@ from alignrec_pyg.transforms.item_graph import (
     normalized_weight,
     weighted_sum,
 )
-from alignrec_pyg.transforms.tensor_cache import load_tensors, store_tensors
+from alignrec_pyg.transforms.tensor_cache import load_tensors, remove_strays, store_tensors
 
 Weighting = Literal["cosine", "binary"]
 Missing = Literal["self_loop", "mean"]
@@ -143,6 +143,7 @@ class KNNItemGraph(BaseTransform):
     def _cached(
         self, folder: Path, tables: dict[str, tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
+        remove_strays(folder)
         key = f"knn_{self._key(tables)}"
         kept = load_tensors(folder, key, "the item graph")
         if kept is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from alignrec_pyg.checkpoint import (
 from alignrec_pyg.graph import content_hash
 
 _KEYS = ("content", "sha256", "facts", "facts_hash")
+_STRAY_SECONDS = 3600
 _writing = threading.Lock()  # files in the making carry the number of the process, not the thread's
 
 
@@ -68,6 +70,16 @@ def load_tensors(
     except (CheckpointError, OSError) as error:
         warnings.warn(f"rebuilding {what}: {error}", stacklevel=2)
         return None
+
+
+def remove_strays(folder: Path) -> None:
+    """Removes what killed processes left half written, if it is an hour old: nobody writes it."""
+    for path in folder.glob("*.part"):
+        try:
+            if time.time() - path.stat().st_mtime > _STRAY_SECONDS:
+                path.unlink()
+        except FileNotFoundError:  # another process was quicker
+            continue
 
 
 def _path(folder: Path, key: str, content: str) -> Path:

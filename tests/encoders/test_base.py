@@ -13,6 +13,7 @@ from alignrec_pyg.encoders import (
     Precomputed,
     TfidfEncoder,
 )
+from alignrec_pyg.encoders.base import needs_fit
 
 
 def test_content_row_by_row():
@@ -67,3 +68,5 @@ def test_protocols_tell_encoders_apart():
     assert isinstance(TfidfEncoder(), FittedItemEncoder)
     assert isinstance(PatchPCAEncoder(), FittedItemEncoder)
     assert isinstance(Precomputed([[1.0]]), FittedItemEncoder)
+    assert needs_fit(TfidfEncoder())
+    assert not needs_fit(Constant())

@@ -191,11 +191,10 @@ def test_weights_that_do_not_fit_are_refused(tiny_clip, encoder, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_tag_without_a_network_fails_at_once(tiny_clip):
-    start = time.monotonic()
+def test_a_tag_without_a_network_fails_at_once(tiny_clip, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("tries again"))
     with pytest.raises(RuntimeError, match=r"ViT-B-32 needs cannot be fetched.*'pretrained'"):
         CLIPEncoder("ViT-B-32", "laion2b_s34b_b79k")
-    assert time.monotonic() - start < 20
 
 
 def test_a_file_is_prepared_as_its_published_relatives(tiny_clip, tmp_path, monkeypatch):

@@ -82,6 +82,25 @@ def test_a_finished_run_is_only_read(data, tmp_path):
     assert [(f.item, f.reason) for f in report.failures] == [(3, "truncated")]
 
 
+def test_a_key_that_hashes_all_weights_is_asked_for_once(data, tmp_path):
+    asked = []
+
+    class Heavy(Encoder):
+        @property
+        def cache_key(self):
+            asked.append(1)
+            return "heavy"
+
+        @cache_key.setter
+        def cache_key(self, value):
+            pass
+
+    encode(data, Heavy(), None)
+    assert asked == []
+    encode(data, Heavy(), tmp_path / "cache")
+    assert asked == [1]
+
+
 @pytest.mark.parametrize("num_workers", [0, 1, 4])
 @pytest.mark.parametrize("cached", [False, True])
 def test_the_number_of_workers_changes_nothing(data, tmp_path, num_workers, cached):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from alignrec_pyg.transforms.tensor_cache import load_tensors, store_tensors
+from alignrec_pyg.transforms.tensor_cache import load_tensors, remove_strays, store_tensors
 
 TENSORS = {"a": torch.tensor([[0, 1, 2], [2, 1, 0]]), "b": torch.tensor([0.5, 0.25, 1.0])}
 FACTS = {"failures": [[3, "truncated"]]}
@@ -72,6 +74,19 @@ def test_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
     tensors, facts = load_tensors(tmp_path, "key", "it")
     assert torch.equal(tensors["b"], TENSORS["b"])
     assert facts == FACTS
+
+
+def test_what_killed_processes_left_is_removed_in_time(tmp_path):
+    remove_strays(tmp_path / "not there yet")
+    store_tensors(tmp_path, "key", TENSORS)
+    kept = sorted(tmp_path.iterdir())
+    for name, age in (("old", 7200), ("being written", 60)):
+        path = tmp_path / f"{name}.safetensors.1.part"
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    os.utime(kept[0], (0, 0))
+    remove_strays(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, path])
 
 
 def test_readers_and_writers_at_once(tmp_path):
