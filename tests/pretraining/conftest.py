@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from alignrec_pyg.encoders import BEiT3Config, BEiT3Model, SentencePieceTokenizer
 from alignrec_pyg.pretraining import (
@@ -15,6 +16,8 @@ from alignrec_pyg.pretraining import (
     PairDataset,
     PatchCodebook,
 )
+
+tqdm.monitor_interval = 0  # no thread beside us: some tests fork
 
 WORDS = ("red", "green", "blue", "grey")
 COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [120, 120, 120]])

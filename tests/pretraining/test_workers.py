@@ -5,6 +5,7 @@ import sys
 import traceback
 import warnings
 from contextlib import nullcontext
+from datetime import timedelta
 
 import pytest
 import torch
@@ -61,7 +62,11 @@ def _work(stage1, folder, rank):
     """Never returns: the process ends here."""
     try:
         distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2
+            "gloo",
+            init_method=f"file://{folder}/group",
+            rank=rank,
+            world_size=2,
+            timeout=timedelta(seconds=120),
         )
         found = trained(stage1, folder / "two")
         torch.save(found, folder / f"{rank}.pt")
