@@ -44,7 +44,10 @@ class VisualTokenizer(Protocol):
         ...
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Tokens int64 ``[B, grid * grid]`` of uint8 images ``[B, 3, H, H]``, on their device."""
+        """Tokens int64 ``[B, grid * grid]`` of uint8 images ``[B, 3, H, H]``, on their device.
+
+        Called within autocast; the same images need to give the same tokens in any precision.
+        """
         ...
 
 
@@ -223,7 +226,8 @@ class PatchCodebook:
                 f"(got {images.dtype}, {tuple(images.shape)})"
             )
         patches = _patches(images, self.patch_size).float() / 255
-        return self._codes(patches.flatten(0, 1)).view(len(images), -1)
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 takes other codes
+            return self._codes(patches.flatten(0, 1)).view(len(images), -1)
 
     def _codes(self, patches: Tensor) -> Tensor:
         """The nearest code of each patch, int64 ``[N]``; the first of equally near ones."""

@@ -40,6 +40,15 @@ def test_tokens_are_the_nearest_codes(fitted):
             assert tokens[image, place] == distances.argmin()
 
 
+def test_tokens_are_the_same_in_half_precision():
+    """Close codes, which bfloat16 mixes up."""
+    codebook, _ = PatchCodebook.fit(pictures(), 4, vocab_size=200)
+    images = pictures(20, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = codebook(images)
+    assert torch.equal(tokens, codebook(images))
+
+
 def test_colours_are_told_apart():
     """As many codes as colours: k-means with all directions finds the cells."""
     codebook, report = PatchCodebook.fit(pictures(), 4, vocab_size=5, seed=3)
