@@ -39,6 +39,10 @@ class Objective(nn.Module, ABC):
         """The batch with partners exchanged, which shows in validation what they contribute."""
 
     @abstractmethod
+    def alone(self, batch: Any) -> dict[str, Tensor]:
+        """What calling it gives, each modality told from what is left of itself alone."""
+
+    @abstractmethod
     def description(self) -> dict[str, Any]:
         """What makes up the loss, beside the weights; anything JSON can hold."""
 
@@ -116,8 +120,7 @@ class MaskedDataModelling(Objective):
 
     def forward(self, batch: PairBatch) -> dict[str, Tensor]:
         """Sums over the hidden places: ``mlm``, ``mim`` and their ``_correct`` predictions."""
-        images = normalized_pixels(batch.images)
-        hidden_text = torch.where(batch.token_mask, self.mask_id, batch.tokens)
+        images, hidden_text = normalized_pixels(batch.images), self._hidden_text(batch)
         if self.joint_masking:
             about_text = about_image = self.model(
                 images, hidden_text, batch.padding, batch.image_mask
@@ -126,18 +129,14 @@ class MaskedDataModelling(Objective):
             about_text = self.model(images, hidden_text, batch.padding)
             about_image = self.model(images, batch.tokens, batch.padding, batch.image_mask)
         first_token = 1 + batch.image_mask.size(1)  # behind CLS and patches
-        targets = self.visual_tokens(batch.images)
-        sums: dict[str, Tensor] = {}
-        for name, vectors, head, target in (
-            ("mlm", about_text[:, first_token:][batch.token_mask], self.mlm_head,
-             batch.tokens[batch.token_mask]),
-            ("mim", about_image[:, 1:first_token][batch.image_mask], self.mim_head,
-             targets[batch.image_mask]),
-        ):  # fmt: skip
-            logits = head(vectors).float()
-            sums[name] = F.cross_entropy(logits, target, reduction="sum")
-            sums[f"{name}_correct"] = (logits.detach().argmax(dim=1) == target).sum()
-        return sums
+        return self._sums(batch, about_text[:, first_token:], about_image[:, 1:first_token])
+
+    def alone(self, batch: PairBatch) -> dict[str, Tensor]:
+        """As :meth:`forward`, hidden text told without the image, hidden patches without text."""
+        about_text = self.model(tokens=self._hidden_text(batch), padding=batch.padding)
+        images = normalized_pixels(batch.images)
+        about_image = self.model(images, image_mask=batch.image_mask)
+        return self._sums(batch, about_text, about_image[:, 1:])
 
     def control(self, batch: PairBatch) -> PairBatch:
         """The same texts and images, each image beside the text of the next pair."""
@@ -153,6 +152,22 @@ class MaskedDataModelling(Objective):
             "joint_masking": self.joint_masking,
             "visual_tokens": self.visual_tokens.fingerprint,
         }
+
+    def _hidden_text(self, batch: PairBatch) -> Tensor:
+        return torch.where(batch.token_mask, self.mask_id, batch.tokens)
+
+    def _sums(self, batch: PairBatch, tokens: Tensor, patches: Tensor) -> dict[str, Tensor]:
+        """Losses and hits of the hidden places from the vectors of all tokens and patches."""
+        targets = self.visual_tokens(batch.images)
+        sums: dict[str, Tensor] = {}
+        for name, vectors, head, target, mask in (
+            ("mlm", tokens, self.mlm_head, batch.tokens, batch.token_mask),
+            ("mim", patches, self.mim_head, targets, batch.image_mask),
+        ):
+            logits = head(vectors[mask]).float()
+            sums[name] = F.cross_entropy(logits, target[mask], reduction="sum")
+            sums[f"{name}_correct"] = (logits.detach().argmax(dim=1) == target[mask]).sum()
+        return sums
 
     def is_decayed(self, name: str, parameter: nn.Parameter) -> bool:
         """Matrices, but neither positions nor CLS and mask token."""

@@ -1,4 +1,4 @@
-"""Losses and accuracies on held-out pairs, with and without the right partner."""
+"""Losses and accuracies on held-out pairs: with the other modality, another pair's, without."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ def validate(
 ) -> dict[str, float]:
     """Means over all held-out pairs; whole images, always the same masks.
 
-    ``val_loss`` is the sum of the terms. Each term "x" gives ``val_x``, ``val_x_accuracy`` and, of
-    texts beside other pairs' images, ``val_x_control`` and ``val_x_control_accuracy``. A control
-    that is no worse says that the other modality is not made use of. Partners are exchanged, not
-    left out: input without one modality is unlike anything seen in training, and would be worse
-    for that alone.
+    ``val_loss`` is the sum of the terms. Each term "x" gives ``val_x``, ``val_x_accuracy`` and the
+    same two
+
+    - of texts beside other pairs' images, ``val_x_control``: no worse says that the other modality
+      is not made use of;
+    - without the other modality, ``val_x_alone``: how far a modality is told from itself. Input of
+      one modality is unlike anything seen in training, and so part of the loss is due to that.
 
     Args:
         objective: What is validated; left in training mode.
@@ -42,11 +44,16 @@ def validate(
     sums: dict[str, float] = {}
     terms: list[str] = []
     for batch in load(val, mine or parts[:1], config, workers.device):
-        for suffix, given in (("", batch), ("_control", objective.control(batch))):
+        exchanged = objective.control(batch)
+        for suffix, sums_of, given in (
+            ("", objective, batch),
+            ("_control", objective, exchanged),
+            ("_alone", objective.alone, batch),
+        ):
             counts = objective.counts(given)
             terms = list(counts)
             with autocast(workers.device, config.precision):
-                found = objective(given.to(workers.device))
+                found = sums_of(given.to(workers.device))
             values = {f"{term}{suffix} count": float(count) for term, count in counts.items()}
             for name, value in found.items():
                 term = name.removesuffix("_correct")

@@ -124,6 +124,32 @@ def test_control_gives_texts_other_images(objective, batch):
     assert torch.equal(control.token_mask, batch.token_mask)
 
 
+@torch.no_grad()
+def test_alone_one_modality_is_all_there_is(objective, batch):
+    """Each hidden place with the model of one modality; the other one may be anything."""
+    sums = objective.alone(batch)
+    expected = {"mlm": 0.0, "mim": 0.0}
+    targets = objective.visual_tokens(batch.images)
+    for row in range(6):
+        text = batch.tokens[row : row + 1].clone()
+        text[batch.token_mask[row : row + 1]] = objective.mask_id
+        about_text = objective.model(tokens=text, padding=batch.padding[row : row + 1])[0]
+        logits = objective.mlm_head(about_text[batch.token_mask[row]])
+        words = batch.tokens[row][batch.token_mask[row]]
+        expected["mlm"] += float(F.cross_entropy(logits, words, reduction="sum"))
+        image = normalized_pixels(batch.images[row : row + 1])
+        about_image = objective.model(image, image_mask=batch.image_mask[row : row + 1])[0, 1:]
+        logits = objective.mim_head(about_image[batch.image_mask[row]])
+        codes = targets[row][batch.image_mask[row]]
+        expected["mim"] += float(F.cross_entropy(logits, codes, reduction="sum"))
+    for term, value in expected.items():
+        assert float(sums[term]) == pytest.approx(value, rel=1e-4), term
+    other_images = objective.alone(batch._replace(images=255 - batch.images))
+    assert torch.equal(other_images["mlm"], sums["mlm"])
+    other_texts = objective.alone(batch._replace(tokens=batch.tokens.flip(0)))
+    assert torch.equal(other_texts["mim"], sums["mim"])
+
+
 def test_weight_decay_is_for_matrices(objective):
     spared = {name for name, p in objective.named_parameters() if not objective.is_decayed(name, p)}
     assert "mlm_head.weight" not in spared

@@ -18,10 +18,13 @@ def test_means_over_all_pairs(stage1, micro_batch_size):
     with torch.no_grad():
         sums, counts = objective(batch), objective.counts(batch)
         control = objective(objective.control(batch))
+        alone = objective.alone(batch)
     for term in ("mlm", "mim"):
         assert metrics[f"val_{term}"] == pytest.approx(float(sums[term]) / counts[term], rel=1e-4)
         correct = int(sums[f"{term}_correct"]) / counts[term]
         assert metrics[f"val_{term}_accuracy"] == pytest.approx(correct)
+        expected = float(alone[term]) / counts[term]
+        assert metrics[f"val_{term}_alone"] == pytest.approx(expected, rel=1e-4)
         if micro_batch_size == 100:
             expected = float(control[term]) / counts[term]
             assert metrics[f"val_{term}_control"] == pytest.approx(expected, rel=1e-4)
@@ -32,6 +35,8 @@ def test_means_over_all_pairs(stage1, micro_batch_size):
         "val_mim",
         "val_mlm_control",
         "val_mim_control",
+        "val_mlm_alone",
+        "val_mim_alone",
     }
     assert objective.training
 
