@@ -161,7 +161,7 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, stored: dict[str, T
 
 
 def remove_strays(folder: Path, files: dict[str, str]) -> None:
-    """Deletes tensors, also half-written ones, that are not among ``files``."""
-    for path in folder.glob("*.safetensors*"):
+    """Deletes tensors that are not among ``files``, and whatever is half written."""
+    for path in (*folder.glob("*.safetensors"), *folder.glob("*.part")):
         if path.name not in files:
-            path.unlink()
+            path.unlink(missing_ok=True)  # several workers start at once

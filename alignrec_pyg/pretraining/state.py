@@ -80,6 +80,7 @@ def restore(
         return PretrainState()
     manifest = read_manifest(folder / _MANIFEST, _KEYS)
     check_same_run(folder, manifest["run"], run)
+    remove_strays(folder, manifest["files"])
     for name, sha256 in manifest["files"].items():
         stored = read_tensors(folder / name, sha256)
         objective.load_state_dict(
