@@ -16,6 +16,7 @@ from alignrec_pyg.encoders.beit3_checkpoint import load_official, read_beit3, wr
 from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model, normalized_pixels
 from alignrec_pyg.encoders.images import read_image, resize_square
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
+from alignrec_pyg.encoders.weights import weights_hash
 
 _PREPROCESSING = "bicubic square, [-1, 1]"
 
@@ -142,7 +143,7 @@ class BEiT3Encoder:
         """Sizes, weights, tokenizer and preprocessing."""
         sizes = json.dumps(asdict(self.model.config))
         return (
-            f"beit3 {sizes}, weights {self.model.weights_hash()}, tokenizer "
+            f"beit3 {sizes}, weights {weights_hash(self.model.state_dict())}, tokenizer "
             f"{self.tokenizer.fingerprint}, {'+'.join(sorted(self.modalities))}, "
             f"{self.max_tokens} tokens, {_PREPROCESSING}"
         )

@@ -21,6 +21,7 @@ from alignrec_pyg.checkpoint import (
 from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model
 from alignrec_pyg.encoders.released import released_tensors
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
+from alignrec_pyg.encoders.weights import weights_hash
 
 _MANIFEST = "beit3.json"
 _KEYS = ("format", "config", "max_tokens", "tensors", "sha256", "tokenizer_sha256", "notes")
@@ -160,7 +161,7 @@ def write_beit3(
 ) -> None:
     """Writes a model; one that was there stays whole until the last step."""
     spm = torch.frombuffer(bytearray(tokenizer.model), dtype=torch.uint8)
-    tensors = f"beit3-{model.weights_hash()[:16]}.safetensors"
+    tensors = f"beit3-{weights_hash(model.state_dict())[:16]}.safetensors"
     sha256 = write_tensors(folder / tensors, {**model.state_dict(), "tokenizer": spm})
     write_manifest(
         folder / _MANIFEST,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from alignrec_pyg.encoders.packages import require_package
 
 _INIT_STD = 0.02
 _UNUSED_POSITIONS = 2  # first rows of both position tables, as in fairseq
@@ -177,14 +178,6 @@ class BEiT3Model(nn.Module):
         """Where the weights are."""
         return self.beit3.text_embed.weight.device
 
-    def weights_hash(self) -> str:
-        """Changes with any of the weights."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, value in self.state_dict().items():
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-            digest.update(value.cpu().contiguous().view(torch.uint8).numpy())
-        return digest.hexdigest()
-
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         return ", ".join(f"{f.name}={getattr(self.config, f.name)}" for f in fields(self.config))
@@ -230,15 +223,9 @@ def _build(config: BEiT3Config, checkpoint_activations: bool) -> nn.Module:
 
 
 def _torchscale() -> tuple[Any, Any]:
-    try:
-        with warnings.catch_warnings():
-            # torchscale imports timm by a name that moved
-            warnings.filterwarnings("ignore", "Importing from timm", FutureWarning)
-            from torchscale.architecture.config import EncoderConfig
-            from torchscale.model.BEiT3 import BEiT3
-    except (ImportError, RuntimeError) as error:
-        raise ImportError(
-            "BEiT3 needs torchscale, and with it timm and torchvision: uv sync --extra encoders, "
-            f"or see 'Install' in the README (importing them failed: {error})"
-        ) from error
-    return EncoderConfig, BEiT3
+    with warnings.catch_warnings():
+        # torchscale imports timm by a name that moved
+        warnings.filterwarnings("ignore", "Importing from timm", FutureWarning)
+        config = require_package("torchscale.architecture.config", "BEiT3Model")
+        beit3 = require_package("torchscale.model.BEiT3", "BEiT3Model")
+    return config.EncoderConfig, beit3.BEiT3

@@ -20,7 +20,7 @@ def require_package(module: str, needed_by: str) -> ModuleType:
     """
     try:
         return import_module(module)
-    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision of another torch
+    except Exception as error:  # of a broken one anything, such as a torchvision of another torch
         raise ImportError(
             f"{needed_by} needs '{module}', which cannot be imported ({error}): install it with "
             f"`{_ENCODERS}` (with uv: `uv sync --extra encoders`); torch and torchvision need to "

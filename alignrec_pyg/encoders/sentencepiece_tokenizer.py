@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alignrec_pyg.encoders.packages import require_package
+
 _UNK, _BOS, _EOS = 0, 1, 2  # ids of these pieces inside the sentencepiece model
 _THREADS = 4  # part of what training gives, so not left to the machine
 _TEXTS_TO_TRAIN = 200_000
@@ -59,7 +61,7 @@ class SentencePieceTokenizer:
             model = Path(model).read_bytes()
         self.model = model
         try:
-            self._processor = _sentencepiece().SentencePieceProcessor(model_proto=model)
+            self._processor = _package().SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError(
                 f"'model' needs to be a sentencepiece model (got {source}, which is none)"
@@ -93,7 +95,7 @@ class SentencePieceTokenizer:
             raise ValueError(f"'texts' needs words (got {len(texts)} texts without any)")
         written = io.BytesIO()
         try:
-            _sentencepiece().SentencePieceTrainer.train(
+            _package().SentencePieceTrainer.train(
                 sentence_iterator=(_encodable(text[:_CHARACTERS_TO_TRAIN]) for text in chosen),
                 model_writer=written,
                 model_type="unigram",
@@ -167,11 +169,5 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _sentencepiece() -> ModuleType:
-    try:
-        import sentencepiece
-    except ImportError as error:
-        raise ImportError(
-            "texts for BEiT3 need sentencepiece: pip install 'alignrec-pyg[encoders]'"
-        ) from error
-    return sentencepiece
+def _package() -> ModuleType:
+    return require_package("sentencepiece", "SentencePieceTokenizer")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.encoders.released import released_tensors
+from alignrec_pyg.encoders.weights import weights_hash
 
 _USED = ("encoder.", "encode_task_layer.", "quantize.embedding.weight")
 _UNUSED = ("decoder.", "decode_task_layer.", "teacher", "scaling", "loss", "quantize.")
@@ -78,11 +78,7 @@ class VQKDTokenizer(nn.Module):
     @property
     def fingerprint(self) -> str:
         """Changes with the weights."""
-        digest = hashlib.sha256(b"vqkd")
-        for name, value in self.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.cpu().contiguous().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return f"vqkd {weights_hash(self.state_dict())}"
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -9,6 +7,7 @@ from torch.nn import functional as F
 
 from alignrec_pyg.encoders import BEiT3Config, BEiT3Model
 from alignrec_pyg.encoders.beit3_model import normalized_pixels
+from alignrec_pyg.encoders.weights import weights_hash
 
 pytest.importorskip("torchscale", exc_type=ImportError)
 
@@ -187,9 +186,10 @@ def test_rejects_sizes(changes, message):
 def test_initial_weights_follow_the_seed_and_leave_the_global_generator_alone():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    first, again, other = BEiT3Model(CONFIG), BEiT3Model(CONFIG), BEiT3Model(CONFIG, seed=1)
+    drawn = [BEiT3Model(CONFIG, seed=seed).state_dict() for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), before)
-    assert first.weights_hash() == again.weights_hash() != other.weights_hash()
+    first, again, other = map(weights_hash, drawn)
+    assert first == again != other
 
 
 def test_initial_weights():
@@ -232,12 +232,6 @@ def test_activations_computed_again_give_the_same_gradients(batch):
 def test_pixels_go_to_minus_one_to_one():
     pixels = torch.tensor([[[[0, 255, 51]]]], dtype=torch.uint8)
     torch.testing.assert_close(normalized_pixels(pixels), torch.tensor([[[[-1.0, 1.0, -0.6]]]]))
-
-
-def test_missing_or_broken_torchscale_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchscale.model.BEiT3", None)
-    with pytest.raises(ImportError, match="uv sync --extra encoders"):
-        BEiT3Model(CONFIG)
 
 
 def test_a_torchscale_that_ignores_a_size_is_refused(monkeypatch):

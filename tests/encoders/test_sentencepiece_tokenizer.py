@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 
 import pytest
 import torch
@@ -128,9 +127,3 @@ def test_rejects_what_is_no_such_model(tmp_path):
 def test_rejects_lengths(tokenizer, max_tokens):
     with pytest.raises(ValueError, match="'max_tokens' needs to be an integer of at least 3"):
         tokenizer(["red"], max_tokens)
-
-
-def test_missing_sentencepiece_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(ImportError, match=r"pip install 'alignrec-pyg\[encoders\]'"):
-        SentencePieceTokenizer(b"")
