@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -59,6 +60,18 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Writes ``manifest`` as JSON; its floats come back bit for bit."""
     _write_text(path, json.dumps(manifest, indent=2) + "\n")
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes ``array`` as ``.npy``, for NumPy and others to read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    try:
+        with partial.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        _publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from alignrec_pyg.checkpoint import (
     CheckpointError,
     read_manifest,
     read_tensors,
+    write_array,
     write_manifest,
     write_records,
     write_tensors,
@@ -23,6 +25,17 @@ def test_tensors_come_back_bit_for_bit(tmp_path):
     assert found.keys() == TENSORS.keys()
     for name, value in TENSORS.items():
         assert torch.equal(found[name], value)
+
+
+def test_arrays_are_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "a.npy"
+    write_array(path, np.eye(3, dtype=np.float32))
+    assert np.load(path).tolist() == np.eye(3).tolist()
+    monkeypatch.setattr("alignrec_pyg.checkpoint.os.fsync", lambda file: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_array(path, np.zeros(3))
+    assert np.load(path).shape == (3, 3)
+    assert [found.name for found in path.parent.iterdir()] == ["a.npy"]
 
 
 def test_parts_of_a_larger_tensor_can_be_stored(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -16,9 +16,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-ImageSource: TypeAlias = Path | bytes | Image.Image | np.ndarray | Tensor
+ImageSource: TypeAlias = Path | bytes | Image.Image | np.ndarray | Tensor | Callable[[], bytes]
 """What holds an image: a file, its bytes, a Pillow image, an array ``[H, W]`` or ``[H, W, C]``, a
-tensor ``[C, H, W]`` (C = 1, 3 or 4, uint8 or uint16)."""
+tensor ``[C, H, W]`` (C = 1, 3 or 4, uint8 or uint16), or a function that fetches its bytes and
+raises :class:`ImageError` if it cannot."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read; others have decoders that few people test."""
@@ -63,7 +64,7 @@ def image_source(value: object) -> ImageSource | None:
         return Path(value)
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
-    if isinstance(value, bytes | Image.Image | np.ndarray | Tensor):
+    if isinstance(value, bytes | Image.Image | np.ndarray | Tensor) or callable(value):
         return value
     raise _no_source(value)
 
@@ -95,6 +96,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     if isinstance(source, np.ndarray):
         channels_first = source.transpose(2, 0, 1) if source.ndim == 3 else source[np.newaxis]
         return _from_array(channels_first, "[H, W] or [H, W, C]", max_pixels)
+    if callable(source):
+        return read_image(source(), max_pixels=max_pixels)
     if not isinstance(source, bytes | Image.Image):
         raise _no_source(source)
     try:
@@ -171,7 +174,8 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def _no_source(value: object) -> ImageError:
-    return ImageError(f"neither path, bytes, image, array nor tensor ({type(value).__name__})")
+    kinds = "path, bytes, image, array, tensor"
+    return ImageError(f"neither {kinds} nor function ({type(value).__name__})")
 
 
 def _pixels(image: Image.Image, max_pixels: int) -> Tensor:

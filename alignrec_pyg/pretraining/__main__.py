@@ -11,6 +11,7 @@ import torch
 
 from alignrec_pyg.pretraining.config import PretrainConfig
 from alignrec_pyg.pretraining.distributed import run_with_ray
+from alignrec_pyg.pretraining.features import TABLES
 from alignrec_pyg.pretraining.job import PretrainJob, run_job
 
 _SYNTHETIC = {"size": "tiny", "epochs": 12, "lr": 2e-3, "batch_size": 64, "micro_batch_size": 64}
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=config.seed)
     add("--device", help="such as cpu or cuda (default: a GPU if there is one)")
     add("--workers", type=int, default=1, help="workers of Ray Train; torchrun works as well")
+    add("--max-failures", type=float, help=f"share of bad images (default: {config.max_failures})")
     add("--encode", action="store_true", help="also write features.npy, a row for each item")
     return made
 
@@ -82,7 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     print(f"encoder: BEiT3Encoder.from_pretrained({str(folder)!r})")
     if job.encode:
+        tables = " ".join(
+            f"{name.replace('features', 'mm')}={job.out / name}.npy" for name in TABLES
+        )
+        replace = "--replace mm:image=mm_of_text mm:text=mm_of_image"
         print(f"features: --tables mm={job.out / 'features.npy'} for benchmarks/compare.py")
+        print(f"          --tables {tables} {replace} for benchmarks/features.py")
 
 
 if __name__ == "__main__":

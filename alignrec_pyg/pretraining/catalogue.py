@@ -12,9 +12,8 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import pandas as pd
 
-from alignrec_pyg.encoders.images import ImageError
+from alignrec_pyg.encoders.images import ImageError, ImageSource
 from alignrec_pyg.encoders.texts import FIELDS, clean_text, item_text
-from alignrec_pyg.pretraining.pairs import PairImage
 
 _READERS = {
     ".csv": partial(pd.read_csv, dtype=str),
@@ -38,7 +37,7 @@ class Catalogue:
 
     id: list[str]
     text: list[str | None]
-    image: list[PairImage | None]
+    image: list[ImageSource | None]
     report: str
 
     def __len__(self) -> int:
@@ -123,7 +122,7 @@ def read_catalogue(
         for row in frame[list(fields)].itertuples(index=False, name=None)
     ]
     source = None if images is None else Path(images)
-    found: list[PairImage | None]
+    found: list[ImageSource | None]
     if image is not None:
         found = _of_column(frame[image], source or path.parent)
     else:
@@ -155,10 +154,10 @@ def _plain(value: object) -> object:
     return None if pd.api.types.is_scalar(value) and pd.isna(value) else value
 
 
-def _of_column(column: pd.Series, source: Path) -> list[PairImage | None]:
+def _of_column(column: pd.Series, source: Path) -> list[ImageSource | None]:
     """Paths below a folder or in a zip file, or bytes."""
     archive = source.suffix == ".zip"
-    found: list[PairImage | None] = []
+    found: list[ImageSource | None] = []
     for value in column:
         if isinstance(value, bytes):
             found.append(value)
@@ -170,7 +169,7 @@ def _of_column(column: pd.Series, source: Path) -> list[PairImage | None]:
     return found
 
 
-def _by_id(source: Path) -> dict[str, PairImage]:
+def _by_id(source: Path) -> dict[str, ImageSource]:
     """Images of a folder or zip file by their name without folder and ending."""
     if source.suffix == ".zip" and source.is_file():
         try:
@@ -183,8 +182,8 @@ def _by_id(source: Path) -> dict[str, PairImage]:
     return _unique((path, path) for path in sorted(source.rglob("*")))
 
 
-def _unique(images: Iterable[tuple[Path, PairImage]]) -> dict[str, PairImage]:
-    found: dict[str, PairImage] = {}
+def _unique(images: Iterable[tuple[Path, ImageSource]]) -> dict[str, ImageSource]:
+    found: dict[str, ImageSource] = {}
     for path, image in images:
         if path.suffix.lower() not in _IMAGES or path.name.startswith("."):
             continue

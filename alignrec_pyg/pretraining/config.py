@@ -28,6 +28,7 @@ class PretrainConfig:
         precision: "auto" computes in bfloat16 on a GPU that has it and in float32 elsewhere;
             "float32" and "bfloat16" force one. Weights and losses are float32 in any case.
         log_every: Steps between entries of the history.
+        max_failures: Share of the images that may be unreadable; another pair stands in for each.
         num_workers: Processes that load pairs; 0 loads in the training process.
         seed: Seed of the order of pairs.
 
@@ -46,6 +47,7 @@ class PretrainConfig:
     clip_norm: float = 3.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     log_every: int = 50
+    max_failures: float = 0.05
     num_workers: int = 0
     seed: int = 0
 
@@ -66,6 +68,8 @@ class PretrainConfig:
             raise ValueError(f"'betas' needs to be two numbers in [0, 1) (got {self.betas})")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"'warmup' needs to be in [0, 1) (got {self.warmup})")
+        if not 0 <= self.max_failures <= 1:
+            raise ValueError(f"'max_failures' needs to be in [0, 1] (got {self.max_failures})")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(
                 f"'precision' needs to be 'auto', 'float32' or 'bfloat16' (got {self.precision!r})"

@@ -26,13 +26,16 @@ from alignrec_pyg.pretraining.workers import Workers
 from alignrec_pyg.sampling import seeded_generator
 
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 1
+_FORMAT = 2
 _ORDER = 0  # stream of randomness within an epoch
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainResult:
     """What pre-training gave; the objective holds the weights of the last step.
+
+    The paper chooses no epoch of stage 1, and at the end of the cosine the learning rate is next to
+    zero. Where ``val_loss`` in the history has risen again, fewer epochs are the way out.
 
     Args:
         metrics: Validation metrics of the last epoch.
@@ -82,7 +85,8 @@ def pretrain(
         checkpoint_seconds: Time between saves.
 
     Raises:
-        ValueError: If there are fewer pairs than workers or the workers cannot share a batch.
+        ValueError: If there are fewer pairs than workers, the workers cannot share a batch, or too
+            many images cannot be read.
         TrainingDivergedError: If the loss or the gradient is not finite.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
         KeyboardInterrupt, SystemExit: After saving, when interrupted with ``checkpoint_dir``.
@@ -211,7 +215,7 @@ def _run_identity(
     """What has to be the same for a saved state to be continued."""
     weights = objective.state_dict()
     settings = {**asdict(config), "betas": list(config.betas)}
-    del settings["num_workers"]  # changes nothing but the speed
+    del settings["num_workers"], settings["max_failures"]  # change no value
     return {
         "format": _FORMAT,
         "config": settings,

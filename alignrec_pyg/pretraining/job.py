@@ -8,34 +8,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
-from alignrec_pyg.checkpoint import write_manifest
 from alignrec_pyg.datasets.synthetic import Synthetic
 from alignrec_pyg.encoders import (
     BEiT3Config,
     BEiT3Encoder,
     BEiT3Model,
-    ItemContent,
     SentencePieceTokenizer,
 )
 from alignrec_pyg.encoders.beit3_checkpoint import load_official
-from alignrec_pyg.encoders.images import ImageError, resize_square
+from alignrec_pyg.encoders.images import ImageError, ImageSource, read_image, resize_square
 from alignrec_pyg.encoders.texts import FIELDS
 from alignrec_pyg.graph import ITEM, content_hash
 from alignrec_pyg.pretraining.catalogue import Catalogue, read_catalogue
 from alignrec_pyg.pretraining.config import PretrainConfig
+from alignrec_pyg.pretraining.features import write_features
 from alignrec_pyg.pretraining.fit import pretrain
 from alignrec_pyg.pretraining.objective import MaskedDataModelling
-from alignrec_pyg.pretraining.pairs import (
-    PairConfig,
-    PairDataset,
-    PairImage,
-    image_identity,
-    read_pair_image,
-)
+from alignrec_pyg.pretraining.pairs import PairConfig, PairDataset, image_identity
 from alignrec_pyg.pretraining.visual_tokens import PatchCodebook, VisualTokenizer
 from alignrec_pyg.pretraining.vqkd import VQKDTokenizer
 from alignrec_pyg.pretraining.workers import Workers
@@ -70,7 +62,8 @@ class PretrainJob:
         joint_masking: Whether both are hidden in one pass.
         val_share: Share of pairs held out.
         config: How to train.
-        encode: Whether to write ``features.npy`` too, one row for each item of the table.
+        encode: Whether to write feature tables too, one row for each item of the table
+            (:data:`~alignrec_pyg.pretraining.features.TABLES`).
     """
 
     out: Path
@@ -121,7 +114,7 @@ def run_job(
         The folder of the encoder, for ``BEiT3Encoder.from_pretrained``.
 
     Raises:
-        ValueError: If the catalogue or a setting does not fit.
+        ValueError: If the catalogue or a setting does not fit, or too many images cannot be read.
         CheckpointError: If weights or ``out`` are damaged or hold something else.
     """
     device = _join_group(device)
@@ -134,7 +127,7 @@ def run_job(
     if len(chosen) < 3:
         raise ValueError(f"'data' needs 3 items or more with text and image (got {len(chosen)})")
     texts = [catalogue.text[row] or "" for row in chosen]
-    images = [catalogue.image[row] for row in chosen]
+    images = [image for row in chosen if (image := catalogue.image[row]) is not None]
 
     tokenizer = _tokenizer(job, texts)
     tell(f"text tokens: {tokenizer!r}")
@@ -175,9 +168,17 @@ def run_job(
             "metrics": result.metrics,
         }
         encoder.save_pretrained(folder, notes)
-        if job.encode:
-            _write_features(job.out, encoder, catalogue, tell)
     workers.barrier()
+    if workers.rank == 0 and job.encode:  # for hours, maybe: the others do not wait
+        write_features(
+            job.out,
+            encoder,
+            catalogue,
+            device=device,
+            num_workers=job.config.num_workers,
+            max_failures=job.config.max_failures,
+            tell=tell,
+        )
     return folder
 
 
@@ -218,7 +219,7 @@ def _tokenizer(job: PretrainJob, texts: list[str]) -> SentencePieceTokenizer:
 def _visual_tokens(
     job: PretrainJob,
     sizes: BEiT3Config,
-    images: list[PairImage],
+    images: list[ImageSource],
     workers: Workers,
     tell: Callable[[str], None],
 ) -> VisualTokenizer:
@@ -235,12 +236,19 @@ def _visual_tokens(
     )
     folder = job.out / f"codebook-{key[:16]}"
     if workers.rank == 0 and not (folder / "codebook.json").exists():
-        shown = []
+        shown, failures = [], []
         for image in sample:
             try:
-                shown.append(resize_square(read_pair_image(image), sizes.image_size))
+                shown.append(resize_square(read_image(image), sizes.image_size))
             except ImageError as error:
+                failures.append(str(error))
                 tell(f"left out of the codebook: {error}")
+        if len(failures) > job.config.max_failures * len(sample):
+            raise ValueError(
+                f"'max_failures' needs to be larger than {job.config.max_failures:.2%} for these "
+                f"images: of {len(sample):,} looked at, {len(failures):,} cannot be read (such as "
+                f"{'; '.join(failures[:5])})"
+            )
         codebook, report = PatchCodebook.fit(
             shown, sizes.patch_size, vocab_size=job.num_codes, seed=job.config.seed
         )
@@ -280,31 +288,3 @@ def _objective(
         objective.mlm_head.load_state_dict(mlm)
         tell("the released head for text tokens is taken over")
     return objective
-
-
-def _write_features(
-    out: Path, encoder: BEiT3Encoder, catalogue: Catalogue, tell: Callable[[str], None]
-) -> None:
-    """``features.npy``, row by row as in the table, and ``features.json`` about it."""
-    table = np.lib.format.open_memmap(
-        out / "features.npy", mode="w+", dtype=np.float32, shape=(len(catalogue), encoder.out_dim)
-    )
-    unreadable = 0
-    for start in range(0, len(catalogue), 64):
-        rows = range(start, min(start + 64, len(catalogue)))
-        images: list[Tensor | None] = []
-        for row in rows:
-            image = catalogue.image[row]
-            try:
-                images.append(None if image is None else read_pair_image(image))
-            except ImageError:
-                unreadable += 1
-                images.append(None)
-        content = ItemContent([catalogue.text[row] for row in rows], images)
-        table[start : rows.stop] = encoder(content).numpy()
-    table.flush()
-    write_manifest(
-        out / "features.json",
-        {"encoder": encoder.cache_key, "id": catalogue.id, "unreadable_images": unreadable},
-    )
-    tell(f"features.npy: {table.shape}, {unreadable} images could not be read")

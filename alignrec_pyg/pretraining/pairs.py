@@ -7,19 +7,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from alignrec_pyg.encoders.images import ImageError, read_image, resize_square
+from alignrec_pyg.encoders.images import ImageError, ImageSource, read_image, resize_square
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
 from alignrec_pyg.pretraining.masking import block_mask, text_mask
 from alignrec_pyg.sampling import seeded_generator
-
-PairImage: TypeAlias = Any
-"""What :func:`~alignrec_pyg.encoders.images.read_image` takes, or a function that fetches bytes."""
 
 # Streams of randomness of a pair within an epoch.
 _CROP = 1
@@ -80,7 +77,8 @@ class PairBatch(NamedTuple):
         - images: uint8 :math:`(B, 3, H, H)`
         - tokens: int64 :math:`(B, T)`, padding: bool :math:`(B, T)`, true behind a text's end
         - token_mask: bool :math:`(B, T)`, image_mask: bool :math:`(B, P)`, true where hidden
-        - unreadable: int64 :math:`()`, pairs skipped because their image could not be read
+        - unreadable: int64 :math:`()`, pairs that another one stands in for, because their image
+          cannot be read
     """
 
     images: Tensor
@@ -107,7 +105,8 @@ class PairDataset(Dataset[PairBatch]):
 
     Args:
         texts: Clean texts.
-        images: What holds the image of each text.
+        images: What holds the image of each text, as
+            :func:`~alignrec_pyg.encoders.images.read_image` takes it.
         tokenizer: Turns texts into ids.
         config: How pairs are cropped, cut and masked.
         seed: Seed of crops and masks.
@@ -119,7 +118,7 @@ class PairDataset(Dataset[PairBatch]):
     def __init__(
         self,
         texts: Sequence[str],
-        images: Sequence[PairImage],
+        images: Sequence[ImageSource],
         tokenizer: SentencePieceTokenizer,
         config: PairConfig | None = None,
         *,
@@ -179,10 +178,10 @@ class PairDataset(Dataset[PairBatch]):
         epoch, asked = key
         numbers, pixels, unreadable = [], [], 0
         for pair in asked:
-            number, image, skipped = self._readable(pair)
+            number, image = self._readable(pair)
             numbers.append(number)
             pixels.append(self._cropped(number, image, epoch))
-            unreadable += skipped
+            unreadable += number != pair
         ids, padding = self.tokenizer([self.texts[n] for n in numbers], self.config.max_tokens)
         special = (ids == self.tokenizer.bos_id) | (ids == self.tokenizer.eos_id) | padding
         grid = self.config.image_size // self.config.patch_size
@@ -201,14 +200,14 @@ class PairDataset(Dataset[PairBatch]):
             torch.tensor(unreadable),
         )
 
-    def _readable(self, pair: int) -> tuple[int, Tensor, int]:
-        """A pair's number and image, or those of the next that can be read, and how many cannot."""
+    def _readable(self, pair: int) -> tuple[int, Tensor]:
+        """A pair's number and image, or those of the next whose image can be read."""
         reason: ImageError | None = None
         for skipped in range(len(self)):
             number = (pair + skipped) % len(self)
             image = self.images[number]
             try:
-                return number, read_pair_image(image), skipped
+                return number, read_image(image)
             except ImageError as error:
                 reason = error
         raise ValueError(f"'images' needs images that can be read (got none: {reason})") from reason
@@ -226,23 +225,19 @@ class PairDataset(Dataset[PairBatch]):
         return image
 
 
-def image_identity(image: PairImage) -> str:
-    """Tells images apart: pixels and bytes by a hash, files by their name."""
-    if isinstance(image, Tensor):
-        content = f"{tuple(image.shape)} ".encode() + image.numpy().tobytes()
-        return hashlib.blake2b(content, digest_size=16).hexdigest()
-    if isinstance(image, bytes):
-        return hashlib.blake2b(image, digest_size=16).hexdigest()
-    return image.name if isinstance(image, Path) else repr(image)
-
-
-def read_pair_image(image: PairImage) -> Tensor:
-    """RGB pixels of an image, fetched first where it has to be, uint8 ``[3, H, W]``.
-
-    Raises:
-        ImageError: If it cannot be read.
-    """
-    return read_image(image() if callable(image) else image)
+def image_identity(image: ImageSource) -> str:
+    """Tells images apart: pixels and bytes by a hash, files by their name, functions by theirs."""
+    if isinstance(image, Path):
+        return image.name
+    if callable(image):
+        return repr(image)
+    if not isinstance(image, bytes):
+        try:
+            pixels = read_image(image)
+        except ImageError as error:
+            return error.reason
+        image = f"{tuple(pixels.shape)} ".encode() + pixels.numpy().tobytes()
+    return hashlib.blake2b(image, digest_size=16).hexdigest()
 
 
 def _random_crop(image: Tensor, least: float, draw: torch.Generator) -> Tensor:

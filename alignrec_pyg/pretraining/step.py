@@ -67,8 +67,9 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value.detach().double()
         norm = nn.utils.clip_grad_norm_(self._objective.parameters(), self._config.clip_norm)
         unreadable = sum(int(part.unreadable) for part in parts)
-        *reduced, unreadable_anywhere, stopping = workers.sums(
-            [*torch.stack(list(sums.values())).tolist(), unreadable, stop.requested]
+        pairs = sum(len(part.tokens) for part in parts)
+        *reduced, unreadable_anywhere, pairs_anywhere, stopping = workers.sums(
+            [*torch.stack(list(sums.values())).tolist(), unreadable, pairs, stop.requested]
         )
         values = {"loss": 0.0, "grad_norm": float(norm)}
         for name, value in zip(sums, reduced, strict=True):
@@ -77,14 +78,24 @@ class Trainer:
         values["loss"] = sum(values[term] for term in terms)
         self._check_finite(values)
         self._optimizer.step()
-        for name, value in (values | {"unreadable": unreadable_anywhere, "steps": 1}).items():
+        values |= {"unreadable": unreadable_anywhere, "pairs": pairs_anywhere, "steps": 1.0}
+        for name, value in values.items():
             self._state.sums[name] = self._state.sums.get(name, 0.0) + value
         return stopping > 0
 
     def means(self) -> dict[str, float]:
-        """Means over the steps since the last call; of unreadable images the number."""
+        """Means over the steps since the last call; of unreadable images the number.
+
+        Raises:
+            ValueError: If they are more than ``max_failures`` allows.
+        """
         sums, self._state.sums = self._state.sums, {}
-        steps = sums.pop("steps")
+        steps, pairs = sums.pop("steps"), sums.pop("pairs")
+        if sums["unreadable"] > self._config.max_failures * pairs:
+            raise ValueError(
+                f"'max_failures' needs to be larger than {self._config.max_failures:.2%} for these "
+                f"images: of the last {pairs:,.0f}, {sums['unreadable']:,.0f} cannot be read"
+            )
         return {
             name: value if name == "unreadable" else value / steps for name, value in sums.items()
         }

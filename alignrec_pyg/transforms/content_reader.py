@@ -142,6 +142,8 @@ def _load(source: ImageSource | ImageError | None) -> HeldImage:
             raise source
         if isinstance(source, Path):
             return HeldImage(file_bytes(source))
+        if callable(source):
+            return HeldImage(source())
         if source is None or isinstance(source, bytes):
             return HeldImage(source)
         return HeldImage(read_image(source))

@@ -31,8 +31,9 @@ class EncodeItems(BaseTransform):
     the items that have content.
 
     Texts are cleaned (:func:`~alignrec_pyg.encoders.clean_text`). Images may be paths, bytes,
-    Pillow images, arrays or tensors (:func:`~alignrec_pyg.encoders.read_image`); where one cannot
-    be read the item counts as without, and ``report`` says why.
+    Pillow images, arrays, tensors or functions that fetch bytes
+    (:func:`~alignrec_pyg.encoders.read_image`); where one cannot be read the item counts as
+    without, and ``report`` says why.
 
     With ``cache_dir`` each batch is written when it is done. A killed or interrupted run continues
     at the next batch; a finished one is only read, and its encoder not fitted. Batches are found

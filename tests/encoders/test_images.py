@@ -255,6 +255,7 @@ def test_what_a_column_holds():
     assert image_source("a/b.jpg") == Path("a/b.jpg")
     assert image_source(bytearray(b"x")) == b"x"
     assert image_source(PIXELS) is PIXELS
+    assert image_source(picture) is picture  # a function that fetches
     with pytest.raises(ImageError, match="a URL, not a file"):
         image_source("https://example.org/a.jpg")
     for refused in (image_source, read_image):
@@ -262,6 +263,21 @@ def test_what_a_column_holds():
             refused(3)
     with pytest.raises(ImageError, match="neither path.*str"):  # a column's; read_image has none
         read_image("a.jpg")
+
+
+def test_a_function_fetches_and_says_why_it_cannot():
+    def fetch():
+        return encoded(picture(), "PNG")
+
+    assert torch.equal(read_image(fetch), EXPECTED)
+
+    def gone():
+        raise ImageError("gone")
+
+    with pytest.raises(ImageError, match="gone"):
+        read_image(gone)
+    with pytest.raises(ImageError, match="more than 2"):
+        read_image(fetch, max_pixels=2)
 
 
 def test_a_given_image_is_left_as_it_was():

@@ -32,7 +32,7 @@ def test_every_setting_reaches_its_place():
         "--config large --layers 16 --image-size 384 --weights w.pth --spm s.spm --vocab-size 9 "
         "--vqkd v.pth --codes 7 --max-tokens 64 --mask-image 0.5 --mask-text 0.2 --joint-masking "
         "--val-share 0.3 --epochs 3 --lr 0.1 --batch-size 6 --micro-batch-size 2 "
-        "--precision float32 --loaders 4 --seed 8 --encode"
+        "--precision float32 --loaders 4 --seed 8 --max-failures 0.3 --encode"
     )
     job, _ = __main__.job_of(command.split())
     assert (job.data, job.id, job.fields) == (Path("t.csv"), "sku", ("name", "text"))
@@ -44,7 +44,7 @@ def test_every_setting_reaches_its_place():
     assert (job.val_share, job.encode) == (0.3, True)
     assert job.config == PretrainConfig(
         epochs=3, lr=0.1, batch_size=6, micro_batch_size=2, precision="float32", num_workers=4,
-        seed=8,
+        seed=8, max_failures=0.3,
     )  # fmt: skip
     assert job.sizes(500).num_layers == 16
     assert job.sizes(500).image_size == 384
@@ -65,6 +65,8 @@ def test_runs_the_job_and_says_where_the_encoder_is(monkeypatch, capsys, tmp_pat
     assert "on its way" in printed
     assert f"from_pretrained('{tmp_path / 'encoder'}')" in printed
     assert f"mm={tmp_path / 'features.npy'}" in printed
+    assert f"mm_of_text={tmp_path / 'features_of_text'}.npy" in printed
+    assert "--replace mm:image=mm_of_text mm:text=mm_of_image" in printed
 
     def run_workers(job, num_workers, *, use_gpu):
         ran.append(num_workers)

@@ -38,6 +38,7 @@ def test_the_papers_values_are_the_defaults():
         ({"weight_decay": -1.0}, "'weight_decay' needs to be finite and 0 or more"),
         ({"betas": (0.9, 1.0)}, r"'betas' needs to be two numbers in \[0, 1\)"),
         ({"warmup": 1.0}, r"'warmup' needs to be in \[0, 1\)"),
+        ({"max_failures": 1.5}, r"'max_failures' needs to be in \[0, 1\]"),
         ({"precision": "fp16"}, "'precision' needs to be 'auto'"),
     ],
 )

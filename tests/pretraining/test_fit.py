@@ -260,7 +260,7 @@ def test_another_run_in_the_folder_is_refused(stage1, tmp_path):
     ):
         with pytest.raises(CheckpointError, match=rf"holds another run .*'{named}'"):
             pretrain(*arguments, checkpoint_dir=tmp_path)
-    other_workers = replace(config, num_workers=1)  # changes nothing
+    other_workers = replace(config, num_workers=1, max_failures=0.5)  # changes nothing
     pretrain(stage1.objective(), train, val, other_workers, checkpoint_dir=tmp_path)
 
 
@@ -294,4 +294,6 @@ def test_the_hidden_word_is_told_from_the_image(stage1):
     assert losses[False]["val_mlm_accuracy"] > 0.9
     assert losses[False]["val_mlm_control"] > 1.2
     assert losses[False]["val_mlm_control_accuracy"] < 0.5
+    assert losses[False]["val_mlm_alone"] > 1.2
+    assert losses[False]["val_mlm_alone_accuracy"] < 0.5
     assert losses[True]["val_mlm"] > 1.2

@@ -23,11 +23,11 @@ CONFIG = PretrainConfig(epochs=1, batch_size=64, micro_batch_size=32, lr=2e-3)
 
 def job(out, **arguments):
     settings = {"size": "tiny", "vocab_size": 600, "num_codes": 32, "val_share": 0.1}
-    return PretrainJob(out=out, config=CONFIG, **settings | arguments)
+    return PretrainJob(out=out, **settings | {"config": CONFIG} | arguments)
 
 
 def test_synthetic_items_end_to_end(tmp_path):
-    """An encoder that EncodeItems takes, and the same rows in features.npy."""
+    """An encoder that EncodeItems takes, and its rows in features.npy."""
     lines = []
     folder = run_job(job(tmp_path, encode=True), device="cpu", tell=lines.append)
     assert folder == tmp_path / "encoder"
@@ -38,6 +38,7 @@ def test_synthetic_items_end_to_end(tmp_path):
     table = np.load(tmp_path / "features.npy")
     assert table.shape == (600, 64)
     np.testing.assert_allclose(table, data["item"].x_mm.numpy(), atol=1e-5)
+    assert "feature 'features': 600 of 600 items have a row (0 from the cache)" in "\n".join(lines)
     notes = json.loads((folder / "beit3.json").read_text())["notes"]
     assert notes["metrics"]["val_mlm"] > 0
     assert json.loads((tmp_path / "features.json").read_text())["encoder"] == encoder.cache_key
@@ -70,14 +71,21 @@ def on_table(folder, **arguments):
 
 def test_a_table_with_gaps(catalogue):
     lines = []
-    run_job(on_table(catalogue, encode=True), device="cpu", tell=lines.append)
+    config = replace(CONFIG, max_failures=0.2)
+    run_job(on_table(catalogue, encode=True, config=config), device="cpu", tell=lines.append)
     assert lines[0] == ("8 items in items.csv: 7 with a text (title), 7 with an image, 6 pairs")
     assert sum("left out of the codebook" in line for line in lines) == 1
     table = np.load(catalogue / "out" / "features.npy")
     assert table.any(axis=1).all()  # each has one of both
     about = json.loads((catalogue / "out" / "features.json").read_text())
     assert about["id"] == [str(n) for n in range(8)]
-    assert about["unreadable_images"] == 1
+    assert any("1 no JPEG" in line for line in about["report"])
+
+
+def test_too_many_bad_images_stop_the_run_before_it_starts(catalogue):
+    with pytest.raises(ValueError, match=r"of 6 looked at, 1 cannot be read \(such as .*2\.png"):
+        run_job(on_table(catalogue), device="cpu")
+    assert not (catalogue / "out" / "run").exists()
 
 
 def test_released_weights_and_tokenizers(catalogue, stage1, vqkd_weights):
@@ -93,7 +101,7 @@ def test_released_weights_and_tokenizers(catalogue, stage1, vqkd_weights):
     run_job(
         on_table(
             catalogue, weights=catalogue / "beit3.pth", spm=catalogue / "beit3.spm",
-            vqkd=catalogue / "vqkd.pth",
+            vqkd=catalogue / "vqkd.pth", config=replace(CONFIG, max_failures=0.5),
         ),
         device="cpu",
         tell=lines.append,
@@ -107,7 +115,10 @@ def test_released_weights_and_tokenizers(catalogue, stage1, vqkd_weights):
     assert 0 < float(moved) < 0.01  # one step from where it was
 
     lines.clear()
-    other = on_table(catalogue, weights=catalogue / "beit3.pth", num_layers=3)
+    other = on_table(
+        catalogue, weights=catalogue / "beit3.pth", num_layers=3,
+        config=replace(CONFIG, max_failures=0.5),
+    )  # fmt: skip
     run_job(replace(other, out=catalogue / "other"), device="cpu", tell=lines.append)
     assert any("text_embed.weight is new" in line for line in lines)
     assert any("2 layers are stored, 3 are built" in line for line in lines)

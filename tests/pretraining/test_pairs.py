@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,7 +117,7 @@ def test_unreadable_images_give_way_and_are_counted(stage1):
     texts = ["red", "green", "blue", "grey"]
     pairs = PairDataset(texts, images, stage1.tokenizer, config)
     batch = pairs[None, (0, 1, 2)]
-    assert int(batch.unreadable) == 3  # two before pair 3 instead of 1, one instead of 2
+    assert int(batch.unreadable) == 2  # pair 3 stands in for 1 and for 2
     assert same(batch[:5], pairs[None, (0, 3, 3)][:5])
     broken = pairs.select([1, 2])
     with pytest.raises(ValueError, match="needs images that can be read"):
@@ -150,12 +151,18 @@ def test_fingerprint(pairs, stage1):
         make(images=[Path("a.png"), *pairs.images[1:]]),
         make(images=[Path("b.png"), *pairs.images[1:]]),
         make(images=[b"a", *pairs.images[1:]]),
+        make(images=[np.zeros((20, 20, 3), np.uint8), *pairs.images[1:]]),
+        make(images=[np.eye(20, dtype=np.uint8), *pairs.images[1:]]),
+        make(images=[np.zeros((20, 20, 3)), *pairs.images[1:]]),  # of a type that is not read
         make(config=PairConfig(image_size=16, patch_size=4)),
         make(seed=5),
         pairs.select([1, 0, 2, 3, 4]),
     ]
     assert len({variant.fingerprint for variant in variants}) == len(variants)
     assert make().fingerprint == pairs.fingerprint
+    picture = pytest.importorskip("PIL.Image").fromarray(np.zeros((20, 20, 3), np.uint8))
+    same_pixels = make(images=[picture, *pairs.images[1:]])
+    assert same_pixels.fingerprint == variants[6].fingerprint
     moved = make(images=[Path("elsewhere/a.png"), *pairs.images[1:]])
     assert moved.fingerprint == variants[3].fingerprint
 
