@@ -133,6 +133,7 @@ def pretrain(
                 if ended or step % config.log_every == 0:
                     note({"step": step, "epoch": state.epoch, "lr": lr, **trainer.means()})
                 if ended:
+                    _check_images(state, config, len(train))
                     metrics = validate(objective, val, config, workers)
                     note({"step": step, "epoch": state.epoch, **metrics})
                     progress.set_postfix(val_loss=f"{metrics['val_loss']:.3f}")
@@ -174,6 +175,18 @@ def _epoch(
     loaded = load(train, [key for group in groups for key in group], config, workers.device)
     for group in groups:
         yield [next(loaded) for _ in group]
+
+
+def _check_images(state: PretrainState, config: PretrainConfig, num_pairs: int) -> None:
+    """Over a whole epoch, in which every pair was asked for once."""
+    unreadable = sum(
+        entry.get("unreadable", 0) for entry in state.history if entry["epoch"] == state.epoch
+    )
+    if unreadable > config.max_failures * num_pairs:
+        raise ValueError(
+            f"'max_failures' needs to be larger than {config.max_failures:.2%} for these images: "
+            f"of {num_pairs:,}, {unreadable:,.0f} cannot be read"
+        )
 
 
 def _steps_per_epoch(num_pairs: int, config: PretrainConfig, workers: Workers) -> int:

@@ -137,6 +137,8 @@ def run_job(
     visual_tokens = _visual_tokens(job, sizes, images, workers, tell)
     tell(f"visual tokens: {visual_tokens!r}")
     objective = _objective(job, sizes, tokenizer, visual_tokens, released, tell)
+    # Before training: what does not fit is to be told now.
+    encoder = BEiT3Encoder(objective.model, tokenizer, max_tokens=job.max_tokens)
     settings = PairConfig(
         image_size=sizes.image_size,
         patch_size=sizes.patch_size,
@@ -155,7 +157,6 @@ def run_job(
         objective, train, val, job.config,
         device=device, report=report, checkpoint_dir=job.out / "run",
     )  # fmt: skip
-    encoder = BEiT3Encoder(objective.model, tokenizer, max_tokens=job.max_tokens, device=device)
     folder = job.out / "encoder"
     if workers.rank == 0:
         notes = {

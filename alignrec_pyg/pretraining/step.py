@@ -67,9 +67,8 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value.detach().double()
         norm = nn.utils.clip_grad_norm_(self._objective.parameters(), self._config.clip_norm)
         unreadable = sum(int(part.unreadable) for part in parts)
-        pairs = sum(len(part.tokens) for part in parts)
-        *reduced, unreadable_anywhere, pairs_anywhere, stopping = workers.sums(
-            [*torch.stack(list(sums.values())).tolist(), unreadable, pairs, stop.requested]
+        *reduced, unreadable_anywhere, stopping = workers.sums(
+            [*torch.stack(list(sums.values())).tolist(), unreadable, stop.requested]
         )
         values = {"loss": 0.0, "grad_norm": float(norm)}
         for name, value in zip(sums, reduced, strict=True):
@@ -78,24 +77,14 @@ class Trainer:
         values["loss"] = sum(values[term] for term in terms)
         self._check_finite(values)
         self._optimizer.step()
-        values |= {"unreadable": unreadable_anywhere, "pairs": pairs_anywhere, "steps": 1.0}
-        for name, value in values.items():
+        for name, value in (values | {"unreadable": unreadable_anywhere, "steps": 1}).items():
             self._state.sums[name] = self._state.sums.get(name, 0.0) + value
         return stopping > 0
 
     def means(self) -> dict[str, float]:
-        """Means over the steps since the last call; of unreadable images the number.
-
-        Raises:
-            ValueError: If they are more than ``max_failures`` allows.
-        """
+        """Means over the steps since the last call; of unreadable images the number."""
         sums, self._state.sums = self._state.sums, {}
-        steps, pairs = sums.pop("steps"), sums.pop("pairs")
-        if sums["unreadable"] > self._config.max_failures * pairs:
-            raise ValueError(
-                f"'max_failures' needs to be larger than {self._config.max_failures:.2%} for these "
-                f"images: of the last {pairs:,.0f}, {sums['unreadable']:,.0f} cannot be read"
-            )
+        steps = sums.pop("steps")
         return {
             name: value if name == "unreadable" else value / steps for name, value in sums.items()
         }

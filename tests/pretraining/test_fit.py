@@ -264,6 +264,17 @@ def test_another_run_in_the_folder_is_refused(stage1, tmp_path):
     pretrain(stage1.objective(), train, val, other_workers, checkpoint_dir=tmp_path)
 
 
+def test_too_many_unreadable_images_stop_the_run(stage1, tmp_path):
+    """Of the pairs of an epoch, however few the last entry of its history is about."""
+    train, val = stage1.pairs(20), stage1.pairs(4, seed=1)
+    train.images[7] = b"no image"
+    config = replace(CONFIG, epochs=1, batch_size=3, log_every=1)
+    with pytest.raises(ValueError, match=r"larger than 4.00% for these images: of 20, 1 cannot"):
+        pretrain(stage1.objective(), train, val, replace(config, max_failures=0.04))
+    result = pretrain(stage1.objective(), train, val, replace(config, max_failures=0.05))
+    assert sum(entry.get("unreadable", 0) for entry in result.history) == 1
+
+
 def test_a_diverged_run_saves_nothing(stage1, tmp_path):
     objective = stage1.objective()
     with torch.no_grad():

@@ -71,7 +71,7 @@ def on_table(folder, **arguments):
 
 def test_a_table_with_gaps(catalogue):
     lines = []
-    config = replace(CONFIG, max_failures=0.2)
+    config = replace(CONFIG, max_failures=0.3)
     run_job(on_table(catalogue, encode=True, config=config), device="cpu", tell=lines.append)
     assert lines[0] == ("8 items in items.csv: 7 with a text (title), 7 with an image, 6 pairs")
     assert sum("left out of the codebook" in line for line in lines) == 1
@@ -124,6 +124,13 @@ def test_released_weights_and_tokenizers(catalogue, stage1, vqkd_weights):
     assert any("2 layers are stored, 3 are built" in line for line in lines)
     encoder = BEiT3Encoder.from_pretrained(catalogue / "other" / "encoder")
     assert encoder.model.config.vocab_size < 100
+
+
+def test_what_does_not_fit_is_told_before_training(catalogue):
+    config = replace(CONFIG, max_failures=0.5)
+    with pytest.raises(ValueError, match=r"'max_tokens' needs to be in \[3, 1022\]"):
+        run_job(on_table(catalogue, max_tokens=1023, config=config), device="cpu")
+    assert not (catalogue / "out" / "run").exists()
 
 
 def test_too_few_pairs(catalogue):

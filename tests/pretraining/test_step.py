@@ -81,21 +81,6 @@ def test_means_are_over_steps(stage1):
     assert taken.means()["loss"] == pytest.approx(sum(losses) / 2)
 
 
-def test_too_many_unreadable_images_stop_the_run(stage1):
-    """Of 4 pairs in two steps one image cannot be read."""
-    batches = [stage1.pairs(2)[0, range(2)]._replace(unreadable=torch.tensor(n)) for n in (0, 1)]
-    for allowed in (0.25, 0.24):
-        taken, _ = trainer(stage1.objective(), max_failures=allowed)
-        for batch in batches:
-            step(taken, [batch])
-        if allowed == 0.25:
-            assert taken.means()["unreadable"] == 1
-            continue
-        message = r"larger than 24.00% for these images: of the last 4, 1 cannot be read"
-        with pytest.raises(ValueError, match=message):
-            taken.means()
-
-
 def test_a_request_to_stop_is_passed_on(stage1):
     taken, _ = trainer(stage1.objective())
     stop = StopRequest(active=False)
