@@ -19,8 +19,9 @@ from alignrec_pyg.evaluate import checked_cut_offs, evaluate
 from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.run_state import restore, save
 from alignrec_pyg.sampling import TripletSampler, seeded_generator
-from alignrec_pyg.train_state import TrainState, restore, save
+from alignrec_pyg.train_state import TrainState
 
 # Streams of randomness within an epoch; the sampler's is 0.
 _EPOCH_HOOK = 1

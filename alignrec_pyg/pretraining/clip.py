@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -16,19 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from alignrec_pyg.clock import RunClock
 from alignrec_pyg.encoders.base import ItemContent
 from alignrec_pyg.encoders.clip import CLIPEncoder
 from alignrec_pyg.encoders.images import ImageSource, quiet_pillow
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.clip_config import CLIPFinetuneConfig
 from alignrec_pyg.pretraining.clip_pairs import Mapped, find_pairs
-from alignrec_pyg.pretraining.run_state import RunState, restore, save
+from alignrec_pyg.run_state import RunState, restore, save
 from alignrec_pyg.sampling import seeded_generator
+from alignrec_pyg.train import TrainingDivergedError
 
 # Streams of randomness.
 _SPLIT, _ORDER, _STEP = range(3)
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 1
+_FORMAT = 2
 _MAX_LOGIT_SCALE = math.log(100)
 
 
@@ -54,6 +55,14 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor | float) -> Tens
     logits = scale * image @ text.T
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+@dataclass
+class _State(RunState):
+    """Where fine-tuning stands: sum of the epoch's losses, validation loss of the best epoch."""
+
+    loss_sum: float = 0.0
+    best_loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +113,7 @@ def finetune_clip(
 
     Raises:
         ValueError: If there are too few pairs, or too many images cannot be read.
-        FloatingPointError: If the loss is not finite, naming epoch and batch.
+        TrainingDivergedError: If a loss or a weight is not finite, naming epoch and batch.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
         KeyboardInterrupt, SystemExit: After saving, when interrupted with ``checkpoint_dir``.
     """
@@ -154,7 +163,7 @@ class _Tuning:
             betas=config.betas,
             eps=config.eps,
         )
-        self._state = RunState()
+        self._state = _State()
 
     def run(
         self, folder: Path | None, checkpoint_seconds: float, stop: StopRequest
@@ -165,7 +174,7 @@ class _Tuning:
         if folder is not None:
             restore(folder, identity, state, self._model, self._optimizer)
         num_batches = -(-len(self._train) // config.batch_size)
-        saved = time.monotonic()
+        clock = RunClock(state.seconds, checkpoint_seconds)
         with tqdm(
             total=config.epochs * num_batches,
             initial=state.epoch * num_batches + state.step,
@@ -175,13 +184,14 @@ class _Tuning:
         ) as progress:
 
             def save_if(due: bool) -> None:
-                nonlocal saved
-                if folder is not None and (due or time.monotonic() - saved >= checkpoint_seconds):
+                if folder is not None and (due or clock.save_is_due()):
+                    self._check_weights()
+                    state.seconds = clock.elapsed()
                     save(folder, identity, state, self._model, self._optimizer)
-                    saved = time.monotonic()
+                    clock.saved()
                 stop.exit_if_requested()
 
-            while state.epoch < config.epochs:
+            while not state.finished:
                 for _ in self._train_epoch(num_batches):
                     progress.update()
                     save_if(stop.requested)
@@ -213,10 +223,7 @@ class _Tuning:
             self._optimizer.zero_grad(set_to_none=True)
             with _seeded(config.seed, done, self._encoder.device):
                 loss = self._loss(rows)
-            if not bool(loss.isfinite()):
-                raise FloatingPointError(
-                    f"the loss is not finite in epoch {state.epoch}, batch {step}: lower 'lr'"
-                )
+            self._check_finite(loss, "the loss")
             loss.backward()
             self._optimizer.step()
             with torch.no_grad():
@@ -225,8 +232,21 @@ class _Tuning:
             state.step = step + 1
             yield
 
+    def _check_finite(self, value: Tensor, what: str) -> None:
+        if not bool(value.isfinite().all()):
+            raise TrainingDivergedError(
+                f"{what} is not finite in epoch {self._state.epoch}, batch {self._state.step}: "
+                "lower 'lr'"
+            )
+
+    def _check_weights(self) -> None:
+        """Nothing is saved, nor the best, that could not be continued."""
+        for name, parameter in self._model.named_parameters():
+            self._check_finite(parameter.detach(), name)
+
     def _end_epoch(self, num_batches: int) -> None:
         state = self._state
+        self._check_weights()
         entry = {"epoch": float(state.epoch), "loss": state.loss_sum / num_batches}
         entry["logit_scale"] = float(self._model.logit_scale.detach().exp().mean())
         if len(self._val):
@@ -242,6 +262,7 @@ class _Tuning:
         state.history.append(entry)
         state.epoch += 1
         state.step, state.loss_sum = 0, 0.0
+        state.finished = state.epoch == self._config.epochs
 
     @torch.no_grad()
     def _val_loss(self) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from alignrec_pyg.checkpoint import write_records
 from alignrec_pyg.clock import RunClock
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.interrupt import StopRequest
@@ -19,10 +20,11 @@ from alignrec_pyg.pretraining.loading import load
 from alignrec_pyg.pretraining.log import RunLog
 from alignrec_pyg.pretraining.objective import Objective
 from alignrec_pyg.pretraining.pairs import PairBatch, PairDataset
-from alignrec_pyg.pretraining.state import PretrainState, restore, save
+from alignrec_pyg.pretraining.state import PretrainState
 from alignrec_pyg.pretraining.step import Trainer
 from alignrec_pyg.pretraining.validation import validate
 from alignrec_pyg.pretraining.workers import Workers
+from alignrec_pyg.run_state import restore, save
 from alignrec_pyg.sampling import seeded_generator
 
 # Part of a saved run's identity: raise it with each change that makes training give other values.
@@ -99,7 +101,9 @@ def pretrain(
     run = {} if folder is None else _run_identity(objective, train, val, config, workers)
     objective.to(workers.device).train()
     optimizer = _optimizer(objective, config)
-    state = PretrainState() if folder is None else restore(folder, run, objective, optimizer)
+    state = PretrainState()
+    if folder is not None:
+        restore(folder, run, state, objective, optimizer)
     clock = RunClock(state.seconds, checkpoint_seconds)
     first = workers.rank == 0
     step = state.epoch * steps_per_epoch + state.step
@@ -141,6 +145,7 @@ def pretrain(
                     state.finished = state.epoch == config.epochs
                 if folder is not None and first and (ended or stopping or clock.save_is_due()):
                     state.seconds = clock.elapsed()
+                    write_records(folder / "history.jsonl", state.history)
                     save(folder, run, state, objective, optimizer)
                     clock.saved()
                 if stopping:

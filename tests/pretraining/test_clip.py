@@ -12,6 +12,7 @@ from alignrec_pyg import CheckpointError
 from alignrec_pyg.checkpoint import write_tensors
 from alignrec_pyg.encoders import CLIPEncoder, ItemContent
 from alignrec_pyg.pretraining import CLIPFinetuneConfig, clip, contrastive_loss, finetune_clip
+from alignrec_pyg.train import TrainingDivergedError
 
 
 @pytest.fixture
@@ -245,8 +246,21 @@ def test_items_without_a_pair_and_broken_images_are_left_out(encoder, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(encoder, tmp_path):
     with torch.no_grad():
         encoder.model.visual.proj.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match="epoch 0, batch 0"):
+    with pytest.raises(TrainingDivergedError, match="the loss is not finite in epoch 0, batch 0"):
         finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_not_saved(encoder, tmp_path, monkeypatch):
+    """The last batch's step may spoil them, which no loss tells any more."""
+
+    def spoil(self):
+        self.param_groups[0]["params"][0].data.fill_(math.nan)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoil)
+    config = small(epochs=1, val_share=0.0)
+    with pytest.raises(TrainingDivergedError, match="is not finite in epoch 0, batch 1"):
+        finetune_clip(encoder, catalogue(2), config, checkpoint_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

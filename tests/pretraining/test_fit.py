@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from alignrec_pyg import run_state
 from alignrec_pyg.checkpoint import CheckpointError, read_manifest
 from alignrec_pyg.pretraining import PretrainConfig, fit, pretrain, state
 from alignrec_pyg.pretraining.pairs import PairDataset
@@ -146,8 +147,8 @@ def run(stage1, folder, epochs=8):
 def killed(stage1, folder, event):
     """Runs in a process of its own, which dies by SIGKILL at an event; False if it ends before.
 
-    Events are forward passes (train and validation) and each step of a save: before the tensors
-    are written, between them and the manifest, before the history.
+    Events are forward passes (train and validation) and each step of a save: before the history,
+    between it and the tensors, between them and the manifest.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python >= 3.12, if threads are about
@@ -165,8 +166,10 @@ def killed(stage1, folder, event):
 
             return call
 
-        for name in ("write_tensors", "write_manifest", "write_records"):
-            setattr(state, name, counted(getattr(state, name)))
+        for module, name in (
+            (fit, "write_records"), (run_state, "write_tensors"), (run_state, "write_manifest"),
+        ):  # fmt: skip
+            setattr(module, name, counted(getattr(module, name)))
         forward = type(stage1.objective()).forward
         type(stage1.objective()).forward = counted(forward)
         try:
