@@ -35,6 +35,8 @@ _KNN = "knn_"
 class InteractionBatch(NamedTuple):
     """Training triples: ``user[b]`` interacted with ``pos_item[b]`` and not with ``neg_item[b]``.
 
+    A whole batch, or the :class:`BatchShare` of one of several workers.
+
     Shapes:
         - every field: int64 :math:`(B)`
     """
@@ -42,6 +44,79 @@ class InteractionBatch(NamedTuple):
     user: Tensor
     pos_item: Tensor
     neg_item: Tensor
+
+    @property
+    def whole(self) -> InteractionBatch:
+        """The batch that this is a share of: here, itself."""
+        return self
+
+    @property
+    def num_shares(self) -> int:
+        """How many shares the whole batch has: here, one."""
+        return 1
+
+    @property
+    def size(self) -> int:
+        """Number of triples of the whole batch."""
+        return self.whole.user.numel()
+
+    @property
+    def rows(self) -> slice:
+        """Where these triples stand in the whole batch."""
+        return self.rows_of(self.size)
+
+    def rows_of(self, number: int) -> slice:
+        """This share of any ``number`` rows, which all shares together divide in their order."""
+        return slice(0, number)
+
+    def share(self, index: int, num_shares: int) -> InteractionBatch:
+        """Share ``index`` of ``num_shares``, whose sizes differ by one at most; may be empty."""
+        return self if num_shares == 1 else BatchShare(self, index, num_shares)
+
+
+class BatchShare(InteractionBatch):
+    r"""The triples of a batch that one of several workers answers for.
+
+    Shares add up: on share :math:`s` of a batch, every loss term of a model is :math:`L_s` with
+    :math:`\sum_s L_s` the term on the whole batch. Of a mean over triples, a share gives its own
+    triples over the whole :attr:`size`; of an in-batch contrast, its own anchors against all
+    candidates of :attr:`whole`; of what cannot be divided (norms, roots, whole tables), the value
+    of the whole over :attr:`num_shares`.
+
+    Args:
+        whole: The batch.
+        index: Which share, from 0.
+        num_shares: How many there are.
+    """
+
+    def __new__(cls, whole: InteractionBatch, index: int, num_shares: int) -> BatchShare:
+        """Cuts the share out of the batch."""
+        rows = _share_of(whole.user.numel(), index, num_shares)
+        share = super().__new__(cls, *(column[rows] for column in whole))
+        share._whole, share._index, share._num_shares = whole, index, num_shares
+        return share
+
+    _whole: InteractionBatch
+    _index: int
+    _num_shares: int
+
+    @property
+    def whole(self) -> InteractionBatch:
+        """The batch that this is a share of."""
+        return self._whole
+
+    @property
+    def num_shares(self) -> int:
+        """How many shares the whole batch has."""
+        return self._num_shares
+
+    def rows_of(self, number: int) -> slice:
+        """This share of any ``number`` rows, which all shares together divide in their order."""
+        return _share_of(number, self._index, self._num_shares)
+
+
+def _share_of(number: int, index: int, num_shares: int) -> slice:
+    return slice(number * index // num_shares, number * (index + 1) // num_shares)
 
 
 def feature_key(name: str) -> str:

@@ -220,7 +220,7 @@ class AlignRec(ContentRecommender):
         pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
         target = self.feature_table if self.encoder_features is None else self.encoder_features
         return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
+            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
             **self.alignment(batch, x, user, pos, target),
             "l2": l2_loss(user, pos, neg, batch_size=self.l2_batch_size),
         }

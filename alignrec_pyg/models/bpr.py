@@ -53,11 +53,13 @@ class BPR(Recommender):
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``."""
-        user = self.user_embedding(batch.user)
-        pos, neg = self.item_embedding(batch.pos_item), self.item_embedding(batch.neg_item)
+        user = self.user_embedding(batch.whole.user)
+        pos = self.item_embedding(batch.whole.pos_item)
+        neg = self.item_embedding(batch.whole.neg_item)
+        pos_score, neg_score = (user * pos).sum(-1), (user * neg).sum(-1)
         return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), eps=1e-10),
-            "reg": embedding_norm_loss(user, pos, neg),
+            "bpr": bpr_loss(pos_score[batch.rows], neg_score[batch.rows], 1e-10, size=batch.size),
+            "reg": embedding_norm_loss(user, pos, neg) / batch.num_shares,
         }
 
     @property

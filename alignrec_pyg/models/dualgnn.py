@@ -182,13 +182,13 @@ class DualGNN(Recommender):
         user = functional.embedding(batch.user, user_x)
         pos = functional.embedding(batch.pos_item, item_x)
         neg = functional.embedding(batch.neg_item, item_x)
-        bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1))
-        preference = self.user_embedding(batch.user)
+        bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size)
+        # the sum over all P_m side by side is that of their sums
+        squares = self.user_embedding(batch.user).square().sum()
         return {
             "bpr": bpr / math.log(2) if self.faithful else bpr,
-            # the mean over the P_m side by side is the mean of their means
-            "reg": len(self.features) * preference.square().mean()
-            + self.modality_weight.square().mean(),
+            "reg": squares / (batch.size * self.embedding_dim)
+            + self.modality_weight.square().mean() / batch.num_shares,
         }
 
     @property

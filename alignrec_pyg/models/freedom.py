@@ -136,12 +136,13 @@ class FREEDOM(Recommender):
         user_x, item_x = self(data)
         user = embedding(batch.user, user_x)
         pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
-        terms = {"bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1))}
+        size = batch.size
+        terms = {"bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=size)}
         if self.features:
             reg = user.new_zeros(())
             for projected in self.modalities:
                 pos_x, neg_x = projected(batch.pos_item), projected(batch.neg_item)
-                reg = reg + bpr_loss((user * pos_x).sum(-1), (user * neg_x).sum(-1))
+                reg = reg + bpr_loss((user * pos_x).sum(-1), (user * neg_x).sum(-1), size=size)
             terms["reg"] = reg
         return terms
 

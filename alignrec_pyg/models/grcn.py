@@ -173,15 +173,16 @@ class GRCN(Recommender):
         user = embedding(batch.user, user_x)
         pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
         items = torch.cat([batch.pos_item, batch.neg_item])
-        reg = _mean_square(self.user_embedding(batch.user))
-        reg = reg + _mean_square(self.item_embedding(items))
+        reg = _mean_square(self.user_embedding(batch.user), batch.size)
+        reg = reg + _mean_square(self.item_embedding(items), 2 * batch.size)
         for preference in self.preferences:
-            reg = reg + _mean_square(preference(batch.user))
+            reg = reg + _mean_square(preference(batch.user), batch.size)
         if self.faithful:
             first = self.preferences[0]
             assert isinstance(first, nn.Embedding)
-            reg = reg + _mean_square(first.weight)
-        return {"bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)), "reg": reg}
+            reg = reg + _mean_square(first.weight, self.num_users) / batch.num_shares
+        bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size)
+        return {"bpr": bpr, "reg": reg}
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -205,5 +206,6 @@ def _most_confident(affinities: list[Tensor], confidence: Tensor, source: Tensor
     return weighted.amax(dim=1).relu()
 
 
-def _mean_square(x: Tensor) -> Tensor:
-    return x.square().mean()
+def _mean_square(x: Tensor, num_rows: int) -> Tensor:
+    """Over the entries of ``num_rows`` rows, of which ``x`` may be a share."""
+    return x.square().sum() / (num_rows * x.size(1))

@@ -220,7 +220,7 @@ class LATTICE(Recommender):
         user = embedding(batch.user, user_x)
         pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
         return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
+            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
             "l2": l2_loss(user, pos, neg, batch_size=self.l2_batch_size),
         }
 

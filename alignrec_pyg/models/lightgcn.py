@@ -76,12 +76,13 @@ class LightGCN(Recommender):
         user = embedding(batch.user, user_x)
         pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
         return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), eps=1e-10),
+            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), 1e-10, size=batch.size),
             "reg": embedding_norm_loss(
-                self.user_embedding(batch.user),
-                self.item_embedding(batch.pos_item),
-                self.item_embedding(batch.neg_item),
-            ),
+                self.user_embedding(batch.whole.user),
+                self.item_embedding(batch.whole.pos_item),
+                self.item_embedding(batch.whole.neg_item),
+            )
+            / batch.num_shares,
         }
 
     @property

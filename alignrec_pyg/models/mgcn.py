@@ -149,9 +149,9 @@ class MGCN(ContentRecommender):
         user = embedding(batch.user, user_x)
         pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
         return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
-            "cl": self._contrast(batch.pos_item, x.content_item, x.id_item)
-            + self._contrast(batch.user, x.content_user, x.id_user),
+            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
+            "cl": self._contrast(batch, batch.whole.pos_item, x.content_item, x.id_item)
+            + self._contrast(batch, batch.whole.user, x.content_user, x.id_user),
             "l2": l2_loss(user, pos, neg, batch_size=self.l2_batch_size),
         }
 
@@ -160,10 +160,17 @@ class MGCN(ContentRecommender):
         """Weight 1 for ``bpr``, the arguments of the same names for the others."""
         return {"bpr": 1.0, "cl": self.cl_weight, "l2": self.l2_weight}
 
-    def _contrast(self, rows: Tensor, content: Tensor, ids: Tensor) -> Tensor:
-        rows, counts = rows.unique(return_counts=True)
+    def _contrast(
+        self, batch: InteractionBatch, nodes: Tensor, content: Tensor, ids: Tensor
+    ) -> Tensor:
+        nodes, counts = nodes.unique(return_counts=True)
+        own = batch.rows_of(nodes.numel())
         return info_nce_loss(
-            embedding(rows, content), embedding(rows, ids), self.temperature, counts=counts
+            embedding(nodes[own], content),
+            embedding(nodes, ids),
+            self.temperature,
+            counts=counts,
+            first=own.start,
         )
 
 

@@ -124,11 +124,17 @@ class SLMRec(Recommender):
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``nce`` (users with their items) and ``ssl`` (FAC of the batch's items)."""
         users, items = self._spaces(data)
+        positives = batch.whole.pos_item
         user = torch.cat([functional.embedding(batch.user, x) for x in users], dim=1)
-        item = torch.cat([functional.embedding(batch.pos_item, x) for x in items], dim=1)
+        item = torch.cat([functional.embedding(positives, x) for x in items], dim=1)
         return {
-            "nce": info_nce_loss(self.user_fusion(user), self.item_fusion(item), self.temperature),
-            "ssl": self._fine_and_coarse(items, batch.pos_item),
+            "nce": info_nce_loss(
+                self.user_fusion(user),
+                self.item_fusion(item),
+                self.temperature,
+                first=batch.rows.start,
+            ),
+            "ssl": self._fine_and_coarse(items, batch),
         }
 
     @property
@@ -144,15 +150,22 @@ class SLMRec(Recommender):
         spaces = [self.propagation(self.user_embedding.weight, x, graph) for x in inputs]
         return [user for user, _ in spaces], [item for _, item in spaces]
 
-    def _fine_and_coarse(self, item_x: list[Tensor], items: Tensor) -> Tensor:
-        distinct, counts = items.unique(return_counts=True)
-        path, *spaces = [functional.embedding(distinct, x) for x in item_x]
+    def _fine_and_coarse(self, item_x: list[Tensor], batch: InteractionBatch) -> Tensor:
+        distinct, counts = batch.whole.pos_item.unique(return_counts=True)
+        own = batch.rows_of(distinct.numel())
+        path = functional.embedding(distinct[own], item_x[0])
+        spaces = [functional.embedding(distinct, x) for x in item_x[1:]]
         loss = path.new_zeros(())
         for modality, x in zip(self.modalities, spaces, strict=True):
             assert isinstance(modality, _Modality)
             path = modality.path_head(path)
             loss = loss + info_nce_loss(
-                path, modality.head(x), self.ssl_temperature, counts=counts, normalize=False
+                path,
+                modality.head(x),
+                self.ssl_temperature,
+                counts=counts,
+                normalize=False,
+                first=own.start,
             )
         return loss
 

@@ -89,19 +89,15 @@ class VBPR(ContentRecommender):
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """``bpr`` and ``reg``."""
         user_x, item_x = self.fuse(x)
+        user, pos, neg = batch.whole
         return _terms(
-            embedding(batch.user, user_x),
-            embedding(batch.pos_item, item_x),
-            embedding(batch.neg_item, item_x),
+            batch, embedding(user, user_x), embedding(pos, item_x), embedding(neg, item_x)
         )
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``; projects the batch's items only."""
-        return _terms(
-            self.user_embedding(batch.user),
-            self._items(batch.pos_item),
-            self._items(batch.neg_item),
-        )
+        user, pos, neg = batch.whole
+        return _terms(batch, self.user_embedding(user), self._items(pos), self._items(neg))
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -114,8 +110,10 @@ class VBPR(ContentRecommender):
         )
 
 
-def _terms(user: Tensor, pos: Tensor, neg: Tensor) -> dict[str, Tensor]:
+def _terms(batch: InteractionBatch, user: Tensor, pos: Tensor, neg: Tensor) -> dict[str, Tensor]:
+    """From the rows of the whole batch, which the norms need."""
+    pos_score, neg_score = (user * pos).sum(-1), (user * neg).sum(-1)
     return {
-        "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), eps=1e-10),
-        "reg": embedding_norm_loss(user, pos, neg),
+        "bpr": bpr_loss(pos_score[batch.rows], neg_score[batch.rows], 1e-10, size=batch.size),
+        "reg": embedding_norm_loss(user, pos, neg) / batch.num_shares,
     }

@@ -26,7 +26,9 @@ class Alignment(nn.Module):
         - \operatorname{sg} \cos(f_a, f_b) \right)
 
     over the users :math:`u` and positive items :math:`i, a, b` of the batch. CCA and REG take every
-    user and item once, with its count as weight: the same value and gradient for less work.
+    user and item once, with its count as weight: the same value and gradient for less work. Of a
+    :class:`~alignrec_pyg.graph.BatchShare`, CCA takes the share's anchors against all of the batch
+    and UIA the share's pairs; REG, a root over all pairs, is that of the whole batch, divided.
 
     Source: `AlignRec <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eqs. 10-12.
 
@@ -84,26 +86,32 @@ class Alignment(nn.Module):
             batch: Training triples; their negatives play no part.
             representations: ID vectors of all users and items, content vectors of all users and
                 items, in this order.
-            user: Final vectors of the batch's users, :math:`(B, d)`.
+            user: Final vectors of the batch's (the share's) users, :math:`(B, d)`.
             pos_item: Final vectors of the batch's positive items, :math:`(B, d)`.
             features: Gives the rows whose cosines REG aims at, for int64 items :math:`(n)`: a
                 table in training or a frozen one. No gradient flows into it.
         """
         id_user, id_item, content_user, content_item = representations
-        users, user_counts = batch.user.unique(return_counts=True)
-        items, item_counts = batch.pos_item.unique(return_counts=True)
-        content = embedding(items, content_item)
+        users, user_counts = batch.whole.user.unique(return_counts=True)
+        items, item_counts = batch.whole.pos_item.unique(return_counts=True)
+        user_content, content = embedding(users, content_user), embedding(items, content_item)
+        own_items, own_users = batch.rows_of(items.numel()), batch.rows_of(users.numel())
         return {
-            "cca": self._cca(content, embedding(items, id_item), item_counts)
-            + self._cca(embedding(users, content_user), embedding(users, id_user), user_counts),
-            "uia": cosine_alignment_loss(user, pos_item),
-            "reg": self._reg(content, items, item_counts, features),
+            "cca": self._cca(content, embedding(items, id_item), item_counts, own_items)
+            + self._cca(user_content, embedding(users, id_user), user_counts, own_users),
+            "uia": cosine_alignment_loss(user, pos_item, size=batch.size),
+            "reg": self._reg(content, items, item_counts, features) / batch.num_shares,
         }
 
-    def _cca(self, content: Tensor, ids: Tensor, counts: Tensor) -> Tensor:
+    def _cca(self, content: Tensor, ids: Tensor, counts: Tensor, own: slice) -> Tensor:
         def nce(x: Tensor, y: Tensor) -> Tensor:
             return info_nce_loss(
-                x, y, self.temperature, counts=counts, normalize=self.cca_normalize
+                x[own],
+                y,
+                self.temperature,
+                counts=counts,
+                normalize=self.cca_normalize,
+                first=own.start,
             )
 
         if self.cca_symmetric:

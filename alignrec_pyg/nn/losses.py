@@ -14,7 +14,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-def bpr_loss(pos_score: Tensor, neg_score: Tensor, eps: float = 0.0) -> Tensor:
+def bpr_loss(
+    pos_score: Tensor, neg_score: Tensor, eps: float = 0.0, *, size: int | None = None
+) -> Tensor:
     r"""Bayesian personalised ranking loss.
 
     .. math::
@@ -26,15 +28,17 @@ def bpr_loss(pos_score: Tensor, neg_score: Tensor, eps: float = 0.0) -> Tensor:
         pos_score: Scores :math:`p` of observed pairs.
         neg_score: Scores :math:`n` of unobserved pairs.
         eps: :math:`\epsilon`, 0 (log-sigmoid) or the 1e-10 of some published code.
+        size: :math:`B`, where the pairs are a share of a larger batch (default: their number).
 
     Shapes:
         - **input:** :math:`(B)`, :math:`(B)`
         - **output:** scalar
     """
+    size = pos_score.size(0) if size is None else size
     difference = pos_score - neg_score
     if eps == 0.0:
-        return -functional.logsigmoid(difference).mean()
-    return -(eps + difference.sigmoid()).log().mean()
+        return -functional.logsigmoid(difference).sum() / size
+    return -(eps + difference.sigmoid()).log().sum() / size
 
 
 def embedding_norm_loss(*embeddings: Tensor) -> Tensor:
@@ -64,7 +68,7 @@ def l2_loss(*embeddings: Tensor, batch_size: int) -> Tensor:
     return torch.stack([x.square().sum() for x in embeddings]).sum() / (2 * batch_size)
 
 
-def cosine_alignment_loss(x: Tensor, y: Tensor) -> Tensor:
+def cosine_alignment_loss(x: Tensor, y: Tensor, *, size: int | None = None) -> Tensor:
     r"""One minus the mean cosine of paired rows.
 
     .. math::
@@ -73,11 +77,18 @@ def cosine_alignment_loss(x: Tensor, y: Tensor) -> Tensor:
     Source: `AlignRec <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eq. 12;
     `BM3 <https://arxiv.org/abs/2207.05969>`_ (WWW 2023), Eq. 9.
 
+    Args:
+        x: Rows.
+        y: Their partners.
+        size: :math:`B`, where the rows are a share of a larger batch, whose part of the loss it
+            then is (default: their number).
+
     Shapes:
         - **input:** :math:`(B, d)`, :math:`(B, d)`
         - **output:** scalar
     """
-    return 1 - functional.cosine_similarity(x, y, dim=-1).mean()
+    size = x.size(0) if size is None else size
+    return x.size(0) / size - functional.cosine_similarity(x, y, dim=-1).sum() / size
 
 
 def unit_rows(x: Tensor) -> Tensor:
@@ -97,6 +108,7 @@ def info_nce_loss(
     *,
     counts: Tensor | None = None,
     normalize: bool = True,
+    first: int = 0,
 ) -> Tensor:
     r"""In-batch contrastive loss from the rows of ``x`` to the rows of ``y``.
 
@@ -110,47 +122,52 @@ def info_nce_loss(
     Source: `AlignRec <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eq. 10.
 
     Args:
-        x: Anchors.
-        y: Candidates; row :math:`a` is the positive of anchor :math:`a`.
+        x: Anchors: one for each candidate or, of some of these, a share of the loss.
+        y: Candidates; row ``first`` :math:`+ a` is the positive of anchor :math:`a`.
         temperature: :math:`\tau`.
-        counts: :math:`n`, how often each row occurs in the batch (default: once).
+        counts: :math:`n`, how often each candidate occurs in the batch (default: once).
         normalize: Whether rows are L2-normalised first.
+        first: The candidate of the first anchor.
 
     Shapes:
-        - **input:** :math:`(B, d)`, :math:`(B, d)`, counts :math:`(B)`
+        - **input:** :math:`(A, d)`, :math:`(B, d)`, counts :math:`(B)`
         - **output:** scalar
     """
     if normalize:
         x, y = unit_rows(x), unit_rows(y)
     if counts is None:
-        counts = x.new_ones(x.size(0))
-    loss: Tensor = _InfoNCE.apply(x, y, counts.to(x.dtype), temperature)
+        counts = y.new_ones(y.size(0))
+    loss: Tensor = _InfoNCE.apply(x, y, counts.to(x.dtype), temperature, first)
     return loss
 
 
 class _InfoNCE(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, counts: Tensor, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, counts: Tensor, temperature: float, first: int
+    ) -> Tensor:
         logits = (x / temperature) @ y.t()
-        positive = logits.diagonal().clone()
+        positive = logits.diagonal(first).clone()
         largest = logits.amax(dim=1)  # subtracted, so that no exponential overflows
         exponential = logits.sub_(largest.unsqueeze(1)).exp_()
         denominator = exponential @ counts
         ctx.save_for_backward(x, y, counts, exponential, denominator)
-        ctx.temperature = temperature
-        return (counts * (denominator.log() + largest - positive)).sum() / counts.sum()
+        ctx.temperature, ctx.own = temperature, slice(first, first + x.size(0))
+        own = counts[ctx.own]
+        return (own * (denominator.log() + largest - positive)).sum() / counts.sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         x, y, counts, exponential, denominator = ctx.saved_tensors
         # d loss / d logits[a, b] = w_a (n_b exp[a, b] / denominator_a - [a = b])
-        row = (grad * counts / (counts.sum() * ctx.temperature)).unsqueeze(1)
+        row = (grad * counts[ctx.own] / (counts.sum() * ctx.temperature)).unsqueeze(1)
         scaled = row / denominator.unsqueeze(1)
         column = counts.unsqueeze(1)
-        grad_x = scaled * (exponential @ (column * y)) - row * y
-        grad_y = column * (exponential.t() @ (scaled * x)) - row * x
-        return grad_x, grad_y, None, None
+        grad_x = scaled * (exponential @ (column * y)) - row * y[ctx.own]
+        grad_y = column * (exponential.t() @ (scaled * x))
+        grad_y[ctx.own] -= row * x
+        return grad_x, grad_y, None, None, None
 
 
 def similarity_loss(
