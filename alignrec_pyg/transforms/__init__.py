@@ -6,6 +6,7 @@ from alignrec_pyg.transforms.encoding_report import ContentFailure, EncodingRepo
 from alignrec_pyg.transforms.item_graph_from_neighbors import ItemGraphFromNeighbors, NeighborLists
 from alignrec_pyg.transforms.k_core import KCore
 from alignrec_pyg.transforms.knn_item_graph import KNNItemGraph
+from alignrec_pyg.transforms.ray_actors import RayActors
 from alignrec_pyg.transforms.split_interactions import SplitInteractions
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "KCore",
     "KNNItemGraph",
     "NeighborLists",
+    "RayActors",
     "SplitInteractions",
 ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from tqdm import tqdm
 
-from alignrec_pyg.encoders.base import MODALITIES, ItemEncoder
+from alignrec_pyg.encoders.base import MODALITIES, ItemEncoder, needs_fit
 from alignrec_pyg.encoders.images import quiet_pillow
 from alignrec_pyg.encoders.texts import clean_text
 from alignrec_pyg.graph import ITEM, feature_key, mask_key
@@ -20,6 +21,7 @@ from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.transforms.content_reader import ContentReader
 from alignrec_pyg.transforms.encoding_report import EncodingReport
 from alignrec_pyg.transforms.encoding_run import EncodingRun
+from alignrec_pyg.transforms.ray_actors import EncodingJob, RayActors, batches_from_actors
 
 
 class EncodeItems(BaseTransform):
@@ -49,12 +51,17 @@ class EncodeItems(BaseTransform):
         num_workers: Threads that read and decode images; 0 does it in the calling one. The result
             is the same for any number.
         max_failures: Share of the images that may be unreadable.
+        actors: Runs the encoder on actors of a Ray cluster instead of in this process, with the
+            same result and the same cache; ``num_workers`` are then threads of each. All machines
+            need to see files of images and ``cache_dir`` under their paths.
 
     Attributes:
         report: The :class:`~alignrec_pyg.transforms.EncodingReport` of the last run.
 
     Raises:
-        ValueError: If an argument is out of range; when applied, if the data lacks the content,
+        ImportError: When applied, if there are ``actors`` and Ray is missing.
+        ValueError: If an argument is out of range, or the encoder has to be fitted and there are
+            ``actors``; when applied, if the data lacks the content,
             no item has any, too many images cannot be read, or the encoder returns anything but
             finite rows of its width.
         KeyboardInterrupt, SystemExit: When interrupted.
@@ -69,6 +76,7 @@ class EncodeItems(BaseTransform):
         cache_dir: str | Path | None = None,
         num_workers: int = 0,
         max_failures: float = 0.05,
+        actors: RayActors | None = None,
     ) -> None:
         unknown = sorted(set(encoder.modalities) - set(MODALITIES))
         if unknown or not encoder.modalities:
@@ -87,12 +95,18 @@ class EncodeItems(BaseTransform):
                 )
         if not 0 <= max_failures <= 1:
             raise ValueError(f"'max_failures' needs to be in [0, 1] (got {max_failures!r})")
+        if actors is not None and needs_fit(encoder):
+            raise ValueError(
+                f"'actors' needs an encoder that is ready, but {encoder!r} has to be fitted on all "
+                "items: leave 'actors' out"
+            )
         self.encoder = encoder
         self.name = name
         self.batch_size = batch_size
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.num_workers = num_workers
         self.max_failures = max_failures
+        self.actors = actors
         self.report: EncodingReport | None = None
 
     def forward(self, data: HeteroData) -> HeteroData:
@@ -119,7 +133,7 @@ class EncodeItems(BaseTransform):
             with tqdm(
                 total=len(run.rows), desc=f"encoding {self.name}", unit="item", disable=None
             ) as progress:
-                for items, rows in run.batches():
+                for items, rows in self._batches(run, parts):
                     table[items] = rows
                     progress.update(len(items))
         encoded = table.any(dim=1)
@@ -142,6 +156,19 @@ class EncodeItems(BaseTransform):
         data[ITEM][feature_key(self.name)] = table
         data[ITEM][mask_key(self.name)] = ~encoded
         return data
+
+    def _batches(
+        self, run: EncodingRun, parts: dict[str, Any]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        if self.actors is None:
+            return run.batches()
+        job = EncodingJob(
+            encoder=self.encoder,
+            content={**parts, "num_workers": self.num_workers},
+            batch_size=self.batch_size,
+            cache_dir=None if self.cache_dir is None else self.cache_dir.resolve(),
+        )
+        return batches_from_actors(run, job, self.actors)
 
     def _parts(self, data: HeteroData) -> dict[str, Any]:
         """What the encoder reads, by modality."""

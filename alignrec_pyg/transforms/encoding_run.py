@@ -64,12 +64,66 @@ class EncodingRun:
             ValueError: If too many images cannot be read, or the encoder returns anything but
                 finite rows of its width.
         """
+        self.begin()
+        for items in self.parts():
+            yield items, self.encode(items)
+            self.stop_if_requested()
+
+    def stop_if_requested(self) -> None:
+        """Leaves if Ctrl-C or SIGTERM has come."""
+        self._stop.exit_if_requested()
+
+    def begin(self) -> None:
+        """Prepares the cache, if there is one."""
         if self._cache_dir is not None:
             remove_strays(self._cache_dir)
             self._key = self._run_key()
-        for items in self._parts():
-            yield items, self._batch(items)
-            self._stop.exit_if_requested()
+
+    def parts(self) -> Iterator[list[int]]:
+        """The items of every batch."""
+        for start in range(0, len(self.rows), self._batch_size):
+            yield self.rows[start : start + self._batch_size]
+
+    def encode(self, items: list[int]) -> Tensor:
+        """The rows of one batch, read from the cache or computed and kept there.
+
+        Raises:
+            ValueError: As :meth:`batches`.
+        """
+        images = self._reader.load(items)
+        if self._cache_dir is None:
+            return self._encoded(items, images)
+        key = f"encoded_{content_hash(self._key, self._reader.digests(items, images))}"
+        kept = load_tensors(self._cache_dir, key, "encoded items")
+        if kept is not None:
+            tensors, facts = kept
+            self.note({items[position]: reason for position, reason in facts["failures"]})
+            self.cached_rows += items
+            return tensors["rows"]
+        rows = self._encoded(items, images)
+        failures = [
+            [position, self.failures[item]]
+            for position, item in enumerate(items)
+            if item in self.failures
+        ]
+        store_tensors(self._cache_dir, key, {"rows": rows}, {"failures": failures})
+        return rows
+
+    def note(self, failures: dict[int, str]) -> None:
+        """Takes down images that cannot be read, by item.
+
+        Raises:
+            ValueError: If they are too many by now.
+        """
+        self.failures |= failures
+        num_images = len(self.present.get("image", ()))
+        if len(self.failures) > self._max_failures * num_images:
+            reasons = "; ".join(failure_lines(self.failed()))
+            raise ValueError(
+                f"'max_failures' needs to be larger than {self._max_failures:.2%} for these "
+                f"{num_images:,} images: {len(self.failures):,} or more of them cannot be read "
+                f"({reasons}): mend them, set them to None, or raise 'max_failures'"
+            )
 
     def failed(self) -> tuple[ContentFailure, ...]:
         """What could not be read, by item."""
@@ -84,10 +138,6 @@ class EncodingRun:
             readable["image"] = [row for row in readable["image"] if row not in self.failures]
         return sorted(set(chain.from_iterable(readable.values())))
 
-    def _parts(self) -> Iterator[list[int]]:
-        for start in range(0, len(self.rows), self._batch_size):
-            yield self.rows[start : start + self._batch_size]
-
     def _run_key(self) -> str:
         """Stands for all that decides the rows but the content of a batch."""
         parts = [_VERSION, *self._encoder.modalities, str(self._encoder.out_dim)]
@@ -96,30 +146,10 @@ class EncodingRun:
         if not needs_fit(self._encoder):
             return content_hash(*parts, self._encoder.cache_key)
         digests: list[str] = []  # what it learns depends on all items
-        for items in self._parts():
+        for items in self.parts():
             digests += self._reader.digests(items, self._reader.load(items))
             self._stop.exit_if_requested()
         return content_hash(*parts, self._encoder.arguments_key, digests)
-
-    def _batch(self, items: list[int]) -> Tensor:
-        images = self._reader.load(items)
-        if self._cache_dir is None:
-            return self._encoded(items, images)
-        key = f"encoded_{content_hash(self._key, self._reader.digests(items, images))}"
-        kept = load_tensors(self._cache_dir, key, "encoded items")
-        if kept is not None:
-            tensors, facts = kept
-            self._note({items[position]: reason for position, reason in facts["failures"]})
-            self.cached_rows += items
-            return tensors["rows"]
-        rows = self._encoded(items, images)
-        failures = [
-            [position, self.failures[item]]
-            for position, item in enumerate(items)
-            if item in self.failures
-        ]
-        store_tensors(self._cache_dir, key, {"rows": rows}, {"failures": failures})
-        return rows
 
     def _encoded(self, items: list[int], images: Sequence[HeldImage]) -> Tensor:
         if not self._ready:
@@ -139,7 +169,7 @@ class EncodingRun:
         """On what can be read; images are handed over as given and read one by one."""
         if "image" in self.present:
             parts = tqdm(
-                self._parts(), desc="reading", unit="batch", total=self._num_parts(), disable=None
+                self.parts(), desc="reading", unit="batch", total=self._num_parts(), disable=None
             )
             for items in parts:
                 self._decoded(items, self._reader.load(items))
@@ -160,7 +190,7 @@ class EncodingRun:
 
     def _decoded(self, items: list[int], images: Sequence[HeldImage]) -> list[HeldImage]:
         decoded = self._reader.decode(images)
-        self._note(
+        self.note(
             {
                 item: image.failure
                 for item, image in zip(items, decoded, strict=True)
@@ -168,17 +198,6 @@ class EncodingRun:
             }
         )
         return decoded
-
-    def _note(self, failures: dict[int, str]) -> None:
-        self.failures |= failures
-        num_images = len(self.present.get("image", ()))
-        if len(self.failures) > self._max_failures * num_images:
-            reasons = "; ".join(failure_lines(self.failed()))
-            raise ValueError(
-                f"'max_failures' needs to be larger than {self._max_failures:.2%} for these "
-                f"{num_images:,} images: {len(self.failures):,} or more of them cannot be read "
-                f"({reasons}): mend them, set them to None, or raise 'max_failures'"
-            )
 
     def _checked(self, encoded: Tensor, items: list[int]) -> Tensor:
         if encoded.shape != (len(items), self._encoder.out_dim):

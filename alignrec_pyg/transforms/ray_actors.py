@@ -1,0 +1,154 @@
+"""Encoding items on the actors of a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignrec_pyg.encoders.base import ItemEncoder
+from alignrec_pyg.encoders.images import quiet_pillow
+from alignrec_pyg.interrupt import StopRequest
+from alignrec_pyg.transforms.content_reader import ContentReader
+from alignrec_pyg.transforms.encoding_run import EncodingRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayActors:
+    """Actors of Ray Data that :class:`EncodeItems` may run its encoder on.
+
+    Each holds an encoder, and reads, encodes and keeps the batches that it is given. A batch whose
+    actor is lost is given to another one.
+
+    Args:
+        num_actors: How many there are.
+        num_cpus: Processors of each.
+        num_gpus: GPUs of each; 0.5 puts two actors on one.
+        build: Makes the encoder in the actor, for another device than the one that the transform
+            was given is on; ``None`` sends a copy of that one.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    num_actors: int
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    build: Callable[[], ItemEncoder] | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_actors < 1:
+            raise ValueError(f"'num_actors' needs to be 1 or more (got {self.num_actors})")
+        for name in ("num_cpus", "num_gpus"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"'{name}' needs to be 0 or more (got {getattr(self, name)})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingJob:
+    """What every actor is given.
+
+    Args:
+        encoder: Turns content into rows.
+        content: What the items hold: arguments of
+            :class:`~alignrec_pyg.transforms.content_reader.ContentReader`.
+        batch_size: Items per call of the encoder.
+        cache_dir: Folder in which batches are kept, which all machines see; ``None`` keeps none.
+    """
+
+    encoder: ItemEncoder
+    content: Mapping[str, Any]
+    batch_size: int
+    cache_dir: Path | None
+
+    def run(self, encoder: ItemEncoder) -> EncodingRun:
+        """A run of this job in the actor; how many images may fail is not decided there."""
+        return EncodingRun(
+            encoder,
+            ContentReader(**self.content),
+            batch_size=self.batch_size,
+            cache_dir=self.cache_dir,
+            max_failures=1.0,
+            stop=StopRequest(active=False),
+        )
+
+
+def batches_from_actors(
+    run: EncodingRun, job: EncodingJob, actors: RayActors
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Like :meth:`EncodingRun.batches`, computed by actors, in the order they are ready.
+
+    Raises:
+        ImportError: If Ray is missing.
+        ValueError: As there, or if an actor's encoder is another one.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ImportError(
+            "actors need Ray: pip install 'alignrec-pyg[tune]', or leave 'actors' out"
+        ) from error
+    parts = list(run.parts())
+    if not parts:
+        return
+    encoded = ray.data.from_items(
+        [{"part": part} for part in range(len(parts))], override_num_blocks=len(parts)
+    ).map(
+        _Actor,
+        fn_constructor_args=(ray.put(job), actors.build),
+        compute=ray.data.ActorPoolStrategy(size=actors.num_actors),
+        num_cpus=actors.num_cpus,
+        num_gpus=actors.num_gpus,
+    )
+    for found in encoded.iter_rows():
+        if found["problem"]:
+            raise ValueError(found["problem"])
+        items = parts[found["part"]]
+        run.note({int(item): reason for item, reason in json.loads(found["failures"]).items()})
+        if found["cached"]:
+            run.cached_rows += items
+        rows = torch.frombuffer(bytearray(found["rows"]), dtype=torch.float32)
+        yield items, rows.view(len(items), -1)
+        run.stop_if_requested()
+
+
+class _Actor:
+    """Encodes parts of a job; of what goes wrong with its input it tells."""
+
+    def __init__(self, job: Any, build: Callable[[], ItemEncoder] | None) -> None:
+        import ray
+
+        given: EncodingJob = ray.get(job)
+        encoder = given.encoder if build is None else build()
+        if encoder.cache_key != given.encoder.cache_key:
+            raise ValueError(
+                f"'build' needs to make the encoder that the transform has, {given.encoder!r} "
+                f"(got {encoder!r}, with another cache_key)"
+            )
+        self._run = given.run(encoder)
+        self._run.begin()
+        self._parts = list(self._run.parts())
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        items = self._parts[row["part"]]
+        num_cached = len(self._run.cached_rows)
+        rows, problem = b"", ""
+        try:
+            with quiet_pillow():
+                rows = self._run.encode(items).contiguous().numpy().tobytes()
+        except ValueError as error:
+            problem = str(error)
+        failures = self._run.failures
+        return {
+            "part": row["part"],
+            "rows": rows,
+            "failures": json.dumps({item: failures[item] for item in items if item in failures}),
+            "cached": len(self._run.cached_rows) > num_cached,
+            "problem": problem,
+        }
