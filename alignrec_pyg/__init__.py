@@ -6,6 +6,7 @@ item's image and text.
 
 from alignrec_pyg.beyond_accuracy import beyond_accuracy, intra_list_diversity
 from alignrec_pyg.checkpoint import CheckpointError
+from alignrec_pyg.distributed import fit_with_ray
 from alignrec_pyg.evaluate import (
     UnknownUserError,
     evaluate,
@@ -79,6 +80,7 @@ __all__ = [
     "evaluate",
     "evaluate_users",
     "fit",
+    "fit_with_ray",
     "intra_list_diversity",
     "item_cf",
     "long_tail_links",

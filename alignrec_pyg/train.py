@@ -15,19 +15,21 @@ from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
 from alignrec_pyg.clock import RunClock
-from alignrec_pyg.evaluate import checked_cut_offs, evaluate
+from alignrec_pyg.evaluate import checked_cut_offs
 from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.run_state import restore, save
 from alignrec_pyg.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.train_state import TrainState
+from alignrec_pyg.train_together import check_shares_add_up, check_workers, evaluate_together
+from alignrec_pyg.workers import Workers
 
 # Streams of randomness within an epoch; the sampler's is 0.
 _EPOCH_HOOK = 1
 _BATCH = 2
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 1
+_FORMAT = 2
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -129,15 +131,22 @@ def fit(
     started again with the same arguments continues exactly; with the same seed, results on CPU are
     equal to the last digit. (The initial weights are drawn when the model is built.)
 
+    Inside a process group (``torchrun``, Ray Train: :func:`~alignrec_pyg.fit_with_ray`) its
+    workers train one model, given the same arguments: each has the whole graph, takes its share of
+    every batch of ``config.batch_size`` links and of the users to evaluate, and all take the same
+    steps, those of one worker up to rounding. The initial weights are the first worker's.
+
     Args:
         model: Model on the device to train on; ends with the weights of the best epoch, in
             evaluation mode.
         train: Graph to train on (on the same device).
         val: Graph with the links to predict for validation.
         config: How to train.
-        report: Called after every evaluation with the epoch and its metrics.
-        checkpoint_dir: Where to save the state. If a state of the same run is there, training
-            continues from it. With it, Ctrl-C and SIGTERM finish the batch and save first.
+        report: Called after every evaluation with the epoch and its metrics; of several workers
+            by each, with the same values.
+        checkpoint_dir: Where to save the state; of several machines a folder that all see. If a
+            state of the same run is there, training continues from it, also with another number of
+            workers. With it, Ctrl-C and SIGTERM finish the batch and save first.
         checkpoint_seconds: Time between saves, also within an epoch; what was not saved when the
             process is killed is trained again, to the same values.
 
@@ -145,7 +154,8 @@ def fit(
         The best epoch, its metrics and the history.
 
     Raises:
-        ValueError: If a graph is not that of the model, has no links, or is on another device.
+        ValueError: If a graph is not that of the model, has no links, or is on another device; if
+            workers were given different arguments, or the model's loss cannot be shared.
         TrainingDivergedError: If the loss is not finite, naming epoch, batch and term.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
         KeyboardInterrupt, SystemExit: After saving, when interrupted with ``checkpoint_dir``.
@@ -156,6 +166,8 @@ def fit(
     links_to_predict(val, "val")
     sampler = TripletSampler(train, batch_size=config.batch_size, seed=config.seed)
     device = next(model.parameters()).device
+    workers = Workers(device)
+    workers.take_first(model)
     optimizer = torch.optim.Adam(
         model.parameters(),
         lr=config.lr,
@@ -165,9 +177,18 @@ def fit(
     state = TrainState()
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     run: dict[str, Any] = {}
-    if folder is not None:
+    if folder is not None or workers.size > 1:
         run = _run_identity(model, train, val, config)
+    if folder is not None:
         restore(folder, run, state, model, optimizer)
+    if workers.size > 1:
+        check_workers(workers, run, None if folder is None else state, val)
+        generators = [
+            seeded_generator(config.seed, 0, *stream, device=device)
+            for stream in ((_EPOCH_HOOK,), (_BATCH, 0))
+        ]
+        check_shares_add_up(model, train, next(sampler.epoch(0)), generators, workers)
+    first = workers.rank == 0
     clock = RunClock(state.seconds, checkpoint_seconds if folder is not None else math.inf)
 
     with (
@@ -177,27 +198,34 @@ def fit(
             initial=state.epoch * len(sampler) + state.step,
             desc=type(model).__name__,
             unit="batch",
-            disable=None,
+            disable=None if first else True,  # None: no bar where the output is no terminal
         ) as progress,
     ):
 
         def save_if(due: bool) -> None:
-            if folder is not None and (due or clock.save_is_due()):
+            if folder is None:
+                return
+            stopping = workers.any(stop.requested)
+            if first and (due or stopping or clock.save_is_due()):
                 _check_parameters(model, state)
                 state.seconds = clock.elapsed()
                 save(folder, run, state, model, optimizer)
                 clock.saved()
-            stop.exit_if_requested()
+            if stopping:
+                workers.barrier()  # the others wait for the state to be saved
+                stop.exit_if_requested()
+                raise SystemExit(143)  # another worker was asked to stop
 
         while not state.finished:
-            for _ in _train_epoch(model, train, sampler, optimizer, config, state):
+            for _ in _train_epoch(model, train, sampler, optimizer, config, state, workers):
                 progress.update()
-                save_if(stop.requested)
-            _end_epoch(model, val, config, state, len(sampler), report)
+                save_if(due=False)
+            _end_epoch(model, val, config, state, len(sampler), report, workers)
             progress.set_postfix(
                 epoch=state.epoch, best=f"{state.best_metrics.get(config.monitor, 0):.4f}"
             )
-            save_if(stop.requested or state.finished)
+            save_if(due=state.finished)
+        stop.exit_if_requested()
 
     model.load_state_dict(state.best_weights)
     model.eval()
@@ -217,6 +245,7 @@ def _train_epoch(
     optimizer: torch.optim.Adam,
     config: TrainConfig,
     state: TrainState,
+    workers: Workers,
 ) -> Iterator[None]:
     """Trains from ``state.step`` to the end of the epoch; yields after each batch."""
     model.train()
@@ -233,13 +262,15 @@ def _train_epoch(
             seeded_generator(config.seed, state.epoch, _BATCH, step, device=device)
         )
         optimizer.zero_grad(set_to_none=True)  # before the forward pass, whose peak it lowers
-        total, terms = model.loss(train, batch)
+        total, terms = model.loss(train, batch.share(workers.rank, workers.size))
         names = ["loss", *(f"loss/{name}" for name in terms)]
-        losses = torch.stack([total, *terms.values()]).detach().tolist()  # one wait for the device
+        # one wait for the device
+        losses = workers.sums(torch.stack([total, *terms.values()]).detach())
         values = dict(zip(names, losses, strict=True))
         unused = {f"loss/{name}" for name, weight in model.loss_weights.items() if weight == 0}
         _check_finite(values, unused, state.epoch, step)
         total.backward()
+        workers.add_gradients(model)
         optimizer.step()
         for name, value in values.items():
             state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
@@ -254,12 +285,13 @@ def _end_epoch(
     state: TrainState,
     num_batches: int,
     report: Callable[[int, dict[str, float]], None] | None,
+    workers: Workers,
 ) -> None:
     entry = {"epoch": float(state.epoch), "lr": config.lr_at(state.epoch)}
     entry |= {name: value / num_batches for name, value in state.loss_sums.items()}
     last = state.epoch + 1 == config.max_epochs
     if (state.epoch + 1) % config.eval_every == 0 or last:
-        metrics = evaluate(model, val, config.ks)
+        metrics = evaluate_together(model, val, config.ks, workers)
         entry |= metrics
         if not state.best_weights or metrics[config.monitor] > state.best_metrics[config.monitor]:
             state.best_epoch, state.best_metrics = state.epoch, metrics

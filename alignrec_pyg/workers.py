@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from alignrec_pyg.graph import content_hash
+
 
 class Workers:
     """One process, or all of the process group that ``torchrun`` or Ray Train has set up.
@@ -41,6 +43,32 @@ class Workers:
             total = total.clone()
             distributed.all_reduce(total)
         return total.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up anywhere."""
+        return flag if self.size == 1 else self.sums([float(flag)])[0] > 0
+
+    def agree(self, *facts: str) -> bool:
+        """Whether all workers have the same facts."""
+        if self.size == 1:
+            return True
+        number = int(content_hash(*facts)[:12], 16)  # 48 bits: a double holds them exactly
+        ends = torch.tensor([number, -number], dtype=torch.float64, device=self.device)
+        distributed.all_reduce(ends, distributed.ReduceOp.MAX)
+        return bool(ends.sum() == 0)
+
+    def take_first(self, module: nn.Module) -> None:
+        """Gives all workers the first one's parameters and buffers."""
+        if self.size > 1:
+            for tensor in module.state_dict().values():
+                distributed.broadcast(tensor, 0)
+
+    def add_gradients(self, module: nn.Module) -> None:
+        """Adds up every parameter's gradient over the workers."""
+        if self.size > 1:
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    distributed.all_reduce(parameter.grad)
 
     def barrier(self) -> None:
         """Waits until all are here."""

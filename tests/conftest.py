@@ -6,9 +6,14 @@ import copy
 import json
 import os
 import signal
-from collections.abc import Iterator
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NoReturn
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: no test may reach for the network
 
@@ -112,6 +117,56 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     path.write_text(json.dumps(config))
     open_clip.add_model_config(path)
     return path.stem
+
+
+class ProcessGroup:
+    """Two processes that train together."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._number = 0
+
+    def run(self, work: Callable[[int], object]) -> list[Any]:
+        """What ``work(rank)`` gives on each: anything ``torch.save`` can hold."""
+        self._number += 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python >= 3.12, with threads
+            children = []
+            for rank in range(2):
+                child = os.fork()
+                if child == 0:
+                    self._work(work, rank)
+                children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        assert codes == [0, 0]
+        return [torch.load(self._path(rank), weights_only=False) for rank in range(2)]
+
+    def _path(self, rank: int) -> Path:
+        return self.folder / f"{self._number}-{rank}.pt"
+
+    def _work(self, work: Callable[[int], object], rank: int) -> NoReturn:
+        try:
+            torch.distributed.init_process_group(
+                "gloo",
+                init_method=f"file://{self.folder}/group{self._number}",
+                rank=rank,
+                world_size=2,
+                timeout=timedelta(seconds=120),
+            )
+            torch.save(work(rank), self._path(rank))
+            torch.distributed.destroy_process_group()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc(file=sys.__stderr__)
+            os._exit(1)
+
+
+@pytest.fixture
+def two_processes(tmp_path: Path) -> ProcessGroup:
+    """A group of two forked processes; skips where there is no fork."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs os.fork")
+    return ProcessGroup(tmp_path)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

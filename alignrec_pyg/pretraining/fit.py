@@ -23,9 +23,9 @@ from alignrec_pyg.pretraining.pairs import PairBatch, PairDataset
 from alignrec_pyg.pretraining.state import PretrainState
 from alignrec_pyg.pretraining.step import Trainer
 from alignrec_pyg.pretraining.validation import validate
-from alignrec_pyg.pretraining.workers import Workers
 from alignrec_pyg.run_state import restore, save
 from alignrec_pyg.sampling import seeded_generator
+from alignrec_pyg.workers import Workers
 
 # Part of a saved run's identity: raise it with each change that makes training give other values.
 _FORMAT = 2

@@ -14,8 +14,8 @@ from alignrec_pyg.pretraining.objective import Objective
 from alignrec_pyg.pretraining.pairs import PairBatch
 from alignrec_pyg.pretraining.precision import autocast
 from alignrec_pyg.pretraining.state import PretrainState
-from alignrec_pyg.pretraining.workers import Workers
 from alignrec_pyg.train import TrainingDivergedError
+from alignrec_pyg.workers import Workers
 
 
 class Trainer:

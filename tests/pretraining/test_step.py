@@ -7,8 +7,8 @@ from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining import PretrainConfig
 from alignrec_pyg.pretraining.state import PretrainState
 from alignrec_pyg.pretraining.step import Trainer
-from alignrec_pyg.pretraining.workers import Workers
 from alignrec_pyg.train import TrainingDivergedError
+from alignrec_pyg.workers import Workers
 
 
 def trainer(objective, **config):
