@@ -38,10 +38,11 @@ class Workers:
 
     def sums(self, values: Sequence[float] | Tensor) -> list[float]:
         """Each value added up over the workers, the same everywhere."""
-        total = torch.as_tensor(values, dtype=torch.float64, device=self.device)
-        if self.size > 1:
-            total = total.clone()
-            distributed.all_reduce(total)
+        numbers = values.tolist() if isinstance(values, Tensor) else list(map(float, values))
+        if self.size == 1:
+            return numbers
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(total)
         return total.tolist()
 
     def any(self, flag: bool) -> bool:
