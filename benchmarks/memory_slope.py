@@ -119,9 +119,8 @@ def _graphs(
     """Training graph and validation; all links are known, few of them trained or predicted."""
     shape = Shape(num_users, num_items, train=links * num_users, val=num_users, test=num_users)
     known, labels, _ = generate_links(shape)
-    neighbors = torch.randint(
-        num_items, (num_items, _NUM_NEIGHBORS), generator=torch.Generator().manual_seed(0)
-    )
+    offsets = torch.randperm(num_items, generator=torch.Generator().manual_seed(0))[:_NUM_NEIGHBORS]
+    neighbors = (torch.arange(num_items).unsqueeze(1) + offsets) % num_items  # no item twice
     item = torch.arange(num_items).repeat_interleave(_NUM_NEIGHBORS)
     table = generate_features(num_items, 0, width)
     graphs = HeteroData(), HeteroData()
@@ -136,7 +135,9 @@ def _graphs(
 
 
 def _row(name: str, slopes: Slopes) -> str:
-    return f"| {name} | {slopes.base / 1e6:.0f} | {slopes.per_user:.1f} | {slopes.per_item:.1f} |"
+    # bytes of one are megabytes of a million
+    per_user, per_item = slopes.per_user / 1e3, slopes.per_item / 1e3
+    return f"| {name} | {slopes.base / 1e6:.0f} | {per_user:.1f} | {per_item:.1f} |"
 
 
 def _tell(found: Mapping[str, Slopes], options: argparse.Namespace) -> None:
