@@ -7,8 +7,9 @@ Each model is trained by ``fit`` (three batches of 2,048 and an evaluation of a 
 three sizes: ``--users`` and ``--items``, twice the users, twice the items. The differences are the
 slopes: a user costs what it takes with ``--links`` links of its own, an item what it takes with one
 feature table of ``--width`` columns and ten neighbours in the item graph. Links, features and
-neighbours are made up. Every measurement has a process of its own, whose peak memory is the largest
-resident size less that after all imports; it includes the data. Table and figures go to ``--out``.
+neighbours are made up. Every measurement has a process of its own; what it takes is the size of the
+data and the largest resident size from then on, less that before the model is built. Table and
+figures go to ``--out``.
 
 Exit status: 0, 2 if the arguments do not fit.
 """
@@ -111,14 +112,21 @@ def _in_a_process(name: str, num_users: int, num_items: int, options: argparse.N
 def _peak(name: str, num_users: int, num_items: int, options: argparse.Namespace) -> int:
     """Peak bytes of training one model at one size."""
     preset = PAPER[name]
+    train, val = _graphs(num_users, num_items, options.links, options.width)
     with PeakMemory(torch.device("cpu")) as memory:
-        train, val = _graphs(num_users, num_items, options.links, options.width)
         torch.manual_seed(0)
         model = preset.model(train, **preset.hparams())
         fit(model, train, val, TrainConfig(batch_size=_BATCH_SIZE, max_epochs=1))
     if memory.peak_bytes is None:
         raise SystemExit(f"memory_slope.py: {memory_description(torch.device('cpu'))}")
-    return memory.peak_bytes
+    return memory.peak_bytes + _bytes_of(train, val)
+
+
+def _bytes_of(*graphs: HeteroData) -> int:
+    """Bytes of all tensors, those that are shared once."""
+    tensors = [value for graph in graphs for store in graph.stores for value in store.values()]
+    storages = [value.untyped_storage() for value in tensors if isinstance(value, torch.Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _graphs(

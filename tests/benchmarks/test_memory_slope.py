@@ -26,6 +26,16 @@ def test_all_links_are_known_and_few_are_trained(monkeypatch):
     assert train["item", "knn_mm", "item"].edge_index[1].bincount().tolist() == [10] * 30
 
 
+def test_tensors_that_graphs_share_count_once(checkerboard):
+    train, test = checkerboard
+    del test["item"].x_mm
+    more = train.clone()
+    shared = memory_slope._bytes_of(train, test)
+    assert memory_slope._bytes_of(train) < shared < 2 * memory_slope._bytes_of(train)
+    assert memory_slope._bytes_of(more) == memory_slope._bytes_of(train)
+    assert memory_slope._bytes_of(train, more) == 2 * memory_slope._bytes_of(train)
+
+
 def test_the_table_holds_what_was_measured(monkeypatch, tmp_path, capsys):
     """A user more takes 3,000 bytes, an item more 20,000: GB per million, both."""
     asked = []
