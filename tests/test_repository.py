@@ -122,7 +122,7 @@ def test_the_search_for_hosts_and_paths_finds_them() -> None:
     assert findings("https://arxiv.org/ho" + "me/x, results/wo" + "rk/x") == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/cluster.md"])
 def test_files_named_in_commands_and_links_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     scripts = re.findall(r"(?:uv run|python|bash) ([\w./]+/[\w./]+)", text)
