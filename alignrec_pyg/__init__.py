@@ -7,13 +7,7 @@ item's image and text.
 from alignrec_pyg.beyond_accuracy import beyond_accuracy, intra_list_diversity
 from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.distributed import fit_with_ray
-from alignrec_pyg.evaluate import (
-    UnknownUserError,
-    evaluate,
-    evaluate_users,
-    recommend,
-    user_metrics,
-)
+from alignrec_pyg.evaluate import evaluate, evaluate_users, recommend, user_metrics
 from alignrec_pyg.feature_eval import (
     CosineStatistics,
     FeatureRecall,
@@ -42,6 +36,7 @@ from alignrec_pyg.models import (
     Recommender,
     SLMRec,
 )
+from alignrec_pyg.outside_ids import UnknownItemError, UnknownUserError
 from alignrec_pyg.ranking import Ranking, rank
 from alignrec_pyg.train import FitResult, TrainConfig, TrainingDivergedError, fit
 
@@ -70,6 +65,7 @@ __all__ = [
     "SLMRec",
     "TrainConfig",
     "TrainingDivergedError",
+    "UnknownItemError",
     "UnknownUserError",
     "__version__",
     "activity_groups",

@@ -20,8 +20,9 @@ from torch_geometric.metrics import (
     LinkPredRecall,
 )
 
-from alignrec_pyg.graph import INTERACTS, ITEM, USER, links_to_predict
+from alignrec_pyg.graph import ITEM, links_to_predict
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.outside_ids import item_ids, item_numbers, user_numbers
 from alignrec_pyg.ranking import Ranking, checked_k, rank, rank_blocks, row_slice
 
 _METRICS = {
@@ -46,10 +47,6 @@ class UserMetrics(NamedTuple):
     user: Tensor
     recall: Tensor
     ndcg: Tensor
-
-
-class UnknownUserError(ValueError):
-    """A user id that the data does not hold."""
 
 
 def evaluate(
@@ -83,7 +80,7 @@ def evaluate(
     ).to(label.device)
     label = label[:, label[0].argsort(stable=True)]
     users = label[0].unique()
-    for block, ranked in rank_blocks(model, data, users, max(ks)):
+    for block, ranked, _ in rank_blocks(model, data, users, max(ks)):
         inside = row_slice(label[0], block)
         row = torch.searchsorted(block, label[0, inside])
         metrics.update(ranked, torch.stack([row, label[1, inside]]))
@@ -146,11 +143,18 @@ def user_metrics(ranking: Ranking, links: Tensor, k: int = 20) -> UserMetrics:
 
 
 def recommend(
-    model: Recommender, data: HeteroData, user_ids: ArrayLike, k: int = 20
+    model: Recommender,
+    data: HeteroData,
+    user_ids: ArrayLike,
+    k: int = 20,
+    *,
+    candidates: ArrayLike | None = None,
+    exclude: ArrayLike = (),
+    exclude_known: bool = True,
 ) -> list[np.ndarray]:
     """The k best new items of each user, in the ids of the outside world.
 
-    Items in ``edge_index`` of the user are never returned, so a list is shorter than ``k`` where
+    Items in ``edge_index`` of the user are not returned, so a list is shorter than ``k`` where
     fewer new items are left.
 
     Args:
@@ -159,22 +163,52 @@ def recommend(
             ``data["item"].id`` (else users and items go by their number).
         user_ids: Outside ids of users, in any order, repeats allowed.
         k: Length of the lists.
+        candidates: Ids of the items that may be recommended (default: all), such as those of one
+            category or those in stock.
+        exclude: Ids of items that may not, also where they are among ``candidates``.
+        exclude_known: Whether the user's own items are left out; ``False`` for things that are
+            bought again.
 
     Returns:
         One array of item ids per user, best first.
 
     Raises:
-        UnknownUserError: If an id is not in the data.
+        UnknownUserError: If a user id is not in the data.
+        UnknownItemError: If an item id is not in the data.
         ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
         FloatingPointError: If a score is NaN.
     """
     k = checked_k(k)
     model.check_fits(data, "data")
-    user = _user_index(data, user_ids)
-    item_id = np.asarray(data[ITEM].get("id", np.arange(int(data[ITEM].num_nodes))))
-    ranking = rank(model, data, min(k, model.num_items), user)
+    user = user_numbers(data, user_ids, "user_ids")
+    items = allowed_items(data, candidates, exclude)
+    ranking = rank(
+        model, data, min(k, model.num_items), user, items=items, exclude_known=exclude_known
+    )
+    item_id = item_ids(data)
     rows = ranking.item[torch.searchsorted(ranking.user, user)].cpu().numpy()
     return [item_id[row[row < item_id.shape[0]]] for row in rows]
+
+
+def allowed_items(
+    data: HeteroData, candidates: ArrayLike | None, exclude: ArrayLike
+) -> Tensor | None:
+    """Numbers of ``candidates`` (default: all items) without ``exclude``, ascending.
+
+    Returns:
+        int64 ``[c]``; ``None`` where nothing is filtered.
+
+    Raises:
+        UnknownItemError: If an id is not in the data.
+    """
+    excluded = item_numbers(data, exclude, "exclude")
+    if candidates is None and excluded.numel() == 0:
+        return None
+    if candidates is None:
+        items = torch.arange(int(data[ITEM].num_nodes), device=excluded.device)
+    else:
+        items = item_numbers(data, candidates, "candidates").unique()
+    return items[~torch.isin(items, excluded)]
 
 
 def checked_cut_offs(ks: Any) -> tuple[int, ...]:
@@ -187,24 +221,3 @@ def checked_cut_offs(ks: Any) -> tuple[int, ...]:
     if not listed or not all(isinstance(k, Integral) and int(k) > 0 for k in listed):
         raise ValueError(f"'ks' needs to hold positive integers (got {ks!r})")
     return tuple(int(k) for k in listed)
-
-
-def _user_index(data: HeteroData, user_ids: Any) -> Tensor:
-    device = data[INTERACTS].edge_index.device
-    if isinstance(user_ids, str) or np.ndim(user_ids) == 0:
-        user_ids = [user_ids]
-    # one by one: NumPy would turn [1, "a"] into two strings
-    asked = user_ids.tolist() if hasattr(user_ids, "tolist") else list(user_ids)
-    if any(isinstance(user, list) for user in asked):
-        raise ValueError(f"'user_ids' needs to be one list of ids (got shape {np.shape(user_ids)})")
-    known = np.asarray(data[USER].get("id", np.arange(int(data[USER].num_nodes)))).tolist()
-    position = {user: index for index, user in enumerate(known)}
-    unknown = [user for user in asked if user not in position]
-    if unknown:
-        raise UnknownUserError(
-            f"'user_ids' needs to hold ids of the data's {len(known)} users, which are like "
-            f"{known[0]!r} (unknown: {', '.join(map(repr, unknown[:5]))}"
-            f"{', ...' if len(unknown) > 5 else ''})"
-        )
-    index = [position[user] for user in asked]
-    return torch.tensor(index, dtype=torch.int64, device=device)

@@ -39,7 +39,31 @@ class Ranking(NamedTuple):
     item: Tensor
 
 
-def rank(model: Recommender, data: HeteroData, k: int = 50, users: Tensor | None = None) -> Ranking:
+class RankedBlock(NamedTuple):
+    """The best items of a block of users, best first, and their scores.
+
+    Where nothing is left, the item is the number of items and the score minus infinity.
+
+    Shapes:
+        - **user:** int64 :math:`(b)`, ascending
+        - **item:** int64 :math:`(b, k)`
+        - **score:** float32 :math:`(b, k)`
+    """
+
+    user: Tensor
+    item: Tensor
+    score: Tensor
+
+
+def rank(
+    model: Recommender,
+    data: HeteroData,
+    k: int = 50,
+    users: Tensor | None = None,
+    *,
+    items: Tensor | None = None,
+    exclude_known: bool = True,
+) -> Ranking:
     """Ranks all items but those in ``edge_index`` of the user, and keeps the best ``k``.
 
     Args:
@@ -48,26 +72,42 @@ def rank(model: Recommender, data: HeteroData, k: int = 50, users: Tensor | None
         k: Length of the lists.
         users: Numbers of the users to rank for, in any order, repeats ignored; ``None`` means those
             with links to predict.
+        items: Numbers of the items that may be ranked, in any order, repeats ignored; ``None``
+            means all.
+        exclude_known: Whether items in ``edge_index`` of the user are left out.
 
     Raises:
-        ValueError: If ``k`` is no positive integer, ``users`` holds anything but numbers of users,
-            or is ``None`` with nothing to predict, or ``data`` is not that of the model.
+        ValueError: If ``k`` is no positive integer, ``users`` or ``items`` hold anything but
+            numbers of users or items, or ``users`` is ``None`` with nothing to predict, or ``data``
+            is not that of the model.
         FloatingPointError: If a score is NaN (it would rank first).
     """
     k = checked_k(k)
     model.check_fits(data, "data")
-    users = links_to_predict(data)[0] if users is None else _checked_users(users, model.num_users)
-    users = users.to(data[INTERACTS].edge_index.device, torch.int64).unique()
+    device = data[INTERACTS].edge_index.device
+    users = (
+        links_to_predict(data)[0]
+        if users is None
+        else checked_numbers("users", users, model.num_users)
+    )
+    users = users.to(device, torch.int64).unique()
+    if items is not None:
+        items = checked_numbers("items", items, model.num_items).to(device, torch.int64).unique()
     if users.numel() == 0:
         return Ranking(users, users.new_empty(0, k, dtype=torch.int32))
-    items = [item.int() for _, item in rank_blocks(model, data, users, k)]
-    return Ranking(users, torch.cat(items))
+    blocks = rank_blocks(model, data, users, k, items=items, exclude_known=exclude_known)
+    return Ranking(users, torch.cat([block.item.int() for block in blocks]))
 
 
-@torch.no_grad()
 def rank_blocks(
-    model: Recommender, data: HeteroData, users: Tensor, k: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+    model: Recommender,
+    data: HeteroData,
+    users: Tensor,
+    k: int,
+    *,
+    items: Tensor | None = None,
+    exclude_known: bool = True,
+) -> Iterator[RankedBlock]:
     """Like :func:`rank`, block by block, so that the whole need not be held.
 
     Args:
@@ -75,12 +115,30 @@ def rank_blocks(
         data: As :func:`rank`; made sure to fit the model.
         users: At least one user, ascending, int64 ``[n]``.
         k: Length of the lists.
+        items: As :func:`rank`, ascending; ``None`` means all.
+        exclude_known: As :func:`rank`.
 
     Yields:
-        A block of ``users`` and their items, int64 ``[b]`` and ``[b, k]``.
+        A block of ``users``, their items and scores.
 
     Raises:
         FloatingPointError: If a score is NaN.
+    """
+    user_x, item_x = embeddings(model, data)
+    known = data[INTERACTS].edge_index
+    if not exclude_known:
+        known = known[:, :0]
+    yield from top_items(user_x, item_x, users, known, k, items=items, of=type(model).__name__)
+
+
+@torch.no_grad()
+def embeddings(model: Recommender, data: HeteroData) -> tuple[Tensor, Tensor]:
+    """The vectors of all users and items in evaluation mode, without gradient.
+
+    The model's mode is afterwards what it was.
+
+    Shapes:
+        - **output:** :math:`(|U|, d)`, :math:`(|I|, d)`
     """
     was_training = model.training
     model.eval()
@@ -88,27 +146,68 @@ def rank_blocks(
         user_x, item_x = model(data)
     finally:
         model.train(was_training)
+    return user_x, item_x
+
+
+@torch.no_grad()
+def top_items(
+    user_x: Tensor,
+    item_x: Tensor,
+    users: Tensor,
+    known: Tensor,
+    k: int,
+    *,
+    items: Tensor | None = None,
+    of: str,
+) -> Iterator[RankedBlock]:
+    """The items of highest inner product to each user, block by block.
+
+    Args:
+        user_x: Vectors of users.
+        item_x: Vectors of items.
+        users: Rows of ``user_x`` to rank for, ascending.
+        known: Links to leave out, rows of ``user_x`` to rows of ``item_x``.
+        k: Length of the lists.
+        items: Rows of ``item_x`` that may be ranked, ascending; ``None`` means all.
+        of: Whose scores they are, for messages.
+
+    Shapes:
+        - **input:** user_x :math:`(|U|, d)`, item_x :math:`(|I|, d)`, users int64 :math:`(n)`,
+          known int64 :math:`(2, E)`, items int64 :math:`(c)`
+
+    Raises:
+        FloatingPointError: If a score is NaN.
+    """
     num_items = item_x.size(0)
-    known = data[INTERACTS].edge_index
+    if items is not None:
+        column = items.new_full((num_items,), -1)
+        column[items] = torch.arange(items.numel(), device=items.device)
+        known = torch.stack([known[0], column[known[1]]])
+        known = known[:, known[1] >= 0]
+        item_x = item_x[items]
     known = known[:, known[0].argsort(stable=True)]
     item_xt = item_x.t().contiguous()
+    num_columns = item_xt.size(1)
     block_scores = _BLOCK_SCORES_CUDA if item_x.is_cuda else _BLOCK_SCORES
-    for block in users.split(max(1, block_scores // num_items)):
+    for block in users.split(max(1, block_scores // max(1, num_columns))):
         scores = user_x[block] @ item_xt
         inside = row_slice(known[0], block)
         from_block = torch.isin(known[0, inside], block)
         row = torch.searchsorted(block, known[0, inside][from_block])
         scores[row, known[1, inside][from_block]] = -math.inf
-        value, item = scores.topk(min(k, num_items), dim=1)
+        value, item = scores.topk(min(k, num_columns), dim=1)
         if bool(value.isnan().any()):
             raise FloatingPointError(
-                f"{type(model).__name__} gives NaN scores: its parameters or features are not "
+                f"{of} gives NaN scores: its parameters or features are not "
                 "finite, so there is no ranking"
             )
+        if items is not None:
+            item = items[item]
         item = item.masked_fill(value == -math.inf, num_items)
-        if k > num_items:
-            item = torch.nn.functional.pad(item, (0, k - num_items), value=num_items)
-        yield block, item
+        if k > num_columns:
+            item = torch.nn.functional.pad(item, (0, k - num_columns), value=num_items)
+            value = torch.nn.functional.pad(value, (0, k - num_columns), value=-math.inf)
+        yield RankedBlock(block, item, value)
 
 
 def row_slice(sorted_rows: Tensor, block: Tensor) -> slice:
@@ -130,11 +229,18 @@ def checked_k(k: Any, longest: int | None = None) -> int:
     return int(k)
 
 
-def _checked_users(users: Tensor, num_users: int) -> Tensor:
+def checked_numbers(argument: str, numbers: Tensor, count: int) -> Tensor:
+    """Numbers of users or items.
+
+    Raises:
+        ValueError: If they are no 1-D tensor of integers in [0, ``count``); ``argument`` names it.
+    """
     integers = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if not isinstance(users, Tensor) or users.dim() != 1 or users.dtype not in integers:
-        raise ValueError(f"'users' needs to be a 1-D tensor of whole numbers (got {users!r})")
-    outside = users[(users < 0) | (users >= num_users)]
+    if not isinstance(numbers, Tensor) or numbers.dim() != 1 or numbers.dtype not in integers:
+        raise ValueError(
+            f"'{argument}' needs to be a 1-D tensor of whole numbers (got {numbers!r})"
+        )
+    outside = numbers[(numbers < 0) | (numbers >= count)]
     if outside.numel():
-        raise ValueError(f"'users' needs to be in [0, {num_users - 1}] (got {int(outside[0])})")
-    return users
+        raise ValueError(f"'{argument}' needs to be in [0, {count - 1}] (got {int(outside[0])})")
+    return numbers

@@ -8,15 +8,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import ranking
-from alignrec_pyg.evaluate import (
-    UnknownUserError,
-    evaluate,
-    evaluate_users,
-    recommend,
-    user_metrics,
-)
+from alignrec_pyg.evaluate import evaluate, evaluate_users, recommend, user_metrics
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.outside_ids import UnknownItemError, UnknownUserError
 from alignrec_pyg.ranking import Ranking, rank
 
 
@@ -302,3 +297,25 @@ def test_recommend_names_unknown_users(named):
     data, model = named
     with pytest.raises(UnknownUserError, match=r"unknown: 'u0', 'u1', 'u2', 'u3', 'u4', \.\.\."):
         recommend(model, data, ["ann", *(f"u{n}" for n in range(7))])
+
+
+def test_recommend_only_candidates_and_nothing_excluded(named):
+    data, model = named
+
+    def lists(**filters):
+        return [row.tolist() for row in recommend(model, data, ["cy", "ann"], k=3, **filters)]
+
+    assert lists() == [["z", "y", "x"], ["y", "z", "x"]]
+    assert lists(candidates=["x", "w", "y", "x"]) == [["y", "x", "w"], ["y", "x"]]
+    assert lists(exclude=["z", "y"]) == [["x", "w"], ["x"]]
+    assert lists(candidates=np.array(["x", "y"], dtype=object), exclude="y") == [["x"], ["x"]]
+    assert lists(candidates=[]) == [[], []]
+    assert lists(candidates=["w"], exclude_known=False) == [["w"], ["w"]]
+    assert lists(exclude_known=False)[1] == ["w", "y", "z"]
+
+
+def test_recommend_names_unknown_items(named):
+    data, model = named
+    for argument in ("candidates", "exclude"):
+        with pytest.raises(UnknownItemError, match=rf"'{argument}' .* 4 items.* 'w' .*: 'q'\)"):
+            recommend(model, data, "ann", **{argument: ["w", "q"]})

@@ -99,9 +99,44 @@ def test_blocks_cover_the_users_in_order(case, monkeypatch):
     data, model = case
     monkeypatch.setattr(module, "_BLOCK_SCORES", 9 * ITEMS)
     blocks = list(rank_blocks(model, data, torch.arange(5, 35), 3))
-    assert [user.numel() for user, _ in blocks] == [9, 9, 9, 3]
-    assert torch.cat([user for user, _ in blocks]).tolist() == list(range(5, 35))
-    assert torch.cat([item for _, item in blocks]).tolist() == expected(case, range(5, 35), 3)
+    assert [user.numel() for user, _, _ in blocks] == [9, 9, 9, 3]
+    assert torch.cat([user for user, _, _ in blocks]).tolist() == list(range(5, 35))
+    assert torch.cat([item for _, item, _ in blocks]).tolist() == expected(case, range(5, 35), 3)
+
+
+@pytest.mark.parametrize("k", [1, 4, 12])
+def test_only_some_items_and_known_ones_too(case, k, monkeypatch):
+    data, model = case
+    monkeypatch.setattr(module, "_BLOCK_SCORES", 50)
+    allowed = [2, 3, 5, 8, 13, 21, 29]
+    scores = model.user_embedding.weight.detach()
+    known = set(map(tuple, data[INTERACTS].edge_index.t().tolist()))
+    for exclude_known, masked in ((True, known), (False, set())):
+        others = {(u, i) for u in range(USERS) for i in range(ITEMS) if i not in allowed}
+        result = rank(
+            model,
+            data,
+            k,
+            torch.arange(USERS),
+            items=torch.tensor([*allowed[::-1], 5]),
+            exclude_known=exclude_known,
+        )
+        assert result.item.tolist() == [
+            slow_list(scores, masked | others, user, k) for user in range(USERS)
+        ]
+    assert rank(model, data, 2, torch.tensor([3]), items=torch.tensor([]).long()).item.tolist() == [
+        [ITEMS, ITEMS]
+    ]
+    with pytest.raises(ValueError, match=r"'items' needs to be in \[0, 29\] \(got 30\)"):
+        rank(model, data, items=torch.tensor([30]))
+
+
+def test_blocks_tell_the_scores(case):
+    data, model = case
+    (block,) = rank_blocks(model, data, torch.tensor([7, 8]), 3)
+    weight = model.user_embedding.weight.detach()
+    assert block.score[0, :2].tolist() == weight[7, block.item[0, :2]].tolist()
+    assert block.score[0, 2] == block.score[1].max() == -math.inf
 
 
 def test_nan_scores_are_an_error_and_training_goes_on(case):
