@@ -96,6 +96,7 @@ class Aligned(Recommender):
         self.reg_similarity = reg_similarity
         self.reg_reduction = reg_reduction
         self.backbone = backbone
+        self.scores_content = backbone.scores_content
         self.alignment = Alignment(
             has_features=items_with_features(data, self.features),
             temperature=temperature,
@@ -151,6 +152,16 @@ class Aligned(Recommender):
     def hparams(self) -> dict[str, Any]:
         """The keyword arguments that build this model again, on a backbone like this one."""
         return {name: value for name, value in super().hparams.items() if name != "backbone"}
+
+    def rebuilt(self: AlignedT, data: HeteroData) -> AlignedT:
+        """An untrained model with the arguments of this one and its backbone, on other data."""
+        if "backbone" in inspect.signature(type(self)).parameters:
+            return type(self)(data, self.backbone.rebuilt(data), **self.hparams)
+        return super().rebuilt(data)
+
+    def on_items_added(self, items: Tensor) -> None:
+        """The backbone's."""
+        self.backbone.on_items_added(items)
 
     def description(self) -> dict[str, Any]:
         """What identifies the model on disk, its backbone included."""

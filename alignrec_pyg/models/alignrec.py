@@ -91,6 +91,8 @@ class AlignRec(ContentRecommender):
         ValueError: If ``data`` lacks the features or the graph, or an option is unknown.
     """  # noqa: D205
 
+    scores_content = True
+
     def __init__(
         self,
         data: HeteroData,

@@ -61,6 +61,9 @@ class Recommender(nn.Module, ABC):
         ValueError: If ``embedding_dim`` is not positive or ``data`` has no users or items.
     """
 
+    scores_content: bool = False
+    """Whether content alone gives an item a vector, without an ID vector and without links."""
+
     def __init__(self, data: HeteroData, *, embedding_dim: int) -> None:
         super().__init__()
         require_graph(data, "data")
@@ -126,6 +129,13 @@ class Recommender(nn.Module, ABC):
         """The keyword arguments that build this model again."""
         names = list(inspect.signature(type(self).__init__).parameters)[2:]
         return {name: _plain(getattr(self, name)) for name in names}
+
+    def rebuilt(self: ModelT, data: HeteroData) -> ModelT:
+        """An untrained model with the arguments of this one, on other data."""
+        return type(self)(data, **self.hparams)
+
+    def on_items_added(self, items: Tensor) -> None:
+        """Called when a trained model gets new items, with their numbers; does nothing here."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but prepared graphs, which torch cannot copy and forward makes again."""

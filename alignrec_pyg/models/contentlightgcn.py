@@ -48,6 +48,8 @@ class ContentLightGCN(ContentRecommender):
         ValueError: If ``data`` lacks the features or ``num_layers`` is negative.
     """
 
+    scores_content = True
+
     def __init__(
         self,
         data: HeteroData,

@@ -90,6 +90,8 @@ class DualGNN(Recommender):
             ``num_neighbors`` is not positive.
     """  # noqa: D205
 
+    scores_content = True
+
     def __init__(
         self,
         data: HeteroData,

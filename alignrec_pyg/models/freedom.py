@@ -63,6 +63,8 @@ class FREEDOM(Recommender):
         ValueError: If ``data`` lacks the features or the graph, or ``dropout`` is outside [0, 1).
     """  # noqa: D205
 
+    scores_content = True
+
     def __init__(
         self,
         data: HeteroData,

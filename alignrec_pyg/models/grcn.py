@@ -85,6 +85,8 @@ class GRCN(Recommender):
         ValueError: If ``data`` lacks the features, or a number of layers or routings is negative.
     """  # noqa: D205
 
+    scores_content = True
+
     def __init__(
         self,
         data: HeteroData,

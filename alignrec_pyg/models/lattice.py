@@ -103,6 +103,8 @@ class LATTICE(Recommender):
         ValueError: If ``data`` lacks the features or their graphs, or an argument is out of range.
     """  # noqa: D205
 
+    scores_content = True
+
     _neighbors: Tensor
     _cosines: Tensor
     _shares: Tensor
@@ -190,6 +192,10 @@ class LATTICE(Recommender):
     def __getstate__(self) -> dict[str, Any]:
         """Everything but prepared graphs and what they were made of."""
         return {**super().__getstate__(), "_inference_inputs": None}
+
+    def on_items_added(self, items: Tensor) -> None:
+        """Learned neighbours stay those among the items of training."""
+        self._lacking[:, items] = True
 
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
         """Begins an epoch; one that a loaded state is from, by its generator, keeps its graph."""

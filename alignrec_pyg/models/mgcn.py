@@ -77,6 +77,8 @@ class MGCN(ContentRecommender):
         ValueError: If ``data`` lacks the features or a graph, or an option is out of range.
     """  # noqa: D205
 
+    scores_content = True
+
     def __init__(
         self,
         data: HeteroData,

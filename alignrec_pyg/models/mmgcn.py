@@ -81,6 +81,8 @@ class MMGCN(Recommender):
             or ``max_feature_dim`` is negative.
     """  # noqa: D205
 
+    scores_content = True
+
     def __init__(
         self,
         data: HeteroData,

@@ -68,6 +68,8 @@ class SLMRec(Recommender):
         ValueError: If ``data`` lacks the features or a temperature is not positive.
     """  # noqa: D205
 
+    scores_content = True
+
     def __init__(
         self,
         data: HeteroData,

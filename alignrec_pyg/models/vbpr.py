@@ -47,6 +47,8 @@ class VBPR(ContentRecommender):
         ValueError: If ``data`` lacks the features.
     """  # noqa: D205
 
+    scores_content = True
+
     def __init__(
         self,
         data: HeteroData,

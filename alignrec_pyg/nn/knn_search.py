@@ -71,6 +71,39 @@ def cosine_neighbors(
     return _settled(features, length, candidate, k, margin, block_size)
 
 
+def neighbors_of(
+    features: Tensor, rows: Tensor, k: int, *, block_size: int = 512
+) -> tuple[Tensor, Tensor]:
+    r"""What :func:`cosine_neighbors` gives for some rows only, int64 :math:`(r)`.
+
+    Shapes:
+        - **output:** neighbours int64 :math:`(r, k)`, cosines float64 :math:`(r, k)`
+    """
+    top = _exact_top(features, _lengths(features), rows, k, block_size)
+    return _decode(top, features.size(0))
+
+
+def nearest_rows(
+    features: Tensor, queries: Tensor, k: int, *, block_size: int = 512
+) -> tuple[Tensor, Tensor]:
+    r"""The ``k`` rows of highest cosine to each query, ties by the lower index.
+
+    As :func:`cosine_neighbors` for vectors that are none of the rows.
+
+    Args:
+        features: Finite rows, none of them zero, :math:`(n, d)`.
+        queries: Finite vectors, none of them zero, :math:`(q, d)`.
+        k: Rows for each query, at most :math:`n`.
+        block_size: Queries per block.
+
+    Shapes:
+        - **output:** rows int64 :math:`(q, k)`, cosines float64 :math:`(q, k)`
+    """
+    nobody = torch.full((queries.size(0),), -1, device=features.device)
+    top = _exact_top(features, _lengths(features), nobody, k, block_size, queries)
+    return _decode(top, features.size(0))
+
+
 def torch_cluster_installed() -> bool:
     """Whether torch_cluster can be imported."""
     try:
@@ -151,8 +184,18 @@ def _unit_rows(features: Tensor, length: Tensor) -> Tensor:
     return features / length.unsqueeze(1)  # float64 by promotion: no second copy
 
 
-def _exact_top(features: Tensor, length: Tensor, wanted: Tensor, k: int, block_size: int) -> Tensor:
-    """The ``k`` highest keys of the rows ``wanted``, in order, float64 ``[len(wanted), k]``."""
+def _exact_top(
+    features: Tensor,
+    length: Tensor,
+    wanted: Tensor,
+    k: int,
+    block_size: int,
+    queries: Tensor | None = None,
+) -> Tensor:
+    """The ``k`` highest keys of the rows ``wanted``, in order, float64 ``[len(wanted), k]``.
+
+    With ``queries`` those of these vectors, as the rows that ``wanted`` calls them (-1: none).
+    """
     n = features.size(0)
     index = torch.arange(n, device=features.device).unsqueeze(0)
     top = length.new_empty(wanted.numel(), k)
@@ -160,7 +203,10 @@ def _exact_top(features: Tensor, length: Tensor, wanted: Tensor, k: int, block_s
 
     def search(block: slice) -> None:
         owner = wanted[block]
-        mine = _unit_rows(features[owner], length[owner])
+        if queries is None:
+            mine = _unit_rows(features[owner], length[owner])
+        else:
+            mine = _unit_rows(queries[block], _lengths(queries[block]))
         cosine = length.new_empty(owner.numel(), n)
         for part, scores in zip(features.split(step), cosine.split(step, dim=1), strict=True):
             scores.copy_(mine @ part.double().T)

@@ -54,6 +54,8 @@ class EncodeItems(BaseTransform):
         actors: Runs the encoder on actors of a Ray cluster instead of in this process, with the
             same result and the same cache; ``num_workers`` are then threads of each. All machines
             need to see files of images and ``cache_dir`` under their paths.
+        fit: Whether an encoder that learns is fitted on the items; ``False`` takes it as it is, for
+            items that come after those it was fitted on.
 
     Attributes:
         report: The :class:`~alignrec_pyg.transforms.EncodingReport` of the last run.
@@ -77,6 +79,7 @@ class EncodeItems(BaseTransform):
         num_workers: int = 0,
         max_failures: float = 0.05,
         actors: RayActors | None = None,
+        fit: bool = True,
     ) -> None:
         unknown = sorted(set(encoder.modalities) - set(MODALITIES))
         if unknown or not encoder.modalities:
@@ -95,10 +98,10 @@ class EncodeItems(BaseTransform):
                 )
         if not 0 <= max_failures <= 1:
             raise ValueError(f"'max_failures' needs to be in [0, 1] (got {max_failures!r})")
-        if actors is not None and needs_fit(encoder):
+        if actors is not None and fit and needs_fit(encoder):
             raise ValueError(
                 f"'actors' needs an encoder that is ready, but {encoder!r} has to be fitted on all "
-                "items: leave 'actors' out"
+                "items: leave 'actors' out, or pass fit=False for one that was fitted before"
             )
         self.encoder = encoder
         self.name = name
@@ -107,6 +110,7 @@ class EncodeItems(BaseTransform):
         self.num_workers = num_workers
         self.max_failures = max_failures
         self.actors = actors
+        self.fit = fit
         self.report: EncodingReport | None = None
 
     def forward(self, data: HeteroData) -> HeteroData:
@@ -128,6 +132,7 @@ class EncodeItems(BaseTransform):
                 cache_dir=self.cache_dir,
                 max_failures=self.max_failures,
                 stop=stop,
+                fit=self.fit,
             )
             # disable=None: no bar where the output is not a terminal
             with tqdm(

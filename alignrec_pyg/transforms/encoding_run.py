@@ -32,6 +32,7 @@ class EncodingRun:
         cache_dir: Folder in which batches are kept; ``None`` keeps none.
         max_failures: Share of the images that may be unreadable.
         stop: Asked after each batch.
+        fit: Whether an encoder that learns is fitted on these items, or taken as it is.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class EncodingRun:
         cache_dir: Path | None,
         max_failures: float,
         stop: StopRequest,
+        fit: bool,
     ) -> None:
         self._encoder = encoder
         self._reader = reader
@@ -50,7 +52,8 @@ class EncodingRun:
         self._cache_dir = cache_dir
         self._max_failures = max_failures
         self._stop = stop
-        self._ready = not needs_fit(encoder)
+        self._fits = fit and needs_fit(encoder)
+        self._ready = not self._fits
         self._key = ""
         self.present = reader.present()
         self.rows = sorted(set(chain.from_iterable(self.present.values())))
@@ -143,7 +146,7 @@ class EncodingRun:
         parts = [_VERSION, *self._encoder.modalities, str(self._encoder.out_dim)]
         if "image" in self.present:
             parts.append(PIL.__version__)
-        if not needs_fit(self._encoder):
+        if not (self._fits and needs_fit(self._encoder)):
             return content_hash(*parts, self._encoder.cache_key)
         digests: list[str] = []  # what it learns depends on all items
         for items in self.parts():

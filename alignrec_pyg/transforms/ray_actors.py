@@ -75,6 +75,7 @@ class EncodingJob:
             cache_dir=self.cache_dir,
             max_failures=1.0,
             stop=StopRequest(active=False),
+            fit=False,
         )
 
 

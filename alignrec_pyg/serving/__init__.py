@@ -1,0 +1,1 @@
+"""A trained model in use: new items and users, similar items, reasons, exports, sharing."""

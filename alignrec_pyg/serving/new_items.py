@@ -1,0 +1,266 @@
+"""Items that come after training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import (
+    INTERACTS,
+    ITEM,
+    feature_key,
+    feature_mask,
+    feature_names,
+    feature_table,
+    item_graph_names,
+    knn_edge_type,
+    mask_key,
+)
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.models.more_items import with_more_items
+from alignrec_pyg.outside_ids import item_ids, listed
+from alignrec_pyg.transforms import KNNItemGraph
+from alignrec_pyg.transforms.attach_items import attach_items
+
+IdVectors = Literal["none", "neighbors"]
+"""What stands for the ID vector of a new item: nothing, or the mean of its neighbours'."""
+
+ADDED = "added"
+"""Attribute of ``data["item"]``: which items came after training, bool ``[num_items]``."""
+
+ModelT = TypeVar("ModelT", bound=Recommender)
+
+
+def new_items(
+    ids: Any = None,
+    *,
+    text: Sequence[str | None] | None = None,
+    image: Sequence[Any] | None = None,
+    features: Mapping[str, Any] | None = None,
+) -> HeteroData:
+    """New items as data, for the transforms that made the features of the known ones.
+
+    ``EncodeItems(encoder, "mm", fit=False)(new_items(ids, text=..., image=...))`` encodes texts and
+    images with the encoder as it was when the model was trained; ready rows need no transform.
+
+    Args:
+        ids: Ids of the outside world, each new and once; ``None`` where items go by number.
+        text: A text for each item, ``None`` where it has none.
+        image: An image for each item, anything
+            :func:`~alignrec_pyg.encoders.images.read_image` takes; ``None`` where it has none.
+        features: Ready feature rows by name, ``[n, dim]``; a row of zeros means that the item lacks
+            the feature.
+
+    Raises:
+        ValueError: If the lengths differ, or an id is given twice.
+    """
+    parts: dict[str, Any] = {"text": text, "image": image, **(features or {})}
+    identified = None if ids is None else listed(ids, "ids")
+    lengths = {name: len(part) for name, part in parts.items() if part is not None}
+    if identified is not None:
+        lengths["ids"] = len(identified)
+    if len(set(lengths.values())) != 1:
+        raise ValueError(
+            f"'ids', 'text', 'image' and 'features' need one entry for each new item, and one of "
+            f"them is needed (got lengths {lengths})"
+        )
+    new = HeteroData()
+    new[ITEM].num_nodes = next(iter(lengths.values()))
+    if identified is not None:
+        if len(set(identified)) < len(identified):
+            raise ValueError("'ids' needs each id once (some are repeated)")
+        new[ITEM].id = np.array(identified, dtype=None if _numbers(identified) else object)
+    for name, content in (("text", text), ("image", image)):
+        if content is not None:
+            new[ITEM][name] = list(content)
+    for name, rows in (features or {}).items():
+        table = torch.as_tensor(rows).float()
+        new[ITEM][feature_key(name)] = table
+        new[ITEM][mask_key(name)] = ~table.reshape(len(table), -1).any(dim=1)
+    return new
+
+
+def add_items(
+    model: ModelT,
+    data: HeteroData,
+    new: HeteroData,
+    *,
+    item_graphs: Sequence[KNNItemGraph] = (),
+    id_vectors: IdVectors = "none",
+) -> tuple[ModelT, HeteroData]:
+    r"""Takes items into a trained model by their content, without training.
+
+    The result is a model and a graph as any: ``recommend(model, data, users, candidates=ids)``,
+    ``evaluate``, ``save_pretrained``, even further training. Vectors of users and of known items
+    stay what they were (up to the rounding of products of another size), and a new item's vector
+    does not depend on which others come with it or came before: new items hear known ones in the
+    item graphs (:func:`~alignrec_pyg.transforms.attach_items.attach_items`) and nobody hears them.
+
+    A new item has no links and, with ``id_vectors="none"``, :math:`e_i = 0`. Then the models'
+    equations say, in the notation of their docstrings and with :math:`s_{ij}` the edges of the item
+    graph into the new item:
+
+    - :class:`~alignrec_pyg.models.AlignRec`:
+      :math:`h_i = m_i = \sum_j s_{ij} (e_j \odot \sigma(W_g (W_f f_j + b_f) + b_g))`, which training
+      has aligned with :math:`c_i`;
+    - :class:`~alignrec_pyg.models.FREEDOM`: :math:`\sum_j s_{ij} e_j`;
+      :class:`~alignrec_pyg.models.LATTICE`: :math:`\operatorname{norm}(\sum_j a_{ij} e_j)`, with the
+      frozen graphs' part of :math:`A` (learned neighbours stay among the items of training);
+    - :class:`~alignrec_pyg.models.MGCN`: the fused views
+      :math:`x_{m,i} = \sum_j s_{m,ij} (e_j \odot g_m(T_m f_j))`, with :math:`c_i = 0`;
+    - :class:`~alignrec_pyg.models.VBPR`: :math:`[\, 0 \,\Vert\, W f_i + b \,]`, as in its paper;
+      :class:`~alignrec_pyg.models.ContentLightGCN`: :math:`W f_i + b`;
+    - :class:`~alignrec_pyg.models.DualGNN`:
+      :math:`\sum_m \operatorname{norm}(\phi(f_i W_m + b_m) V_m + c_m)`;
+      :class:`~alignrec_pyg.models.GRCN`: :math:`[\, 0 \,\Vert\, t_{1,i} \,\Vert\, \dots \,]`;
+      :class:`~alignrec_pyg.models.MMGCN`, :class:`~alignrec_pyg.models.SLMRec`: their layers of the
+      features alone;
+    - :class:`~alignrec_pyg.models.Aligned`: as its backbone;
+    - :class:`~alignrec_pyg.models.BPR`, :class:`~alignrec_pyg.models.LightGCN`,
+      :class:`~alignrec_pyg.models.BM3`: nothing. IDs alone decide their scores (BM3 reads features
+      in training only), so they refuse.
+
+    With ``id_vectors="neighbors"`` a new item's :math:`e_i` is the mean of its neighbours' in
+    ``item_graphs``, by their weights, as `Gantner et al. <https://doi.org/10.1109/ICDM.2010.129>`_
+    (ICDM 2010) map attributes to factors; every model can use it, those of IDs alone too.
+
+    Where the model trains its feature table, a new item has its features as they were extracted.
+
+    Args:
+        model: A trained model; stays as it is.
+        data: The graph to serve, with the items of the model; stays as it is.
+        new: New items with the features that the model reads (see :func:`new_items`).
+        item_graphs: The transforms that made the item graphs that the model reads; with
+            ``id_vectors="neighbors"`` any that find neighbours by features in ``data``.
+        id_vectors: What stands for the ID vectors of new items.
+
+    Returns:
+        The model and the graph with the new items, numbered after the known ones in the order of
+        ``new``. Items lack feature tables that ``new`` does not have, and hear only themselves in
+        graphs that ``item_graphs`` does not have; the graph has neither texts nor images nor
+        anything else that is known of the old items alone. ``data["item"].added`` tells new items.
+
+    Raises:
+        ValueError: If the model tells items by their IDs only, an id is known already, or features
+            or item graphs that the model reads are missing or unfit.
+    """
+    model.check_fits(data, "data")
+    if id_vectors not in get_args(IdVectors):
+        raise ValueError(f"'id_vectors' needs to be 'none' or 'neighbors' (got {id_vectors!r})")
+    if id_vectors == "none" and not model.scores_content:
+        raise ValueError(
+            f"{type(model).__name__} tells items by their ID vectors only, so content gives a new "
+            "item no place: use a model that scores content (such as AlignRec or VBPR), or "
+            "id_vectors='neighbors' with item_graphs=[KNNItemGraph(...)] over any feature table"
+        )
+    if id_vectors == "neighbors" and not item_graphs:
+        raise ValueError("id_vectors='neighbors' needs 'item_graphs' to find neighbours in")
+    num_items = int(data[ITEM].num_nodes)
+    added = data[ITEM].get(ADDED, torch.zeros(num_items, dtype=torch.bool))
+    device = data[INTERACTS].edge_index.device
+    hearable = ~added.to(device)
+    attached = {graph.name: attach_items(graph, data, new, hearable) for graph in item_graphs}
+    _check_reads(model, new, attached)
+    grown = _with_items(data, new, added, attached)
+    like = _neighbors(attached.values(), num_items) if id_vectors == "neighbors" else None
+    return with_more_items(model, grown, like), grown
+
+
+def _check_reads(model: Recommender, new: HeteroData, graphs: Mapping[str, Any]) -> None:
+    """What the model reads of items needs to be there for the new ones."""
+    parts = [part.hparams for part in model.modules() if isinstance(part, Recommender)]
+    read = dict.fromkeys(name for part in parts for name in part.get("features") or ())
+    features = [name for name in read if name not in feature_names(new)]
+    if features:
+        raise ValueError(
+            f"'new' needs the feature tables {features} that {type(model).__name__} reads (it has "
+            f"{feature_names(new)}): give new_items(features=...), or apply the transforms that "
+            "made them to it (EncodeItems with fit=False)"
+        )
+    needed = [part["item_graph"] for part in parts if "item_graph" in part]
+    needed += [name for part in parts for name in part.get("item_graphs") or ()]
+    missing = [name for name in dict.fromkeys(needed) if name not in graphs]
+    if missing:
+        raise ValueError(
+            f"'item_graphs' needs the KNNItemGraph that made each of the item graphs {missing}, "
+            f"which {type(model).__name__} reads (got {list(graphs)})"
+        )
+
+
+def _with_items(
+    data: HeteroData,
+    new: HeteroData,
+    added: Tensor,
+    attached: Mapping[str, tuple[Tensor, Tensor]],
+) -> HeteroData:
+    """The graph with the new items after the known ones."""
+    num_items, num_new = int(data[ITEM].num_nodes), int(new[ITEM].num_nodes)
+    device = data[INTERACTS].edge_index.device
+    values: dict[str, Any] = {"num_nodes": num_items + num_new, "id": _joined_ids(data, new)}
+    for name in feature_names(data):
+        table = feature_table(data, name)
+        if name in feature_names(new):
+            rows, mask = feature_table(new, name).to(table), feature_mask(new, name)
+        else:
+            rows = table.new_zeros(num_new, table.size(1))
+            mask = torch.ones(num_new, dtype=torch.bool)
+        mask = mask.to(table.device)
+        values[feature_key(name)] = torch.cat([table, rows.masked_fill(mask.unsqueeze(1), 0)])
+        values[mask_key(name)] = torch.cat([feature_mask(data, name), mask])
+    values[ADDED] = torch.cat([added.to(device), added.new_ones(num_new).to(device)])
+    grown = copy.copy(data)
+    store = grown[ITEM]
+    for name in list(store.keys()):
+        del store[name]
+    for name, value in values.items():
+        if value is not None:
+            store[name] = value
+    alone = torch.arange(num_items, num_items + num_new, device=device)
+    for name in item_graph_names(data):
+        edges = grown[knn_edge_type(name)]
+        edge_index, weight = attached.get(
+            name, (torch.stack([alone, alone]), torch.ones(num_new, device=device))
+        )
+        edges.edge_index = torch.cat([edges.edge_index, edge_index.to(device)], dim=1)
+        edges.edge_weight = torch.cat([edges.edge_weight, weight.to(device)])
+    return grown
+
+
+def _joined_ids(data: HeteroData, new: HeteroData) -> np.ndarray | None:
+    known, others = data[ITEM].get("id"), new[ITEM].get("id")
+    if known is None and others is None:
+        return None
+    if known is None or others is None:
+        raise ValueError(
+            "'new' needs ids if 'data' has ids, and none if it has none "
+            f"(data: {'none' if known is None else 'ids'})"
+        )
+    there = set(item_ids(data).tolist())
+    twice = [entry for entry in np.asarray(others).tolist() if entry in there]
+    if twice:
+        raise ValueError(
+            f"'new' needs ids that no item of 'data' has ({len(twice)} are known, the first: "
+            f"{twice[:5]})"
+        )
+    both = [*item_ids(data).tolist(), *np.asarray(others).tolist()]
+    return np.array(both, dtype=None if _numbers(both) else object)
+
+
+def _neighbors(
+    attached: Any, num_items: int
+) -> tuple[Tensor, Tensor]:
+    """All edges from known items, without the weak and negative ones that no mean can have."""
+    edges = torch.cat([edge_index for edge_index, _ in attached], dim=1)
+    weight = torch.cat([weight for _, weight in attached])
+    useful = (edges[0] < num_items) & (weight > 0)
+    return edges[:, useful], weight[useful]
+
+
+def _numbers(ids: Sequence[Any]) -> bool:
+    return all(isinstance(entry, int) and not isinstance(entry, bool) for entry in ids)
