@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,9 @@ class CheckpointError(RuntimeError):
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Writes ``tensors`` to ``path`` and returns the SHA-256 of the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
+    with published(path) as partial:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial)
-        digest = _sha256(partial)
-        _publish(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return digest
+        return file_sha256(partial)
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -43,18 +38,42 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: If the file is missing, or its bytes are not those of ``sha256``.
     """
+    check_sha256(path, sha256)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file ({error})") from error
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Makes sure that the bytes of ``path`` are those of ``sha256``.
+
+    Raises:
+        CheckpointError: If they are not, or the file is missing.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: restore it or start without the checkpoint")
-    digest = _sha256(path)
+    digest = file_sha256(path)
     if digest != sha256:
         raise CheckpointError(
             f"{path} is damaged or was replaced (SHA-256 {digest[:12]}..., expected "
             f"{sha256[:12]}...): restore it from a copy, or delete the folder and start anew"
         )
+
+
+@contextmanager
+def published(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; what is there at the end appears under ``path``.
+
+    If the block fails nothing appears, and the file written is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors file ({error})") from error
+        yield partial
+        _publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -100,17 +119,8 @@ def read_manifest(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
+    with published(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        _publish(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
 
 
 def _publish(partial: Path, path: Path) -> None:
@@ -125,7 +135,8 @@ def _publish(partial: Path, path: Path) -> None:
             os.close(folder)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

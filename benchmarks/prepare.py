@@ -31,6 +31,7 @@ from alignrec_pyg.report import DataReport, SplitReport, describe, describe_spli
 from alignrec_pyg.transforms import (
     ConcatFeatures,
     EncodeItems,
+    HoldOutItems,
     ItemGraphFromNeighbors,
     KNNItemGraph,
     NeighborLists,
@@ -68,6 +69,8 @@ class PreparedData:
         split: What the split holds.
         split_rule: The rule of the split.
         item_graphs: How each item graph was made, with its content hash.
+        graph_transforms: What made it.
+        cold: Items held out entirely, with their links; ``None`` where none were.
     """
 
     name: str
@@ -81,6 +84,8 @@ class PreparedData:
     split: SplitReport
     split_rule: SplitRule
     item_graphs: dict[str, str] = field(default_factory=dict)
+    graph_transforms: dict[str, KNNItemGraph | ItemGraphFromNeighbors] = field(default_factory=dict)
+    cold: HeteroData | None = None
 
     @property
     def parts(self) -> Parts:
@@ -143,10 +148,13 @@ class PreparedData:
         """The one table of some features: the only one there is, or their concatenation."""
         name = "+".join(chosen)  # a sign that no table's own name holds
         if name not in feature_names(self.train):
-            made = ConcatFeatures(chosen, name, normalize=False)(self.train)[ITEM]
+            fuse = ConcatFeatures(chosen, name, normalize=False)
+            made = fuse(self.train)[ITEM]
             for part in (self.train, self.val, self.test):
                 for key in (feature_key(name), mask_key(name)):
                     part[ITEM][key] = made[key]
+            if self.cold is not None:
+                self.cold = fuse(self.cold)
         return name
 
     def _item_graph(self, weighting: Weighting, chosen: Sequence[str]) -> str:
@@ -189,6 +197,7 @@ class PreparedData:
                 part[knn_edge_type(name)].edge_weight = edges.edge_weight
             digest = content_hash(edges.edge_index, edges.edge_weight)
             self.item_graphs[name] = f"{transform!r}, hash {digest}"
+            self.graph_transforms[name] = transform
         return name
 
 
@@ -200,6 +209,7 @@ def prepare(
     neighbors: Mapping[str, Path] | None = None,
     split: SplitRule | None = None,
     scale: Scale = "rows",
+    held_out: HoldOutItems | None = None,
 ) -> PreparedData:
     """Reads, encodes and splits a data set.
 
@@ -211,6 +221,7 @@ def prepare(
         split: Rule (default: the file's labels where there are any, else ``"random"``).
         scale: Whether feature rows are scaled to length 1, so that no table outweighs another or
             the IDs by its unit, or stay as they are stored.
+        held_out: Parts items from the others before anything else is done with them.
 
     Raises:
         SettingsError: If features are unknown, table or neighbour files unfit (it lists all of
@@ -225,6 +236,10 @@ def prepare(
         for name in chosen:
             key = feature_key(name)
             data[ITEM][key] = torch.nn.functional.normalize(feature_table(data, name))
+    cold = None
+    if held_out is not None:
+        with told_for("--data"):
+            data, cold = held_out(data)
     rule: SplitRule = split or ("labels" if "split" in data[INTERACTS] else "random")
     with told_for("--split"):
         train, val, test = SplitInteractions(rule)(data)
@@ -239,6 +254,7 @@ def prepare(
         source_report=report,
         split=describe_split(train, val, test),
         split_rule=rule,
+        cold=cold,
     )
 
 

@@ -45,6 +45,15 @@ RANKED = 50
 _LINE_SECONDS = 30.0
 
 
+Ranked = Callable[[Cell, Recommender, str, HeteroData], Ranking]
+"""From a cell, its trained model and a test, by name and graph, to the test's rankings."""
+
+
+def rank_all_items(cell: Cell, model: Recommender, name: str, test: HeteroData) -> Ranking:
+    """All items but those in ``edge_index`` of the user, for the users with links to predict."""
+    return rank(model, test, RANKED)
+
+
 class Parts(NamedTuple):
     """Graphs of an experiment, on the CPU.
 
@@ -52,16 +61,22 @@ class Parts(NamedTuple):
         train: To train on.
         val: With the links to select by.
         tests: With the links to score at the end, by name; one is called ``"test"``.
+        ranked: How a trained model ranks for a test.
+        ranked_by: Stands for all that ``ranked`` depends on beside the graphs.
     """
 
     train: HeteroData
     val: HeteroData
     tests: Mapping[str, HeteroData]
+    ranked: Ranked = rank_all_items
+    ranked_by: str = ""
 
     def to(self, device: torch.device) -> Parts:
         """The same on a device."""
         tests = {name: part.to(str(device)) for name, part in self.tests.items()}
-        return Parts(self.train.to(str(device)), self.val.to(str(device)), tests)
+        return self._replace(
+            train=self.train.to(str(device)), val=self.val.to(str(device)), tests=tests
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +152,7 @@ def cell_key(cell: Cell, parts: Parts, device: torch.device) -> str:
 def data_version(cell: Cell, parts: Parts) -> str:
     """Hash of all data that a cell reads: links, its feature tables, its item graphs."""
     train = parts.train
-    content = [str(train[USER].num_nodes), str(train[ITEM].num_nodes)]
+    content = [str(train[USER].num_nodes), str(train[ITEM].num_nodes), parts.ranked_by]
     tensors = [train[INTERACTS].edge_index, parts.val[INTERACTS].edge_label_index]
     for name, test in parts.tests.items():
         content.append(name)
@@ -190,7 +205,7 @@ def _run(
     with PeakMemory(parts.train[INTERACTS].edge_index.device) as memory:
         model, fitted = train_cell(cell, parts, store.checkpoint_dir(cell, key), progress)
         rankings = {
-            name: Ranking(*(tensor.cpu() for tensor in rank(model, test, RANKED)))
+            name: Ranking(*(tensor.cpu() for tensor in parts.ranked(cell, model, name, test)))
             for name, test in parts.tests.items()
         }
     return CellResult(

@@ -15,6 +15,7 @@ import torch
 from alignrec_pyg.graph import links_to_predict
 from alignrec_pyg.models import ContentRecommender
 from alignrec_pyg.report import DataReport
+from alignrec_pyg.transforms import HoldOutItems
 from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks.arguments import ALL
 from benchmarks.cells import Cell, CellResult, CellStore
@@ -74,6 +75,17 @@ class Session:
         Raises:
             SettingsError: If the data lacks what the rule needs.
         """
+        return self._prepared(rule)
+
+    def without_items(self, held_out: HoldOutItems) -> Session:
+        """The same with some items held out entirely, and only the others split.
+
+        Raises:
+            SettingsError: If there are too few.
+        """
+        return self._prepared(self.options.split, held_out)
+
+    def _prepared(self, rule: SplitRule | None, held_out: HoldOutItems | None = None) -> Session:
         data = prepare(
             self.options.data,
             features=self.options.features,
@@ -81,6 +93,7 @@ class Session:
             neighbors=self.neighbors,
             split=rule,
             scale=self.options.feature_scale,
+            held_out=held_out,
         )
         return replace(self, data=data)
 

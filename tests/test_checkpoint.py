@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import torch
 
 from alignrec_pyg.checkpoint import (
     CheckpointError,
+    check_sha256,
+    file_sha256,
+    published,
     read_manifest,
     read_tensors,
     write_array,
@@ -124,3 +128,20 @@ def test_records_are_written_one_a_line_and_replaced(tmp_path):
     write_records(path, [{"loss": 0.1 + 0.2}])
     assert path.read_text() == '{"loss": 0.30000000000000004}\n'
     assert [file.name for file in path.parent.iterdir()] == ["history.jsonl"]
+
+
+def test_a_file_appears_complete_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "table"
+    with published(path) as partial:
+        partial.write_bytes(b"first")
+        assert not path.exists()
+    assert path.read_bytes() == b"first"
+    with pytest.raises(ZeroDivisionError), published(path) as partial:
+        partial.write_bytes(b"second")
+        _ = 1 / 0
+    assert path.read_bytes() == b"first"
+    assert list(path.parent.iterdir()) == [path]
+    check_sha256(path, file_sha256(path))
+    path.write_bytes(b"other")
+    with pytest.raises(CheckpointError, match="damaged or was replaced"):
+        check_sha256(path, hashlib.sha256(b"first").hexdigest())

@@ -107,11 +107,11 @@ def add_items(
     graph into the new item:
 
     - :class:`~alignrec_pyg.models.AlignRec`:
-      :math:`h_i = m_i = \sum_j s_{ij} (e_j \odot \sigma(W_g (W_f f_j + b_f) + b_g))`, which training
-      has aligned with :math:`c_i`;
+      :math:`h_i = m_i = \sum_j s_{ij} (e_j \odot \sigma(W_g (W_f f_j + b_f) + b_g))`, which
+      training has aligned with :math:`c_i`;
     - :class:`~alignrec_pyg.models.FREEDOM`: :math:`\sum_j s_{ij} e_j`;
-      :class:`~alignrec_pyg.models.LATTICE`: :math:`\operatorname{norm}(\sum_j a_{ij} e_j)`, with the
-      frozen graphs' part of :math:`A` (learned neighbours stay among the items of training);
+      :class:`~alignrec_pyg.models.LATTICE`: :math:`\operatorname{norm}(\sum_j a_{ij} e_j)`, with
+      the frozen graphs' part of :math:`A` (learned neighbours stay among the items of training);
     - :class:`~alignrec_pyg.models.MGCN`: the fused views
       :math:`x_{m,i} = \sum_j s_{m,ij} (e_j \odot g_m(T_m f_j))`, with :math:`c_i = 0`;
     - :class:`~alignrec_pyg.models.VBPR`: :math:`[\, 0 \,\Vert\, W f_i + b \,]`, as in its paper;
@@ -252,9 +252,7 @@ def _joined_ids(data: HeteroData, new: HeteroData) -> np.ndarray | None:
     return np.array(both, dtype=None if _numbers(both) else object)
 
 
-def _neighbors(
-    attached: Any, num_items: int
-) -> tuple[Tensor, Tensor]:
+def _neighbors(attached: Any, num_items: int) -> tuple[Tensor, Tensor]:
     """All edges from known items, without the weak and negative ones that no mean can have."""
     edges = torch.cat([edge_index for edge_index, _ in attached], dim=1)
     weight = torch.cat([weight for _, weight in attached])

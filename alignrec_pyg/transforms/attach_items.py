@@ -132,7 +132,7 @@ class _Part:
         return torch.stack([source, target]), weight[: source.numel()]
 
     def _lists(self, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sources, targets and cosines of known items; those without the feature hear themselves."""
+        """Sources, targets, cosines of known items; one without the feature hears itself."""
         has = torch.isin(items, self._present)
         rows = torch.searchsorted(self._present, items[has])
         neighbor, cosine = neighbors_of(

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alignrec_pyg.nn import knn_search
-from alignrec_pyg.nn.knn_search import cosine_neighbors, torch_cluster_installed
+from alignrec_pyg.nn.knn_search import (
+    cosine_neighbors,
+    nearest_rows,
+    neighbors_of,
+    torch_cluster_installed,
+)
 
 BACKENDS = [
     "matmul",
@@ -280,3 +285,27 @@ def test_too_many_items(monkeypatch):
     monkeypatch.setattr(knn_search, "MAX_ITEMS", 10)
     with pytest.raises(ValueError, match="at most 10 rows"):
         cosine_neighbors(torch.ones(11, 1), 1)
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 64])
+def test_some_rows_have_the_neighbours_they_have_among_all(block_size):
+    features = features_with_ties(3)
+    neighbor, cosine = cosine_neighbors(features, 9)
+    rows = torch.tensor([5, 0, 39, 5])
+    some, some_cosine = neighbors_of(features, rows, 9, block_size=block_size)
+    assert torch.equal(some, neighbor[rows])
+    assert torch.equal(some_cosine, cosine[rows])
+    none, _ = neighbors_of(features, rows[:0], 9)
+    assert none.shape == (0, 9)
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 64])
+def test_nearest_rows_to_other_vectors(block_size):
+    features, queries = features_with_ties(4), features_with_ties(5, n=11)
+    neighbor, cosine = nearest_rows(features, 3 * queries, 8, block_size=block_size)
+    for query, items, values in zip(queries, neighbor.tolist(), cosine.tolist(), strict=True):
+        exact = torch.nn.functional.cosine_similarity(query.double(), features.double(), dim=1)
+        order = sorted(range(40), key=lambda j: (-round(float(exact[j]), 8), j))[:8]
+        assert items == order
+        assert values == pytest.approx(exact[order].tolist(), abs=1e-8)
+    assert nearest_rows(features, queries[:0], 8)[0].shape == (0, 8)

@@ -1,0 +1,120 @@
+"""The best items of all users as a table on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.checkpoint import published
+from alignrec_pyg.evaluate import allowed_items
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.outside_ids import item_ids, user_ids, user_numbers
+from alignrec_pyg.ranking import RankedBlock, checked_k, rank_blocks
+from alignrec_pyg.serving.packages import require
+
+_ROW_GROUP = 1 << 18  # rows held before they are written
+
+
+def export_recommendations(
+    model: Recommender,
+    data: HeteroData,
+    path: str | Path,
+    k: int = 20,
+    *,
+    users: ArrayLike | None = None,
+    candidates: ArrayLike | None = None,
+    exclude: ArrayLike = (),
+    exclude_known: bool = True,
+) -> int:
+    """Writes the k best items of every user to a parquet file, block by block.
+
+    One row per recommendation: ``user_id``, ``rank`` (from 1), ``item_id``, ``score``; users in the
+    order of their numbers, best items first. A user for whom fewer items are left has fewer rows.
+    Beside the model's vectors only one block of scores and one row group of 2^18 rows are in
+    memory. The file appears complete or not at all.
+
+    Args:
+        model: Any recommender; put in evaluation mode meanwhile.
+        data: The graph to serve.
+        path: The file; an older one is replaced.
+        k: Length of the lists.
+        users: Ids of users (default: all), in any order, repeats ignored.
+        candidates: Ids of the items that may be recommended (default: all).
+        exclude: Ids of items that may not.
+        exclude_known: Whether the user's own items are left out.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ImportError: If pyarrow is not installed.
+        UnknownUserError: If a user id is not in the data.
+        UnknownItemError: If an item id is not in the data.
+        ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
+        FloatingPointError: If a score is NaN.
+        OSError: If the file cannot be written.
+    """
+    arrow = require("pyarrow", "export_recommendations")
+    parquet = require("pyarrow.parquet", "export_recommendations")
+    k = checked_k(k)
+    model.check_fits(data, "data")
+    device = data[INTERACTS].edge_index.device
+    asked = (
+        torch.arange(model.num_users, device=device)
+        if users is None
+        else user_numbers(data, users, "users").unique()
+    )
+    names = (user_ids(data), item_ids(data))
+    schema = arrow.schema(
+        [
+            ("user_id", _type_of(arrow, names[0])),
+            ("rank", arrow.int32()),
+            ("item_id", _type_of(arrow, names[1])),
+            ("score", arrow.float32()),
+        ]
+    )
+    items = allowed_items(data, candidates, exclude)
+    blocks = (
+        rank_blocks(
+            model, data, asked, min(k, model.num_items), items=items, exclude_known=exclude_known
+        )
+        if asked.numel()
+        else ()
+    )
+    written = 0
+    with published(Path(path)) as partial, parquet.ParquetWriter(partial, schema) as writer:
+        waiting: list[Any] = []
+        num_waiting = 0
+        for block in blocks:
+            table = arrow.table(_columns(block, *names), schema=schema)
+            waiting.append(table)
+            num_waiting += table.num_rows
+            if num_waiting >= _ROW_GROUP:
+                writer.write_table(arrow.concat_tables(waiting), row_group_size=_ROW_GROUP)
+                written += num_waiting
+                waiting, num_waiting = [], 0
+        if waiting:
+            writer.write_table(arrow.concat_tables(waiting))
+    return written + num_waiting
+
+
+def _columns(block: RankedBlock, user_id: np.ndarray, item_id: np.ndarray) -> dict[str, np.ndarray]:
+    there = (block.item < item_id.shape[0]).cpu().numpy()
+    row, place = there.nonzero()
+    return {
+        "user_id": user_id[block.user.cpu().numpy()[row]],
+        "rank": (place + 1).astype(np.int32),
+        "item_id": item_id[block.item.cpu().numpy()[there]],
+        "score": block.score.cpu().float().numpy()[there],
+    }
+
+
+def _type_of(arrow: Any, ids: np.ndarray) -> Any:
+    """The column type of all ids, so that no block decides it from its own alone."""
+    return arrow.array(ids).type

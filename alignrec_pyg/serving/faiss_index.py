@@ -1,0 +1,158 @@
+"""Nearest-item search of FAISS over a model's vectors, for catalogues of millions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.checkpoint import (
+    CheckpointError,
+    check_sha256,
+    file_sha256,
+    published,
+    read_manifest,
+    write_manifest,
+)
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.outside_ids import item_ids
+from alignrec_pyg.ranking import checked_k, embeddings
+from alignrec_pyg.serving.packages import require
+
+IndexKind = Literal["flat", "hnsw"]
+"""Exact search; or HNSW's graph, which finds most of the best in a fraction of the time."""
+
+_FORMAT = "alignrec_pyg faiss 1"
+_LINKS = 32  # of a vector in HNSW's graph
+_BUILD_WIDTH = 200
+
+
+class ItemIndex:
+    """Items by the inner product of their vectors with a user's, in a FAISS index.
+
+    Args:
+        index: A FAISS index whose vector r is that of ``item_id[r]``.
+        item_id: Ids of the outside world.
+    """
+
+    def __init__(self, index: Any, item_id: np.ndarray) -> None:
+        self.index = index
+        self.item_id = item_id
+
+    @classmethod
+    def build(
+        cls, model: Recommender, data: HeteroData, kind: IndexKind = "flat", *, width: int = 128
+    ) -> ItemIndex:
+        """Indexes the vectors of all items.
+
+        Args:
+            model: Any recommender; put in evaluation mode meanwhile.
+            data: The graph to serve.
+            kind: ``"flat"`` compares all items and is exact; ``"hnsw"`` (`Malkov and Yashunin
+                <https://arxiv.org/abs/1603.09320>`_) is approximate.
+            width: Candidates that a search in ``"hnsw"`` keeps: more find more of the best.
+
+        Raises:
+            ImportError: If faiss is not installed.
+            ValueError: If ``kind`` is unknown, ``width`` not positive, or ``data`` not that of the
+                model.
+        """
+        if kind not in get_args(IndexKind):
+            raise ValueError(f"'kind' needs to be one of {get_args(IndexKind)} (got {kind!r})")
+        width = checked_k(width)
+        model.check_fits(data, "data")
+        faiss = require("faiss", "ItemIndex")
+        _, item_x = embeddings(model, data)
+        vectors = _array(item_x)
+        if kind == "flat":
+            index = faiss.IndexFlatIP(vectors.shape[1])
+        else:
+            index = faiss.IndexHNSWFlat(vectors.shape[1], _LINKS, faiss.METRIC_INNER_PRODUCT)
+            index.hnsw.efConstruction = _BUILD_WIDTH
+            index.hnsw.efSearch = width
+        index.add(vectors)
+        return cls(index, item_ids(data))
+
+    def recommend(
+        self, user_x: Tensor, k: int = 20, known: Tensor | None = None
+    ) -> list[np.ndarray]:
+        """The k items of highest inner product with each user's vector, as the index finds them.
+
+        Args:
+            user_x: Vectors of users ``[n, d]``: rows of ``model(data)``, or of
+                :func:`~alignrec_pyg.serving.fold_in_users`.
+            k: Length of the lists.
+            known: Links to leave out, int64 ``[2, E]``: row of ``user_x``, number of the item.
+
+        Returns:
+            One array of item ids per user, best first.
+
+        Raises:
+            ValueError: If ``k`` is no positive integer or the vectors are not of the index's width.
+        """
+        k = checked_k(k)
+        if user_x.dim() != 2 or user_x.size(1) != self.index.d:
+            raise ValueError(
+                f"'user_x' needs the shape [n, {self.index.d}] (got {list(user_x.shape)})"
+            )
+        left_out: list[set[int]] = [set() for _ in range(user_x.size(0))]
+        for user, item in [] if known is None else known.t().tolist():
+            left_out[user].add(item)
+        # as many more as a user may know of them: what is left are the best new ones
+        fetched = min(k + max(map(len, left_out), default=0), self.index.ntotal)
+        _, found = self.index.search(_array(user_x), fetched)
+        lists = []
+        for row, without in zip(found.tolist(), left_out, strict=True):
+            new = [item for item in row if item >= 0 and item not in without][:k]
+            lists.append(self.item_id[np.array(new, dtype=np.int64)])
+        return lists
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``items.faiss`` and then ``index.json``, with its hash and the ids.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
+        faiss = require("faiss", "ItemIndex")
+        path = Path(folder) / "items.faiss"
+        with published(path) as partial:
+            faiss.write_index(self.index, str(partial))
+            sha256 = file_sha256(partial)
+        manifest = {"format": _FORMAT, "sha256": sha256, "item_id": self.item_id.tolist()}
+        write_manifest(path.with_name("index.json"), manifest)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ItemIndex:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ImportError: If faiss is not installed.
+            CheckpointError: If a file is missing, damaged or of another format.
+        """
+        faiss = require("faiss", "ItemIndex")
+        path = Path(folder) / "items.faiss"
+        manifest = read_manifest(path.with_name("index.json"), ("format", "sha256", "item_id"))
+        if manifest["format"] != _FORMAT:
+            raise CheckpointError(f"{folder} is of another format ({manifest['format']!r})")
+        check_sha256(path, manifest["sha256"])
+        ids = manifest["item_id"]
+        numbers = all(isinstance(entry, int) for entry in ids)
+        return cls(faiss.read_index(str(path)), np.array(ids, dtype=None if numbers else object))
+
+
+def _array(vectors: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(vectors.detach().cpu().numpy(), dtype=np.float32)
+
+
+def index_recall(found: list[np.ndarray], exact: list[np.ndarray]) -> float:
+    """Share of the exact lists' items that an index found, mean over lists that are not empty."""
+    shares = [
+        len(set(a.tolist()) & set(b.tolist())) / len(b)
+        for a, b in zip(found, exact, strict=True)
+        if len(b)
+    ]
+    return float(torch.tensor(shares, dtype=torch.float64).mean())

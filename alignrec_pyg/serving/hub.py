@@ -1,0 +1,130 @@
+"""Trained models on the Hugging Face hub: safetensors and JSON, nothing that could run code."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TypeVar
+
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.checkpoint import CheckpointError
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.serving.packages import require
+
+ModelT = TypeVar("ModelT", bound=Recommender)
+
+_FILES = ["config.json", "model-*.safetensors"]
+
+
+def push_to_hub(
+    model: Recommender,
+    repo_id: str,
+    *,
+    private: bool = True,
+    revision: str | None = None,
+    token: str | None = None,
+    message: str = "Upload model",
+) -> str:
+    """Uploads what ``save_pretrained`` writes, and a card that says how to load it.
+
+    The upload has the model's weights, with the feature table where the model trains one, and
+    hashes of ids, frozen features and item graph. It has no interactions and no ids: whoever loads
+    it needs the graph the model was trained on.
+
+    Args:
+        model: A trained model.
+        repo_id: ``"owner/name"``; made if it does not exist.
+        private: Whether a repository made here is private.
+        revision: Branch to upload to (default: the main one).
+        token: Access token (default: that of ``hf auth login``).
+        message: Of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ImportError: If huggingface_hub is not installed.
+        huggingface_hub.errors.HfHubHTTPError: If the hub refuses.
+    """
+    hub = require("huggingface_hub", "push_to_hub")
+    api = hub.HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        Path(folder, "README.md").write_text(_card(model, repo_id), encoding="utf-8")
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=message,
+            allow_patterns=[*_FILES, "README.md"],
+            delete_patterns=_FILES[1:],  # the weights of an earlier upload
+        )
+    return str(commit.commit_url)
+
+
+def from_hub(
+    model_class: type[ModelT],
+    repo_id: str,
+    data: HeteroData,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> ModelT:
+    """Downloads a model and builds it on the graph it was trained on.
+
+    Only ``config.json`` and ``model-*.safetensors`` are fetched, the latter checked by its hash.
+    Pickled weights (``.bin``, ``.pt``, ``.pth``) are neither fetched nor read.
+
+    Args:
+        model_class: The model's class.
+        repo_id: ``"owner/name"``.
+        data: The graph the model was trained on.
+        revision: Branch, tag or commit; name a commit to get the same model for ever.
+        token: Access token (default: that of ``hf auth login``).
+        cache_dir: Where to keep downloads (default: the hub's own cache).
+
+    Raises:
+        ImportError: If huggingface_hub is not installed.
+        CheckpointError: If the repository holds no model of this package in safetensors, files are
+            damaged, or the model was trained on another graph.
+        huggingface_hub.errors.HfHubHTTPError: If the hub refuses, for example as there is no such
+            repository.
+    """
+    hub = require("huggingface_hub", "from_hub")
+    folder = Path(
+        hub.snapshot_download(
+            repo_id, revision=revision, token=token, cache_dir=cache_dir, allow_patterns=_FILES
+        )
+    )
+    if not (folder / "config.json").is_file() or not any(folder.glob("model-*.safetensors")):
+        raise CheckpointError(
+            f"{repo_id} holds no model of alignrec_pyg (config.json and model-*.safetensors): "
+            "weights in other files, such as pickles, are not read, since they may run code"
+        )
+    return model_class.from_pretrained(folder, data)
+
+
+def _card(model: Recommender, repo_id: str) -> str:
+    name = type(model).__name__
+    hparams = "\n".join(f"- `{key}`: `{value}`" for key, value in model.hparams.items())
+    return f"""---
+library_name: alignrec_pyg
+tags: [recommender-system, multimodal, pytorch-geometric]
+---
+
+# {name}
+
+{model.num_users:,} users, {model.num_items:,} items.
+
+```python
+from alignrec_pyg import {name}
+from alignrec_pyg.serving import from_hub
+
+model = from_hub({name}, "{repo_id}", train)  # train: the graph it was trained on
+```
+
+{hparams}
+"""

@@ -1,0 +1,108 @@
+"""A model's scores as an ONNX file, which any language can run without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg import __version__ as version
+from alignrec_pyg.checkpoint import published
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.outside_ids import item_ids, user_ids
+from alignrec_pyg.ranking import checked_k, embeddings
+from alignrec_pyg.serving.packages import require
+
+_OPSET = 17
+_IR_VERSION = 8  # read by every onnxruntime since 1.13
+_MOST_BYTES = 2**31 - 2**20  # a protobuf file ends at 2 GiB
+
+
+def export_onnx(model: Recommender, data: HeteroData, path: str | Path, k: int = 20) -> None:
+    """Writes users' and items' vectors and the search for the k best items as one ONNX graph.
+
+    - inputs: ``user`` int64 ``[B]``, numbers of users; ``exclude`` int64 ``[B, E]``, numbers of
+      items to leave out of each list, filled up with the number of items;
+    - outputs: ``item`` int64 ``[B, k]``, best first, and ``score`` float32 ``[B, k]``, minus
+      infinity where nothing was left.
+
+    The file's metadata hold ``user_id`` and ``item_id``, JSON lists: the ids of the outside world
+    by number. The known links are not in the file: whoever runs it says what to exclude.
+
+    Args:
+        model: Any recommender; put in evaluation mode meanwhile.
+        data: The graph to serve.
+        path: The file; an older one is replaced.
+        k: Length of the lists.
+
+    Raises:
+        ImportError: If onnx is not installed.
+        ValueError: If ``k`` is not in [1, number of items], the vectors take more than the 2 GiB of
+            an ONNX file, or ``data`` is not that of the model.
+        OSError: If the file cannot be written.
+    """
+    model.check_fits(data, "data")
+    k = checked_k(k, model.num_items)
+    onnx = require("onnx", "export_onnx")
+    user_x, item_x = (x.cpu().float().numpy() for x in embeddings(model, data))
+    if user_x.nbytes + item_x.nbytes > _MOST_BYTES:
+        raise ValueError(
+            f"'model' needs vectors of at most 2 GiB for an ONNX file (got "
+            f"{(user_x.nbytes + item_x.nbytes) / 2**30:.1f} GiB): use ItemIndex"
+        )
+    scorer = onnx.helper.make_model(
+        _graph(onnx, user_x, item_x, k),
+        producer_name="alignrec_pyg",
+        producer_version=version,
+        opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+    )
+    for name, ids in (("user_id", user_ids(data)), ("item_id", item_ids(data))):
+        entry = scorer.metadata_props.add()
+        entry.key, entry.value = name, json.dumps(ids.tolist())
+    onnx.checker.check_model(scorer)
+    with published(Path(path)) as partial:
+        partial.write_bytes(scorer.SerializeToString())
+
+
+def _graph(onnx: Any, user_x: np.ndarray, item_x: np.ndarray, k: int) -> Any:
+    make, types = onnx.helper, onnx.TensorProto
+    constants = {
+        "user_x": user_x,
+        "item_xt": np.ascontiguousarray(item_x.T),
+        "pads": np.array([0, 0, 0, 1], dtype=np.int64),
+        "nothing": np.array(-np.inf, dtype=np.float32),
+        "num_items": np.array([item_x.shape[0]], dtype=np.int64),
+        "zero": np.array([0], dtype=np.int64),
+        "columns": np.array([1], dtype=np.int64),
+        "k": np.array([k], dtype=np.int64),
+    }
+    nodes = [
+        make.make_node("Gather", ["user_x", "user"], ["asked_x"], axis=0),
+        make.make_node("MatMul", ["asked_x", "item_xt"], ["scores"]),
+        # one more column, for the numbers that exclude nothing
+        make.make_node("Pad", ["scores", "pads", "nothing"], ["padded"]),
+        make.make_node("Shape", ["exclude"], ["exclude_shape"]),
+        make.make_node("Expand", ["nothing", "exclude_shape"], ["minus_infinity"]),
+        make.make_node(
+            "ScatterElements", ["padded", "exclude", "minus_infinity"], ["masked"], axis=1
+        ),
+        make.make_node("Slice", ["masked", "zero", "num_items", "columns"], ["allowed"]),
+        make.make_node("TopK", ["allowed", "k"], ["score", "item"], axis=1),
+    ]
+    return make.make_graph(
+        nodes,
+        "recommend",
+        [
+            make.make_tensor_value_info("user", types.INT64, ["B"]),
+            make.make_tensor_value_info("exclude", types.INT64, ["B", "E"]),
+        ],
+        [
+            make.make_tensor_value_info("item", types.INT64, ["B", k]),
+            make.make_tensor_value_info("score", types.FLOAT, ["B", k]),
+        ],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )

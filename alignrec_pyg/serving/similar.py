@@ -1,0 +1,120 @@
+"""Items that are alike, and which of a user's items speak for a recommendation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch.nn.functional import normalize
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg import outside_ids
+from alignrec_pyg.evaluate import allowed_items
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.nn.knn_search import nearest_rows
+from alignrec_pyg.outside_ids import item_numbers, user_numbers
+from alignrec_pyg.ranking import checked_k, embeddings
+
+
+class SimilarItems(NamedTuple):
+    """Items and how similar each is, most similar first.
+
+    Shapes:
+        - **item:** ids of the outside world, :math:`(n)`
+        - **similarity:** cosine, float64 :math:`(n)`
+    """
+
+    item: np.ndarray
+    similarity: np.ndarray
+
+
+def similar_items(
+    model: Recommender,
+    data: HeteroData,
+    item_ids: ArrayLike,
+    k: int = 10,
+    *,
+    candidates: ArrayLike | None = None,
+    exclude: ArrayLike = (),
+) -> list[SimilarItems]:
+    """The k items whose vectors have the highest cosine to each item's, itself left out.
+
+    Cosines are compared at a resolution of 1e-9, ties go to the lower item number. An item whose
+    vector is zero, such as a new one without features, is similar to nothing.
+
+    Args:
+        model: Any recommender; put in evaluation mode meanwhile.
+        data: The graph to serve.
+        item_ids: Ids of items, in any order, repeats allowed.
+        k: Length of the lists; they are shorter where fewer items are left.
+        candidates: Ids of the items that may be named (default: all).
+        exclude: Ids of items that may not.
+
+    Raises:
+        UnknownItemError: If an id is not in the data.
+        ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
+    """
+    k = checked_k(k)
+    model.check_fits(data, "data")
+    asked = item_numbers(data, item_ids, "item_ids")
+    allowed = allowed_items(data, candidates, exclude)
+    if allowed is None:
+        allowed = torch.arange(model.num_items, device=asked.device)
+    _, item_x = embeddings(model, data)
+    has_direction = item_x.any(dim=1)
+    allowed = allowed[has_direction[allowed]]
+    usable = has_direction[asked]
+    fetched = min(k + 1, allowed.numel())
+    neighbor, cosine = nearest_rows(item_x[allowed], item_x[asked[usable]], fetched)
+    lists = zip(allowed[neighbor], cosine, strict=True)
+    names = outside_ids.item_ids(data)
+    result = []
+    for number, is_usable in zip(asked.tolist(), usable.tolist(), strict=True):
+        items, similarity = next(lists) if is_usable else (allowed[:0], cosine.new_empty(0))
+        others = (items != number).nonzero()[:k, 0]
+        result.append(
+            SimilarItems(names[items[others].cpu().numpy()], similarity[others].cpu().numpy())
+        )
+    return result
+
+
+def explain(
+    model: Recommender, data: HeteroData, user_id: object, item_ids: ArrayLike, k: int = 3
+) -> list[SimilarItems]:
+    """For each recommended item, the k known items of the user that are most similar to it.
+
+    "Because you liked": similarity is the cosine of the model's item vectors, so it says which part
+    of the history the model places near the item, not what caused the score.
+
+    Args:
+        model: Any recommender; put in evaluation mode meanwhile.
+        data: The graph to serve; the history is its ``edge_index``.
+        user_id: Id of the user.
+        item_ids: Ids of items, such as those recommended to the user.
+        k: Most items to name; an item is no reason for itself.
+
+    Raises:
+        UnknownUserError: If the user is not in the data.
+        UnknownItemError: If an item id is not in the data.
+        ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
+    """
+    k = checked_k(k)
+    model.check_fits(data, "data")
+    (user,) = user_numbers(data, [user_id], "user_id").tolist()
+    asked = item_numbers(data, item_ids, "item_ids")
+    links = data[INTERACTS].edge_index
+    history = links[1, links[0] == user].unique()
+    _, item_x = embeddings(model, data)
+    item_x = normalize(item_x.double())
+    history = history[item_x[history].any(dim=1)]
+    cosine = item_x[asked] @ item_x[history].T
+    names = outside_ids.item_ids(data)
+    result = []
+    for item, row in zip(asked.tolist(), cosine, strict=True):
+        order = row.argsort(descending=True, stable=True)
+        order = order[history[order] != item][:k]
+        result.append(SimilarItems(names[history[order].cpu().numpy()], row[order].cpu().numpy()))
+    return result

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from alignrec_pyg import BPR, LightGCN, TrainConfig, fit, recommend
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.outside_ids import UnknownItemError
+from alignrec_pyg.serving import fold_in_users, recommend_new_users
+from alignrec_pyg.serving import new_users as module
+
+
+def test_vectors_are_those_of_one_system_per_user(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    item_x = torch.randn(20, 4, generator=generator)
+    history = torch.tensor([[2, 0, 2, 0, 2, 3], [1, 5, 19, 6, 7, 7]])
+    x = item_x.double().numpy()
+    gram = x.T @ x / 20
+    expected = np.zeros((5, 4))
+    for user in (0, 2, 3):
+        own = x[[i for u, i in history.t().tolist() if u == user]]
+        system = own.T @ own / len(own) + gram + 0.3 * np.trace(gram) / 4 * np.eye(4)
+        expected[user] = np.linalg.solve(system, own.mean(axis=0))
+    for numbers in (1 << 24, 16):
+        monkeypatch.setattr(module, "_BLOCK_NUMBERS", numbers)
+        folded = fold_in_users(item_x, history, 5, ridge=0.3)
+        assert folded.dtype == torch.float32
+        np.testing.assert_allclose(folded.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_units_do_not_matter_and_a_large_ridge_gives_the_mean():
+    item_x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    history = torch.tensor([[0, 0], [1, 5]])
+    plain, scaled = (fold_in_users(c * item_x, history, 1) for c in (1, 100))
+    torch.testing.assert_close(scaled * 100, plain)
+    mean = item_x[[1, 5]].mean(0, keepdim=True)
+    direction = torch.nn.functional.normalize(fold_in_users(item_x, history, 1, ridge=1e6))
+    torch.testing.assert_close(direction, torch.nn.functional.normalize(mean))
+    with pytest.raises(ValueError, match=r"'ridge' needs to be positive \(got 0\)"):
+        fold_in_users(item_x, history, 1, ridge=0)
+
+
+@pytest.mark.parametrize("model_cls", [BPR, LightGCN])
+def test_a_new_user_of_the_checkerboard_gets_the_items_of_the_parity(model_cls, checkerboard):
+    train, test = checkerboard
+    torch.manual_seed(0)
+    model = model_cls(train, embedding_dim=8)
+    fit(
+        model,
+        train,
+        test,
+        TrainConfig(lr=0.01, batch_size=128, max_epochs=15, ks=(1,), patience=15),
+    )
+    histories = [[0, 10, 20, 30], [11, 13, 49]]
+    for parity, row in enumerate(recommend_new_users(model, train, histories, k=15)):
+        assert set(row % 2) == {parity}
+        assert not set(row) & set(histories[parity])
+
+
+def test_filters_and_bad_histories(toy):
+    model = BPR(toy)
+    (row,) = recommend_new_users(model, toy, [[10]], k=9)
+    assert sorted(row) == [20, 30, 40]
+    (row,) = recommend_new_users(model, toy, [[10]], k=9, candidates=[10, 20, 30], exclude=[20])
+    assert row.tolist() == [30]
+    (row,) = recommend_new_users(model, toy, [[10]], k=9, exclude_known=False)
+    assert sorted(row) == [10, 20, 30, 40]
+    assert recommend_new_users(model, toy, []) == []
+    with pytest.raises(ValueError, match=r"'histories\[1\]' needs at least one item"):
+        recommend_new_users(model, toy, [[10], []])
+    with pytest.raises(UnknownItemError, match=r"'histories\[0\]' .*\(unknown: 11\)"):
+        recommend_new_users(model, toy, [[10, 11]])
+
+
+def test_known_users_keep_theirs(toy):
+    model = BPR(toy)
+    before = recommend(model, toy, ["ann", "cy"])
+    recommend_new_users(model, toy, [[10, 20]])
+    after = recommend(model, toy, ["ann", "cy"])
+    assert [row.tolist() for row in before] == [row.tolist() for row in after]
+    assert toy[INTERACTS].edge_index.size(1) == 5

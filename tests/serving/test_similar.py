@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch import nn
+
+from alignrec_pyg import BPR
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.outside_ids import UnknownItemError, UnknownUserError
+from alignrec_pyg.serving import explain, similar_items
+
+
+@pytest.fixture
+def model(toy):
+    """Items 10 and 20 point one way, 30 another, 40 nowhere."""
+    model = BPR(toy, embedding_dim=2)
+    model.item_embedding.weight = nn.Parameter(
+        torch.tensor([[1.0, 0.0], [4.0, 3.0], [0.0, 2.0], [0.0, 0.0]])
+    )
+    return model
+
+
+def told(lists):
+    return [(row.item.tolist(), row.similarity.tolist()) for row in lists]
+
+
+def test_similar_items_by_cosine(toy, model):
+    first, second, third = told(similar_items(model, toy, [20, 10, 40], k=2))
+    assert first == ([10, 30], pytest.approx([0.8, 0.6]))
+    assert second == ([20, 30], pytest.approx([0.8, 0.0]))
+    assert third == ([], [])
+    assert told(similar_items(model, toy, 20, k=1, exclude=10)) == [([30], pytest.approx([0.6]))]
+    only = similar_items(model, toy, [20, 10], candidates=[10, 20, 40])
+    assert [row.item.tolist() for row in only] == [[10], [20]]
+    assert similar_items(model, toy, []) == []
+
+
+def test_equal_items_are_similar_and_ties_go_by_number(toy, model):
+    model.item_embedding.weight.data[:] = torch.tensor([1.0, 1.0])
+    rows = similar_items(model, toy, [20, 40], k=2)
+    assert [row.item.tolist() for row in rows] == [[10, 30], [10, 20]]
+
+
+def test_explains_by_the_nearest_items_of_the_history(toy, model):
+    assert toy[INTERACTS].edge_index[:, :2].tolist() == [[0, 0], [0, 1]]  # ann: 10 and 20
+    near_30, near_20 = told(explain(model, toy, "ann", [30, 20]))
+    assert near_30 == ([20, 10], pytest.approx([0.6, 0.0]))
+    assert near_20 == ([10], pytest.approx([0.8]))  # not by itself
+    assert told(explain(model, toy, "ann", 30, k=1)) == [([20], pytest.approx([0.6]))]
+    assert told(explain(model, toy, "cy", [10])) == [([], [])]  # cy knows 40, which points nowhere
+
+
+def test_unknown_ids_and_bad_lengths(toy, model):
+    with pytest.raises(UnknownItemError, match="'item_ids'"):
+        similar_items(model, toy, [11])
+    with pytest.raises(UnknownItemError, match="'item_ids'"):
+        explain(model, toy, "ann", [11])
+    with pytest.raises(UnknownUserError, match="'user_id'"):
+        explain(model, toy, "dan", [10])
+    for call in (
+        lambda: similar_items(model, toy, [10], k=0),
+        lambda: explain(model, toy, "ann", [10], k=0),
+    ):
+        with pytest.raises(ValueError, match="'k' needs to be a positive integer"):
+            call()
