@@ -6,6 +6,8 @@ One :class:`~torch_geometric.data.HeteroData` describes everything a model may s
   world: ``data["user"].id``, ``data["item"].id`` (1-D NumPy arrays);
 - ``data["item"].x_<name>``: one float32 feature table ``[num_items, dim]`` per feature set, and
   ``data["item"].mask_<name>`` (bool ``[num_items]``), true where an item lacks it (zero row);
+- ``data["item"].added`` (bool ``[num_items]``, where it is there), true for items that came after
+  training: they are nobody's neighbour;
 - ``data["user", "interacts", "item"].edge_index`` (int64 ``[2, E]``): the links the model may see,
   ``.edge_label_index``: the links to predict, ``.time`` ``[E]`` where known;
 - ``data["item", "knn_<name>", "item"].edge_index / .edge_weight``: a kNN item graph, messages flow
@@ -26,6 +28,8 @@ from torch_geometric.data import HeteroData
 USER = "user"
 ITEM = "item"
 INTERACTS = (USER, "interacts", ITEM)
+
+ADDED = "added"
 
 _FEATURE = "x_"
 _MASK = "mask_"
@@ -169,6 +173,14 @@ def feature_mask(data: HeteroData, name: str) -> Tensor:
     if mask_key(name) not in data[ITEM]:
         return torch.zeros(table.size(0), dtype=torch.bool, device=table.device)
     return data[ITEM][mask_key(name)]
+
+
+def added_items(data: HeteroData) -> Tensor:
+    """Bool ``[num_items]``, true for items that came after training."""
+    added = data[ITEM].get(ADDED)
+    if added is None:
+        added = torch.zeros(int(data[ITEM].num_nodes), dtype=torch.bool)
+    return added.to(data[INTERACTS].edge_index.device)
 
 
 def require_graph(data: object, argument: str) -> HeteroData:

@@ -146,7 +146,7 @@ def embeddings(model: Recommender, data: HeteroData) -> tuple[Tensor, Tensor]:
         user_x, item_x = model(data)
     finally:
         model.train(was_training)
-    return user_x, item_x
+    return user_x.detach(), item_x.detach()  # a model may hand out its parameters themselves
 
 
 @torch.no_grad()

@@ -159,10 +159,6 @@ class Aligned(Recommender):
             return type(self)(data, self.backbone.rebuilt(data), **self.hparams)
         return super().rebuilt(data)
 
-    def on_items_added(self, items: Tensor) -> None:
-        """The backbone's."""
-        self.backbone.on_items_added(items)
-
     def description(self) -> dict[str, Any]:
         """What identifies the model on disk, its backbone included."""
         return {**super().description(), "backbone": self.backbone.description()}

@@ -134,9 +134,6 @@ class Recommender(nn.Module, ABC):
         """An untrained model with the arguments of this one, on other data."""
         return type(self)(data, **self.hparams)
 
-    def on_items_added(self, items: Tensor) -> None:
-        """Called when a trained model gets new items, with their numbers; does nothing here."""
-
     def __getstate__(self) -> dict[str, Any]:
         """Everything but prepared graphs, which torch cannot copy and forward makes again."""
         return {**self.__dict__, "_graphs": {}}

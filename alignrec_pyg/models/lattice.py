@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.graph import (
     INTERACTS,
     InteractionBatch,
+    added_items,
     content_hash,
     feature_mask,
     feature_table,
@@ -75,8 +76,8 @@ class LATTICE(Recommender):
     so that training resumes exactly within an epoch.
 
     No matrix of items x items is held. A row sum that negative cosines pull to zero or below counts
-    positive ones only. An item without a feature set (masked) is its own only neighbour in
-    :math:`C_m`.
+    positive ones only. An item without a feature set (masked), or added after
+    training, is its own only neighbour in :math:`C_m`.
     **Differs from the paper:** the user-item graph and the L2 of final rows are those of the
     authors' code.
 
@@ -154,7 +155,7 @@ class LATTICE(Recommender):
         )
         self.modality_logits = nn.Parameter(torch.empty(len(self.features)))
         self.propagation = UserItemPropagation(num_layers)
-        masks = [feature_mask(data, name) for name in self.features]
+        masks = [feature_mask(data, name) | added_items(data) for name in self.features]
         self.register_buffer("_lacking", torch.stack(masks), persistent=False)
         # The epoch's graph: what batches after its first need, also when training is resumed there.
         size = (len(self.features), self.num_items, min(num_neighbors, self.num_items))
@@ -192,10 +193,6 @@ class LATTICE(Recommender):
     def __getstate__(self) -> dict[str, Any]:
         """Everything but prepared graphs and what they were made of."""
         return {**super().__getstate__(), "_inference_inputs": None}
-
-    def on_items_added(self, items: Tensor) -> None:
-        """Learned neighbours stay those among the items of training."""
-        self._lacking[:, items] = True
 
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
         """Begins an epoch; one that a loaded state is from, by its generator, keeps its graph."""

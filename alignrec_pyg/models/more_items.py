@@ -55,7 +55,6 @@ def with_more_items(
             value[:known] = old
             if name not in tables:
                 value[known:] = 0 if like is None else _means(old, *like, new.to(value.device))
-    grown.on_items_added(new)
     return grown.to(_tensors(model)[0].device).eval()
 
 

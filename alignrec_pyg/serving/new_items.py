@@ -12,8 +12,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import (
+    ADDED,
     INTERACTS,
     ITEM,
+    added_items,
     feature_key,
     feature_mask,
     feature_names,
@@ -30,9 +32,6 @@ from alignrec_pyg.transforms.attach_items import attach_items
 
 IdVectors = Literal["none", "neighbors"]
 """What stands for the ID vector of a new item: nothing, or the mean of its neighbours'."""
-
-ADDED = "added"
-"""Attribute of ``data["item"]``: which items came after training, bool ``[num_items]``."""
 
 ModelT = TypeVar("ModelT", bound=Recommender)
 
@@ -162,12 +161,9 @@ def add_items(
     if id_vectors == "neighbors" and not item_graphs:
         raise ValueError("id_vectors='neighbors' needs 'item_graphs' to find neighbours in")
     num_items = int(data[ITEM].num_nodes)
-    added = data[ITEM].get(ADDED, torch.zeros(num_items, dtype=torch.bool))
-    device = data[INTERACTS].edge_index.device
-    hearable = ~added.to(device)
-    attached = {graph.name: attach_items(graph, data, new, hearable) for graph in item_graphs}
+    attached = {graph.name: attach_items(graph, data, new) for graph in item_graphs}
     _check_reads(model, new, attached)
-    grown = _with_items(data, new, added, attached)
+    grown = _with_items(data, new, attached)
     like = _neighbors(attached.values(), num_items) if id_vectors == "neighbors" else None
     return with_more_items(model, grown, like), grown
 
@@ -196,7 +192,6 @@ def _check_reads(model: Recommender, new: HeteroData, graphs: Mapping[str, Any])
 def _with_items(
     data: HeteroData,
     new: HeteroData,
-    added: Tensor,
     attached: Mapping[str, tuple[Tensor, Tensor]],
 ) -> HeteroData:
     """The graph with the new items after the known ones."""
@@ -213,7 +208,8 @@ def _with_items(
         mask = mask.to(table.device)
         values[feature_key(name)] = torch.cat([table, rows.masked_fill(mask.unsqueeze(1), 0)])
         values[mask_key(name)] = torch.cat([feature_mask(data, name), mask])
-    values[ADDED] = torch.cat([added.to(device), added.new_ones(num_new).to(device)])
+    added = added_items(data)
+    values[ADDED] = torch.cat([added, added.new_ones(num_new)])
     grown = copy.copy(data)
     store = grown[ITEM]
     for name in list(store.keys()):

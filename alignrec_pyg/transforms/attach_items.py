@@ -8,6 +8,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import (
     ITEM,
+    added_items,
     feature_mask,
     feature_table,
     item_graph_names,
@@ -21,9 +22,7 @@ _COMPARED_ITEMS = 8  # rows of the graph that are made again, to see that the ar
 _TOLERANCE = 1e-5
 
 
-def attach_items(
-    graph: KNNItemGraph, data: HeteroData, new: HeteroData, hearable: Tensor
-) -> tuple[Tensor, Tensor]:
+def attach_items(graph: KNNItemGraph, data: HeteroData, new: HeteroData) -> tuple[Tensor, Tensor]:
     r"""Edges that let new items hear the known ones, as in :class:`KNNItemGraph`.
 
     A new item :math:`i` has itself and its :math:`k - 1` most similar known items as neighbours,
@@ -41,9 +40,9 @@ def attach_items(
     Args:
         graph: The transform that made the graph of ``data``; where there is no graph of its name,
             one that would make it.
-        data: Known items; reads their features and the graph.
+        data: Known items; reads their features and the graph. Those that were added after
+            training are nobody's neighbour.
         new: New items; reads their features.
-        hearable: Known items that may be neighbours, bool ``[num_items]``.
 
     Shapes:
         - **output:** edge_index int64 :math:`(2, E)`, sorted by target, then source; edge_weight
@@ -59,6 +58,7 @@ def attach_items(
             "'graph' needs symmetric=False: in a symmetric graph known items would hear new ones, "
             "and their vectors change"
         )
+    hearable = ~added_items(data)
     num_items, num_new = int(data[ITEM].num_nodes), int(new[ITEM].num_nodes)
     parts = [
         _Part(graph, feature, data, _new_rows(feature, data, new), hearable)

@@ -248,7 +248,7 @@ def test_what_is_missing_is_named(data):
         add_items(model, data, new_items(features=rows), item_graphs=GRAPHS)
     with pytest.raises(ValueError, match="'id_vectors' needs to be 'none' or 'neighbors'"):
         add_items(model, data, new, id_vectors="mean")
-    with pytest.raises(ValueError, match=r"\(got lengths \{'image': 2, 'text': 2, 'ids': 1\}"):
+    with pytest.raises(ValueError, match=r"\(got lengths \{'text': 2, 'image': 2, 'ids': 1\}"):
         new_items([7], features=rows)
     with pytest.raises(ValueError, match="each id once"):
         new_items([7, 7], features=rows)

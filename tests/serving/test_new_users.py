@@ -48,7 +48,7 @@ def test_a_new_user_of_the_checkerboard_gets_the_items_of_the_parity(model_cls, 
         model,
         train,
         test,
-        TrainConfig(lr=0.01, batch_size=128, max_epochs=15, ks=(1,), patience=15),
+        TrainConfig(lr=0.01, batch_size=128, max_epochs=15, patience=15),
     )
     histories = [[0, 10, 20, 30], [11, 13, 49]]
     for parity, row in enumerate(recommend_new_users(model, train, histories, k=15)):

@@ -23,7 +23,7 @@ def case():
     data["user"].num_nodes, data["item"].num_nodes = USERS, ITEMS
     data["user"].id = np.array([f"u{n}" for n in range(USERS)], dtype=object)
     liked = torch.rand(USERS, ITEMS, generator=torch.Generator().manual_seed(0)) < 0.2
-    liked[4, 3:] = True  # three are left
+    liked[4] = torch.arange(ITEMS) >= 3  # three are left
     data[INTERACTS].edge_index = liked.nonzero().t()
     torch.manual_seed(0)
     return BPR(data, embedding_dim=8), data

@@ -74,7 +74,7 @@ def test_edges_are_those_of_a_loop_over_pairs(known, features, weighting):
     graph = KNNItemGraph(features, k=4, weighting=weighting)
     data, new = graph(known), items(NEW, 1)
     new["item"].x_text[2] = 0
-    edge_index, weight = attach_items(graph, data, new, torch.ones(ITEMS, dtype=torch.bool))
+    edge_index, weight = attach_items(graph, data, new)
     expected = slow_edges(data, new, features, 4, weighting)
     assert set(map(tuple, edge_index.t().tolist())) == set(expected)
     pairs = zip(edge_index.t().tolist(), weight.tolist(), strict=True)
@@ -88,14 +88,14 @@ def test_new_items_do_not_hear_each_other(known):
     graph = KNNItemGraph("image", k=4)
     data, new = graph(known), items(NEW, 1)
     new["item"].x_image[1] = new["item"].x_image[0]
-    hearable = torch.ones(ITEMS, dtype=torch.bool)
-    edge_index, weight = attach_items(graph, data, new, hearable)
+    edge_index, weight = attach_items(graph, data, new)
     assert all(s < ITEMS or s == t for s, t in edge_index.t().tolist())
     first, second = edge_index[1] == ITEMS, edge_index[1] == ITEMS + 1
     assert torch.equal(weight[first], weight[second])
-    hearable[3:] = False
+    data["item"].added = torch.arange(ITEMS) >= 3
+    del data[knn_edge_type("image")]
     with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 3\] \(got 4\)"):
-        attach_items(graph, data, new, hearable)
+        attach_items(graph, data, new)
 
 
 def test_without_the_feature_the_mean_stands_in_as_in_the_graph(known):
@@ -110,7 +110,7 @@ def test_without_the_feature_the_mean_stands_in_as_in_the_graph(known):
     new_filled["item"].x_text = new_filled["item"].x_text.double()
     new_filled["item"].x_text[2] = mean
     expected = slow_edges(known, new_filled, {"text": 1.0}, 4, "cosine")
-    edge_index, weight = attach_items(graph, data, new, torch.ones(ITEMS, dtype=torch.bool))
+    edge_index, weight = attach_items(graph, data, new)
     got = dict(zip(map(tuple, edge_index.t().tolist()), weight.tolist(), strict=True))
     assert got == pytest.approx(expected, abs=1e-6)
 
@@ -125,24 +125,23 @@ def test_without_the_feature_the_mean_stands_in_as_in_the_graph(known):
 )
 def test_a_transform_that_did_not_make_the_graph_is_refused(known, other):
     data = KNNItemGraph("image", k=4)(known)
-    everyone = torch.ones(ITEMS, dtype=torch.bool)
     with pytest.raises(ValueError, match="arguments that the item graph 'image' of 'data'"):
-        attach_items(other, data, items(NEW, 1), everyone)
+        attach_items(other, data, items(NEW, 1))
     del data[knn_edge_type("image")]
-    attach_items(other, data, items(NEW, 1), everyone)  # none there: nothing to compare with
+    attach_items(other, data, items(NEW, 1))  # none there: nothing to compare with
 
 
 def test_unfit_rows_and_symmetric_graphs_are_refused(known):
-    graph, everyone = KNNItemGraph("image", k=4), torch.ones(ITEMS, dtype=torch.bool)
+    graph = KNNItemGraph("image", k=4)
     data, new = graph(known), items(NEW, 1)
     with pytest.raises(ValueError, match="'graph' needs symmetric=False"):
-        attach_items(KNNItemGraph("image", k=4, symmetric=True), data, new, everyone)
+        attach_items(KNNItemGraph("image", k=4, symmetric=True), data, new)
     new["item"].x_image[1, 2] = math.nan
     with pytest.raises(ValueError, match=r"finite values \(got NaN or infinity in 1 rows.*\[1\]\)"):
-        attach_items(graph, data, new, everyone)
+        attach_items(graph, data, new)
     new["item"].x_image = torch.ones(NEW, 2)
     with pytest.raises(ValueError, match=r"shape \(3, 3\) \(got \(3, 2\)\)"):
-        attach_items(graph, data, new, everyone)
+        attach_items(graph, data, new)
     del new["item"].x_image
     with pytest.raises(ValueError, match="'image' needs to be one of the feature tables"):
-        attach_items(graph, data, new, everyone)
+        attach_items(graph, data, new)
