@@ -177,10 +177,11 @@ def feature_mask(data: HeteroData, name: str) -> Tensor:
 
 def added_items(data: HeteroData) -> Tensor:
     """Bool ``[num_items]``, true for items that came after training."""
-    added = data[ITEM].get(ADDED)
+    added: Tensor | None = data[ITEM].get(ADDED)
     if added is None:
-        added = torch.zeros(int(data[ITEM].num_nodes), dtype=torch.bool)
-    return added.to(data[INTERACTS].edge_index.device)
+        device = data[INTERACTS].edge_index.device
+        return torch.zeros(int(data[ITEM].num_nodes), dtype=torch.bool, device=device)
+    return added
 
 
 def require_graph(data: object, argument: str) -> HeteroData:

@@ -11,7 +11,9 @@ from torch.nn.functional import embedding, normalize
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import (
+    ADDED,
     INTERACTS,
+    ITEM,
     InteractionBatch,
     added_items,
     content_hash,
@@ -155,8 +157,10 @@ class LATTICE(Recommender):
         )
         self.modality_logits = nn.Parameter(torch.empty(len(self.features)))
         self.propagation = UserItemPropagation(num_layers)
-        masks = [feature_mask(data, name) | added_items(data) for name in self.features]
-        self.register_buffer("_lacking", torch.stack(masks), persistent=False)
+        lacking = torch.stack([feature_mask(data, name) for name in self.features])
+        if ADDED in data[ITEM]:
+            lacking = lacking | added_items(data)
+        self.register_buffer("_lacking", lacking, persistent=False)
         # The epoch's graph: what batches after its first need, also when training is resumed there.
         size = (len(self.features), self.num_items, min(num_neighbors, self.num_items))
         self.register_buffer("_neighbors", torch.zeros(size, dtype=torch.int32))

@@ -36,8 +36,8 @@ def export_recommendations(
 
     One row per recommendation: ``user_id``, ``rank`` (from 1), ``item_id``, ``score``; users in the
     order of their numbers, best items first. A user for whom fewer items are left has fewer rows.
-    Beside the model's vectors only one block of scores and one row group of 2^18 rows are in
-    memory. The file appears complete or not at all.
+    Beside the model's vectors only one block of scores and one row group, of 2^18 rows and what
+    the last block has more, are in memory. The file appears complete or not at all.
 
     Args:
         model: Any recommender; put in evaluation mode meanwhile.
@@ -96,7 +96,7 @@ def export_recommendations(
             waiting.append(table)
             num_waiting += table.num_rows
             if num_waiting >= _ROW_GROUP:
-                writer.write_table(arrow.concat_tables(waiting), row_group_size=_ROW_GROUP)
+                writer.write_table(arrow.concat_tables(waiting))
                 written += num_waiting
                 waiting, num_waiting = [], 0
         if waiting:

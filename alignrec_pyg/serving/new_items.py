@@ -28,7 +28,7 @@ from alignrec_pyg.models import Recommender
 from alignrec_pyg.models.more_items import with_more_items
 from alignrec_pyg.outside_ids import item_ids, listed
 from alignrec_pyg.transforms import KNNItemGraph
-from alignrec_pyg.transforms.attach_items import attach_items
+from alignrec_pyg.transforms.attach_items import attach_items, new_rows
 
 IdVectors = Literal["none", "neighbors"]
 """What stands for the ID vector of a new item: nothing, or the mean of its neighbours'."""
@@ -201,12 +201,12 @@ def _with_items(
     for name in feature_names(data):
         table = feature_table(data, name)
         if name in feature_names(new):
-            rows, mask = feature_table(new, name).to(table), feature_mask(new, name)
+            rows, mask = new_rows(name, data, new).to(table), feature_mask(new, name)
         else:
             rows = table.new_zeros(num_new, table.size(1))
             mask = torch.ones(num_new, dtype=torch.bool)
         mask = mask.to(table.device)
-        values[feature_key(name)] = torch.cat([table, rows.masked_fill(mask.unsqueeze(1), 0)])
+        values[feature_key(name)] = torch.cat([table, rows])
         values[mask_key(name)] = torch.cat([feature_mask(data, name), mask])
     added = added_items(data)
     values[ADDED] = torch.cat([added, added.new_ones(num_new)])

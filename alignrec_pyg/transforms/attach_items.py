@@ -61,7 +61,7 @@ def attach_items(graph: KNNItemGraph, data: HeteroData, new: HeteroData) -> tupl
     hearable = ~added_items(data)
     num_items, num_new = int(data[ITEM].num_nodes), int(new[ITEM].num_nodes)
     parts = [
-        _Part(graph, feature, data, _new_rows(feature, data, new), hearable)
+        _Part(graph, feature, data, new_rows(feature, data, new), hearable)
         for feature in graph.weights
     ]
     if graph.name in item_graph_names(data):
@@ -146,8 +146,13 @@ class _Part:
         )
 
 
-def _new_rows(feature: str, data: HeteroData, new: HeteroData) -> Tensor:
-    """Rows of the new items, zero where they lack the feature."""
+def new_rows(feature: str, data: HeteroData, new: HeteroData) -> Tensor:
+    """Rows of the new items, zero where they lack the feature, float32 ``[n, dim]``.
+
+    Raises:
+        ValueError: If ``new`` lacks the feature or holds rows of another width than ``data``, or
+            that are not finite.
+    """
     width = feature_table(data, feature).size(1)
     table = feature_table(new, feature).to(feature_table(data, feature).device)
     if table.dim() != 2 or table.shape != (new[ITEM].num_nodes, width):
