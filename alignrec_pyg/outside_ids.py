@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,11 +70,11 @@ def listed(ids: Any, argument: str) -> list[Any]:
     return asked
 
 
-def _ids(data: HeteroData, kind: Literal["user", "item"]) -> np.ndarray:
+def _ids(data: HeteroData, kind: str) -> np.ndarray:
     return np.asarray(data[kind].get("id", np.arange(int(data[kind].num_nodes))))
 
 
-def _numbers(data: HeteroData, kind: Literal["user", "item"], ids: Any, argument: str) -> Tensor:
+def _numbers(data: HeteroData, kind: str, ids: Any, argument: str) -> Tensor:
     asked = listed(ids, argument)
     known = _ids(data, kind).tolist()
     position = {entry: number for number, entry in enumerate(known)}

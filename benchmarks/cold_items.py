@@ -21,6 +21,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
@@ -123,7 +124,7 @@ def _parts(data: PreparedData, test: HeteroData) -> Parts:
         data.train,
         data.val,
         dict.fromkeys((TEST, COLD, *(f"{name}, {NEIGHBORS}" for name in (TEST, COLD))), test),
-        lambda cell, model, name, graph: _ranked(data, cell, model, name, graph),
+        partial(_ranked, data),
         content_hash(_RANKED_BY, *tables),
     )
 

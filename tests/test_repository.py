@@ -91,7 +91,7 @@ warnings.simplefilter("ignore")
 import torch_geometric
 before = set(sys.modules)
 import alignrec_pyg, alignrec_pyg.datasets, alignrec_pyg.encoders
-import alignrec_pyg.pretraining, alignrec_pyg.transforms
+import alignrec_pyg.pretraining, alignrec_pyg.serving, alignrec_pyg.transforms
 print(*{name.split(".")[0] for name in set(sys.modules) - before})
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -102,7 +102,15 @@ print(*{name.split(".")[0] for name in set(sys.modules) - before})
     assert done.returncode == 0, done.stderr
     imported = set(done.stdout.split())
     assert "alignrec_pyg" in imported
-    heavy = {"fairscale", "matplotlib", "open_clip", "ray", "sentence_transformers"}
+    heavy = {
+        "fairscale",
+        "faiss",
+        "matplotlib",
+        "onnx",
+        "open_clip",
+        "ray",
+        "sentence_transformers",
+    }
     heavy |= {"sentencepiece", "timm", "torchscale", "torchvision", "transformers"}
     assert imported & heavy == set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def export_recommendations(
         ]
     )
     items = allowed_items(data, candidates, exclude)
-    blocks = (
+    blocks: Iterable[RankedBlock] = (
         rank_blocks(
             model, data, asked, min(k, model.num_items), items=items, exclude_known=exclude_known
         )

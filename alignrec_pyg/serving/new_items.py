@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -130,6 +130,8 @@ def add_items(
     (ICDM 2010) map attributes to factors; every model can use it, those of IDs alone too.
 
     Where the model trains its feature table, a new item has its features as they were extracted.
+    Without links and ID its scores tend to be lower than those of known items, so rankings of all
+    items rarely show it; ``recommend(..., candidates=new_ids)`` gives it a place.
 
     Args:
         model: A trained model; stays as it is.
@@ -248,10 +250,10 @@ def _joined_ids(data: HeteroData, new: HeteroData) -> np.ndarray | None:
     return np.array(both, dtype=None if _numbers(both) else object)
 
 
-def _neighbors(attached: Any, num_items: int) -> tuple[Tensor, Tensor]:
+def _neighbors(attached: Iterable[tuple[Tensor, Tensor]], num_items: int) -> tuple[Tensor, Tensor]:
     """All edges from known items, without the weak and negative ones that no mean can have."""
-    edges = torch.cat([edge_index for edge_index, _ in attached], dim=1)
-    weight = torch.cat([weight for _, weight in attached])
+    edge_indices, weights = zip(*attached, strict=True)
+    edges, weight = torch.cat(edge_indices, dim=1), torch.cat(weights)
     useful = (edges[0] < num_items) & (weight > 0)
     return edges[:, useful], weight[useful]
 

@@ -215,6 +215,14 @@ def test_saves_and_loads_with_a_new_backbone(backbone_cls, data, tmp_path):
         assert torch.equal(a, b)
 
 
+def test_built_anew_with_a_backbone_of_its_own(data):
+    model = Aligned(data, build(VBPR, data), reg_weight=0.4)
+    again = model.rebuilt(data)
+    assert again.description() == model.description()
+    assert again.backbone is not model.backbone
+    assert again.scores_content
+
+
 def test_loading_refuses_another_backbone_or_another_graph(data, tmp_path):
     Aligned(data, build(MGCN, data)).save_pretrained(tmp_path)
     for other in (build(VBPR, data), build(MGCN, data, cl_weight=0.5)):
