@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checkpoint import write_tensors
-from alignrec_pyg.encoders import CLIPEncoder
+from alignrec_pyg.encoders import CLIPEncoder, PatchPCAEncoder, TfidfEncoder
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -96,3 +98,39 @@ def test_results_are_there_with_their_source() -> None:
         assert re.search(rf"^\| {model} \| .*0\.\d{{4}} ± 0\.\d{{4}}", section, flags=re.MULTILINE)
     for word in ("commit", "seeds", "split", "validation"):
         assert word in section
+
+
+def test_the_serving_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    first = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)[0]
+    imports = "\n".join(line for line in first.splitlines() if line.startswith("from "))
+    scope: dict[str, Any] = {}
+    exec(compile(imports, "README.md", "exec"), scope)
+    data = scope["Synthetic"](seed=0, num_users=60, num_items=80, num_interactions=1500).data
+    encoders = TfidfEncoder(8), PatchPCAEncoder(8)
+    for name, encoder in zip(("text", "image"), encoders, strict=True):
+        data = scope["EncodeItems"](encoder, name=name)(data)
+    data = scope["ConcatFeatures"](["image", "text"], name="mm")(data)
+    data = scope["KNNItemGraph"]("mm", k=10)(data)
+    train, _, test = scope["SplitInteractions"]("random", seed=0)(data)
+    items = data["item"].id.tolist()
+    scope |= {
+        "model": scope["AlignRec"](train, features=["mm"], item_graph="mm"),
+        "test": test,
+        "user_ids": data["user"].id[:3],
+        "user_id": data["user"].id[0],
+        "in_stock": items[:40],
+        "sold_out": items[3],
+        "item_id": items[5],
+        "texts": data["item"].text[:2],
+        "images": list(data["item"].image[:2]),
+        "text_encoder": encoders[0],
+        "image_encoder": encoders[1],
+    }
+    (block,) = re.findall(r"^```python serving\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    exec(compile(block, "README.md", "exec"), scope)
+    assert scope["data"]["item"].num_nodes == 82
+    copied = scope["data"]["item"].x_mm
+    assert torch.allclose(copied[80:], copied[:2], atol=1e-5)
+    assert (tmp_path / "best.parquet").is_file()
