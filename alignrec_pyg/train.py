@@ -142,7 +142,10 @@ def fit(
         train: Graph to train on (on the same device).
         val: Graph with the links to predict for validation.
         config: How to train.
-        report: Called after every evaluation with the epoch and its metrics; of several workers
+        report: Called after every evaluation with the epoch and its entry of
+            :attr:`FitResult.history`, to which the best epoch so far is added with its metrics:
+            ``best_epoch``, ``best_recall@20`` and so on. ``best_<monitor>`` never falls, in a
+            resumed run neither: it is what a tuner should maximise. Of several workers it is called
             by each, with the same values.
         checkpoint_dir: Where to save the state; of several machines a folder that all see. If a
             state of the same run is there, training continues from it, also with another number of
@@ -309,7 +312,8 @@ def _end_epoch(
     state.step = 0
     state.loss_sums = {}
     if report is not None and config.monitor in entry:
-        report(state.epoch - 1, entry)
+        best = {f"best_{name}": value for name, value in state.best_metrics.items()}
+        report(state.epoch - 1, {**entry, "best_epoch": float(state.best_epoch), **best})
 
 
 def _check_finite(values: dict[str, float], unused: set[str], epoch: int, step: int) -> None:

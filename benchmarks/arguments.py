@@ -12,7 +12,7 @@ from typing import get_args
 import torch
 
 from alignrec_pyg.transforms.split_interactions import SplitRule
-from benchmarks.prepare import SYNTHETIC, Scale, data_name
+from benchmarks.prepare import NUM_NEIGHBORS, SYNTHETIC, Scale, data_name
 from benchmarks.presets import PAPER, TABLE_2
 
 ALL = "all"
@@ -57,6 +57,13 @@ def make_parser(
         default=[],
         metavar="NAME=FILE.npz",
         help="ready item graphs: arrays 'neighbor' [items, k] and 'cosine' (FREEDOM needs none)",
+    )
+    add(
+        "--item-neighbors",
+        type=positive_int,
+        default=NUM_NEIGHBORS,
+        metavar="K",
+        help=f"neighbours of an item in graphs made of feature tables ({NUM_NEIGHBORS})",
     )
     add(
         "--set",

@@ -11,7 +11,7 @@ from benchmarks.paper_results import PAPER_LABEL, PaperResults
 from benchmarks.summary import Row
 
 # Okabe and Ito's palette, told apart by colour-blind readers; it repeats with another hatch.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 _HATCHES = ("", "///", "...")
 _GROUP_WIDTH = 0.84
 _LONG = 10  # letters of a column's name that fit beside each other
@@ -45,7 +45,7 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
     """
     panels = _panels(table)
     shares = [len(columns) for columns in panels]
-    figure, canvas = _figure(max(10.0, 3.0 + sum(shares) * (0.7 + 0.05 * len(table))))
+    figure, canvas = new_figure(max(10.0, 3.0 + sum(shares) * (0.7 + 0.05 * len(table))))
     grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=shares)[0]
     first_published = next((row.name for row in table if row.name in paper), None)
     for axes, columns in zip(grid, panels, strict=True):
@@ -60,8 +60,8 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
                 yerr=None if row.std is None else [row.std[column] for column in columns],
                 capsize=2.5,
                 error_kw={"linewidth": 1},
-                color=_COLOURS[number % len(_COLOURS)],
-                hatch=_HATCHES[number // len(_COLOURS) % len(_HATCHES)],
+                color=COLOURS[number % len(COLOURS)],
+                hatch=_HATCHES[number // len(COLOURS) % len(_HATCHES)],
                 edgecolor="white",
                 label=row.label if axes is grid[0] else None,
             )
@@ -82,7 +82,7 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
         axes.set_xticks(range(len(columns)), columns, **turned)
         if all(row.mean[column] >= 0 for row in table for column in columns):
             axes.set_ylim(bottom=0)
-        _plain(axes)
+        plain_axes(axes)
     grid[0].set_ylabel("mean over users")
     grid[0].set_title(title, loc="left")
     figure.legend(loc="outside right upper", frameon=False)
@@ -100,7 +100,7 @@ def write_curves(
         panels: Curves by name, by the name of the setting.
         ylabel: What the curves show.
     """
-    figure, canvas = _figure(max(6.0, 3.6 * len(panels)))
+    figure, canvas = new_figure(max(6.0, 3.6 * len(panels)))
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (setting, curves) in zip(grid, panels.items(), strict=True):
         for number, (name, curve) in enumerate(curves.items()):
@@ -110,14 +110,14 @@ def write_curves(
                 yerr=curve.std,
                 marker="o",
                 capsize=3,
-                color=_COLOURS[number % len(_COLOURS)],
+                color=COLOURS[number % len(COLOURS)],
                 label=name if axes is grid[0] else None,
             )
             if max(curve.x) > 10 * max(min(curve.x), 1e-12):
                 smallest = min(x for x in curve.x if x > 0)
                 axes.set_xscale("symlog", linthresh=smallest)
         axes.set_xlabel(setting)
-        _plain(axes)
+        plain_axes(axes)
     grid[0].set_ylabel(ylabel)
     grid[0].set_title(title, loc="left")
     figure.legend(loc="outside right upper", frameon=False)
@@ -132,10 +132,10 @@ def write_maps(path: Path, title: str, maps: Mapping[str, tuple[Any, Any]]) -> N
         title: Title of the picture.
         maps: Points of content and of ID vectors, each ``[n, 2]``, by name of the panel.
     """
-    figure, canvas = _figure(max(6.0, 5.0 * len(maps)))
+    figure, canvas = new_figure(max(6.0, 5.0 * len(maps)))
     grid = figure.subplots(1, len(maps), squeeze=False)[0]
     for axes, (name, pair) in zip(grid, maps.items(), strict=True):
-        for label, points, colour in zip(("content", "ID"), pair, _COLOURS, strict=False):
+        for label, points, colour in zip(("content", "ID"), pair, COLOURS, strict=False):
             axes.scatter(
                 points[:, 0],
                 points[:, 1],
@@ -166,7 +166,7 @@ def write_scatter(
     """
     from matplotlib.colors import LogNorm
 
-    figure, canvas = _figure(max(6.0, 4.5 * len(panels)))
+    figure, canvas = new_figure(max(6.0, 4.5 * len(panels)))
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     most = max(2.0, *(float(count.max()) for _, count in panels.values()))
     for axes, (name, (points, count)) in zip(grid, panels.items(), strict=True):
@@ -186,7 +186,8 @@ def write_scatter(
     canvas.print_png(str(path))
 
 
-def _figure(width: float) -> tuple[Any, Any]:
+def new_figure(width: float) -> tuple[Any, Any]:
+    """A figure and what draws it, without a window or state of matplotlib's own."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -194,7 +195,8 @@ def _figure(width: float) -> tuple[Any, Any]:
     return figure, FigureCanvasAgg(figure)
 
 
-def _plain(axes: Any) -> None:
+def plain_axes(axes: Any) -> None:
+    """Only the axes that are read, with a light grid."""
     axes.grid(axis="y", linewidth=0.5, alpha=0.5)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -227,11 +229,11 @@ def write_bars(path: Path, title: str, panels: Mapping[str, Mapping[str, float]]
     """
     filled = {quantity: values for quantity, values in panels.items() if values}
     rows = list(dict.fromkeys(row for values in filled.values() for row in values))
-    figure, canvas = _figure(max(6.0, 5.0 * len(filled)))
+    figure, canvas = new_figure(max(6.0, 5.0 * len(filled)))
     figure.set_figheight(1.5 + 0.35 * len(rows))
     grid = figure.subplots(1, len(filled), squeeze=False, sharey=True)[0]
     for axes, (quantity, values) in zip(grid, filled.items(), strict=True):
-        bars = axes.barh([rows.index(row) for row in values], values.values(), color=_COLOURS[0])
+        bars = axes.barh([rows.index(row) for row in values], values.values(), color=COLOURS[0])
         told = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values.values()]
         axes.bar_label(bars, told, padding=3)
         axes.margins(x=0.15)
@@ -241,7 +243,7 @@ def write_bars(path: Path, title: str, panels: Mapping[str, Mapping[str, float]]
             axes.set_xlim(left=10.0 ** (math.ceil(math.log10(least)) - 1))
             quantity = f"{quantity} (logarithmic)"
         axes.set_xlabel(quantity)
-        _plain(axes)
+        plain_axes(axes)
         axes.grid(visible=False, axis="y")
         axes.grid(axis="x", linewidth=0.5, alpha=0.5)
     grid[0].set_yticks(range(len(rows)), rows)

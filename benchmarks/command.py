@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.arguments import ALL, device_named, named_files, results_folder
 from benchmarks.grids import published
-from benchmarks.prepare import SYNTHETIC, data_name, prepare
+from benchmarks.prepare import NUM_NEIGHBORS, SYNTHETIC, data_name, prepare
 from benchmarks.presets import PAPER, SMALL, Preset
 from benchmarks.session import Session, say
 from benchmarks.settings import SettingsError, resolve
@@ -56,6 +56,8 @@ def _start(options: argparse.Namespace) -> Session:
     device = device_named(options.device, problems)
     neighbors = named_files("--neighbors", "FILE.npz", options.neighbors, problems)
     tables = named_files("--tables", "FILE.npy", options.tables, problems)
+    if neighbors and options.item_neighbors != NUM_NEIGHBORS:
+        problems.append("--item-neighbors: the lists of --neighbors have their own number")
     presets = _presets(options, problems)
     out = results_folder(options, problems)
     if problems:
@@ -71,6 +73,7 @@ def _start(options: argparse.Namespace) -> Session:
         neighbors=neighbors,
         split=options.split,
         scale=options.feature_scale,
+        item_neighbors=options.item_neighbors,
     )
     return Session(
         options=options,

@@ -68,6 +68,7 @@ class PreparedData:
         source_report: What was read.
         split: What the split holds.
         split_rule: The rule of the split.
+        item_neighbors: Neighbours of an item in the graphs made of tables.
         item_graphs: How each item graph was made, with its content hash.
         graph_transforms: What made it.
         cold: Items held out entirely, with their links; ``None`` where none were.
@@ -83,6 +84,7 @@ class PreparedData:
     source_report: DataReport
     split: SplitReport
     split_rule: SplitRule
+    item_neighbors: int = NUM_NEIGHBORS
     item_graphs: dict[str, str] = field(default_factory=dict)
     graph_transforms: dict[str, KNNItemGraph | ItemGraphFromNeighbors] = field(default_factory=dict)
     cold: HeteroData | None = None
@@ -174,8 +176,9 @@ class PreparedData:
             )
         if weighting == "cosine":
             weights = {self._fused(chosen): 1.0}
+        name = self._graph_name(name)
         return self._built(
-            name, KNNItemGraph(weights, NUM_NEIGHBORS, weighting=weighting, name=name)
+            name, KNNItemGraph(weights, self.item_neighbors, weighting=weighting, name=name)
         )
 
     def _table_graph(self, feature: str) -> str:
@@ -186,7 +189,15 @@ class PreparedData:
                 feature,
                 ItemGraphFromNeighbors(lists, weights={feature: 1.0}, weighting="cosine"),
             )
-        return self._built(feature, KNNItemGraph(feature, NUM_NEIGHBORS, weighting="cosine"))
+        name = self._graph_name(feature)
+        return self._built(
+            name, KNNItemGraph(feature, self.item_neighbors, weighting="cosine", name=name)
+        )
+
+    def _graph_name(self, name: str) -> str:
+        """Graphs of another number of neighbours than usual stand beside the others."""
+        usual = self.item_neighbors == NUM_NEIGHBORS
+        return name if usual else f"{name}+k{self.item_neighbors}"
 
     def _built(self, name: str, transform: KNNItemGraph | ItemGraphFromNeighbors) -> str:
         if name not in item_graph_names(self.train):
@@ -210,6 +221,7 @@ def prepare(
     split: SplitRule | None = None,
     scale: Scale = "rows",
     held_out: HoldOutItems | None = None,
+    item_neighbors: int = NUM_NEIGHBORS,
 ) -> PreparedData:
     """Reads, encodes and splits a data set.
 
@@ -222,6 +234,7 @@ def prepare(
         scale: Whether feature rows are scaled to length 1, so that no table outweighs another or
             the IDs by its unit, or stay as they are stored.
         held_out: Parts items from the others before anything else is done with them.
+        item_neighbors: Neighbours of an item in the graphs made of tables.
 
     Raises:
         SettingsError: If features are unknown, table or neighbour files unfit (it lists all of
@@ -255,6 +268,7 @@ def prepare(
         split=describe_split(train, val, test),
         split_rule=rule,
         cold=cold,
+        item_neighbors=item_neighbors,
     )
 
 

@@ -233,6 +233,7 @@ def train_cell(
     parts: Parts,
     checkpoint_dir: Path,
     report: Callable[[int, dict[str, float]], None] | None = None,
+    checkpoint_seconds: float = 60.0,
 ) -> tuple[Recommender, FitResult]:
     """Trains from the checkpoint, or from the start where that is damaged (with a warning).
 
@@ -249,6 +250,7 @@ def train_cell(
             cell.config,
             report=report,
             checkpoint_dir=checkpoint_dir,
+            checkpoint_seconds=checkpoint_seconds,
         )
         return model, fitted
 

@@ -94,6 +94,7 @@ class Session:
             split=rule,
             scale=self.options.feature_scale,
             held_out=held_out,
+            item_neighbors=self.options.item_neighbors,
         )
         return replace(self, data=data)
 

@@ -12,7 +12,9 @@ from PIL import Image
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checkpoint import write_tensors
+from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.encoders import CLIPEncoder, PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.transforms import EncodeItems, KNNItemGraph, SplitInteractions
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -90,6 +92,38 @@ def test_the_raw_content_example_runs(
     exec(compile(block, "README.md", "exec"), scope)
     assert "25 of 25 items have a row" in capsys.readouterr().out
     assert scope["data"]["item"].x_mm.shape == (25, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("default")  # Ray warns about itself
+def test_the_ray_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray = pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
+    (block,) = re.findall(r"^```python tune\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    data = Synthetic(60, 80, 900, num_topics=2, image_size=4).data
+    data = EncodeItems(TfidfEncoder(8), name="mm")(data)
+    del data["item"]["text"], data["item"]["image"]
+    train, val, _ = SplitInteractions("random", seed=0)(KNNItemGraph("mm", k=5)(data))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray writes results
+    monkeypatch.chdir(tmp_path)
+    block = block.replace("num_samples=8", "num_samples=2").replace("max_epochs=20", "max_epochs=2")
+    ray.init(num_cpus=1, include_dashboard=False)
+    scope: dict[str, object] = {"__name__": "readme", "train": train, "val": val}
+    try:
+        exec(compile(block, "README.md", "exec"), scope)
+        results = scope["tuner"].get_results()
+    finally:
+        ray.shutdown()
+    assert "cca_weight" in capsys.readouterr().out
+    assert results.num_errors == 0
+    assert [result.metrics["epoch"] for result in results] == [1.0, 1.0]
+    for result in results:
+        seen = result.metrics_dataframe["recall@20"]
+        assert result.metrics["best_recall@20"] == seen.max()
 
 
 def test_results_are_there_with_their_source() -> None:

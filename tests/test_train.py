@@ -163,6 +163,40 @@ def test_history_and_report(checkerboard):
     assert reported[0][1]["recall@20"] == result.history[1]["recall@20"]
 
 
+def test_the_best_up_to_now_is_reported_also_after_an_interruption(checkerboard, tmp_path):
+    train, test = checkerboard
+    reported = []
+
+    def report(epoch, metrics):
+        reported.append(metrics)
+        if len(reported) == 3:
+            raise RuntimeError("interrupted")
+
+    def run():
+        config = small_config(max_epochs=8, ks=(1, 20), monitor="recall@1", lr=0.2)
+        return fit(
+            build(train), train, test, config,
+            report=report, checkpoint_dir=tmp_path, checkpoint_seconds=0,
+        )  # fmt: skip
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        run()
+    result = run()
+    seen = {}
+    for told in reported:
+        seen.setdefault(told["epoch"], told)  # the third epoch is trained again
+    assert len(reported) == 9
+    values = [seen[epoch]["recall@1"] for epoch in range(8)]
+    assert values != sorted(values)  # it falls, and the best must not
+    for epoch, told in seen.items():
+        best = max(values[: int(epoch) + 1])
+        assert told["best_recall@1"] == best
+        assert told["best_epoch"] == values.index(best)
+        assert told["best_recall@20"] == seen[told["best_epoch"]]["recall@20"]
+    assert reported[-1]["best_recall@1"] == result.best_metrics["recall@1"]
+    assert not any(name.startswith("best_") for entry in result.history for name in entry)
+
+
 def test_history_holds_the_mean_of_the_terms(checkerboard):
     train, test = checkerboard
     seen = []

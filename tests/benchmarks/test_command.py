@@ -106,6 +106,11 @@ def test_out_that_cannot_be_written_to_is_refused(tiny_folder, tmp_path, run_scr
             ["BPR does not tell content from ID vectors"],
         ),
         ("compare", ["--models", "all", "BPR"], ["model 'all' is unknown"]),
+        (
+            "compare",
+            ["--neighbors", "text=n.npz", "--item-neighbors", "5"],
+            ["--item-neighbors: the lists of --neighbors have their own number"],
+        ),
     ],
 )
 def test_refusals_tell_the_reason(script, arguments, messages, tiny_folder, tmp_path, run_script):

@@ -111,13 +111,13 @@ def test_no_picture_without_matplotlib(tmp_path, monkeypatch):
 
 def test_picture_has_a_bar_per_model_and_quantity(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    figures, make_figure = [], chart._figure
+    figures, make_figure = [], chart.new_figure
 
     def kept(width):
         figures.append(make_figure(width))
         return figures[-1]
 
-    monkeypatch.setattr(chart, "_figure", kept)
+    monkeypatch.setattr(chart, "new_figure", kept)
     report = make(("AlignRec", "BPR", "VBPR"))
     report.models["AlignRec"]["epoch"] = 300.0
     report.models["BPR"]["epoch"] = 1.0

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,27 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
     assert data.split_rule == "labels"
     assert data.train[INTERACTS].edge_index.size(1) == 24 * 6
     assert [report.name for report in data.report.features] == ["image", "image+text", "text"]
+
+
+def test_another_number_of_neighbours_makes_graphs_of_other_names(tiny_folder):
+    data = prepare(str(tiny_folder), item_neighbors=3)
+    beside = replace(data, item_neighbors=10)
+    names = {
+        "AlignRec": ("item_graph", "cosine+image+text+k3", "cosine+image+text"),
+        "FREEDOM": ("item_graph", "binary+image+text+k3", "binary+image+text"),
+        "MGCN": ("item_graphs", ["image+k3", "text+k3"], ["image", "text"]),
+    }
+    for model, (argument, few, usual) in names.items():
+        assert data.inputs(PAPER[model])[argument] == few
+        assert beside.inputs(PAPER[model])[argument] == usual
+    expected = KNNItemGraph("image+text", 3, weighting="cosine", name="cosine+image+text+k3")
+    for part in (data.train, data.val, data.test):
+        index, weight = edges(part, "cosine+image+text+k3")
+        theirs = edges(expected(data.train), "cosine+image+text+k3")
+        assert torch.equal(index, theirs[0])
+        assert torch.equal(weight, theirs[1])
+    assert "k=3" in data.item_graphs["cosine+image+text+k3"]
+    assert "k=3" in data.item_graphs["image+k3"]
 
 
 def test_one_feature_set_is_read_as_it_is(tiny_folder):

@@ -1,0 +1,58 @@
+"""The tiny data set of the experiments' tests, and sweeps as processes of their own."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("--batch-size", "64", "--device", "cpu", "--threads", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """Labels and two feature tables, as in ``tests/benchmarks``."""
+    path = ROOT / "tests" / "benchmarks" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_conftest", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module._write_folder(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def start_sweep():
+    """Starts ``tuning/search.py`` in a session of its own, its output in a file."""
+
+    def start(log, *arguments):
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "RAY_raylet_start_wait_time_s": "200",  # on a busy machine
+        }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each worker compiles all imports
+        command = [sys.executable, str(ROOT / "tuning" / "search.py"), *QUICK, *arguments]
+        with log.open("w") as file:
+            return subprocess.Popen(
+                [str(word) for word in command],
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_sweep(start_sweep):
+    """Runs ``tuning/search.py`` to its end; gives what it says, or fails with it."""
+
+    def run(log, *arguments):
+        status = start_sweep(log, *arguments).wait(timeout=900)
+        assert status == 0, log.read_text()[-5000:]
+        return log.read_text()
+
+    return run

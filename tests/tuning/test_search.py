@@ -1,0 +1,233 @@
+"""The script: its arguments, a whole sweep, and sweeps that are killed and go on."""
+
+import csv
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tuning import search
+from tuning.definition import DEFINITION
+from tuning.spaces import WIDE
+
+ROOT = Path(__file__).parents[2]
+KILLS = range(int(os.environ.get("ALIGNREC_KILLS", "1")))
+"""Random points at which a sweep is killed, for each kind of kill."""
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+TRIALS = 5
+SWEEP = (
+    "--search", "random", "--scheduler", "none", "--num-samples", TRIALS, "--seeds", 2,
+    "--finalists", 2, "--epochs", 40, "--patience", 40, "--max-concurrent", 2,
+)  # fmt: skip
+
+
+def main(*arguments):
+    return search.main([str(argument) for argument in arguments])
+
+
+def trials(out):
+    """What became of every trial, without its time."""
+    with (out / "search.csv").open() as file:
+        return [{**line, "seconds": None} for line in csv.DictReader(file)]
+
+
+def test_help_names_what_there_is(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main("--help")
+    text = capsys.readouterr().out
+    assert "python tuning/search.py" in text
+    for option in ("--model", "--space", "--time-budget", "--resume", "--address", "--item-n"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2d", 172800)]
+)
+def test_times_have_a_unit(text, seconds):
+    assert search._seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--time-budget", "30"], "needs a form like 90s, 30m"),
+        (["--time-budget", "0m"], "needs a form like 90s, 30m"),
+        (["--gpus-per-trial", "1.5"], "needs to be a share up to 1 or a whole number"),
+        (["--gpus-per-trial", "-1"], "needs to be a share up to 1"),
+        (["--cpus-per-trial", "x"], "needs to be a number"),
+        (["--model", "Unknown"], "invalid choice: 'Unknown'"),
+    ],
+)
+def test_arguments_are_checked(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(*arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_missing_ray_gives_the_line_that_installs_it(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main("--data", tiny_folder, "--out", tmp_path) == 2
+    assert "pip install 'alignrec-pyg[tune]'" in capsys.readouterr().err
+    assert not (tmp_path / DEFINITION).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--search", "grid", "--space", "wide"], "needs lists of values, and lr, cca_weight"),
+        (["--search", "grid", "--num-samples", 3], "--num-samples: a grid has as many as it has"),
+        (["--model", "ContentLightGCN", "--space", "paper"], "--space paper: there is none"),
+        (
+            ["--axes", "lr", "uia_wight"],
+            "setting 'uia_wight' is unknown: did you mean 'uia_weight'?",
+        ),
+        (["--set", "AlignRec.cca_weight=0.1"], "--set AlignRec.cca_weight: the space decides it"),
+        (["--lr", "0.1"], "--lr: the space decides it"),
+        (["--item-neighbors", "7"], "--item-neighbors: the space decides it"),
+        (["--gpus-per-trial", "0.5", "--device", "cpu"], "torch finds no GPU on this machine"),
+        (["--resume"], "holds no sweep"),
+    ],
+)
+def test_refusals_tell_the_reason(arguments, message, tiny_folder, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
+    from tuning import steps
+
+    monkeypatch.setattr(steps, "_ray", lambda address: pytest.fail("Ray was started"))
+    status = main("--data", tiny_folder, "--out", tmp_path, *arguments)
+    assert status == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / DEFINITION).exists()
+
+
+# What follows starts Ray, which takes seconds, with processes that import torch.
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_folder, tmp_path_factory, run_sweep):
+    """A sweep that nobody kills: its folder and what it said."""
+    pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
+    folder = tmp_path_factory.mktemp("undisturbed")
+    text = run_sweep(folder / "log", "--data", tiny_folder, "--out", folder / "out", *SWEEP)
+    return folder / "out", text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_sweep_from_trials_to_the_test_links(undisturbed):
+    out, text = undisturbed
+    lines = trials(out)
+    assert {line["outcome"] for line in lines} == {"finished"}
+    assert len(lines) == TRIALS + 2  # two finalists have a second seed
+    seconds = [line["configuration"] for line in lines if line["seed"] == "1"]
+    first = sorted(
+        (line for line in lines if line["seed"] == "0"), key=lambda t: -float(t["val recall@20"])
+    )
+    assert set(seconds) == {line["configuration"] for line in first[:2]}
+    for name in WIDE["AlignRec"]:
+        assert name in lines[0]
+    saved = json.loads((out / "best.json").read_text())
+    assert [row["name"] for row in saved["rows"]] == ["AlignRec, tuned", "AlignRec, defaults"]
+    number = re.search(r"chosen: configuration (\d+)", text)[1]
+    for cell in saved["cells"]:
+        if cell["row"] == "AlignRec, tuned":  # the very values that it was chosen by
+            (line,) = [
+                line for line in lines
+                if (line["configuration"], line["seed"]) == (number, str(cell["seed"]))
+            ]  # fmt: skip
+            assert [float(line[f"val {m}"]) for m in METRICS] == [
+                cell["val_metrics"][m] for m in METRICS
+            ]
+    for name in ("search_parallel.png", "search_response.png", "best.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert "Importance (share of variance" in (out / "search.md").read_text()
+    assert not list((out / "cells").glob("*.unfinished"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_by_hand_gives_the_same_figures_to_the_last_digit(undisturbed):
+    out, text = undisturbed
+    line = re.search(r"^by hand: (.+)$", text, flags=re.MULTILINE)[1]
+    words = shlex.split(line)
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(stored)" not in done.stderr  # it was trained anew
+    hand = json.loads((out / "by_hand" / "compare.json").read_text())
+    tuned = json.loads((out / "best.json").read_text())
+    chosen = [cell for cell in tuned["cells"] if cell["row"] == "AlignRec, tuned"]
+    assert len(chosen) == len(hand["cells"]) == 2
+    for ours, theirs in zip(chosen, hand["cells"], strict=True):
+        for part in ("metrics", "val_metrics", "best_epoch", "num_epochs", "key"):
+            assert ours[part] == theirs[part]
+
+
+def wait_for_trials(out, process, log, seed):
+    """Returns at a random moment after the first trial has saved its state."""
+    chance = random.Random(seed)
+    deadline = time.monotonic() + 600
+    while not list((out / "cells").glob("*.unfinished/state.json")):
+        assert process.poll() is None, log.read_text()[-5000:]
+        assert time.monotonic() < deadline, log.read_text()[-5000:]
+        time.sleep(0.05)
+    time.sleep(chance.uniform(0.0, 8.0))
+
+
+def workers(leader):
+    """Processes of a sweep that run a trial."""
+    listed = subprocess.run(
+        ["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True
+    ).stdout
+    found = []
+    for row in listed.splitlines()[1:]:
+        pid, session, command = row.split(None, 2)
+        if session == str(leader) and "ImplicitFunc" in command:
+            found.append(int(pid))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", KILLS)
+def test_a_killed_driver_loses_nothing(
+    seed, undisturbed, tiny_folder, tmp_path, start_sweep, run_sweep
+):
+    """Resumed in another folder than it was killed in."""
+    before, after = tmp_path / "before", tmp_path / "moved" / "after"
+    log = tmp_path / "log"
+    process = start_sweep(log, "--data", tiny_folder, "--out", before, *SWEEP)
+    wait_for_trials(before, process, log, seed)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    after.parent.mkdir()
+    shutil.copytree(before, after)
+    run_sweep(tmp_path / "log2", "--resume", "--out", after)
+    assert trials(after) == trials(undisturbed[0])
+    assert (
+        json.loads((after / "best.json").read_text())["rows"][0]["mean"]
+        == (json.loads((undisturbed[0] / "best.json").read_text())["rows"][0]["mean"])
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", KILLS)
+def test_a_killed_worker_loses_nothing(seed, undisturbed, tiny_folder, tmp_path, start_sweep):
+    out, log = tmp_path / "out", tmp_path / "log"
+    process = start_sweep(log, "--data", tiny_folder, "--out", out, *SWEEP)
+    wait_for_trials(out, process, log, seed)
+    killed = workers(process.pid)[:1]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    assert process.wait(timeout=900) == 0, log.read_text()[-5000:]
+    assert trials(out) == trials(undisturbed[0])

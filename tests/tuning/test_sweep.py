@@ -1,0 +1,105 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.runner import METRICS
+from tuning.spaces import TRIAL
+
+pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
+
+from tuning import sweep
+from tuning.sweep import Plan, grace_period
+from tuning.trial import EPOCHS, FINISHED, METRIC
+
+ASKED = {"number": 4, "seed": 1, "point": {"lr": 0.001, "num_layers": 2}}
+TOLD = {
+    **{f"best_{name}": value for name, value in zip(METRICS, (0.1, 0.2, 0.3, 0.4), strict=True)},
+    "best_epoch": 5.0,
+    EPOCHS: 8,
+    "time_total_s": 3.5,
+}
+
+
+def plan(**changes):
+    settings = {
+        "trials": 5, "space": {}, "max_epochs": None, "time_budget": None, "max_concurrent": None,
+        "cpus": 1.0, "gpus": 0.0,
+    }  # fmt: skip
+    return Plan(**{**settings, **changes})
+
+
+@pytest.mark.parametrize(
+    ("told", "error", "outcome", "reason"),
+    [
+        ({**TOLD, FINISHED: True, "seconds": 9.0}, None, "finished", ""),
+        (TOLD, None, "stopped", ""),
+        (TOLD, RuntimeError("traceback\n  line\nTrainingDivergedError: bad\n"), "failed",
+         "TrainingDivergedError: bad"),
+        ({}, RuntimeError("early"), "failed", "early"),
+    ],
+)  # fmt: skip
+def test_what_became_of_a_trial(told, error, outcome, reason, tmp_path):
+    (tmp_path / "params.json").write_text(json.dumps({TRIAL: ASKED}))
+    config = {TRIAL: ASKED} if told else None  # as Ray has it
+    found = sweep._trial(
+        SimpleNamespace(config=config, metrics=told, error=error, path=str(tmp_path))
+    )
+    assert (found.number, found.seed, found.point) == (4, 1, ASKED["point"])
+    assert (found.outcome, found.reason) == (outcome, reason)
+    if told:
+        assert found.val == dict(zip(METRICS, (0.1, 0.2, 0.3, 0.4), strict=True))
+        assert (found.best_epoch, found.epochs) == (6, 8)
+        assert found.seconds == told.get("seconds", 3.5)
+    else:
+        assert (found.val, found.best_epoch, found.epochs, found.seconds) == ({}, 0, 0, 0.0)
+
+
+def test_a_trial_that_never_began_is_none(tmp_path):
+    waiting = SimpleNamespace(config=None, metrics={}, error=None, path=str(tmp_path))
+    assert sweep._trial(waiting) is None
+
+
+def test_rungs_end_at_the_limit_of_epochs():
+    assert [grace_period(n) for n in (1, 26, 54, 200, 1000)] == [1, 1, 2, 7, 37]
+
+
+def test_the_scheduler_never_stops_the_last_epoch():
+    scheduler = sweep._tune_config(plan(max_epochs=27)).scheduler
+    assert scheduler._max_t == 28
+    assert scheduler._brackets[0]._rungs[-1][0] == 1
+    assert sweep._tune_config(plan()).scheduler is None
+
+
+def test_a_list_of_trials_is_run_once_and_optuna_proposes_a_number():
+    listed = sweep._tune_config(plan(trials=[ASKED]))
+    assert (listed.search_alg, listed.num_samples) == (None, 1)
+    proposed = sweep._tune_config(plan(trials=5))
+    assert proposed.search_alg is not None
+    assert (proposed.num_samples, proposed.metric, proposed.mode) == (5, METRIC, "max")
+
+
+def test_ray_keeps_trying_when_workers_die_and_stops_at_no_failure(tmp_path):
+    run_config = sweep._run_config(tmp_path / "search", sweep._Progress(plan()))
+    assert run_config.failure_config.max_failures == 3
+    assert not run_config.failure_config.fail_fast
+    assert run_config.storage_path == str(tmp_path.resolve())
+
+
+def test_every_end_of_a_trial_is_told(capsys):
+    progress = sweep._Progress(plan(trials=[ASKED, ASKED]))
+    ended = SimpleNamespace(
+        config={TRIAL: ASKED}, last_result={**TOLD, FINISHED: True}, is_finished=lambda: True
+    )
+    failed = SimpleNamespace(
+        config={TRIAL: ASKED}, get_pickled_error=lambda: ValueError("a\nb: c"), last_result=None,
+        is_finished=lambda: False,
+    )  # fmt: skip
+    progress.on_trial_complete(trials=[ended, failed], trial=ended)
+    progress.on_trial_error(trials=[ended, failed], trial=failed)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "[1/2] configuration 4, seed 1 (lr 0.001, num_layers 2): validation recall@20 0.2000, "
+        "finished after 8 epochs",
+        "[2/2] configuration 4, seed 1 (lr 0.001, num_layers 2): failed: b: c",
+    ]
