@@ -163,7 +163,7 @@ def _outcome(told: dict[str, Any], error: Exception | None) -> tuple[Outcome, st
     return ("finished" if told.get(FINISHED) else "stopped"), ""
 
 
-class _Progress(tune.Callback):  # type: ignore[misc]
+class _Progress(tune.Callback):
     """Says a line for every trial that has ended."""
 
     def __init__(self, plan: Plan) -> None:

@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -183,17 +182,35 @@ def wait_for_trials(out, process, log, seed):
     time.sleep(chance.uniform(0.0, 8.0))
 
 
-def workers(leader):
-    """Processes of a sweep that run a trial."""
-    listed = subprocess.run(
-        ["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True
-    ).stdout
-    found = []
-    for row in listed.splitlines()[1:]:
-        pid, session, command = row.split(None, 2)
-        if session == str(leader) and "ImplicitFunc" in command:
-            found.append(int(pid))
-    return found
+def processes(leader, of=""):
+    """Processes of a sweep, Ray's own too, or those of them with a title of theirs."""
+    command = ["ps", "-eo", "pid,sid,stat,args"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [row.split(None, 3) for row in listed.splitlines()[1:]]
+    return [
+        int(pid)
+        for pid, session, state, title in rows
+        if session == str(leader) and of in title and not state.startswith("Z")
+    ]
+
+
+def killed_sweep(tiny_folder, folder, seed, start_sweep):
+    """The folder and the session of a sweep whose driver is killed at a random moment."""
+    out, log = folder / "out", folder / "log"
+    process = start_sweep(log, "--data", tiny_folder, "--out", out, *SWEEP)
+    wait_for_trials(out, process, log, seed)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    return out, process.pid
+
+
+def same(out, undisturbed):
+    """Whether a sweep came to the very figures of the one that nobody killed."""
+    tables = [
+        json.loads((folder / "best.json").read_text())["rows"] for folder in (out, undisturbed)
+    ]
+    means = [[(row["name"], row["mean"]) for row in rows] for rows in tables]
+    return trials(out) == trials(undisturbed) and means[0] == means[1]
 
 
 @pytest.mark.slow
@@ -202,21 +219,25 @@ def workers(leader):
 def test_a_killed_driver_loses_nothing(
     seed, undisturbed, tiny_folder, tmp_path, start_sweep, run_sweep
 ):
-    """Resumed in another folder than it was killed in."""
-    before, after = tmp_path / "before", tmp_path / "moved" / "after"
-    log = tmp_path / "log"
-    process = start_sweep(log, "--data", tiny_folder, "--out", before, *SWEEP)
-    wait_for_trials(before, process, log, seed)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    after.parent.mkdir()
-    shutil.copytree(before, after)
-    run_sweep(tmp_path / "log2", "--resume", "--out", after)
-    assert trials(after) == trials(undisturbed[0])
-    assert (
-        json.loads((after / "best.json").read_text())["rows"][0]["mean"]
-        == (json.loads((undisturbed[0] / "best.json").read_text())["rows"][0]["mean"])
-    )
+    """Resumed at once, while workers of the killed one may still be there."""
+    out, _ = killed_sweep(tiny_folder, tmp_path, seed, start_sweep)
+    run_sweep(tmp_path / "log2", "--resume", "--out", out)
+    assert same(out, undisturbed[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_moved_folder_can_be_resumed(undisturbed, tiny_folder, tmp_path, start_sweep, run_sweep):
+    out, session = killed_sweep(tiny_folder, tmp_path, len(KILLS), start_sweep)
+    deadline = time.monotonic() + 300
+    while processes(session) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    out.rename(moved)
+    run_sweep(tmp_path / "log2", "--resume", "--out", moved)
+    assert same(moved, undisturbed[0])
+    assert not out.exists()
 
 
 @pytest.mark.slow
@@ -226,8 +247,6 @@ def test_a_killed_worker_loses_nothing(seed, undisturbed, tiny_folder, tmp_path,
     out, log = tmp_path / "out", tmp_path / "log"
     process = start_sweep(log, "--data", tiny_folder, "--out", out, *SWEEP)
     wait_for_trials(out, process, log, seed)
-    killed = workers(process.pid)[:1]
-    for pid in killed:
-        os.kill(pid, signal.SIGKILL)
+    os.kill(processes(process.pid, of="ray::ImplicitFunc")[0], signal.SIGKILL)
     assert process.wait(timeout=900) == 0, log.read_text()[-5000:]
-    assert trials(out) == trials(undisturbed[0])
+    assert same(out, undisturbed[0])
