@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -12,12 +13,13 @@ import torch
 
 from benchmarks.cells import Cell, CellStore
 from benchmarks.presets import Preset
+from benchmarks.provenance import commit
 from benchmarks.runner import Parts, RunOutcome, cell_key, run_cells
 from benchmarks.session import Session, say
 from tuning.spaces import ITEM_NEIGHBORS, Point
 from tuning.trial import cell_lock
 
-_SAME_FOR_ALL = ("features", "tables", "neighbors", "set")
+_LISTS = ("features", "tables", "neighbors")
 _SINGLE = ("feature_scale", "split", "seeds", "epochs", "patience", "batch_size")
 
 
@@ -43,8 +45,13 @@ def run_finals(
     for outcome in outcomes:
         for result in outcome.results:
             say(f"{result.row} seed {result.seed}: {result.metrics['recall@20']:.4f} on test")
+    ours = commit()  # workers have a copy of this checkout's code, without its history
     return RunOutcome(
-        results=[result for outcome in outcomes for result in outcome.results],
+        results=[
+            replace(result, origin=replace(result.origin, commit=ours))
+            for outcome in outcomes
+            for result in outcome.results
+        ],
         failed={name: why for outcome in outcomes for name, why in outcome.failed.items()},
     )
 
@@ -67,7 +74,7 @@ def by_hand(session: Session, point: Point) -> str:
     options = session.options
     (model,) = session.presets
     words = ["python", "benchmarks/compare.py", "--data", options.data, "--models", model]
-    for name in _SAME_FOR_ALL[:-1]:
+    for name in _LISTS:
         if given := getattr(options, name):
             words += [_option(name), *given]
     for name in _SINGLE:
