@@ -215,6 +215,25 @@ def links_to_predict(data: HeteroData, argument: str = "data") -> Tensor:
     return label
 
 
+def core_links(user: Tensor, item: Tensor, k: int) -> Tensor:
+    """Links of the k-core: the largest part whose users and items all have ``k`` links or more.
+
+    A pair that occurs twice counts twice.
+
+    Shapes:
+        - **input:** user and item, int64 :math:`(E)`
+        - **output:** row numbers, ascending, int64, empty if nothing is left
+    """
+    links = torch.arange(user.numel(), device=user.device)
+    while True:
+        kept_user, kept_item = user[links], item[links]
+        enough = (torch.bincount(kept_user) >= k)[kept_user]
+        enough &= (torch.bincount(kept_item) >= k)[kept_item]
+        if bool(enough.all()):
+            return links
+        links = links[enough]
+
+
 def symmetric_norm(edge_index: Tensor, num_users: int, num_items: int) -> Tensor:
     r"""Weight :math:`1/\sqrt{d_u d_i}` of every user-item link.
 

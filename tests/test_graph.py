@@ -7,6 +7,7 @@ from alignrec_pyg.graph import (
     INTERACTS,
     InteractionBatch,
     content_hash,
+    core_links,
     feature_mask,
     feature_names,
     feature_table,
@@ -90,3 +91,22 @@ def test_shares_of_a_batch_are_all_of_it_in_order():
     of_two = [share.rows_of(2) for share in shares]  # of other rows, fewer than shares
     assert of_two == [slice(0, 0), slice(0, 1), slice(1, 2)]
     assert [len(share) for share in shares] == [3] * 3  # three columns, as any batch has
+
+
+def test_core_links_by_dropping_one_after_the_other():
+    generator = torch.Generator().manual_seed(3)
+    user, item = torch.randint(12, (2, 100), generator=generator)
+    left = list(range(100))
+    while True:
+        ends = [[side[row].item() for row in left] for side in (user, item)]
+        enough = [
+            row
+            for row in left
+            if ends[0].count(user[row].item()) >= 7 and ends[1].count(item[row].item()) >= 7
+        ]
+        if enough == left:
+            break
+        left = enough
+    assert 0 < len(left) < 100
+    assert core_links(user, item, 7).tolist() == left
+    assert core_links(user, item, 30).tolist() == []

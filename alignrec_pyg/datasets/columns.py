@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -31,6 +31,10 @@ class Column:
     values: np.ndarray
     where: Callable[[int], str]
 
+    def take(self, rows: np.ndarray) -> Column:
+        """The column of some rows, int64 ``[R]``, which know their old places."""
+        return Column(self.name, self.values[rows], lambda row: self.where(int(rows[row])))
+
     def refuse(self, bad: np.ndarray | int, rule: str) -> NoReturn:
         """Raise on the first ``bad`` row.
 
@@ -40,6 +44,31 @@ class Column:
         row = bad if isinstance(bad, int) else int(np.argmax(bad))
         got = shown(self.values[row])
         raise ValueError(f"{self.where(row)}, column '{self.name}': {rule} (got {got})")
+
+
+def as_strings(column: Column) -> Column:
+    """Whole-number ids as the strings that they were written as; strings as they are."""
+    if column.values.dtype == object:
+        return column
+    distinct, codes = np.unique(column.values, return_inverse=True)
+    names = np.array([str(value) for value in distinct.tolist()], dtype=object)
+    return Column(column.name, names[codes], column.where)
+
+
+def concatenated(columns: Sequence[Column]) -> Column:
+    """One column of several, such as those of the parts of a split, whose rows know their places.
+
+    Whole-number ids become strings where another part has strings.
+    """
+    if len({column.values.dtype == object for column in columns}) > 1:
+        columns = [as_strings(column) for column in columns]
+    ends = np.cumsum([len(column.values) for column in columns])
+
+    def where(row: int) -> str:
+        part = int(np.searchsorted(ends, row, side="right"))
+        return columns[part].where(row - int(ends[part] - len(columns[part].values)))
+
+    return Column(columns[0].name, np.concatenate([c.values for c in columns]), where)
 
 
 def checked_ids(column: Column, notes: list[str]) -> np.ndarray:

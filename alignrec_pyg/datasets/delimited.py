@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
-import warnings
+import io
+import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn, cast
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 
-from alignrec_pyg.datasets.columns import Column, checked_ids, checked_row_numbers
+from alignrec_pyg.datasets.arrow import column_values, empty_rows, id_values
+from alignrec_pyg.datasets.columns import Column
+from alignrec_pyg.feature_tables import shown
 
 _SEPARATORS = {"\t": "tab", ",": "comma"}
 _HEADER_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 24
+_MAX_LINE_BYTES = 1 << 26
 _BOM = b"\xef\xbb\xbf"
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """A file's bytes, through gzip if its name ends in ``.gz``."""
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
 class DelimitedFile:
@@ -28,42 +42,114 @@ class DelimitedFile:
         path: The file; a name that ends in ``.gz`` is read through gzip.
         required: Columns the header must name.
         notes: Counted notes, appended to.
+        optional: Columns to read where the header names them; all by default. With neither these
+            nor required ones, the header alone is read.
         as_text: Read all values as strings, the empty ones too (outside ids such as ``NA``).
+        text: Columns to read so.
+        names: Names of the columns, for a file without a header.
+        quoted: Whether a field may stand in double quotes; else they are characters like others.
 
     Raises:
-        ValueError: If the file is empty, no UTF-8, has no such header, or a line has more fields
-            than the header.
+        ValueError: If the file is empty, no UTF-8, has no such header, or a line has more or fewer
+            fields than the header.
     """
 
     def __init__(
-        self, path: Path, required: Sequence[str], notes: list[str], *, as_text: bool = False
+        self,
+        path: Path,
+        required: Sequence[str],
+        notes: list[str],
+        *,
+        optional: Sequence[str] | None = None,
+        as_text: bool = False,
+        text: Sequence[str] = (),
+        names: Sequence[str] | None = None,
+        quoted: bool = True,
     ) -> None:
         self.path = path
-        separator, self.columns = self._header(required, notes)
-        frame = self._read(separator, as_text)
-        blank = (frame.isna() | (frame == "")).all(axis=1) if as_text else frame.isna().all(axis=1)
-        if blank.any():
+        self._quoted = quoted
+        self._first_line = 2 if names is None else 1  # that of row 0
+        self._one_line_per_row: bool | None = None
+        self._file_rows = -1  # not known before all is read
+        self._separator, self.columns = self._header(required, names, notes)
+        chosen = [
+            name
+            for name in self.columns
+            if optional is None or name in optional or name in required
+        ]
+        if not chosen:
+            return
+        table = self._read(chosen, chosen if as_text else [name for name in chosen if name in text])
+        self._file_rows = table.num_rows
+        blank = self._blank_rows(table)
+        self._rows = np.flatnonzero(~blank) if blank.any() else None
+        if self._rows is not None:
             notes.append(f"{path.name}: {int(blank.sum()):,} blank lines skipped")
-            frame = frame[~blank]
-        if frame.empty:
-            raise ValueError(f"{path}, line 2: at least one row is needed below the header")
-        self._frame = frame
+            table = table.filter(pa.array(~blank))
+        if table.num_rows == 0:
+            raise ValueError(
+                f"{path}, line {self._first_line}: at least one row is needed"
+                + (" below the header" if names is None else "")
+            )
+        self._table = table
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows, blank ones not counted."""
+        return int(self._table.num_rows)
 
     def column(self, name: str) -> Column:
         """The column ``name``, whose rows know their line."""
-        lines = self._frame.index.to_numpy() + 2  # line 1 is the header
-        values = self._frame[name]
-        array = values.to_numpy() if values.dtype.kind in "iuf" else values.to_numpy(dtype=object)
-        return Column(name, array, lambda row: f"{self.path}, line {lines[row]}")
+        return Column(name, column_values(self._table[name]), self.where)
 
-    def _open(self) -> BinaryIO:
-        if self.path.suffix == ".gz":
-            return cast(BinaryIO, gzip.open(self.path, "rb"))
-        return self.path.open("rb")
+    def ids(self, name: str) -> Column:
+        """The column ``name`` of outside ids, read as text.
 
-    def _header(self, required: Sequence[str], notes: list[str]) -> tuple[str, list[str]]:
+        They are int64 where all of them are plain whole numbers (``7``, not ``007`` or ``7.0``),
+        strings otherwise.
+        """
+        return Column(name, id_values(self._table[name]), self.where)
+
+    def where(self, row: int) -> str:
+        """Outside name of a row."""
+        return f"{self.path}, line {self._line(row if self._rows is None else self._rows[row])}"
+
+    def _line(self, row: int) -> int:
+        """Where row ``row`` of the file, blank ones counted, begins."""
+        if not self._quoted:
+            return int(row) + self._first_line
+        if self._one_line_per_row is None and self._file_rows >= 0:
+            with open_bytes(self.path) as file:
+                ends = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+            whole = self._file_rows + self._first_line - 1
+            self._one_line_per_row = ends in (whole, whole - 1)
+        if self._one_line_per_row:
+            return int(row) + self._first_line
+        for number, (line, _) in enumerate(self._records()):
+            if number == row + self._first_line - 1:
+                return line
+        return int(row) + self._first_line
+
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        """Line and fields of every record, slowly; a record in quotes may span lines."""
+        with open_bytes(self.path) as file:
+            text = io.TextIOWrapper(file, "utf-8", errors="replace", newline="")
+            with _long_fields():
+                reader = csv.reader(
+                    text,
+                    delimiter=self._separator,
+                    quoting=csv.QUOTE_MINIMAL if self._quoted else csv.QUOTE_NONE,
+                )
+                line = 1
+                for fields in reader:
+                    yield line, fields
+                    line = reader.line_num + 1
+
+    def _header(
+        self, required: Sequence[str], names: Sequence[str] | None, notes: list[str]
+    ) -> tuple[str, list[str]]:
         try:
-            with self._open() as file:
+            with open_bytes(self.path) as file:
                 line = file.readline(_HEADER_BYTES)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{self.path} cannot be read: {error}") from error
@@ -79,14 +165,16 @@ class DelimitedFile:
             raise ValueError(
                 f"{self.path}, line 1: the file needs to be UTF-8 ({error})"
             ) from error
+        if names is not None:
+            return self._separator_of(text, names), list(names)
         for separator in _SEPARATORS:
-            names = [name.strip() for name in text.split(separator)]
-            if set(required) <= set(names):
-                if len(set(names)) < len(names):
+            found = [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
+            if set(required) <= set(found):
+                if len(set(found)) < len(found):
                     raise ValueError(
-                        f"{self.path}, line 1: column names need to be distinct (got {names})"
+                        f"{self.path}, line 1: column names need to be distinct (got {found})"
                     )
-                return separator, names
+                return separator, found
         wanted = ", ".join(f"'{name}'" for name in required)
         got = repr(text if len(text) <= 80 else text[:80] + "...")
         if all(name in text for name in required):
@@ -95,32 +183,73 @@ class DelimitedFile:
             )
         raise ValueError(f"{self.path}, line 1: a header with {wanted} is needed (got {got})")
 
-    def _read(self, separator: str, as_text: bool) -> pd.DataFrame:
+    def _separator_of(self, text: str, names: Sequence[str]) -> str:
+        for separator in _SEPARATORS:
+            if text.count(separator) == len(names) - 1:
+                return separator
+        raise ValueError(
+            f"{self.path}, line 1: {len(names)} fields ({', '.join(names)}) separated by tab or "
+            f"comma are needed (got {shown(text)})"
+        )
+
+    def _read(self, chosen: list[str], text: list[str]) -> pa.Table:
         try:
-            with warnings.catch_warnings():
-                # pandas only warns where lines hold more fields than the header
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                return pd.read_csv(
-                    self.path,
-                    sep=separator,
-                    header=0,
-                    names=self.columns,
-                    index_col=False,
-                    encoding="utf-8-sig",
-                    skip_blank_lines=False,  # so that row r is line r + 2
-                    low_memory=False,
-                    dtype=str if as_text else None,
-                    keep_default_na=not as_text,
-                )
-        except UnicodeDecodeError as error:
+            table = self._parse(chosen, text, threads=True)
+        except pa.ArrowInvalid as error:
             self._refuse_encoding(error)
-        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-            self._refuse_ragged(separator, error)
+            self._refuse_ragged(chosen, error)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{self.path} cannot be read: {error}") from error
+        if any(pa.types.is_binary(kind) for kind in table.schema.types):
+            self._refuse_encoding(None)
+        return table
 
-    def _refuse_encoding(self, error: UnicodeDecodeError) -> NoReturn:
-        with self._open() as file:
+    def _parse(
+        self,
+        chosen: list[str],
+        text: list[str],
+        *,
+        threads: bool,
+        bad: list[pa_csv.InvalidRow] | None = None,
+    ) -> pa.Table:
+        def handle(row: pa_csv.InvalidRow) -> str:
+            if bad is not None and not bad:
+                bad.append(row)
+            return "error"
+
+        with open_bytes(self.path) as file:
+            return pa_csv.read_csv(
+                file,
+                read_options=pa_csv.ReadOptions(
+                    use_threads=threads,
+                    block_size=_BLOCK_BYTES if threads else _MAX_LINE_BYTES,
+                    skip_rows=self._first_line - 1,
+                    column_names=self.columns,
+                ),
+                parse_options=pa_csv.ParseOptions(
+                    delimiter=self._separator,
+                    quote_char='"' if self._quoted else False,
+                    newlines_in_values=self._quoted,
+                    ignore_empty_lines=False,  # so that row r is line r + 2
+                    invalid_row_handler=handle,
+                ),
+                convert_options=pa_csv.ConvertOptions(
+                    include_columns=chosen, column_types=dict.fromkeys(text, _TEXT)
+                ),
+            )
+
+    def _blank_rows(self, table: pa.Table) -> np.ndarray:
+        blank = empty_rows(table)
+        if blank.any() and len(table.column_names) < len(self.columns):
+            # the columns that were not read may hold something
+            rows = {int(row) + self._first_line - 1 for row in np.flatnonzero(blank)}
+            for number, (_, fields) in enumerate(self._records()):
+                if number in rows and any(field.strip() for field in fields):
+                    blank[number - self._first_line + 1] = False
+        return blank
+
+    def _refuse_encoding(self, error: Exception | None) -> None:
+        with open_bytes(self.path) as file:
             for number, line in enumerate(file, start=1):
                 try:
                     line.decode()
@@ -129,58 +258,31 @@ class DelimitedFile:
                         f"{self.path}, line {number}, byte {place.start + 1}: "
                         "the file needs to be UTF-8"
                     ) from error
-        raise ValueError(f"{self.path}: the file needs to be UTF-8") from error
 
-    def _refuse_ragged(self, separator: str, error: Exception) -> NoReturn:
+    def _refuse_ragged(self, chosen: list[str], error: Exception) -> NoReturn:
+        # once more, one row after the other: only then is the number of the bad one known
         width = len(self.columns)
-        with self._open() as file:
-            for number, line in enumerate(file, start=1):
-                fields = line.count(separator.encode()) + 1
-                if fields > width:
-                    raise ValueError(
-                        f"{self.path}, line {number}, column {width + 1}: {fields:,} fields, "
-                        f"yet the header names {width} ({', '.join(self.columns)})"
-                    ) from error
-        raise ValueError(f"{self.path} cannot be parsed: {error}") from error
-
-
-def outside_ids(path: Path, index: str, count: int, notes: list[str]) -> np.ndarray:
-    """Ids of the outside world from a mapping file such as ``i_id_mapping.csv``.
-
-    Args:
-        path: A file with the column ``index`` and one other, the outside ids.
-        index: Name of the column with the row numbers, such as ``"itemID"``.
-        count: Number of rows the ids are for; rows of the file beyond are noted.
-        notes: Counted notes, appended to.
-
-    Returns:
-        Object array of strings, ``[count]``.
-
-    Raises:
-        ValueError: If a row number or an id occurs twice, or a row has no id.
-    """
-    table = DelimitedFile(path, [index], notes, as_text=True)
-    others = [name for name in table.columns if name != index]
-    if not others:
-        raise ValueError(f"{path}, line 1: a column with ids is needed beside '{index}'")
-    numbers = table.column(index)
-    rows = checked_row_numbers(numbers, notes)
-    column = table.column(others[0])
-    ids = checked_ids(column, notes)
-    for checked, values in ((numbers, rows), (column, ids)):
-        twice = pd.Series(values).duplicated().to_numpy()
-        if twice.any():
-            checked.refuse(twice, "every row number and every id needs to occur once")
-    beyond = int((rows >= count).sum())
-    if beyond:
-        notes.append(f"{path.name}: {beyond:,} rows beyond the {count:,} in use left out")
-    present = np.zeros(count, dtype=bool)
-    present[rows[rows < count]] = True
-    if not present.all():
+        bad: list[pa_csv.InvalidRow] = []
+        try:
+            self._parse(chosen, [], threads=False, bad=bad)
+        except pa.ArrowInvalid as again:
+            error = again
+        if not bad:
+            raise ValueError(f"{self.path} cannot be parsed: {error}") from error
+        fields = bad[0].actual_columns
+        line = self._line(bad[0].number - self._first_line)
+        named = "the header names" if self._first_line > 1 else "there should be"
         raise ValueError(
-            f"{path}: an id is needed for every '{index}' from 0 to {count - 1} "
-            f"({int((~present).sum()):,} are missing, the first is {int(np.argmin(present))})"
-        )
-    result = np.empty(count, dtype=object)
-    result[rows[rows < count]] = ids[rows < count]
-    return result
+            f"{self.path}, line {line}, column {min(fields, width) + 1}: {fields:,} fields, "
+            f"yet {named} {width} ({', '.join(self.columns)}) (got {shown(bad[0].text)})"
+        ) from error
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Fields of any length for :mod:`csv`, whose limit belongs to the whole process."""
+    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

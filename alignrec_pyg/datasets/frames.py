@@ -7,21 +7,17 @@ from typing import Any
 
 import narwhals as nw
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from narwhals.typing import IntoDataFrame
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from alignrec_pyg.datasets.arrow import column_values
+from alignrec_pyg.datasets.assemble import LinkColumns, assemble, joined_text
 from alignrec_pyg.datasets.base import InteractionDataset
-from alignrec_pyg.datasets.columns import (
-    Column,
-    checked_ids,
-    checked_numbers,
-    checked_split,
-    checked_times,
-)
+from alignrec_pyg.datasets.columns import Column, checked_ids
 from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
-from alignrec_pyg.datasets.interactions import Keep, interaction_graph
+from alignrec_pyg.datasets.interactions import Keep
 from alignrec_pyg.feature_tables import NonFinite, shown
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
@@ -74,24 +70,26 @@ def from_frames(
     frame = _frame(interactions, "interactions")
     if len(frame) == 0:
         raise ValueError("'interactions' needs at least one row (got 0)")
-    users = _ids(_column(frame, "interactions", user), "user", notes)
-    linked = _ids(_column(frame, "interactions", item), "item", notes)
-    user_index, user_id = pd.factorize(users, sort=True)
     catalogue = None if items is None else _frame(items, "items")
-    _, item_id = pd.factorize(linked, sort=True)
-    if catalogue is not None:
-        item_id = _with_catalogue(_column(catalogue, "items", item), item_id, notes)
-    data, duplicates = interaction_graph(
-        user_index.astype(np.int64),
-        pd.Index(item_id).get_indexer(pd.Index(linked)).astype(np.int64),
-        user_id,
-        item_id,
+    if catalogue is not None and len(catalogue) == 0:
+        raise ValueError("'items' needs at least one row (got 0)")
+
+    def optional(name: str | None) -> Column | None:
+        return _column(frame, "interactions", name) if name else None
+
+    data, duplicates = assemble(
+        LinkColumns(
+            _column(frame, "interactions", user),
+            _column(frame, "interactions", item),
+            optional(rating),
+            optional(time),
+            optional(split),
+        ),
         notes,
-        rating=checked_numbers(_column(frame, "interactions", rating), notes) if rating else None,
-        time=checked_times(_column(frame, "interactions", time), notes) if time else None,
-        split=checked_split(_column(frame, "interactions", split), notes) if split else None,
+        catalogue=None if catalogue is None else _column(catalogue, "items", item),
         keep=keep,
     )
+    item_id: np.ndarray = data[ITEM].id
     if catalogue is None:
         for name, value in (("text", text), ("image", image)):
             if value is not None:
@@ -99,9 +97,11 @@ def from_frames(
     else:
         if text is not None:
             names = [text] if isinstance(text, str) else list(text)
-            data[ITEM].text = _joined_text(catalogue, names, len(item_id), notes)
+            columns = [_column(catalogue, "items", name) for name in names]
+            data[ITEM].text = joined_text(columns, len(item_id), notes)
         if image is not None:
-            data[ITEM].image_path = _joined_text(catalogue, [image], len(item_id), notes)
+            column = _column(catalogue, "items", image)
+            data[ITEM].image_path = joined_text([column], len(item_id), notes)
     dtypes: dict[str, str] = {}
     for name, feature in (features or {}).items():
         if feature_name(name) != name:
@@ -143,49 +143,10 @@ def _values(series: nw.Series[Any]) -> np.ndarray:
         return series.to_numpy()
     if isinstance(series.dtype, nw.Datetime):
         return series.to_numpy()
+    if series.dtype == nw.String:
+        return column_values(pa.chunked_array([series.to_arrow()]))  # each distinct one once
     values = series.to_list()  # None marks what is missing, whatever the frame
     return np.fromiter(values, dtype=object, count=len(values))
-
-
-def _ids(column: Column, what: str, notes: list[str]) -> np.ndarray:
-    ids = checked_ids(column, notes)
-    if ids.dtype != object and (ids < 0).any():
-        count = len(np.unique(ids[ids < 0]))
-        notes.append(f"column '{column.name}': {count:,} {what} ids are negative, kept as given")
-    return ids
-
-
-def _with_catalogue(column: Column, linked: np.ndarray, notes: list[str]) -> np.ndarray:
-    if len(column.values) == 0:
-        raise ValueError("'items' needs at least one row (got 0)")
-    listed = checked_ids(column, notes)
-    twice = pd.Series(listed).duplicated().to_numpy()
-    if twice.any():
-        column.refuse(twice, "each item needs to be listed once")
-    if (listed.dtype == object) != (linked.dtype == object):
-        raise ValueError(
-            f"'items' and 'interactions' need item ids of one type (got {shown(listed[0])} "
-            f"and {shown(linked[0])})"
-        )
-    unlisted = linked[pd.Index(listed).get_indexer(pd.Index(linked)) < 0]
-    if len(unlisted):
-        notes.append(f"{len(unlisted):,} items of the interactions are not in 'items': added last")
-    return np.concatenate([listed, unlisted])
-
-
-def _joined_text(
-    frame: nw.DataFrame[Any], names: Sequence[str], count: int, notes: list[str]
-) -> list[str | None]:
-    columns = [_column(frame, "items", name).values for name in names]
-    joined: list[str | None] = []
-    for row in zip(*columns, strict=True):
-        parts = [str(value).strip() for value in row if not pd.isna(value)]
-        joined.append(" ".join(part for part in parts if part) or None)
-    joined += [None] * (count - len(joined))
-    empty = sum(value is None for value in joined)
-    if empty:
-        notes.append(f"{empty:,} of {count:,} items have nothing in {', '.join(names)}")
-    return joined
 
 
 def _ids_and_matrix(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ def interaction_graph(
     time: np.ndarray | None = None,
     split: np.ndarray | None = None,
     keep: Keep = "first",
+    where: Callable[[int], str] | None = None,
 ) -> tuple[HeteroData, int]:
     """Build the graph of all links; repeated pairs are dropped and counted.
 
@@ -41,6 +43,7 @@ def interaction_graph(
         time: ``[E]``.
         split: Labels 0, 1, 2, int8 ``[E]``.
         keep: Whether the first or the last row of a repeated pair stays.
+        where: Outside name of a row, for notes.
 
     Returns:
         The graph and the number of rows dropped.
@@ -52,15 +55,22 @@ def interaction_graph(
         raise ValueError(f"'keep' needs to be 'first' or 'last' (got {keep!r})")
     pairs = pd.DataFrame({"user": user, "item": item})
     repeated = pairs.duplicated(keep=keep).to_numpy()
+    if repeated.any() and where is not None:
+        notes.append(
+            f"{int(repeated.sum()):,} rows repeat a (user, item) pair, the {keep} row stays "
+            f"(left out first: {where(int(np.argmax(repeated)))})"
+        )
     if repeated.any() and split is not None:
         labelled = pairs.assign(split=split).drop_duplicates()
-        conflicts = int(labelled.duplicated(["user", "item"]).sum())
-        if conflicts:
+        other = labelled.duplicated(["user", "item"])
+        if other.any():
             notes.append(
-                f"{conflicts:,} repeated pairs carry another split label than the {keep} row "
-                "of the pair, whose label stays"
+                f"{int(other.sum()):,} repeated pairs carry another split label than the {keep} "
+                "row of the pair, whose label stays" + _first(where, labelled.index[other])
             )
     kept = ~repeated
+    if split is not None:
+        _note_cold(user, item, split, kept, where, notes)
 
     data = HeteroData()
     data[USER].num_nodes = len(user_id)
@@ -83,3 +93,26 @@ def interaction_graph(
         if unused:
             notes.append(f"{unused:,} of {len(ids):,} {what}s have no interaction")
     return data, int(repeated.sum())
+
+
+def _note_cold(
+    user: np.ndarray,
+    item: np.ndarray,
+    split: np.ndarray,
+    kept: np.ndarray,
+    where: Callable[[int], str] | None,
+    notes: list[str],
+) -> None:
+    train = kept & (split == 0)
+    for what, ends in (("user", user), ("item", item)):
+        trained = np.bincount(ends[train], minlength=int(ends.max()) + 1) > 0
+        cold = kept & (split != 0) & ~trained[ends]
+        if cold.any():
+            notes.append(
+                f"{int(cold.sum()):,} held-out interactions are of {what}s without any for training"
+                + _first(where, np.flatnonzero(cold))
+            )
+
+
+def _first(where: Callable[[int], str] | None, rows: np.ndarray | pd.Index) -> str:
+    return "" if where is None else f" (first: {where(int(rows[0]))})"

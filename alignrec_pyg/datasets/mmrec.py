@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.columns import (
+    checked_ids,
     checked_numbers,
     checked_row_numbers,
     checked_split,
     checked_times,
 )
-from alignrec_pyg.datasets.delimited import DelimitedFile, outside_ids
+from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.features import add_feature, feature_name
 from alignrec_pyg.datasets.interactions import Keep, interaction_graph
 from alignrec_pyg.feature_tables import NonFinite, read_npy
@@ -75,11 +77,12 @@ class MMRecFolder(InteractionDataset):
             raise ValueError(f"'ignore' needs to be of {list(_OPTIONAL)} (got {unknown})")
         notes: list[str] = []
         inter = _inter_file(folder, name)
-        table = DelimitedFile(inter, ["userID", "itemID"], notes)
+        wanted = [column for column in _OPTIONAL if column not in ignore]
+        table = DelimitedFile(inter, ["userID", "itemID"], notes, optional=wanted)
         others = [c for c in table.columns if c not in ("userID", "itemID", *_OPTIONAL)]
         for left_out in (*others, *(c for c in ignore if c in table.columns)):
             notes.append(f"{inter.name}: column '{left_out}' left unread")
-        wanted = [c for c in _OPTIONAL if c in table.columns and c not in ignore]
+        wanted = [column for column in wanted if column in table.columns]
 
         user = checked_row_numbers(table.column("userID"), notes)
         items = table.column("itemID")
@@ -102,6 +105,7 @@ class MMRecFolder(InteractionDataset):
             time=checked_times(table.column("timestamp"), notes) if "timestamp" in wanted else None,
             split=checked_split(table.column("x_label"), notes) if "x_label" in wanted else None,
             keep=keep,
+            where=table.where,
         )
         dtypes: dict[str, str] = {}
         for key, file in _feature_files(folder, features).items():
@@ -183,3 +187,45 @@ def _ids(
         return np.arange(count)
     used.add(mapping)
     return outside_ids(folder / mapping, index, count, notes)
+
+
+def outside_ids(path: Path, index: str, count: int, notes: list[str]) -> np.ndarray:
+    """Ids of the outside world from a mapping file such as ``i_id_mapping.csv``.
+
+    Args:
+        path: A file with the column ``index`` and one other, the outside ids.
+        index: Name of the column with the row numbers, such as ``"itemID"``.
+        count: Number of rows the ids are for; rows of the file beyond are noted.
+        notes: Counted notes, appended to.
+
+    Returns:
+        Object array of strings, ``[count]``.
+
+    Raises:
+        ValueError: If a row number or an id occurs twice, or a row has no id.
+    """
+    table = DelimitedFile(path, [index], notes, as_text=True)
+    others = [name for name in table.columns if name != index]
+    if not others:
+        raise ValueError(f"{path}, line 1: a column with ids is needed beside '{index}'")
+    numbers = table.column(index)
+    rows = checked_row_numbers(numbers, notes)
+    column = table.column(others[0])
+    ids = checked_ids(column, notes)
+    for checked, values in ((numbers, rows), (column, ids)):
+        twice = pd.Series(values).duplicated().to_numpy()
+        if twice.any():
+            checked.refuse(twice, "every row number and every id needs to occur once")
+    beyond = int((rows >= count).sum())
+    if beyond:
+        notes.append(f"{path.name}: {beyond:,} rows beyond the {count:,} in use left out")
+    present = np.zeros(count, dtype=bool)
+    present[rows[rows < count]] = True
+    if not present.all():
+        raise ValueError(
+            f"{path}: an id is needed for every '{index}' from 0 to {count - 1} "
+            f"({int((~present).sum()):,} are missing, the first is {int(np.argmin(present))})"
+        )
+    result = np.empty(count, dtype=object)
+    result[rows[rows < count]] = ids[rows < count]
+    return result

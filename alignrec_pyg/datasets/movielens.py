@@ -65,7 +65,10 @@ class MovieLens(InteractionDataset):
         _check_names("require", require, ("text", "image"))
         notes: list[str] = []
         ratings = DelimitedFile(
-            folder / "ratings.csv", ["userId", "movieId", "rating", "timestamp"], notes
+            folder / "ratings.csv",
+            ["userId", "movieId", "rating", "timestamp"],
+            notes,
+            optional=(),
         )
         frame = pd.DataFrame(
             {
@@ -138,7 +141,7 @@ def _texts(folder: Path, fields: Sequence[str], notes: list[str]) -> dict[int, s
         if name == "overviews.csv" and not (folder / name).is_file():
             notes.append(f"no {name}: texts hold no overview")
             continue
-        table = DelimitedFile(folder / name, ["movieId", *wanted], notes)
+        table = DelimitedFile(folder / name, ["movieId", *wanted], notes, optional=(), text=wanted)
         movies = table.column("movieId")
         ids = checked_ids(movies, notes)
         twice = pd.Series(ids).duplicated().to_numpy()

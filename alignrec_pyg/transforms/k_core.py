@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from alignrec_pyg.graph import INTERACTS, ITEM, USER
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, core_links
 from alignrec_pyg.transforms.rows import select_rows
 
 
@@ -37,22 +37,15 @@ class KCore(BaseTransform):
         self._check(data)
         links = data[INTERACTS]
         edge_index: Tensor = links.edge_index
-        num_users, num_items = data[USER].num_nodes, data[ITEM].num_nodes
-
-        edges = torch.arange(edge_index.size(1), device=edge_index.device)
-        while True:
-            user, item = edge_index[:, edges]
-            enough = (torch.bincount(user, minlength=num_users) >= self.k)[user]
-            enough &= (torch.bincount(item, minlength=num_items) >= self.k)[item]
-            if bool(enough.all()):
-                break
-            edges = edges[enough]
+        edges = core_links(edge_index[0], edge_index[1], self.k)
         if edges.numel() == 0:
             raise ValueError(
                 f"'k' leaves no interactions (got {self.k} for {edge_index.size(1)} interactions "
-                f"of {num_users} users and {num_items} items): choose a smaller k"
+                f"of {data[USER].num_nodes} users and {data[ITEM].num_nodes} items): "
+                "choose a smaller k"
             )
 
+        user, item = edge_index[:, edges]
         users, new_user = user.unique(return_inverse=True)
         items, new_item = item.unique(return_inverse=True)
         for node_type, nodes in ((USER, users), (ITEM, items)):

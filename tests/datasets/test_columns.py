@@ -3,11 +3,13 @@ import pytest
 
 from alignrec_pyg.datasets.columns import (
     Column,
+    as_strings,
     checked_ids,
     checked_numbers,
     checked_row_numbers,
     checked_split,
     checked_times,
+    concatenated,
 )
 
 
@@ -139,3 +141,17 @@ def test_split_labels():
         checked_split(column(["train", "dev"], object), [])
     with pytest.raises(ValueError, match=r"row 1.*needed in every row"):
         checked_split(column([0.0, np.nan]), [])
+
+
+def test_columns_of_parts_become_one():
+    parts = [
+        Column("u", np.array([7, 8]), lambda row: f"a {row}"),
+        Column("u", np.array(["x"], dtype=object), lambda row: f"b {row}"),
+        Column("u", np.array([9]), lambda row: f"c {row}"),
+    ]
+    whole = concatenated(parts)
+    assert whole.values.tolist() == ["7", "8", "x", "9"]
+    assert [whole.where(row) for row in range(4)] == ["a 0", "a 1", "b 0", "c 0"]
+    assert concatenated([parts[0], parts[2]]).values.tolist() == [7, 8, 9]
+    assert as_strings(parts[1]) is parts[1]
+    assert whole.take(np.array([3, 0])).where(0) == "c 0"

@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from alignrec_pyg.datasets.delimited import DelimitedFile, outside_ids
+from alignrec_pyg.datasets.delimited import DelimitedFile
 
 
 def write(path, content):
@@ -78,26 +78,57 @@ def test_rows_know_their_line_past_blank_lines(tmp_path):
         column.refuse(1, "wrong")
 
 
-def test_outside_ids_are_strings_by_row_number(tmp_path):
-    text = "asin\titemID\nB2\t1\nNA\t0\n001\t2\nзнак\t3\n"
-    path = write(tmp_path / "i_id_mapping.csv", text)
-    assert outside_ids(path, "itemID", 4, []).tolist() == ["NA", "B2", "001", "знак"]
+def test_lines_past_quoted_line_breaks(tmp_path):
+    text = 'id,text\n1,"two\nlines, here"\n\n2,plain\n3,x\n'
     notes = []
-    assert outside_ids(path, "itemID", 2, notes).tolist() == ["NA", "B2"]
-    assert "2 rows beyond the 2 in use" in notes[0]
+    table = DelimitedFile(write(tmp_path / "a.csv", text), ["id", "text"], notes)
+    assert table.column("text").values.tolist() == ["two\nlines, here", "plain", "x"]
+    assert [table.where(row).rsplit(",")[-1] for row in range(3)] == [
+        " line 2",
+        " line 5",
+        " line 6",
+    ]
+    assert table.num_rows == 3
+    assert notes == ["a.csv: 1 blank lines skipped"]
+    ragged = write(tmp_path / "b.csv", text + "4\n")
+    with pytest.raises(ValueError, match="line 7, column 2: 1 fields, yet the header names 2"):
+        DelimitedFile(ragged, ["id"], [])
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("asin\titemID\nA\t0\nB\t0\n", "line 3, column 'itemID': .* occur once"),
-        ("asin\titemID\nA\t0\nA\t1\n", "line 3, column 'asin': .* occur once"),
-        ("asin\titemID\nA\t0\nB\t2\n", "every 'itemID' from 0 to 1 .1 are missing, the first is 1"),
-        ("asin\titemID\nA\t0\n\t1\n", "line 3, column 'asin': an id needs a value"),
-        ("asin\titemID\nA\tx\nB\t1\n", "line 2, column 'itemID': .* whole number"),
-        ("itemID\n0\n1\n", "line 1: a column with ids is needed"),
-    ],
-)
-def test_bad_mappings_are_refused(tmp_path, content, message):
-    with pytest.raises(ValueError, match=message):
-        outside_ids(write(tmp_path / "i_id_mapping.csv", content), "itemID", 2, [])
+def test_quotes_may_be_characters_like_others(tmp_path):
+    path = write(tmp_path / "a.tsv", 'id\ttext\n1\t"Great" Expectations\n2\t"open\n')
+    table = DelimitedFile(path, ["id", "text"], [], quoted=False)
+    assert table.column("text").values.tolist() == ['"Great" Expectations', '"open']
+    assert table.where(1).endswith("line 3")
+
+
+def test_ids_are_numbers_only_where_all_are_plain_ones(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b,c,d\n7,007,7.0,NA\n-3,3,1,3\n")
+    table = DelimitedFile(path, [], [], text=["a", "b", "c", "d"])
+    assert table.ids("a").values.tolist() == [7, -3]
+    assert table.ids("b").values.tolist() == ["007", "3"]
+    assert table.ids("c").values.tolist() == ["7.0", "1"]
+    assert table.ids("d").values.tolist() == ["NA", "3"]
+
+
+def test_only_what_is_asked_for_is_parsed(tmp_path):
+    path = write(tmp_path / "a.csv", "a,b,c\n1,2,x\n,,3\n")
+    table = DelimitedFile(path, ["a"], [], optional=["b"])
+    assert table.column("a").values.tolist() == [1, None]  # the line is not blank: c holds 3
+    with pytest.raises(KeyError):
+        table.column("c")
+    assert DelimitedFile(path, [], [], optional=()).columns == ["a", "b", "c"]
+
+
+def test_files_without_a_header(tmp_path):
+    path = write(tmp_path / "ratings.csv", "u1,i1,5.0\n\nu2,i2,x\n")
+    table = DelimitedFile(path, [], [], names=["user", "item", "rating"])
+    assert table.column("user").values.tolist() == ["u1", "u2"]
+    assert table.where(1).endswith("line 3")
+    with pytest.raises(ValueError, match="line 1: 2 fields .user, item. separated by tab or comma"):
+        DelimitedFile(path, [], [], names=["user", "item"])
+
+
+def test_dates_are_read(tmp_path):
+    path = write(tmp_path / "a.csv", "t\n2024-01-02\n2024-01-03\n")
+    assert DelimitedFile(path, ["t"], []).column("t").values.dtype.kind == "M"

@@ -88,8 +88,8 @@ def test_repeated_pairs_and_ignored_columns(folder):
         ),
         ("userID\titemID\n0\t3\n1.5\t1\n", "line 3, column 'userID': .*whole number.*1.5"),
         ("userID\titemID\n0\t3\n\t1\n", "line 3, column 'userID': an id needs a value"),
-        ("userID\titemID\n0\t3\n1\n", "line 3, column 'itemID': an id needs a value"),
-        ("userID\titemID\n0,3\n1,2\n", "line 2, column 'userID': .*'0,3'"),
+        ("userID\titemID\n0\t3\n1\n", "line 3, column 2: 1 fields, yet the header names 2"),
+        ("userID\titemID\n0,3\n1,2\n", "line 2, column 2: 1 fields.*'0,3'"),
         (
             "userID\titemID\n0\t3\n\n99999999999\t1\n",
             "line 4, column 'userID': .*only 2 are in use",
@@ -233,3 +233,34 @@ def test_plain_file_wins_over_its_compressed_copy(tmp_path):
     (tmp_path / "a.inter").write_text("userID\titemID\n0\t0\n1\t1\n")
     (tmp_path / "a.inter.gz").write_bytes(gzip.compress(b"userID\titemID\n0\t0\n"))
     assert MMRecFolder(tmp_path).data["user"].num_nodes == 2
+
+
+def _mapping(folder, text):
+    path = folder / "i_id_mapping.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_outside_ids_are_strings_by_row_number(tmp_path):
+    text = "asin\titemID\nB2\t1\nNA\t0\n001\t2\nзнак\t3\n"
+    path = _mapping(tmp_path, text)
+    assert mmrec.outside_ids(path, "itemID", 4, []).tolist() == ["NA", "B2", "001", "знак"]
+    notes = []
+    assert mmrec.outside_ids(path, "itemID", 2, notes).tolist() == ["NA", "B2"]
+    assert "2 rows beyond the 2 in use" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("asin\titemID\nA\t0\nB\t0\n", "line 3, column 'itemID': .* occur once"),
+        ("asin\titemID\nA\t0\nA\t1\n", "line 3, column 'asin': .* occur once"),
+        ("asin\titemID\nA\t0\nB\t2\n", "every 'itemID' from 0 to 1 .1 are missing, the first is 1"),
+        ("asin\titemID\nA\t0\n\t1\n", "line 3, column 'asin': an id needs a value"),
+        ("asin\titemID\nA\tx\nB\t1\n", "line 2, column 'itemID': .* whole number"),
+        ("itemID\n0\n1\n", "line 1: a column with ids is needed"),
+    ],
+)
+def test_bad_mappings_are_refused(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        mmrec.outside_ids(_mapping(tmp_path, content), "itemID", 2, [])

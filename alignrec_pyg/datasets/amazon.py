@@ -1,0 +1,271 @@
+"""Amazon's reviews with metadata and images, from the published raw files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+
+from alignrec_pyg.datasets.amazon_meta import FIELDS, Field, Version, read_meta
+from alignrec_pyg.datasets.assemble import LinkColumns, assemble
+from alignrec_pyg.datasets.base import InteractionDataset
+from alignrec_pyg.datasets.delimited import DelimitedFile
+from alignrec_pyg.datasets.features import add_feature, aligned_rows
+from alignrec_pyg.datasets.image_vectors import read_image_vectors
+from alignrec_pyg.datasets.interactions import Keep
+from alignrec_pyg.datasets.json_lines import JsonLines
+from alignrec_pyg.datasets.transfer import download
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, core_links
+from alignrec_pyg.report import DataReport, describe
+
+_2014 = "https://snap.stanford.edu/data/amazon/productGraph"
+_2023 = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_2023/raw"
+_SITES = {
+    "2014": "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
+    "2023": "https://amazon-reviews-2023.github.io",
+}
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Published sizes of a data set."""
+
+    users: int
+    items: int
+    interactions: int
+
+
+PAPER_STATISTICS: Mapping[str, Statistics] = {
+    "Baby": Statistics(19_445, 7_050, 160_792),
+    "Sports_and_Outdoors": Statistics(35_598, 18_357, 296_337),
+    "Electronics": Statistics(192_403, 63_001, 1_689_188),
+}
+"""The 5-cores of 2014 that AlignRec's paper (Table 1) and MMRec use."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a part of the data is: file name and address."""
+
+    name: str
+    url: str
+
+
+class AmazonReviews(InteractionDataset):
+    """One category of the `Amazon reviews <https://amazon-reviews-2023.github.io>`_.
+
+    Files are looked for in ``root`` and fetched if they are not there
+    (:func:`~alignrec_pyg.datasets.download`):
+
+    - 2014: ``reviews_<category>_5.json.gz``, already a 5-core, or with ``source="ratings"``
+      ``ratings_<category>.csv``; ``meta_<category>.json.gz``; with ``image_features=True``
+      ``image_features_<category>.b``, which becomes ``data["item"].x_image``
+      ([num_items, 4096], rows of items without an image are missing).
+    - 2023: ``<category>.jsonl.gz`` and ``meta_<category>.jsonl.gz``. An item is a parent ASIN: the
+      variants of a product are one. Times are milliseconds.
+
+    Repeated (user, item) pairs are dropped, then users and items with fewer than ``k``
+    interactions, again and again. ``data["item"].text`` joins fields of the metadata (None where
+    all are empty), ``data["item"].image_url`` has an address or None:
+    :func:`~alignrec_pyg.datasets.fetch_images` fetches the images.
+
+    For Baby, Sports_and_Outdoors and Electronics of 2014 with ``k=5`` the report says whether the
+    sizes are the paper's (:data:`PAPER_STATISTICS`).
+
+    The data have no licence: research use with citation (McAuley et al., SIGIR 2015; He and
+    McAuley, WWW 2016; Hou et al., arXiv 2403.03952), not to be passed on.
+
+    Args:
+        root: Folder of the files.
+        category: As the files name it: ``"Baby"``, ``"Sports_and_Outdoors"``, ...
+        version: ``"2014"`` or ``"2023"``.
+        source: 2014 only: the published 5-core, or all ratings.
+        k: Users and items keep at least so many interactions; ``None`` keeps all.
+        min_rating: Ratings below it are left out before that.
+        text: Fields of an item's text, in order, of
+            :data:`~alignrec_pyg.datasets.amazon_meta.FIELDS`.
+        image_features: 2014 only: read the published image features.
+        sha256: Hashes by file name, checked before a file is read.
+        mirror: Address of a folder with the files, instead of the publishers'.
+        keep: Whether the first or the last row of a repeated (user, item) pair stays.
+
+    Raises:
+        ValueError: If an argument is out of range, a file is not as described (the message names
+            line and column), or nothing is left.
+        RuntimeError: If a file cannot be fetched; the message says how to do it by hand.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        category: str,
+        version: Version = "2014",
+        *,
+        source: Literal["5core", "ratings"] = "5core",
+        k: int | None = 5,
+        min_rating: float | None = None,
+        text: Sequence[Field] = ("title", "brand", "categories", "description"),
+        image_features: bool = False,
+        sha256: Mapping[str, str] | None = None,
+        mirror: str | None = None,
+        keep: Keep = "first",
+    ) -> None:
+        _check(category, version, source, k, text, image_features)
+        sources = _sources(category, version, source)
+        unknown = set(sha256 or {}) - {entry.name for entry in sources.values()}
+        if unknown:
+            raise ValueError(
+                f"'sha256' needs names of {[entry.name for entry in sources.values()]} "
+                f"(got {sorted(unknown)})"
+            )
+
+        def fetched(part: str) -> Path:
+            entry = sources[part]
+            url = entry.url if mirror is None else f"{mirror.rstrip('/')}/{entry.name}"
+            try:
+                return download(url, Path(root) / entry.name, sha256=(sha256 or {}).get(entry.name))
+            except RuntimeError as error:
+                raise RuntimeError(f"{error}; the publisher's page is {_SITES[version]}") from error
+
+        notes: list[str] = []
+        links = _links(fetched("reviews"), version, source, notes)
+        links, repeated = _core(links, min_rating, k, keep, notes)
+        data, _ = assemble(links, notes, keep=keep)
+        item_id: np.ndarray = data[ITEM].id
+        if item_id.dtype != object:  # a file of ISBN-like ids only
+            item_id = data[ITEM].id = np.array([str(item) for item in item_id], dtype=object)
+        meta = read_meta(fetched("meta"), version, item_id, text, notes)
+        data[ITEM].text = meta.text
+        data[ITEM].image_url = meta.image_url
+        dtypes = {}
+        if image_features:
+            ids, table = read_image_vectors(fetched("image_features"), item_id, notes)
+            table = aligned_rows("image", ids, table, item_id, notes)
+            add_feature(data, "image", table, "error", notes)
+            dtypes["image"] = "float32"
+        if version == "2014" and k == 5 and min_rating is None and category in PAPER_STATISTICS:
+            size = Statistics(
+                int(data[USER].num_nodes),
+                int(data[ITEM].num_nodes),
+                int(data[INTERACTS].edge_index.size(1)),
+            )
+            notes.append(compare_statistics(size, PAPER_STATISTICS[category]))
+        report = describe(data, duplicates=repeated, notes=notes, dtypes=dtypes)
+        super().__init__(data, report)
+
+
+def compare_statistics(got: Statistics | DataReport, published: Statistics) -> str:
+    """A sentence on whether a data set has the published sizes.
+
+    >>> compare_statistics(Statistics(3, 2, 5), Statistics(3, 2, 6))
+    'ATTENTION: not the published sizes: interactions 5 (published: 6)'
+    """
+    other = [
+        f"{name} {getattr(got, name):,} (published: {getattr(published, name):,})"
+        for name in ("users", "items", "interactions")
+        if getattr(got, name) != getattr(published, name)
+    ]
+    if other:
+        return f"ATTENTION: not the published sizes: {', '.join(other)}"
+    return (
+        f"the published sizes: {got.users:,} users, {got.items:,} items, "
+        f"{got.interactions:,} interactions"
+    )
+
+
+def _check(
+    category: str,
+    version: str,
+    source: str,
+    k: int | None,
+    text: Sequence[str],
+    image_features: bool,
+) -> None:
+    if not category.replace("_", "").isalnum():
+        raise ValueError(
+            "'category' needs to be a name as in the files, such as 'Sports_and_Outdoors' "
+            f"(got {category!r})"
+        )
+    if version not in get_args(Version):
+        raise ValueError(f"'version' needs to be one of {get_args(Version)} (got {version!r})")
+    if source not in ("5core", "ratings"):
+        raise ValueError(f"'source' needs to be '5core' or 'ratings' (got {source!r})")
+    if version == "2023" and (source == "ratings" or image_features):
+        raise ValueError("source='ratings' and image_features=True are there for version '2014'")
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        raise ValueError(f"'k' needs to be an integer of at least 1, or None (got {k!r})")
+    if isinstance(text, str) or not set(text) <= set(FIELDS):
+        raise ValueError(f"'text' needs to be a list of {list(FIELDS)} (got {text!r})")
+
+
+def _sources(category: str, version: Version, source: str) -> dict[str, _Source]:
+    if version == "2023":
+        return {
+            "reviews": _Source(
+                f"{category}.jsonl.gz", f"{_2023}/review_categories/{category}.jsonl.gz"
+            ),
+            "meta": _Source(
+                f"meta_{category}.jsonl.gz", f"{_2023}/meta_categories/meta_{category}.jsonl.gz"
+            ),
+        }
+    reviews = f"reviews_{category}_5.json.gz" if source == "5core" else f"ratings_{category}.csv"
+    meta, vectors = f"meta_{category}.json.gz", f"image_features_{category}.b"
+    return {
+        "reviews": _Source(reviews, f"{_2014}/categoryFiles/{reviews}"),
+        "meta": _Source(meta, f"{_2014}/categoryFiles/{meta}"),
+        "image_features": _Source(vectors, f"{_2014}/image_features/categoryFiles/{vectors}"),
+    }
+
+
+def _links(path: Path, version: Version, source: str, notes: list[str]) -> LinkColumns:
+    if source == "ratings":
+        names = ["user", "item", "rating", "timestamp"]
+        table = DelimitedFile(path, names, notes, names=names, text=["user", "item"])
+        return LinkColumns(
+            table.column("user"),  # also where all of them look like numbers
+            table.column("item"),
+            table.column("rating"),
+            table.column("timestamp"),
+        )
+    fields = (
+        ["reviewerID", "asin", "overall", "unixReviewTime"]
+        if version == "2014"
+        else ["user_id", "parent_asin", "rating", "timestamp"]
+    )
+    lines = JsonLines(path, fields, notes, optional=())
+    return LinkColumns(*(lines.column(field) for field in fields))
+
+
+def _core(
+    links: LinkColumns, min_rating: float | None, k: int | None, keep: Keep, notes: list[str]
+) -> tuple[LinkColumns, int]:
+    """The links that stay, and how many repeated another."""
+    user, item = (
+        pd.factorize(column.values, use_na_sentinel=False)[0] for column in (links.user, links.item)
+    )
+    rows = np.arange(len(user))
+    if min_rating is not None and links.rating is not None:
+        rating = pd.to_numeric(pd.Series(links.rating.values), errors="coerce").to_numpy()
+        rows = np.flatnonzero(~(rating < min_rating))  # what is no number is refused later
+        if not len(rows):
+            raise ValueError(f"'min_rating' leaves no interaction (got {min_rating})")
+        if len(rows) < len(user):
+            notes.append(
+                f"{len(user) - len(rows):,} of {len(user):,} ratings below {min_rating} left out"
+            )
+    pairs = pd.DataFrame({"user": user[rows], "item": item[rows]})
+    repeated = pairs.duplicated(keep=keep).to_numpy()
+    rows = rows[~repeated]
+    if k is not None:
+        kept = core_links(torch.from_numpy(user[rows]), torch.from_numpy(item[rows]), k).numpy()
+        if not len(kept):
+            raise ValueError(f"'k' leaves no interaction (got {k}): choose a smaller one")
+        if len(kept) < len(rows):
+            notes.append(f"{k}-core: {len(kept):,} of {len(rows):,} interactions stay")
+        rows = rows[kept]
+    return links.take(rows), int(repeated.sum())

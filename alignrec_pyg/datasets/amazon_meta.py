@@ -1,0 +1,170 @@
+"""What Amazon's metadata files say of an item: its text and the address of its image."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from alignrec_pyg.datasets.delimited import open_bytes
+from alignrec_pyg.feature_tables import shown
+
+Version = Literal["2014", "2023"]
+Field = Literal["title", "brand", "categories", "features", "description", "details"]
+
+FIELDS: tuple[Field, ...] = (
+    "title",
+    "brand",
+    "categories",
+    "features",
+    "description",
+    "details",
+)
+"""Fields that a text may be made of; ``features`` and ``details`` are in the 2023 data only."""
+
+_ID = {
+    "2014": re.compile(rb"""['"]asin['"]: ?['"]([^'"]+)['"]"""),
+    "2023": re.compile(rb'"parent_asin": ?"([^"]+)"'),
+}
+_NAMES = {"brand": {"2014": "brand", "2023": "store"}}
+_MAX_LINE_BYTES = 8 << 20
+_LARGEST = ("hi_res", "large", "thumb")
+
+
+@dataclass(frozen=True)
+class ItemMeta:
+    """What is known of items, row by row.
+
+    Args:
+        text: The fields that hold something, joined by a blank; ``None`` where all are empty.
+        image_url: Address of the (first, largest) image, or ``None``.
+    """
+
+    text: list[str | None]
+    image_url: list[str | None]
+
+
+def read_meta(
+    path: str | Path,
+    version: Version,
+    item_id: np.ndarray,
+    fields: Sequence[Field],
+    notes: list[str],
+) -> ItemMeta:
+    """The metadata of the items asked for; lines of other items are not parsed.
+
+    The lines of 2014 are Python literals, read by :func:`ast.literal_eval`, which runs nothing;
+    those of 2023 are JSON. Categories of 2014 are a list of paths: every category
+    counts once, in order.
+
+    Args:
+        path: ``meta_<category>.json.gz`` (2014) or ``.jsonl.gz`` (2023), or unpacked.
+        version: Which of the two.
+        item_id: Ids (ASINs, parent ASINs), object array of strings.
+        fields: Fields of the text, in this order.
+        notes: Counted notes, appended to.
+
+    Raises:
+        ValueError: If the file is damaged, or a line of one of the items is no such literal or
+            object; the message names the line.
+    """
+    path = Path(path)
+    row_of = {str(item).encode(): row for row, item in enumerate(item_id)}
+    text: list[str | None] = [None] * len(row_of)
+    image_url: list[str | None] = [None] * len(row_of)
+    seen = np.zeros(len(row_of), dtype=bool)
+    parse = _python_literal if version == "2014" else _json_object
+    try:
+        with open_bytes(path) as file:
+            for number, line in enumerate(file, start=1):
+                # an id within another field could be met first: the parsed line decides
+                candidates = _ID[version].findall(line)
+                if not any(candidate in row_of for candidate in candidates):
+                    continue
+                item = _parsed(parse, line, path, number)
+                row = row_of.get(str(item.get(_id_field(version))).encode())
+                if row is None or seen[row]:
+                    continue
+                seen[row] = True
+                text[row] = _text(item, version, fields)
+                image_url[row] = _image_url(item, version)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    for what, there in (
+        ("no metadata", seen),
+        ("no text", np.array([entry is not None for entry in text])),
+        ("no image address", np.array([entry is not None for entry in image_url])),
+    ):
+        missing = int((~there).sum())
+        if missing:
+            notes.append(f"{path.name}: {missing:,} of {len(row_of):,} items have {what}")
+    return ItemMeta(text, image_url)
+
+
+def _id_field(version: Version) -> str:
+    return "asin" if version == "2014" else "parent_asin"
+
+
+def _parsed(parse: Callable[[str], Any], line: bytes, path: Path, number: int) -> dict[str, Any]:
+    what = "a Python literal" if parse is _python_literal else "a JSON object"
+    if len(line) > _MAX_LINE_BYTES:
+        raise ValueError(
+            f"{path}, line {number}: a line needs to be below {_MAX_LINE_BYTES:,} bytes "
+            f"(got {len(line):,})"
+        )
+    try:
+        item = parse(line.decode())
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(f"{path}, line {number}: {what} is needed ({error})") from error
+    if not isinstance(item, dict):
+        raise ValueError(f"{path}, line {number}: {what} with fields is needed (got {shown(item)})")
+    return item
+
+
+def _python_literal(line: str) -> Any:
+    return ast.literal_eval(line.strip())
+
+
+def _json_object(line: str) -> Any:
+    return json.loads(line)
+
+
+def _text(item: dict[str, Any], version: Version, fields: Sequence[Field]) -> str | None:
+    parts: list[str] = []
+    for field in fields:
+        flat = _flat(item.get(_NAMES.get(field, {}).get(version, field)))
+        parts += dict.fromkeys(flat) if field == "categories" else flat
+    return " ".join(parts) or None
+
+
+def _flat(value: object) -> list[str]:
+    """The strings in a value of strings, numbers, lists and dictionaries."""
+    if isinstance(value, str):
+        return [value.strip()] if value.strip() else []
+    if isinstance(value, int | float):
+        return [str(value)]
+    if isinstance(value, list | tuple):
+        return [part for element in value for part in _flat(element)]
+    if isinstance(value, dict):
+        return [f"{key}: {part}" for key, element in value.items() for part in _flat(element)]
+    return []
+
+
+def _image_url(item: dict[str, Any], version: Version) -> str | None:
+    if version == "2014":
+        url = item.get("imUrl")
+        return url if isinstance(url, str) and url else None
+    images = item.get("images")
+    for image in images if isinstance(images, list) else []:
+        for size in _LARGEST:
+            url = image.get(size) if isinstance(image, dict) else None
+            if isinstance(url, str) and url:
+                return url
+    return None

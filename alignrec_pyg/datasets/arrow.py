@@ -1,0 +1,79 @@
+"""From Arrow to NumPy: each distinct string once, ids told from numbers."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # as Python writes it, and within int64
+
+
+def column_values(column: pa.ChunkedArray) -> np.ndarray:
+    """The values as NumPy has them: numbers, date-times, or an object array.
+
+    In an object array equal strings are one and the same object, and None marks what is missing.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _taken(column)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _taken(column.dictionary_encode())
+    if pa.types.is_date(kind):
+        column = column.cast(pa.timestamp("ms"))
+        kind = column.type
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.timestamp(kind.unit)).to_numpy()  # a zone's times are kept in UTC
+    if column.null_count == 0 and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return column.to_numpy()
+    values = column.to_pylist()
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def id_values(column: pa.ChunkedArray) -> np.ndarray:
+    """Ids read as text: int64 where every one is a plain whole number, the strings otherwise.
+
+    ``7`` is a plain whole number; ``007``, ``7.0`` and `` 7`` are not, so no two ids that are
+    written differently become one.
+    """
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    encoded = encoded.unify_dictionaries()
+    if encoded.null_count == 0 and encoded.num_chunks:
+        distinct = encoded.chunk(0).dictionary.to_pylist()
+        if all(_WHOLE.fullmatch(value) for value in distinct):
+            return np.array(distinct, dtype=np.int64)[_codes(encoded)]
+    return _taken(encoded)
+
+
+def empty_rows(table: pa.Table) -> np.ndarray:
+    """Rows that hold nothing at all, bool ``[rows]``."""
+    empty = np.ones(table.num_rows, dtype=bool)
+    for column in table.columns:
+        nothing = pc.is_null(column).to_numpy()
+        if pa.types.is_dictionary(column.type):
+            encoded = column.unify_dictionaries()
+            if encoded.num_chunks:
+                blank = encoded.chunk(0).dictionary.index("").as_py()
+                nothing = nothing | ((_codes(encoded) == blank) & (blank >= 0))
+        elif pa.types.is_string(column.type):
+            nothing = nothing | (pc.equal(column, "").fill_null(False).to_numpy())
+        empty &= nothing
+    return empty
+
+
+def _codes(encoded: pa.ChunkedArray) -> np.ndarray:
+    """Row of the (one) dictionary for each value, -1 where it is missing; int32 ``[rows]``."""
+    chunks = [chunk.indices.fill_null(-1).to_numpy() for chunk in encoded.chunks]
+    return np.concatenate(chunks) if chunks else np.empty(0, dtype=np.int32)
+
+
+def _taken(encoded: pa.ChunkedArray) -> np.ndarray:
+    encoded = encoded.unify_dictionaries()
+    if not encoded.num_chunks:
+        return np.empty(0, dtype=object)
+    listed = encoded.chunk(0).dictionary.to_pylist()
+    distinct = np.empty(len(listed) + 1, dtype=object)  # the last one, -1, is what is missing
+    distinct[:-1] = listed
+    return distinct[_codes(encoded)]

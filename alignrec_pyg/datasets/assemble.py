@@ -1,0 +1,176 @@
+"""From columns with outside ids to a graph: the one core under all importers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.datasets.columns import (
+    Column,
+    checked_ids,
+    checked_numbers,
+    checked_split,
+    checked_times,
+)
+from alignrec_pyg.datasets.interactions import Keep, interaction_graph
+from alignrec_pyg.feature_tables import shown
+
+_Checked = TypeVar("_Checked")
+
+
+@dataclass(frozen=True)
+class LinkColumns:
+    """The columns of a table of interactions.
+
+    Args:
+        user: Outside ids of users.
+        item: Outside ids of items.
+        rating: Optional.
+        time: Optional.
+        split: Optional, as :func:`~alignrec_pyg.datasets.columns.checked_split` reads it.
+    """
+
+    user: Column
+    item: Column
+    rating: Column | None = None
+    time: Column | None = None
+    split: Column | None = None
+
+    def take(self, rows: np.ndarray) -> LinkColumns:
+        """The same columns of some rows, int64 ``[R]``."""
+        others = (self.rating, self.time, self.split)
+        return LinkColumns(
+            self.user.take(rows),
+            self.item.take(rows),
+            *(None if column is None else column.take(rows) for column in others),
+        )
+
+
+def assemble(
+    links: LinkColumns,
+    notes: list[str],
+    *,
+    catalogue: Column | None = None,
+    keep: Keep = "first",
+) -> tuple[HeteroData, int]:
+    """Check all columns, number users and items, build the graph.
+
+    Users are numbered in the sorted order of their ids. So are items, after those of
+    ``catalogue``, which come first and in its order.
+
+    Args:
+        links: The interactions.
+        notes: Counted notes, appended to.
+        catalogue: Ids of items, each once; it may add items that nobody interacted with.
+        keep: Whether the first or the last row of a repeated (user, item) pair stays.
+
+    Returns:
+        The graph and the number of repeated rows dropped.
+
+    Raises:
+        ValueError: If a column holds what it may not. The message has one line for each such
+            column, with the place of the first bad row.
+    """
+    problems: list[str] = []
+
+    def checked(
+        check: Callable[[Column, list[str]], _Checked], column: Column | None
+    ) -> _Checked | None:
+        if column is None:
+            return None
+        try:
+            return check(column, notes)
+        except ValueError as error:
+            problems.append(str(error))
+            return None
+
+    users = checked(_user_ids, links.user)
+    linked = checked(_item_ids, links.item)
+    listed = checked(_listed_ids, catalogue)
+    rating = checked(checked_numbers, links.rating)
+    time = checked(checked_times, links.time)
+    split = checked(checked_split, links.split)
+    if problems or users is None or linked is None:
+        raise ValueError("\n".join(problems))
+
+    user_index, user_id = pd.factorize(users, sort=True)
+    item_index, item_id = pd.factorize(linked, sort=True)
+    if listed is not None:
+        known, item_id = item_id, _with_catalogue(listed, item_id, notes)
+        item_index = pd.Index(item_id).get_indexer(pd.Index(known))[item_index]
+    return interaction_graph(
+        user_index.astype(np.int64),
+        item_index.astype(np.int64),
+        user_id,
+        item_id,
+        notes,
+        rating=rating,
+        time=time,
+        split=split,
+        keep=keep,
+        where=links.user.where,
+    )
+
+
+def joined_text(columns: Sequence[Column], count: int, notes: list[str]) -> list[str | None]:
+    """Text of each item: its columns that hold something, joined by a blank.
+
+    Args:
+        columns: Any values, one for each of the first items.
+        count: Number of items; those beyond the columns have no text.
+        notes: Counted notes, appended to.
+
+    Returns:
+        ``None`` for an item where all columns are empty.
+    """
+    joined: list[str | None] = []
+    for row in zip(*(column.values for column in columns), strict=True):
+        parts = [str(value).strip() for value in row if not pd.isna(value)]
+        joined.append(" ".join(part for part in parts if part) or None)
+    joined += [None] * (count - len(joined))
+    empty = sum(value is None for value in joined)
+    if empty:
+        names = ", ".join(column.name for column in columns)
+        notes.append(f"{empty:,} of {count:,} items have nothing in {names}")
+    return joined
+
+
+def _user_ids(column: Column, notes: list[str]) -> np.ndarray:
+    return _ids(column, "user", notes)
+
+
+def _item_ids(column: Column, notes: list[str]) -> np.ndarray:
+    return _ids(column, "item", notes)
+
+
+def _ids(column: Column, what: str, notes: list[str]) -> np.ndarray:
+    ids = checked_ids(column, notes)
+    if ids.dtype != object and (ids < 0).any():
+        count = len(np.unique(ids[ids < 0]))
+        notes.append(f"column '{column.name}': {count:,} {what} ids are negative, kept as given")
+    return ids
+
+
+def _listed_ids(column: Column, notes: list[str]) -> np.ndarray:
+    ids = checked_ids(column, notes)
+    twice = pd.Series(ids).duplicated().to_numpy()
+    if twice.any():
+        column.refuse(twice, "each item needs to be listed once")
+    return ids
+
+
+def _with_catalogue(listed: np.ndarray, linked: np.ndarray, notes: list[str]) -> np.ndarray:
+    if (listed.dtype == object) != (linked.dtype == object):
+        raise ValueError(
+            f"'items' and 'interactions' need item ids of one type (got {shown(listed[0])} "
+            f"and {shown(linked[0])})"
+        )
+    unlisted = linked[pd.Index(listed).get_indexer(pd.Index(linked)) < 0]
+    if len(unlisted):
+        notes.append(f"{len(unlisted):,} items of the interactions are not in 'items': added last")
+    return np.concatenate([listed, unlisted])

@@ -1,0 +1,200 @@
+"""Back to the formats of MMRec and RecBole, to cross-check results there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.feature_tables import shown
+from alignrec_pyg.graph import (
+    INTERACTS,
+    ITEM,
+    USER,
+    feature_mask,
+    feature_names,
+    feature_table,
+    require_graph,
+)
+
+Split = tuple[HeteroData, HeteroData, HeteroData]
+"""Train, val and test, as ``SplitInteractions`` gives them."""
+
+_PARTS = ("train", "valid", "test")
+_SPACE = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
+
+
+def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None) -> list[str]:
+    """Write a folder that MMRec and :class:`~alignrec_pyg.datasets.MMRecFolder` read.
+
+    ``<folder name>.inter`` with ``userID itemID [rating] [timestamp] x_label``,
+    ``u_id_mapping.csv`` and ``i_id_mapping.csv`` with the outside ids, and ``<name>.npy`` for each
+    feature table ``x_<name>`` (items without it have rows of zeros). MMRec looks for
+    ``image_feat.npy`` and ``text_feat.npy``, or what its configuration names.
+
+    Args:
+        data: Data with all links, as a data set gives it.
+        folder: A new or empty folder; its name becomes the data set's.
+        split: Parts of ``data``; without it, ``data``'s own ``split`` labels are written.
+
+    Returns:
+        What could not be written, with counts.
+
+    Raises:
+        ValueError: If there are no split labels, which MMRec needs, or the folder is not empty.
+    """
+    folder, notes = _new_folder(folder), []
+    labels = _labels(data, split, notes)
+    if labels is None:
+        raise ValueError(
+            "'split' is needed, or split labels in 'data': MMRec reads the split from its file"
+        )
+    rows = np.flatnonzero(labels >= 0)
+    user, item = data[INTERACTS].edge_index.cpu().numpy()[:, rows]
+    columns = {"userID": user, "itemID": item, **_values(data, rows, "rating", "timestamp")}
+    columns["x_label"] = labels[rows]
+    _write(folder / f"{folder.name}.inter", columns)
+    for node, mapping, index, name in (
+        (USER, "u_id_mapping.csv", "userID", "user_id"),
+        (ITEM, "i_id_mapping.csv", "itemID", "item_id"),
+    ):
+        ids = _ids(data, node)
+        _write(folder / mapping, {name: ids, index: np.arange(len(ids))}, quoted=True)
+    for name in feature_names(data):
+        np.save(folder / f"{name}.npy", feature_table(data, name).cpu().numpy())
+    if "text" in data[ITEM]:
+        notes.append("texts left out: MMRec's format has no place for them")
+    return notes
+
+
+def to_recbole(data: HeteroData, folder: str | Path, *, split: Split | None = None) -> list[str]:
+    """Write a folder that RecBole and :class:`~alignrec_pyg.datasets.RecBoleFolder` read.
+
+    ``<folder name>.inter``, or with a split ``.train.inter``, ``.valid.inter`` and ``.test.inter``
+    (RecBole's ``benchmark_filename``), with outside ids; ``<folder name>.item`` with
+    ``text:token_seq`` and each feature table as ``<name>:float_seq``, empty for items without it.
+
+    Args:
+        data: Data with all links, as a data set gives it.
+        folder: A new or empty folder; its name becomes the data set's.
+        split: Parts of ``data``; without it, ``data``'s own ``split`` labels decide, and all links
+            go to one file where there are none.
+
+    Returns:
+        What could not be written, or not as it was, with counts.
+
+    Raises:
+        ValueError: If an id holds a tab or a line break, or the folder is not empty.
+    """
+    folder, notes = _new_folder(folder), []
+    labels = _labels(data, split, notes)
+    user_id, item_id = _tokens(data, USER), _tokens(data, ITEM)
+    user, item = data[INTERACTS].edge_index.cpu().numpy()
+    parts = {f"{folder.name}.inter": np.arange(len(user))}
+    if labels is not None:
+        parts = {
+            f"{folder.name}.{part}.inter": np.flatnonzero(labels == label)
+            for label, part in enumerate(_PARTS)
+        }
+    for name, rows in parts.items():
+        columns = {"user_id:token": user_id[user[rows]], "item_id:token": item_id[item[rows]]}
+        _write(folder / name, columns | _values(data, rows, "rating:float", "timestamp:float"))
+    content: dict[str, np.ndarray] = {"item_id:token": item_id}
+    if "text" in data[ITEM]:
+        texts = ["" if text is None else text.translate(_SPACE) for text in data[ITEM].text]
+        changed = sum(a != b for a, b in zip(texts, data[ITEM].text, strict=True) if b is not None)
+        if changed:
+            notes.append(f"{changed:,} texts with tabs or line breaks: they became blanks")
+        content["text:token_seq"] = np.array(texts, dtype=object)
+    for name in feature_names(data):
+        table = feature_table(data, name).cpu().numpy()
+        missing = feature_mask(data, name).cpu().numpy()
+        rows_text = [
+            "" if lacks else " ".join(row.astype(str))
+            for row, lacks in zip(table, missing, strict=True)
+        ]
+        content[f"{name}:float_seq"] = np.array(rows_text, dtype=object)
+    _write(folder / f"{folder.name}.item", content)
+    return notes
+
+
+def _new_folder(folder: str | Path) -> Path:
+    folder = Path(folder).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"'folder' needs to be new or empty (got {folder})")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _labels(data: HeteroData, split: Split | None, notes: list[str]) -> np.ndarray | None:
+    """Label of each link, -1 where it is in no part; int8 ``[E]``."""
+    links = require_graph(data, "data")[INTERACTS]
+    if split is None:
+        return links.split.cpu().numpy() if "split" in links else None
+    num_items = int(data[ITEM].num_nodes)
+
+    def keys(edge_index: np.ndarray) -> np.ndarray:
+        return np.asarray(edge_index[0] * num_items + edge_index[1])
+
+    own = keys(links.edge_index.cpu().numpy())
+    labels = np.full(len(own), -1, dtype=np.int8)
+    for label, part in enumerate(split):
+        store = require_graph(part, "split")[INTERACTS]
+        edges = store.edge_index if label == 0 else store.edge_label_index
+        there = np.isin(own, keys(edges.cpu().numpy()))
+        if (labels[there] >= 0).any() or int(there.sum()) != edges.size(1):
+            raise ValueError(
+                f"'split' needs parts that hold every link of 'data' once at most ({_PARTS[label]} "
+                "does not)"
+            )
+        labels[there] = label
+    left_out = int((labels < 0).sum())
+    if left_out:
+        notes.append(f"{left_out:,} interactions in no part of the split left out")
+    return labels
+
+
+def _values(data: HeteroData, rows: np.ndarray, rating: str, time: str) -> dict[str, np.ndarray]:
+    links = data[INTERACTS]
+    return {
+        name: links[key].cpu().numpy()[rows]
+        for key, name in (("rating", rating), ("time", time))
+        if key in links
+    }
+
+
+def _ids(data: HeteroData, node: str) -> np.ndarray:
+    ids = data[node].get("id")
+    return np.arange(data[node].num_nodes) if ids is None else np.asarray(ids)
+
+
+def _tokens(data: HeteroData, node: str) -> np.ndarray:
+    tokens = np.array([str(value) for value in _ids(data, node).tolist()], dtype=object)
+    for row, token in enumerate(tokens):
+        if token.translate(_SPACE) != token:
+            raise ValueError(
+                f"data['{node}'].id row {row}: RecBole's ids hold no tab or line break "
+                f"(got {shown(token)})"
+            )
+    return tokens
+
+
+def _write(
+    path: Path, columns: Mapping[str, np.ndarray | Sequence[object]], *, quoted: bool = False
+) -> None:
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    with path.open("wb") as file:
+        file.write(("\t".join(columns) + "\n").encode())
+        pa_csv.write_csv(
+            table,
+            file,
+            pa_csv.WriteOptions(
+                include_header=False,
+                delimiter="\t",
+                quoting_style="needed" if quoted else "none",
+            ),
+        )

@@ -1,0 +1,125 @@
+"""Your own files: csv, tsv, parquet, jsonl, with your own ids and column names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from alignrec_pyg.datasets.assemble import LinkColumns, assemble, joined_text
+from alignrec_pyg.datasets.base import InteractionDataset
+from alignrec_pyg.datasets.columns import Column, as_strings, checked_ids
+from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
+from alignrec_pyg.datasets.interactions import Keep
+from alignrec_pyg.datasets.tables import open_table
+from alignrec_pyg.feature_tables import NonFinite, read_npy
+from alignrec_pyg.graph import ITEM
+from alignrec_pyg.report import describe
+
+
+def from_files(
+    interactions: str | Path,
+    items: str | Path | None = None,
+    features: Mapping[str, tuple[str | Path, str | Path]] | None = None,
+    *,
+    user: str = "user",
+    item: str = "item",
+    rating: str | None = None,
+    time: str | None = None,
+    split: str | None = None,
+    text: str | Sequence[str] | None = None,
+    image: str | None = None,
+    keep: Keep = "first",
+    nonfinite: NonFinite = "error",
+) -> InteractionDataset:
+    """Read csv, tsv, jsonl (each plain or gzip) or parquet files.
+
+    Only the columns named are parsed. Users and items are numbered as
+    :func:`~alignrec_pyg.datasets.from_frames` numbers them; ids in csv and tsv files are whole
+    numbers where all of them are plain ones (``7``, not ``007``), strings otherwise.
+
+    Args:
+        interactions: One row per interaction.
+        items: One row per item. It may add items that nobody interacted with.
+        features: For each name a pair ``(matrix, ids)``: a ``.npy`` file, and a text file with
+            the item id of each of its rows, one a line.
+        user: Column of ``interactions`` with user ids.
+        item: Column of ``interactions`` (and of ``items``) with item ids.
+        rating: Column of ``interactions``, optional.
+        time: Column of ``interactions``, optional: numbers in any one unit, or date-times.
+        split: Column of ``interactions``, optional: 0/1/2 or train/val/test.
+        text: Column or columns of ``items``, joined by a space into ``data["item"].text``
+            (list of strings; None where all are empty).
+        image: Column of ``items`` with the path of an image file, from the folder of ``items``
+            unless it is absolute, kept as ``data["item"].image_path`` (list; None where empty).
+        keep: Whether the first or the last row of a repeated (user, item) pair stays.
+        nonfinite: Whether a feature row with NaN or infinity is an error or a missing row.
+
+    Raises:
+        ValueError: If a file or a column is absent or holds what it may not; the message has one
+            line for each such column, with file, line and column of the first bad value.
+    """
+    notes: list[str] = []
+    wanted = [name for name in (user, item, rating, time, split) if name]
+    table = open_table(interactions, wanted, notes, optional=(), text=[user, item])
+    links = LinkColumns(
+        table.ids(user),
+        table.ids(item),
+        *(table.column(name) if name else None for name in (rating, time, split)),
+    )
+    fields = [] if text is None else [text] if isinstance(text, str) else list(text)
+    if items is None and (fields or image):
+        raise ValueError("'text' and 'image' need the file 'items', whose columns they name")
+    catalogue = None
+    if items is not None:
+        content = [*fields, *([image] if image else [])]
+        listed = open_table(items, [item, *content], notes, optional=(), text=[item, *content])
+        catalogue = listed.ids(item)
+        if catalogue.values.dtype != links.item.values.dtype:
+            # "7" among "x7" is a string; alone in the other file it looked like a number
+            catalogue = as_strings(catalogue)
+            links = replace(links, item=as_strings(links.item))
+    data, duplicates = assemble(links, notes, catalogue=catalogue, keep=keep)
+    num_items = int(data[ITEM].num_nodes)
+    if items is not None:
+        if fields:
+            data[ITEM].text = joined_text([listed.column(f) for f in fields], num_items, notes)
+        if image:
+            paths = joined_text([listed.column(image)], num_items, notes)
+            folder = Path(items).parent
+            data[ITEM].image_path = [None if path is None else folder / path for path in paths]
+    dtypes: dict[str, str] = {}
+    for name, (matrix, ids) in (features or {}).items():
+        if feature_name(name) != name:
+            raise ValueError(
+                f"'features' needs attribute-safe names, like '{feature_name(name)}' (got {name!r})"
+            )
+        array = read_npy(Path(matrix))
+        rows = _row_ids(Path(ids), data[ITEM].id, notes)
+        aligned = aligned_rows(name, rows, array, data[ITEM].id, notes)
+        add_feature(data, name, aligned, nonfinite, notes)
+        dtypes[name] = str(array.dtype)
+    return InteractionDataset(
+        data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes)
+    )
+
+
+def _row_ids(path: Path, item_id: np.ndarray, notes: list[str]) -> np.ndarray:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} needs to be a text file of ids, one a line ({error})") from error
+    if lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise ValueError(f"{path}, line 1: at least one id is needed")
+    column = Column("ids", np.array(lines, dtype=object), lambda row: f"{path}, line {row + 1}")
+    ids = checked_ids(column, notes)
+    if item_id.dtype == object:
+        return ids
+    whole = np.array([line.strip().lstrip("-").isdecimal() for line in lines])
+    if not whole.all():
+        column.refuse(~whole, "an id needs to be a whole number, like those of the items")
+    return np.array([int(line) for line in lines], dtype=np.int64)

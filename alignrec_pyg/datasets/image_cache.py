@@ -1,0 +1,232 @@
+"""Images of items by their addresses, fetched once into a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import ITEM
+
+AMAZON_IMAGE_HOSTS = (
+    "ecx.images-amazon.com",
+    "g-ecx.images-amazon.com",
+    "images-na.ssl-images-amazon.com",
+    "m.media-amazon.com",
+)
+"""Where Amazon's data sets point."""
+
+_REDIRECTS = 3
+_CHUNK = 1 << 16
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+_GONE = "the server answered "
+
+
+@dataclass(frozen=True)
+class FetchReport:
+    """What became of the images.
+
+    Args:
+        items: Number of items.
+        without_url: Items without an address.
+        cached: Images that were in the folder already.
+        fetched: Images that came now.
+        failed: Reasons for the others, with counts.
+        examples: For each reason the first address.
+    """
+
+    items: int
+    without_url: int
+    cached: int
+    fetched: int
+    failed: dict[str, int]
+    examples: dict[str, str]
+
+    def __str__(self) -> str:
+        """The report as text."""
+        lines = [
+            f"images: {self.cached + self.fetched:,} of {self.items:,} items "
+            f"({self.fetched:,} fetched, {self.cached:,} in the cache), "
+            f"{self.without_url:,} have no address"
+        ]
+        for reason, count in sorted(self.failed.items(), key=lambda entry: -entry[1]):
+            lines.append(f"  {count:,}: {reason} (such as {self.examples[reason]})")
+        return "\n".join(lines)
+
+
+def fetch_images(
+    data: HeteroData,
+    folder: str | Path,
+    *,
+    hosts: Collection[str] = AMAZON_IMAGE_HOSTS,
+    timeout: float = 10.0,
+    max_seconds: float = 60.0,
+    max_bytes: int = 8 * 2**20,
+    workers: int = 8,
+    retry_failed: bool = False,
+) -> FetchReport:
+    """Fetch the images at ``data["item"].image_url`` and set ``data["item"].image_path``.
+
+    An address is asked for once, whoever has it: its image is kept in ``folder`` under the hash of
+    the address, and so is the reason where there is none (404, no image, too large); a server that
+    did not answer is asked again the next time. Nothing is fetched from a host that is not named,
+    also not by a redirection. An item whose image did not come has the path ``None``.
+
+    Args:
+        data: Its items have ``image_url``, a list of addresses or ``None``.
+        folder: The cache.
+        hosts: The hosts that may be asked.
+        timeout: Seconds to connect, and between two pieces.
+        max_seconds: Seconds that one image may take in all.
+        max_bytes: Size that an image may have.
+        workers: Images fetched at a time.
+        retry_failed: Whether to ask again for what is known not to be there.
+
+    Raises:
+        ValueError: If the items have no addresses, or an argument is out of range.
+    """
+    if "image_url" not in data[ITEM]:
+        raise ValueError("'data' needs data['item'].image_url (it has none)")
+    for name, value in (
+        ("timeout", timeout),
+        ("max_seconds", max_seconds),
+        ("max_bytes", max_bytes),
+        ("workers", workers),
+    ):
+        if value <= 0:
+            raise ValueError(f"'{name}' needs to be positive (got {value})")
+    if isinstance(hosts, str) or not hosts:
+        raise ValueError(f"'hosts' needs to be a list of host names (got {hosts!r})")
+    urls: Sequence[str | None] = data[ITEM].image_url
+    cache = Path(folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    fetcher = _Fetcher(
+        cache, frozenset(h.lower() for h in hosts), timeout, max_seconds, max_bytes, retry_failed
+    )
+    distinct = list(dict.fromkeys(url for url in urls if url))
+    with ThreadPoolExecutor(workers) as pool:
+        outcome = dict(zip(distinct, pool.map(fetcher, distinct), strict=True))
+
+    counts: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    paths: list[Path | None] = []
+    for url in urls:
+        if not url:
+            counts["without_url"] += 1
+            paths.append(None)
+            continue
+        path, how = outcome[url]
+        paths.append(path)
+        if path is not None:
+            counts[how] += 1
+        else:
+            failed[how] += 1
+            examples.setdefault(how, url)
+    data[ITEM].image_path = paths
+    return FetchReport(
+        items=len(urls),
+        without_url=counts["without_url"],
+        cached=counts["cached"],
+        fetched=counts["fetched"],
+        failed=dict(failed),
+        examples=examples,
+    )
+
+
+class _NoImageError(Exception):
+    """Why there is none; ``final`` if asking again would not help."""
+
+    def __init__(self, reason: str, *, final: bool) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+@dataclass(frozen=True)
+class _Fetcher:
+    cache: Path
+    hosts: frozenset[str]
+    timeout: float
+    max_seconds: float
+    max_bytes: int
+    retry_failed: bool
+
+    def __call__(self, url: str) -> tuple[Path | None, str]:
+        """The file and ``"cached"`` or ``"fetched"``, or ``None`` and the reason."""
+        key = hashlib.blake2b(url.encode(), digest_size=16).hexdigest()
+        path = self.cache / key[:2] / key
+        reason = path.with_suffix(".none")
+        if path.exists():
+            return path, "cached"
+        if reason.exists() and not self.retry_failed:
+            return None, reason.read_text(encoding="utf-8")
+        path.parent.mkdir(exist_ok=True)
+        try:
+            _write(path, self._fetch(url))
+        except _NoImageError as error:
+            if error.final:
+                _write(reason, str(error).encode())
+            return None, str(error)
+        except (requests.RequestException, ValueError) as error:  # ValueError: no URL at all
+            return None, f"no answer ({type(error).__name__})"
+        reason.unlink(missing_ok=True)
+        return path, "fetched"
+
+    def _fetch(self, url: str) -> bytes:
+        until = time.monotonic() + self.max_seconds
+        for _ in range(_REDIRECTS + 1):
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or (parts.hostname or "") not in self.hosts:
+                raise _NoImageError(f"the host {parts.hostname!r} is not allowed", final=False)
+            with requests.get(
+                url,
+                headers={"Accept": "image/*"},
+                timeout=self.timeout,
+                stream=True,
+                allow_redirects=False,
+            ) as response:
+                if response.is_redirect:
+                    url = urljoin(url, response.headers["Location"])
+                    continue
+                if response.status_code != 200:
+                    code = response.status_code
+                    raise _NoImageError(f"{_GONE}{code}", final=code in (403, 404, 410))
+                return self._body(response, until)
+        raise _NoImageError("too many redirections", final=True)
+
+    def _body(self, response: requests.Response, until: float) -> bytes:
+        length = response.headers.get("Content-Length", "")
+        too_large = _NoImageError(f"larger than {self.max_bytes:,} bytes", final=True)
+        if length.isdecimal() and int(length) > self.max_bytes:
+            raise too_large
+        body = bytearray()
+        for chunk in response.iter_content(_CHUNK):
+            body += chunk
+            if len(body) > self.max_bytes:
+                raise too_large
+            if time.monotonic() > until:
+                raise _NoImageError(f"not there after {self.max_seconds:g} s", final=False)
+        webp = body[:4] == b"RIFF" and body[8:12] == b"WEBP"
+        if not webp and not body.startswith(_SIGNATURES):
+            raise _NoImageError("no image came", final=True)
+        return bytes(body)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write so that no other process ever sees half a file."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

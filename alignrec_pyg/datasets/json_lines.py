@@ -1,0 +1,177 @@
+"""JSON objects, one a line (jsonl), plain or gzip: the fields asked for, read fast."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.json as pa_json
+
+from alignrec_pyg.datasets.arrow import column_values, id_values
+from alignrec_pyg.datasets.columns import Column
+from alignrec_pyg.datasets.delimited import open_bytes
+from alignrec_pyg.feature_tables import shown
+
+_BLOCK_BYTES = 1 << 24
+_SAMPLE_LINES = 1000
+_SAMPLE_BYTES = 1 << 22
+_BOM = b"\xef\xbb\xbf"
+
+
+class JsonLines:
+    """Fields of a jsonl file as columns; lines may have further fields, which are not parsed.
+
+    Types are told from the first lines: a field holds strings, or it holds numbers. A field that a
+    line lacks is missing there. Blank lines are skipped.
+
+    Args:
+        path: The file; a name that ends in ``.gz`` is read through gzip.
+        required: Fields that one of the first lines must have.
+        notes: Counted notes, appended to.
+        optional: Fields to read where one of the first lines has them; all by default. With neither
+            these nor required ones, the first lines alone are read.
+
+    Raises:
+        ValueError: If the file is empty, damaged, has no such fields, or a line is no object or
+            holds another type; the message names the line.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        required: Sequence[str],
+        notes: list[str],
+        *,
+        optional: Sequence[str] | None = None,
+    ) -> None:
+        self.path = path
+        self._blank_lines: bool | None = None
+        if path.suffix == ".gz":
+            notes.append(f"{path.name}: read through gzip")
+        try:
+            kinds = self._kinds()
+            self.columns = list(kinds)
+            missing = [name for name in required if name not in kinds]
+            if missing:
+                raise ValueError(
+                    f"{path}, line 1: the fields {', '.join(map(repr, required))} are needed "
+                    f"(got {shown(self.columns)})"
+                )
+            chosen = [name for name in kinds if optional is None or name in (*required, *optional)]
+            if chosen:
+                self._table = self._read({name: kinds[name] for name in chosen})
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+
+    def column(self, name: str) -> Column:
+        """The field ``name``, whose rows know their line."""
+        return Column(name, column_values(self._table[name]), self.where)
+
+    def ids(self, name: str) -> Column:
+        """The field ``name`` of outside ids: whole numbers, or strings as they are written."""
+        column = self._table[name]
+        strings = pa.types.is_string(column.type)
+        return Column(name, id_values(column) if strings else column_values(column), self.where)
+
+    def where(self, row: int) -> str:
+        """Outside name of a row."""
+        if self._blank_lines is None:
+            self._blank_lines = sum(1 for _ in self._lines()) != self._last_line
+        line = row + 1
+        if self._blank_lines:
+            line = next(
+                number for place, (number, _) in enumerate(self._lines()) if place == int(row)
+            )
+        return f"{self.path}, line {line}"
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """Number and text of every line that is not blank."""
+        self._last_line = 0
+        with open_bytes(self.path) as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    self._last_line = number
+                    yield number, line
+
+    def _kinds(self) -> dict[str, pa.DataType]:
+        """The type of each field, as the first lines have it."""
+        found: dict[str, set[type]] = {}
+        read = lines = 0
+        for number, line in self._lines():
+            for name, value in self._object(number, line).items():
+                if value is not None:
+                    found.setdefault(name, set()).add(type(value))
+            lines, read = lines + 1, read + len(line)
+            if lines >= _SAMPLE_LINES or read >= _SAMPLE_BYTES:
+                break
+        if not lines:
+            raise ValueError(f"{self.path}, line 1: at least one object is needed")
+        kinds = {}
+        for name, types in found.items():
+            if types == {str}:
+                kinds[name] = pa.string()
+            elif types == {int}:
+                kinds[name] = pa.int64()
+            elif types <= {int, float}:
+                kinds[name] = pa.float64()
+            elif types & {str, int, float}:
+                kinds[name] = pa.string()  # a mixture, refused by line when it is read
+        return kinds
+
+    def _object(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            value = json.loads(line.removeprefix(_BOM))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{self.path}, line {number}: a JSON object is needed ({error})"
+            ) from error
+        if not isinstance(value, dict):
+            raise ValueError(
+                f"{self.path}, line {number}: a JSON object is needed (got {shown(value)})"
+            )
+        return value
+
+    def _read(self, kinds: dict[str, pa.DataType]) -> pa.Table:
+        try:
+            return self._parse(kinds)
+        except pa.ArrowInvalid as error:
+            # a number that is whole in the first lines need not be so in all
+            wider = {
+                name: pa.float64() if kind == pa.int64() else kind for name, kind in kinds.items()
+            }
+            if wider == kinds:
+                self._refuse(kinds, error)
+        try:
+            return self._parse(wider)
+        except pa.ArrowInvalid as error:
+            self._refuse(wider, error)
+
+    def _parse(self, kinds: dict[str, pa.DataType]) -> pa.Table:
+        with open_bytes(self.path) as file:
+            if file.read(len(_BOM)) != _BOM:
+                file.seek(0)
+            return pa_json.read_json(
+                file,
+                read_options=pa_json.ReadOptions(block_size=_BLOCK_BYTES),
+                parse_options=pa_json.ParseOptions(
+                    explicit_schema=pa.schema(kinds), unexpected_field_behavior="ignore"
+                ),
+            )
+
+    def _refuse(self, kinds: dict[str, pa.DataType], error: Exception) -> NoReturn:
+        for number, line in self._lines():
+            value = self._object(number, line)
+            for name, kind in kinds.items():
+                got = value.get(name)
+                wanted = (str,) if kind == pa.string() else (int, float)
+                if got is not None and (not isinstance(got, wanted) or isinstance(got, bool)):
+                    rule = "a string" if kind == pa.string() else "a number"
+                    raise ValueError(
+                        f"{self.path}, line {number}, column '{name}': {rule} is needed, as in "
+                        f"other lines (got {shown(got)})"
+                    ) from error
+        raise ValueError(f"{self.path} cannot be parsed: {error}") from error

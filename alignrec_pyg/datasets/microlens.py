@@ -1,0 +1,105 @@
+"""MicroLens as its authors publish it: pairs, titles, covers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from alignrec_pyg.datasets.assemble import LinkColumns, assemble
+from alignrec_pyg.datasets.base import InteractionDataset
+from alignrec_pyg.datasets.delimited import DelimitedFile
+from alignrec_pyg.feature_tables import shown
+from alignrec_pyg.graph import ITEM
+from alignrec_pyg.report import describe
+
+_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+
+
+class MicroLens(InteractionDataset):
+    """A folder with files of `MicroLens <https://arxiv.org/abs/2309.15379>`_, short videos.
+
+    - ``*_pairs.csv``: ``user,item,timestamp`` (milliseconds);
+    - ``*_title*.csv``, optional: ``item,title``, one a line, with or without that header; all
+      behind the first comma is the title, which becomes ``data["item"].text``;
+    - a folder ``*covers*``, optional: ``<item>.jpg`` (or ``.png``, ``.webp``), whose paths become
+      ``data["item"].image_path``.
+
+    The copy in MMRec's format (``microlens.inter``, ``image_feat.npy``, ``text_feat.npy``) is read
+    by :class:`~alignrec_pyg.datasets.MMRecFolder`.
+
+    MicroLens-100k has 100,000 users, 19,738 items and 719,405 interactions as published. For
+    research with citation (Ni et al., arXiv 2309.15379).
+
+    Args:
+        path: The folder.
+
+    Raises:
+        ValueError: If a file is missing, there are several of a kind, or one is not as described;
+            the message names line and column.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        folder = Path(path)
+        pairs = _only(folder, "*_pairs.csv")
+        if pairs is None:
+            raise ValueError(f"'path' needs to be a folder with *_pairs.csv (got {str(path)!r})")
+        notes: list[str] = []
+        names = ["user", "item", "timestamp"]
+        table = DelimitedFile(pairs, names, notes, optional=(), text=["user", "item"])
+        data, duplicates = assemble(
+            LinkColumns(table.ids("user"), table.ids("item"), time=table.column("timestamp")), notes
+        )
+        item_id: np.ndarray = data[ITEM].id
+        titles = _only(folder, "*_title*.csv")
+        if titles is not None:
+            text = _titles(titles)
+            data[ITEM].text = [text.get(str(item)) for item in item_id.tolist()]
+            _note(data[ITEM].text, f"no title in {titles.name}", notes)
+        covers = _only(folder, "*covers*/")
+        if covers is not None:
+            there = {p.stem: p for p in sorted(covers.iterdir()) if p.suffix.lower() in _ENDINGS}
+            data[ITEM].image_path = [there.get(str(item)) for item in item_id.tolist()]
+            _note(data[ITEM].image_path, f"no cover in {covers.name}", notes)
+        super().__init__(data, describe(data, duplicates=duplicates, notes=notes))
+
+
+def _only(folder: Path, pattern: str) -> Path | None:
+    found = sorted(folder.glob(pattern))
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} holds several {pattern} ({', '.join(p.name for p in found)}): leave one"
+        )
+    return found[0] if found else None
+
+
+def _titles(path: Path) -> dict[str, str]:
+    titles: dict[str, str] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number}: the file needs to be UTF-8 ({error})"
+                ) from error
+            if not text or (number == 1 and text.split(",")[0].strip() == "item"):
+                continue
+            item, comma, title = text.partition(",")
+            if not comma:
+                raise ValueError(
+                    f"{path}, line {number}: an item, a comma and a title are needed "
+                    f"(got {shown(text)})"
+                )
+            title = title.strip()
+            if len(title) > 1 and title[0] == title[-1] == '"':
+                title = title[1:-1].replace('""', '"').strip()
+            if title:
+                titles.setdefault(item.strip(), title)
+    return titles
+
+
+def _note(entries: list[object], what: str, notes: list[str]) -> None:
+    missing = sum(entry is None for entry in entries)
+    if missing:
+        notes.append(f"{missing:,} of {len(entries):,} items have {what}")

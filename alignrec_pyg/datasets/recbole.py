@@ -1,0 +1,227 @@
+"""RecBole's atomic files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from alignrec_pyg.datasets.assemble import LinkColumns, assemble, joined_text
+from alignrec_pyg.datasets.base import InteractionDataset
+from alignrec_pyg.datasets.columns import Column, as_strings, concatenated
+from alignrec_pyg.datasets.delimited import DelimitedFile
+from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
+from alignrec_pyg.datasets.interactions import Keep
+from alignrec_pyg.feature_tables import NonFinite
+from alignrec_pyg.graph import ITEM
+from alignrec_pyg.report import describe
+
+_PARTS = {"train": 0, "valid": 1, "val": 1, "test": 2}
+
+
+class RecBoleFolder(InteractionDataset):
+    """A folder with `RecBole <https://recbole.io>`_'s atomic files.
+
+    - ``<name>.inter``, or the parts of a split: ``<name>.train.inter``, ``<name>.valid.inter``,
+      ``<name>.test.inter``. Tab-separated; the header gives each field its type, as in
+      ``user_id:token  item_id:token  rating:float  timestamp:float``.
+    - ``<name>.item``, optional: fields of ``text`` are joined into ``data["item"].text``, those of
+      type ``float_seq`` (numbers separated by blanks) become feature tables ``x_<field>``.
+
+    Other files (``.user``, ``.kg``, ...) and fields are left alone and named in the report. Fields
+    are read as they are: double quotes are characters like others.
+
+    Args:
+        path: The folder.
+        name: Stem of the files, where the folder does not tell.
+        text: Fields of ``<name>.item``.
+        features: Fields of ``<name>.item`` of type ``float_seq``; all by default.
+        user: Field with user ids.
+        item: Field with item ids.
+        rating: Field with ratings, read where it is there.
+        time: Field with times, read where it is there.
+        keep: Whether the first or the last row of a repeated (user, item) pair stays.
+        nonfinite: Whether a feature row with NaN or infinity is an error or a missing row.
+
+    Raises:
+        ValueError: If a file is not as described; the message names file, line and column.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        text: Sequence[str] = (),
+        features: Sequence[str] | None = None,
+        user: str = "user_id",
+        item: str = "item_id",
+        rating: str = "rating",
+        time: str = "timestamp",
+        keep: Keep = "first",
+        nonfinite: NonFinite = "error",
+    ) -> None:
+        folder = Path(path).resolve()
+        if not folder.is_dir():
+            raise ValueError(f"'path' needs to be a folder (got {str(path)!r})")
+        if isinstance(text, str) or isinstance(features, str):
+            raise ValueError("'text' and 'features' need to be lists of fields (got a string)")
+        stem, parts = _inter_files(folder, name)
+        notes: list[str] = []
+        tables = [_Atomic(file, [user, item], [rating, time], notes) for file in parts]
+
+        def joined(field: str) -> Column | None:
+            there = [table for table in tables if field in table.types]
+            if there and len(there) < len(tables):
+                raise ValueError(f"{folder}: all parts need the field '{field}', or none")
+            return concatenated([table.column(field) for table in there]) if there else None
+
+        split = None
+        if len(parts) > 1 or parts[0].name != f"{stem}.inter":
+            split = concatenated(
+                [
+                    Column("split", np.full(table.num_rows, _label(file)), table.where)
+                    for table, file in zip(tables, parts, strict=True)
+                ]
+            )
+        links = LinkColumns(
+            concatenated([table.ids(user) for table in tables]),
+            concatenated([table.ids(item) for table in tables]),
+            joined(rating),
+            joined(time),
+            split,
+        )
+        used = {file.name for file in parts}
+        catalogue, content = None, folder / f"{stem}.item"
+        if content.is_file():
+            used.add(content.name)
+            listed = _Atomic(content, [item, *text], features, notes, all_vectors=features is None)
+            catalogue = listed.ids(item)
+            if catalogue.values.dtype != links.item.values.dtype:
+                catalogue = as_strings(catalogue)
+                links = LinkColumns(
+                    links.user, as_strings(links.item), links.rating, links.time, links.split
+                )
+        elif text or features:
+            raise ValueError(f"'text' and 'features' need the file {content} (there is none)")
+        data, duplicates = assemble(links, notes, catalogue=catalogue, keep=keep)
+        dtypes = {}
+        if catalogue is not None:
+            if text:
+                data[ITEM].text = joined_text(
+                    [listed.column(field) for field in text], int(data[ITEM].num_nodes), notes
+                )
+            for field in listed.vectors(features):
+                rows, table = _table(listed.column(field))
+                item_id = data[ITEM].id
+                aligned = aligned_rows(field, item_id[rows], table, item_id, notes)
+                add_feature(data, feature_name(field), aligned, nonfinite, notes)
+                dtypes[feature_name(field)] = "float32"
+        left_alone = sorted(entry.name for entry in folder.iterdir() if entry.name not in used)
+        if left_alone:
+            notes.append(f"{len(left_alone)} other files left alone: {', '.join(left_alone)}")
+        super().__init__(data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes))
+
+
+class _Atomic:
+    """A tab-separated file whose header names fields and their types."""
+
+    def __init__(
+        self,
+        path: Path,
+        required: Sequence[str],
+        optional: Sequence[str] | None,
+        notes: list[str],
+        *,
+        all_vectors: bool = False,
+    ) -> None:
+        header = DelimitedFile(path, [], [], optional=(), quoted=False).columns
+        self.types: dict[str, str] = {}
+        for number, entry in enumerate(header, start=1):
+            field, colon, kind = entry.rpartition(":")
+            if not colon:
+                raise ValueError(
+                    f"{path}, line 1, column {number}: a field needs its type, as in "
+                    f"'user_id:token' (got {entry!r})"
+                )
+            self.types[field] = kind
+        missing = [field for field in required if field not in self.types]
+        if missing:
+            raise ValueError(
+                f"{path}, line 1: the fields {', '.join(map(repr, required))} are needed "
+                f"(got {list(self.types)})"
+            )
+        chosen = [
+            field
+            for field, kind in self.types.items()
+            if field in (*required, *(optional or ())) or (all_vectors and kind == "float_seq")
+        ]
+        left = [field for field in self.types if field not in chosen]
+        if left:
+            notes.append(f"{path.name}: fields left unread: {', '.join(left)}")
+        names = [f"{field}:{self.types[field]}" for field in chosen]
+        words = [name for name in names if not name.endswith(":float")]
+        self._file = DelimitedFile(path, names, notes, optional=(), text=words, quoted=False)
+        self.path = path
+        self.where = self._file.where
+        self.num_rows = self._file.num_rows
+
+    def column(self, field: str) -> Column:
+        column = self._file.column(f"{field}:{self.types[field]}")
+        return Column(field, column.values, column.where)
+
+    def ids(self, field: str) -> Column:
+        column = self._file.ids(f"{field}:{self.types[field]}")
+        return Column(field, column.values, column.where)
+
+    def vectors(self, chosen: Sequence[str] | None) -> list[str]:
+        vectors = [field for field, kind in self.types.items() if kind == "float_seq"]
+        unknown = [field for field in chosen or () if field not in vectors]
+        if unknown:
+            raise ValueError(
+                f"'features' needs fields of type float_seq of {self.path}: {vectors} are there "
+                f"(got {unknown})"
+            )
+        return vectors if chosen is None else list(chosen)
+
+
+def _inter_files(folder: Path, name: str | None) -> tuple[str, list[Path]]:
+    """Stem and files of the interactions: one, or the parts of a split in their order."""
+    single: dict[str, Path] = {}
+    split: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*.inter")):
+        stem, _, part = file.name.removesuffix(".inter").rpartition(".")
+        if stem and part in _PARTS:
+            split.setdefault(stem, []).append(file)
+        else:
+            single[file.name.removesuffix(".inter")] = file
+    stems = sorted({*single, *split})
+    if not stems:
+        raise ValueError(f"'path' needs to hold a file <name>.inter (none in {folder})")
+    stem = name if name is not None else folder.name if folder.name in stems else stems[0]
+    if stem not in stems or (name is None and len(stems) > 1 and folder.name not in stems):
+        raise ValueError(f"'name' needs to be one of {stems} in {folder} (got {name!r})")
+    if stem in single:
+        return stem, [single[stem]]
+    return stem, sorted(split[stem], key=_label)
+
+
+def _label(file: Path) -> int:
+    """0, 1 or 2 by the name of a part."""
+    return _PARTS[file.name.removesuffix(".inter").rpartition(".")[2]]
+
+
+def _table(column: Column) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that hold numbers, and these, float32 ``[rows, dim]``."""
+    rows = np.flatnonzero(column.values != "")
+    if not len(rows):
+        raise ValueError(f"{column.where(0)}, column '{column.name}': no row holds numbers")
+    width = len(column.values[rows[0]].split())
+    table = np.empty((len(rows), width), dtype=np.float32)
+    for place, row in enumerate(rows):
+        try:
+            table[place] = np.array(column.values[row].split(), dtype=np.float32)
+        except ValueError:
+            column.refuse(int(row), f"{width} numbers separated by blanks are needed")
+    return rows, table

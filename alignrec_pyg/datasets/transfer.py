@@ -1,0 +1,201 @@
+"""Large files from the network: resumed, checked, and never half a file under the real name."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pooch
+import requests
+from filelock import FileLock, Timeout
+
+_CHUNK = 1 << 20
+_SNIFF = 512
+_TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
+_LOCK_SECONDS = 24 * 3600
+_GZIP = b"\x1f\x8b"
+_HTML = (b"<!doctype html", b"<html", b"<head")
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+def download(
+    url: str,
+    path: str | Path,
+    *,
+    sha256: str | None = None,
+    attempts: int = 6,
+    backoff: float = 1.0,
+    lock_seconds: float = _LOCK_SECONDS,
+) -> Path:
+    """Fetch ``url`` to ``path``, unless the file is there.
+
+    What has arrived stays in ``<name>.part`` when the connection drops or the process ends; the
+    next attempt asks for the rest, if the server still has the same file (``ETag`` or
+    ``Last-Modified``). Only a whole file, by the length the server names and by ``sha256``, gets
+    the name. Two processes that want one file wait for each other.
+
+    Args:
+        url: An http or https address.
+        path: Where the file goes.
+        sha256: Its hash in hexadecimal; checked also if the file is there. Without it, the hash of
+            what came is logged.
+        attempts: Tries without a new byte before giving up.
+        backoff: Seconds before the second try, doubled each time, 60 at most.
+        lock_seconds: How long to wait for another process that fetches the same file.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: If the hash is another one; a file that was there stays as it is.
+        RuntimeError: If it cannot be fetched; the message says how to do it by hand.
+    """
+    path = Path(path)
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f"'url' needs to begin with http:// or https:// (got {url!r})")
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise ValueError(f"'sha256' needs to be 64 hexadecimal digits (got {sha256!r})")
+    if not _is_there(path, sha256):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        try:
+            with lock.acquire(timeout=lock_seconds):
+                if not _is_there(path, sha256):
+                    _fetch(url, path, sha256, attempts, backoff)
+        except Timeout as error:
+            raise RuntimeError(
+                f"{path}: another process has held {lock.lock_file} for {lock_seconds:g} s: wait "
+                "for it, or remove the lock if there is none"
+            ) from error
+    return path
+
+
+def _is_there(path: Path, sha256: str | None) -> bool:
+    if not path.exists():
+        return False
+    if sha256 is not None:
+        got = pooch.file_hash(str(path))
+        if got != sha256.lower():
+            raise ValueError(
+                f"{path} needs the SHA-256 {sha256.lower()} (got {got}): remove it to fetch it anew"
+            )
+    return True
+
+
+def _fetch(url: str, path: Path, sha256: str | None, attempts: int, backoff: float) -> None:
+    transfer = _Transfer(path, attempts, backoff)
+    try:
+        # pooch moves the file to its name only when its hash is right
+        pooch.retrieve(
+            url,
+            known_hash=None if sha256 is None else f"sha256:{sha256.lower()}",
+            fname=path.name,
+            path=path.parent,
+            downloader=transfer,
+        )
+    except (OSError, _RefusedError) as error:
+        raise RuntimeError(
+            f"{url} could not be fetched ({error}). By hand: open the address in a browser, or "
+            f"find the file's new place, save it as {path} and start again"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{url}: the file that came has another SHA-256 than {sha256}, and was removed "
+            f"({error}). If the publisher has changed it, give the new hash"
+        ) from error
+
+
+class _RefusedError(RuntimeError):
+    """What trying again does not mend."""
+
+
+class _Transfer:
+    """A downloader for pooch: called with a URL and a file to write."""
+
+    def __init__(self, path: Path, attempts: int, backoff: float) -> None:
+        self._part = path.with_name(f"{path.name}.part")
+        self._tag = path.with_name(f"{path.name}.part.tag")  # which version the part is of
+        self._gzip = path.suffix == ".gz"
+        self._attempts = attempts
+        self._backoff = backoff
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        failures = 0
+        with requests.Session() as session:
+            while True:
+                before = self._size()
+                try:
+                    self._continue(session, url)
+                    break
+                except requests.RequestException as error:
+                    failures = 1 if self._size() > before else failures + 1
+                    if failures >= self._attempts:
+                        raise _RefusedError(
+                            f"{failures} attempts failed, the last: {error}"
+                        ) from error
+                    time.sleep(min(60.0, self._backoff * 2 ** (failures - 1)))
+        self._tag.unlink(missing_ok=True)
+        self._part.replace(output_file)
+
+    def _size(self) -> int:
+        return self._part.stat().st_size if self._part.exists() else 0
+
+    def _continue(self, session: requests.Session, url: str) -> None:
+        headers = {"Accept-Encoding": "identity"}
+        have = self._size()
+        tag = self._tag.read_text() if self._tag.exists() else ""
+        if have and tag:
+            headers |= {"Range": f"bytes={have}-", "If-Range": tag}
+        with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+            if response.status_code == 416:  # the part is longer than the file: another version
+                self._tag.unlink(missing_ok=True)
+                raise requests.ConnectionError("the server has no such rest of the file")
+            if response.status_code in (408, 429) or response.status_code >= 500:
+                raise requests.ConnectionError(f"the server answered {response.status_code}")
+            if response.status_code not in (200, 206):
+                raise _RefusedError(f"the server answered {response.status_code} {response.reason}")
+            start, total = _extent(response, have)
+            self._check_space(start, total)
+            tag = response.headers.get("ETag", "W/")
+            if tag.startswith("W/"):  # a weak one may stay the same where bytes differ
+                tag = response.headers.get("Last-Modified", "")
+            self._tag.write_text(tag)
+            with self._part.open("ab" if start else "wb") as file:
+                for number, chunk in enumerate(response.iter_content(_CHUNK)):
+                    if not start and number == 0:
+                        self._check_beginning(response, chunk)
+                    file.write(chunk)
+        if total is not None and self._size() != total:
+            raise requests.ConnectionError(f"{self._size():,} of {total:,} bytes arrived")
+
+    def _check_beginning(self, response: requests.Response, chunk: bytes) -> None:
+        kind = response.headers.get("Content-Type", "")
+        beginning = chunk[:_SNIFF].lstrip().lower()
+        if kind.startswith("text/html") or beginning.startswith(_HTML):
+            raise _RefusedError(
+                "a web page came instead of the file: a quota, a consent or a new place"
+            )
+        if self._gzip and not chunk.startswith(_GZIP):
+            raise _RefusedError(f"what came is no gzip file, it begins with {chunk[:16]!r}")
+
+    def _check_space(self, start: int, total: int | None) -> None:
+        free = shutil.disk_usage(self._part.parent).free
+        if total is not None and total - start > free:
+            raise _RefusedError(
+                f"{total - start:,} bytes are to come and {free:,} are free on the disk"
+            )
+
+
+def _extent(response: requests.Response, have: int) -> tuple[int, int | None]:
+    """Where the answer starts, and the size of the whole file where the server tells it."""
+    if response.status_code == 206:
+        match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != have:
+            got = response.headers.get("Content-Range")
+            raise _RefusedError(f"the server sent another part than asked for ({got})")
+        return have, None if match[2] == "*" else int(match[2])
+    length = response.headers.get("Content-Length")
+    return 0, int(length) if length and length.isdecimal() else None

@@ -1,0 +1,102 @@
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from alignrec_pyg.datasets.amazon_meta import FIELDS, read_meta
+
+ITEMS = np.array(["B1", "B2", "B3"], dtype=object)
+FOUR = ("title", "brand", "categories", "description")
+OLD = [
+    {
+        "asin": "B2",
+        "title": 'It\'s "soft"',
+        "brand": "Acme",
+        "price": 3.5,
+        "categories": [["Baby", "Toys"], ["Baby", "Soft"]],
+        "description": "For <b>you</b>",
+        "imUrl": "http://ecx.images-amazon.com/images/I/2.jpg",
+        "related": {"also_bought": ["B1", "B3"]},
+    },
+    {"asin": "B9", "title": "another"},
+    {"asin": "B1", "title": "", "related": {"also_viewed": ["B2"]}},
+]
+NEW = [
+    {
+        "parent_asin": "B1",
+        "title": "One",
+        "store": "Acme",
+        "categories": ["Baby", "Toys"],
+        "features": ["warm", "light"],
+        "description": [],
+        "details": {"Size": "L", "Sizes": {"w": 3}},
+        "images": [
+            {"thumb": "http://m.media-amazon.com/t.jpg", "hi_res": None},
+            {"hi_res": "http://m.media-amazon.com/h.jpg"},
+        ],
+    },
+    {"parent_asin": "B2", "title": None, "images": []},
+]
+
+
+def write(path, lines):
+    text = "\n".join(lines) + "\n"
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_python_literals_of_2014(tmp_path):
+    path = write(tmp_path / "meta_Toy.json.gz", map(repr, OLD))
+    notes = []
+    meta = read_meta(path, "2014", ITEMS, FOUR, notes)
+    assert meta.text == [None, 'It\'s "soft" Acme Baby Toys Soft For <b>you</b>', None]
+    assert meta.image_url == [None, "http://ecx.images-amazon.com/images/I/2.jpg", None]
+    assert notes == [
+        "meta_Toy.json.gz: 1 of 3 items have no metadata",
+        "meta_Toy.json.gz: 2 of 3 items have no text",
+        "meta_Toy.json.gz: 2 of 3 items have no image address",
+    ]
+    assert read_meta(path, "2014", ITEMS, ["brand"], []).text == [None, "Acme", None]
+
+
+def test_json_of_2023(tmp_path):
+    path = write(tmp_path / "meta_Toy.jsonl", map(json.dumps, NEW))
+    meta = read_meta(path, "2023", ITEMS, FIELDS, [])
+    assert meta.text == ["One Acme Baby Toys warm light Size: L Sizes: w: 3", None, None]
+    assert meta.image_url == ["http://m.media-amazon.com/t.jpg", None, None]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{'asin': 'B1', 'title': __import__('os').getcwd()}", "line 2: a Python literal is"),
+        ("{'asin': 'B1', 'title': 'x'", "line 2: a Python literal is needed"),
+        ("[{'asin': 'B1'}]", "line 2: a Python literal with fields is needed"),
+        ("{'asin': 'B1', 'title': " + "[" * 5000 + "]" * 5000 + "}", "line 2: a Python literal"),
+    ],
+)
+def test_bad_lines_run_nothing_and_are_named(tmp_path, line, message):
+    path = write(tmp_path / "meta_Toy.json", ["{'asin': 'B2'}", line])
+    with pytest.raises(ValueError, match=message):
+        read_meta(path, "2014", ITEMS, FOUR, [])
+
+
+def test_lines_of_other_items_are_not_parsed(tmp_path):
+    lines = ["{'asin': 'B1', 'title': 'x'}", "{'asin': 'B7', broken"]
+    path = write(tmp_path / "meta_Toy.json", lines)
+    assert read_meta(path, "2014", ITEMS, FOUR, []).text == ["x", None, None]
+
+
+def test_damaged_files_are_refused(tmp_path, monkeypatch):
+    path = write(tmp_path / "meta_Toy.json.gz", [repr({"asin": f"B{row}"}) for row in range(2000)])
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_meta(path, "2014", ITEMS, FOUR, [])
+    path = write(tmp_path / "meta_Toy.json", ["{'asin': 'B1', 'title': 'xxxx'}"])
+    monkeypatch.setattr("alignrec_pyg.datasets.amazon_meta._MAX_LINE_BYTES", 20)
+    with pytest.raises(ValueError, match="line 1: a line needs to be below 20 bytes"):
+        read_meta(path, "2014", ITEMS, FOUR, [])

@@ -1,0 +1,126 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from alignrec_pyg.datasets import MMRecFolder, RecBoleFolder, from_frames, to_mmrec, to_recbole
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.transforms import SplitInteractions
+
+pd = pytest.importorskip("pandas")
+
+
+@pytest.fixture
+def data():
+    generator = np.random.default_rng(0)
+    pairs = np.unique(generator.integers(0, 12, size=(150, 2)), axis=0)
+    generator.shuffle(pairs)
+    frame = pd.DataFrame(
+        {
+            "user": [f"u{user:02d}" for user, _ in pairs],
+            "item": [f"i{item:02d}" for _, item in pairs],
+            "rating": generator.integers(1, 11, size=len(pairs)) / 2,
+            "time": 1_700_000_000 + np.arange(len(pairs)),
+        }
+    )
+    items = pd.DataFrame({"item": sorted(set(frame["item"])), "title": "A tab\there"})
+    table = generator.normal(size=(len(items), 3)).astype(np.float32)
+    table[4] = 0
+    features = {"clip": (items["item"].tolist(), table)}
+    return from_frames(frame, items, features, rating="rating", time="time", text="title").data
+
+
+def links(data):
+    """(user id, item id, rating, time, label) of every link."""
+    store = data[INTERACTS]
+    user, item = store.edge_index.tolist()
+    label = store.split.tolist() if "split" in store else [None] * len(user)
+    return set(
+        zip(
+            (str(data["user"].id[row]) for row in user),
+            (str(data["item"].id[row]) for row in item),
+            store.rating.tolist(),
+            store.time.tolist(),
+            label,
+            strict=True,
+        )
+    )
+
+
+def predicted(part):
+    return set(map(tuple, part[INTERACTS].edge_label_index.t().tolist()))
+
+
+def labelled(data, split):
+    """``data`` with the labels of a split, found one by one."""
+    label_of = {}
+    for label, part in enumerate(split):
+        for pair in part[INTERACTS].edge_label_index.t().tolist():
+            label_of[tuple(pair)] = label
+    result = copy.copy(data)
+    pairs = data[INTERACTS].edge_index.t().tolist()
+    result[INTERACTS].split = torch.tensor([label_of[tuple(pair)] for pair in pairs])
+    return result
+
+
+def test_mmrec_and_back(data, tmp_path):
+    split = SplitInteractions("random", seed=1)(data)
+    notes = to_mmrec(data, tmp_path / "toy", split=split)
+    assert notes == ["texts left out: MMRec's format has no place for them"]
+    back = MMRecFolder(tmp_path / "toy").data
+    assert links(back) == links(labelled(data, split))
+    assert back["user"].id.tolist() == data["user"].id.tolist()
+    assert torch.equal(back["item"].x_clip, data["item"].x_clip)
+    assert back["item"].mask_clip.tolist() == data["item"].mask_clip.tolist()
+    again = SplitInteractions("labels")(back)
+    for ours, theirs in zip(split, again, strict=True):
+        assert predicted(ours) == predicted(theirs)
+
+
+def test_recbole_and_back(data, tmp_path):
+    notes = to_recbole(data, tmp_path / "toy")
+    assert notes == [f"{data['item'].num_nodes} texts with tabs or line breaks: they became blanks"]
+    back = RecBoleFolder(tmp_path / "toy", text=["text"]).data
+    assert links(back) == links(data)
+    assert back["item"].id.tolist() == data["item"].id.tolist()
+    assert back["item"].text[0] == "A tab here"
+    assert torch.equal(back["item"].x_clip, data["item"].x_clip)
+    assert back["item"].mask_clip.tolist() == data["item"].mask_clip.tolist()
+
+
+def test_recbole_parts(data, tmp_path):
+    split = SplitInteractions("random", seed=1)(data)
+    to_recbole(data, tmp_path / "toy", split=split)
+    header = (tmp_path / "toy" / "toy.valid.inter").read_text().split("\n")[0]
+    assert header == "user_id:token\titem_id:token\trating:float\ttimestamp:float"
+    assert links(RecBoleFolder(tmp_path / "toy").data) == links(labelled(data, split))
+
+
+def test_labels_of_the_data_themselves(data, tmp_path):
+    with pytest.raises(ValueError, match="'split' is needed, or split labels"):
+        to_mmrec(data, tmp_path / "a")
+    split = SplitInteractions("random", seed=1)(data)
+    own = labelled(data, split)
+    to_mmrec(own, tmp_path / "b")
+    assert links(MMRecFolder(tmp_path / "b").data) == links(own)
+
+
+def test_links_in_no_part_are_counted(data, tmp_path):
+    train, val, test = SplitInteractions("random", seed=1)(data)
+    val = copy.copy(val)
+    val[INTERACTS].edge_label_index = val[INTERACTS].edge_label_index[:, 2:]
+    notes = to_mmrec(data, tmp_path / "a", split=(train, val, test))
+    assert "2 interactions in no part of the split left out" in notes
+    with pytest.raises(ValueError, match="hold every link of 'data' once at most .test does not"):
+        to_mmrec(data, tmp_path / "c", split=(train, test, test))
+
+
+def test_what_cannot_be_written_is_refused(data, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ValueError, match="'folder' needs to be new or empty"):
+            to_recbole(data, folder)
+    data["user"].id[3] = "a\tb"
+    with pytest.raises(ValueError, match="data.'user'..id row 3: .* no tab"):
+        to_recbole(data, tmp_path / "a")
