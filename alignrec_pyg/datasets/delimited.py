@@ -167,14 +167,18 @@ class DelimitedFile:
             ) from error
         if names is not None:
             return self._separator_of(text, names), list(names)
+        candidates = []
         for separator in _SEPARATORS:
-            found = [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
+            found = [name.strip() for name in self._fields(text, separator)]
             if set(required) <= set(found):
-                if len(set(found)) < len(found):
-                    raise ValueError(
-                        f"{self.path}, line 1: column names need to be distinct (got {found})"
-                    )
-                return separator, found
+                candidates.append((separator, found))
+        if candidates:
+            separator, found = max(candidates, key=lambda candidate: len(candidate[1]))
+            if len(set(found)) < len(found):
+                raise ValueError(
+                    f"{self.path}, line 1: column names need to be distinct (got {found})"
+                )
+            return separator, found
         wanted = ", ".join(f"'{name}'" for name in required)
         got = repr(text if len(text) <= 80 else text[:80] + "...")
         if all(name in text for name in required):
@@ -182,6 +186,12 @@ class DelimitedFile:
                 f"{self.path}, line 1: fields need to be separated by tab or comma (got {got})"
             )
         raise ValueError(f"{self.path}, line 1: a header with {wanted} is needed (got {got})")
+
+    def _fields(self, text: str, separator: str) -> list[str]:
+        if not self._quoted:
+            return text.split(separator)
+        with _long_fields():
+            return next(csv.reader([text], delimiter=separator), [])
 
     def _separator_of(self, text: str, names: Sequence[str]) -> str:
         for separator in _SEPARATORS:

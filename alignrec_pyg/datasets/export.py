@@ -47,7 +47,8 @@ def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None
     Raises:
         ValueError: If there are no split labels, which MMRec needs, or the folder is not empty.
     """
-    folder, notes = _new_folder(folder), []
+    folder = _new_folder(folder)
+    notes: list[str] = []
     labels = _labels(data, split, notes)
     if labels is None:
         raise ValueError(
@@ -90,7 +91,8 @@ def to_recbole(data: HeteroData, folder: str | Path, *, split: Split | None = No
     Raises:
         ValueError: If an id holds a tab or a line break, or the folder is not empty.
     """
-    folder, notes = _new_folder(folder), []
+    folder = _new_folder(folder)
+    notes: list[str] = []
     labels = _labels(data, split, notes)
     user_id, item_id = _tokens(data, USER), _tokens(data, ITEM)
     user, item = data[INTERACTS].edge_index.cpu().numpy()

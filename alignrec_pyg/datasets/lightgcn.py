@@ -145,7 +145,7 @@ def _outside_ids(
                 raise ValueError(f"{path}, line {number}, column 2: row {row} occurs twice")
             else:
                 result[int(row)] = outside
-    missing = np.flatnonzero(np.equal(result, None))
+    missing = np.flatnonzero([entry is None for entry in result])
     if len(missing):
         raise ValueError(
             f"{path}: an id is needed for every row from 0 to {count - 1} ({len(missing):,} are "

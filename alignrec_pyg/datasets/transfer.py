@@ -12,7 +12,7 @@ import pooch
 import requests
 from filelock import FileLock, Timeout
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # what may get lost of a broken connection
 _SNIFF = 512
 _TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
 _LOCK_SECONDS = 24 * 3600
@@ -150,7 +150,9 @@ class _Transfer:
         if have and tag:
             headers |= {"Range": f"bytes={have}-", "If-Range": tag}
         with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-            if response.status_code == 416:  # the part is longer than the file: another version
+            if response.status_code == 416:
+                if response.headers.get("Content-Range") == f"bytes */{have}":
+                    return  # nothing was left to fetch
                 self._tag.unlink(missing_ok=True)
                 raise requests.ConnectionError("the server has no such rest of the file")
             if response.status_code in (408, 429) or response.status_code >= 500:

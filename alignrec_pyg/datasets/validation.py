@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alignrec_pyg.datasets.base import InteractionDataset
@@ -98,7 +98,17 @@ def check(
         return CheckResult("table of interactions", None, tuple(str(error).split("\n")))
     return _result(
         "table of interactions",
-        lambda: from_files(path, items, text=list(text) or None, image=image, **roles),
+        lambda: from_files(
+            path,
+            items,
+            user=roles["user"],
+            item=roles["item"],
+            rating=roles.get("rating"),
+            time=roles.get("time"),
+            split=roles.get("split"),
+            text=list(text) or None,
+            image=image,
+        ),
         guessed,
     )
 
@@ -109,7 +119,7 @@ def _result(kind: str, read: Callable[[], InteractionDataset], guessed: list[str
     except ValueError as error:
         return CheckResult(kind, None, tuple(str(error).split("\n")))
     if guessed:
-        report = DataReport(**{**vars(report), "notes": (*guessed, *report.notes)})
+        report = replace(report, notes=(*guessed, *report.notes))
     return CheckResult(kind, report, ())
 
 

@@ -12,6 +12,11 @@ BODY = random.Random(0).randbytes(5000)
 HASH = hashlib.sha256(BODY).hexdigest()
 
 
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(transfer, "_CHUNK", 500)
+
+
 def fetch(server, path, **arguments):
     return download(f"{server.url}/data.b", path, backoff=0.01, **arguments)
 
@@ -57,13 +62,16 @@ def test_parts_without_a_tag_are_not_trusted(server, tmp_path):
     assert {wanted for _, wanted in server.requests} == {None}
 
 
-def test_parts_longer_than_the_file_start_anew(server, tmp_path):
-    (tmp_path / "data.b.part").write_bytes(b"x" * 9000)
+@pytest.mark.parametrize("part", [b"x" * 9000, BODY])
+def test_parts_that_nothing_can_be_added_to(server, tmp_path, part):
+    """Longer than the file, which starts anew, or the whole file, which is taken."""
+    (tmp_path / "data.b.part").write_bytes(part)
     (tmp_path / "data.b.part.tag").write_text('"v1"')
 
     def answer(handler):
         if handler.headers.get("Range"):
             handler.send_response(416)
+            handler.send_header("Content-Range", f"bytes */{len(BODY)}")
             handler.send_header("Content-Length", "0")
             handler.end_headers()
         else:
@@ -74,6 +82,7 @@ def test_parts_longer_than_the_file_start_anew(server, tmp_path):
 
     server.routes["/data.b"] = answer
     assert fetch(server, tmp_path / "data.b").read_bytes() == BODY
+    assert len(server.requests) == (1 if part == BODY else 2)
 
 
 def test_wrong_hashes_leave_no_file(server, tmp_path):
