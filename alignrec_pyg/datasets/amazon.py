@@ -137,8 +137,6 @@ class AmazonReviews(InteractionDataset):
         links, repeated = _core(links, min_rating, k, keep, notes)
         data, _ = assemble(links, notes, keep=keep)
         item_id: np.ndarray = data[ITEM].id
-        if item_id.dtype != object:  # a file of ISBN-like ids only
-            item_id = data[ITEM].id = np.array([str(item) for item in item_id], dtype=object)
         meta = read_meta(fetched("meta"), version, item_id, text, notes)
         data[ITEM].text = meta.text
         data[ITEM].image_url = meta.image_url

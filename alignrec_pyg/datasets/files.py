@@ -31,6 +31,7 @@ def from_files(
     split: str | None = None,
     text: str | Sequence[str] | None = None,
     image: str | None = None,
+    image_url: str | None = None,
     keep: Keep = "first",
     nonfinite: NonFinite = "error",
 ) -> InteractionDataset:
@@ -54,6 +55,8 @@ def from_files(
             (list of strings; None where all are empty).
         image: Column of ``items`` with the path of an image file, from the folder of ``items``
             unless it is absolute, kept as ``data["item"].image_path`` (list; None where empty).
+        image_url: Column of ``items`` with the address of an image, kept as
+            ``data["item"].image_url`` for :func:`~alignrec_pyg.datasets.fetch_images`.
         keep: Whether the first or the last row of a repeated (user, item) pair stays.
         nonfinite: Whether a feature row with NaN or infinity is an error or a missing row.
 
@@ -70,11 +73,13 @@ def from_files(
         *(table.column(name) if name else None for name in (rating, time, split)),
     )
     fields = [] if text is None else [text] if isinstance(text, str) else list(text)
-    if items is None and (fields or image):
-        raise ValueError("'text' and 'image' need the file 'items', whose columns they name")
+    content = [*fields, *(name for name in (image, image_url) if name)]
+    if items is None and content:
+        raise ValueError(
+            "'text', 'image' and 'image_url' need the file 'items', whose columns they name"
+        )
     catalogue = None
     if items is not None:
-        content = [*fields, *([image] if image else [])]
         listed = open_table(items, [item, *content], notes, optional=(), text=[item, *content])
         catalogue = listed.ids(item)
         if catalogue.values.dtype != links.item.values.dtype:
@@ -90,6 +95,8 @@ def from_files(
             paths = joined_text([listed.column(image)], num_items, notes)
             folder = Path(items).parent
             data[ITEM].image_path = [None if path is None else folder / path for path in paths]
+        if image_url:
+            data[ITEM].image_url = joined_text([listed.column(image_url)], num_items, notes)
     dtypes: dict[str, str] = {}
     for name, (matrix, ids) in (features or {}).items():
         if feature_name(name) != name:

@@ -35,6 +35,7 @@ def from_frames(
     split: str | None = None,
     text: str | Sequence[str] | None = None,
     image: str | None = None,
+    image_url: str | None = None,
     keep: Keep = "first",
     nonfinite: NonFinite = "error",
 ) -> InteractionDataset:
@@ -59,6 +60,8 @@ def from_frames(
             (list of strings; None where all are empty).
         image: Column of ``items`` with the path of an image file, kept as
             ``data["item"].image_path`` (list; None where empty).
+        image_url: Column of ``items`` with the address of an image, kept as
+            ``data["item"].image_url`` for :func:`~alignrec_pyg.datasets.fetch_images`.
         keep: Whether the first or the last row of a repeated (user, item) pair stays.
         nonfinite: Whether a feature row with NaN or infinity is an error or a missing row.
 
@@ -91,7 +94,7 @@ def from_frames(
     )
     item_id: np.ndarray = data[ITEM].id
     if catalogue is None:
-        for name, value in (("text", text), ("image", image)):
+        for name, value in (("text", text), ("image", image), ("image_url", image_url)):
             if value is not None:
                 raise ValueError(f"'{name}' needs the frame 'items', whose column it names")
     else:
@@ -102,6 +105,9 @@ def from_frames(
         if image is not None:
             column = _column(catalogue, "items", image)
             data[ITEM].image_path = joined_text([column], len(item_id), notes)
+        if image_url is not None:
+            column = _column(catalogue, "items", image_url)
+            data[ITEM].image_url = joined_text([column], len(item_id), notes)
     dtypes: dict[str, str] = {}
     for name, feature in (features or {}).items():
         if feature_name(name) != name:

@@ -7,7 +7,10 @@ from alignrec_pyg.datasets import from_files
 from alignrec_pyg.graph import INTERACTS
 
 RATINGS = "who,what,stars,when\nu1,10,4.5,1700000001\nu2,20,3,1700000002\nu1,30,5,1700000003\n"
-ITEMS = '{"what": 20, "title": "Two", "photo": "b.jpg"}\n{"what": 10, "title": "One"}\n'
+ITEMS = (
+    '{"what": 20, "title": "Two", "photo": "b.jpg", "at": "http://x/b.jpg"}\n'
+    '{"what": 10, "title": "One"}\n'
+)
 NAMES = {"user": "who", "item": "what"}
 
 
@@ -29,6 +32,7 @@ def test_reads_everything(folder):
         time="when",
         text="title",
         image="photo",
+        image_url="at",
         **NAMES,
     )
     data = dataset.data
@@ -39,6 +43,7 @@ def test_reads_everything(folder):
     assert data[INTERACTS].time.tolist() == [1700000001, 1700000002, 1700000003]
     assert data["item"].text == ["Two", "One", None]
     assert data["item"].image_path == [folder / "b.jpg", None, None]
+    assert data["item"].image_url == ["http://x/b.jpg", None, None]
     assert data["item"].x_clip.tolist() == [[0, 0, 0], [4, 5, 6], [1, 2, 3]]
     assert data["item"].mask_clip.tolist() == [True, False, False]
 

@@ -46,11 +46,13 @@ def test_same_from_every_frame(frame):
 
 @pytest.mark.parametrize("frame", BACKENDS)
 def test_items_come_first_in_their_order_and_bring_content(frame):
-    dataset = read(items=ITEMS, frame=frame, text=["title", "brand"], image="file")
+    dataset = read(
+        items=ITEMS, frame=frame, text=["title", "brand"], image="file", image_url="file"
+    )
     item = dataset.data["item"]
     assert item.id.tolist() == [20, 99, 10, 30]
     assert item.text == ["Tea x", None, None, None]
-    assert item.image_path == ["a.jpg", None, "c.jpg", None]
+    assert item.image_path == item.image_url == ["a.jpg", None, "c.jpg", None]
     assert dataset.data[INTERACTS].edge_index.tolist() == [[1, 0, 1], [3, 2, 0]]
     notes = "\n".join(dataset.report.notes)
     assert "1 items of the interactions are not in 'items'" in notes
