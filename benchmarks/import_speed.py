@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write(folder, kind, generated(parsed.rows, parsed.users, parsed.items), items)
             del items
             size = sum(file.stat().st_size for file in folder.iterdir())
-            dataset, clock, processor, peak = measured(lambda f=folder, k=kind: read(f, k))
+            dataset, clock, processor, peak = measured(partial(read, folder, kind))
             report = dataset.report
             rows = report.interactions + report.duplicates
             print(

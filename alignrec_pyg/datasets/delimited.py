@@ -120,9 +120,11 @@ class DelimitedFile:
             return int(row) + self._first_line
         if self._one_line_per_row is None and self._file_rows >= 0:
             with open_bytes(self.path) as file:
-                ends = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-            whole = self._file_rows + self._first_line - 1
-            self._one_line_per_row = ends in (whole, whole - 1)
+                lines, last = 0, b""
+                for block in iter(lambda: file.read(1 << 20), b""):
+                    lines, last = lines + block.count(b"\n"), block
+            lines += not last.endswith(b"\n")
+            self._one_line_per_row = lines == self._file_rows + self._first_line - 1
         if self._one_line_per_row:
             return int(row) + self._first_line
         for number, (line, _) in enumerate(self._records()):

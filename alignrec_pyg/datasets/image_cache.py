@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from torch_geometric.data import HeteroData
+from tqdm import tqdm
 
 from alignrec_pyg.graph import ITEM
 
@@ -115,7 +116,14 @@ def fetch_images(
     )
     distinct = list(dict.fromkeys(url for url in urls if url))
     with ThreadPoolExecutor(workers) as pool:
-        outcome = dict(zip(distinct, pool.map(fetcher, distinct), strict=True))
+        results = tqdm(
+            pool.map(fetcher, distinct), desc="images", total=len(distinct), disable=None
+        )
+        try:
+            outcome = dict(zip(distinct, results, strict=True))
+        except BaseException:  # Ctrl-C: what has not begun does not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
     counts: Counter[str] = Counter()
     failed: Counter[str] = Counter()

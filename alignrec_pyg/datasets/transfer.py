@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 _CHUNK = 1 << 16  # what may get lost of a broken connection
 _SNIFF = 512
@@ -165,11 +166,22 @@ class _Transfer:
             if tag.startswith("W/"):  # a weak one may stay the same where bytes differ
                 tag = response.headers.get("Last-Modified", "")
             self._tag.write_text(tag)
-            with self._part.open("ab" if start else "wb") as file:
+            with (
+                self._part.open("ab" if start else "wb") as file,
+                tqdm(
+                    desc=self._part.stem,
+                    initial=start,
+                    total=total,
+                    unit="B",
+                    unit_scale=True,
+                    disable=None,  # where nobody watches
+                ) as bar,
+            ):
                 for number, chunk in enumerate(response.iter_content(_CHUNK)):
                     if not start and number == 0:
                         self._check_beginning(response, chunk)
                     file.write(chunk)
+                    bar.update(len(chunk))
         if total is not None and self._size() != total:
             raise requests.ConnectionError(f"{self._size():,} of {total:,} bytes arrived")
 

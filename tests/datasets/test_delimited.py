@@ -89,6 +89,8 @@ def test_lines_past_quoted_line_breaks(tmp_path):
         " line 6",
     ]
     assert table.num_rows == 3
+    cut = write(tmp_path / "cut.csv", 'id,text\n1,"two\nlines"\n2,x')
+    assert DelimitedFile(cut, ["id"], []).where(1).endswith("line 4")
     assert notes == ["a.csv: 1 blank lines skipped"]
     ragged = write(tmp_path / "b.csv", text + "4\n")
     with pytest.raises(ValueError, match="line 7, column 2: 1 fields, yet the header names 2"):
