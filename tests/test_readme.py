@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from scipy.sparse import csr_array
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checkpoint import write_tensors
 from alignrec_pyg.datasets import Synthetic
+from alignrec_pyg.datasets.__main__ import main
 from alignrec_pyg.encoders import CLIPEncoder, PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.transforms import EncodeItems, KNNItemGraph, SplitInteractions
 
@@ -60,6 +62,22 @@ def test_the_data_frame_example_runs(capsys: pytest.CaptureFixture[str]) -> None
     }
     exec(compile(block_of_data_needing("from_frames"), "README.md", "exec"), scope)
     assert "audio" in capsys.readouterr().out
+
+
+def test_the_examples_on_files_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    links = {"customer": ["a", "b"], "sku": [7, 9], "bought_at": [1, 2]}
+    pd.DataFrame(links).to_csv("ratings.csv.gz", index=False)
+    pd.DataFrame({"sku": [9, 7], "title": ["x", "y"]}).to_parquet("items.parquet")
+    matrix = csr_array(np.eye(2))
+    scope: dict[str, object] = {"train_matrix": matrix, "test_matrix": matrix, "skus": ["p", "q"]}
+    block = block_of_data_needing("from_files")
+    exec(compile(block.split("dataset = from_scipy")[0], "README.md", "exec"), scope)
+    assert scope["dataset"].data["item"].text == ["x", "y"]
+    exec(compile(block, "README.md", "exec"), scope)
+    assert scope["dataset"].data["item"].id.tolist() == ["p", "q"]
+    (command,) = re.findall(r"^python -m alignrec_pyg.datasets (.*)$", README, flags=re.MULTILINE)
+    assert main(command.split()) == 0
 
 
 def test_the_movielens_example_runs(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
