@@ -83,14 +83,8 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Writes ``array`` as ``.npy``, for NumPy and others to read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
-        with partial.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-        _publish(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with published(path) as partial, partial.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -95,8 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {}
     for name in dict.fromkeys(options.models):
         sizes = ((users, items), (2 * users, items), (users, 2 * items))
-        peaks = [_in_a_process(name, *size, options) for size in sizes]
-        found[name] = Slopes(*peaks, users, items)
+        base, more_users, more_items = (_in_a_process(name, *size, options) for size in sizes)
+        found[name] = Slopes(base, more_users, more_items, users, items)
         say(f"{name}: {_row(name, found[name])}")
     _tell(found, options)
     return 0

@@ -26,7 +26,16 @@ from tuning.configurations import Configuration, collect, ranked
 from tuning.definition import agree
 from tuning.final import by_hand, run_finals
 from tuning.report import write_report
-from tuning.spaces import ITEM_NEIGHBORS, SPACES, Space, grid_points, random_points, with_point
+from tuning.spaces import (
+    ITEM_NEIGHBORS,
+    SPACES,
+    Choice,
+    Kind,
+    Space,
+    grid_points,
+    random_points,
+    with_point,
+)
 from tuning.sweep import Plan, run_sweep
 from tuning.trial import ModelInputs, TrialJob
 
@@ -97,7 +106,7 @@ def search(session: Session) -> int:
 def _space(session: Session, preset: Preset) -> Space:
     options = session.options
     (name,) = session.presets
-    kind = options.space or ("paper" if options.search == "grid" else "wide")
+    kind: Kind = options.space or ("paper" if options.search == "grid" else "wide")
     if name not in SPACES[kind]:
         raise SettingsError([f"--space {kind}: there is none for {name}"])
     space = dict(SPACES[kind][name])
@@ -156,7 +165,7 @@ def _numbered(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _sessions(session: Session, space: Space) -> dict[int, Session]:
     """The session with each number of neighbours that item graphs may have."""
     axis = space.get(ITEM_NEIGHBORS)
-    numbers = {session.data.item_neighbors, *([] if axis is None else axis.values)}
+    numbers = {session.data.item_neighbors, *(map(int, axis.values) if isinstance(axis, Choice) else [])}
     return {
         number: replace(session, data=replace(session.data, item_neighbors=number))
         for number in sorted(numbers)
