@@ -31,7 +31,7 @@ def test_two_workers_on_one_machine_do_what_one_does(checkerboard, tmp_path, mon
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
     monkeypatch.chdir(tmp_path)
-    ray.init(num_cpus=3, include_dashboard=False)
+    ray.init("local", num_cpus=3, include_dashboard=False)
     try:
         found = fit_with_ray(models[1], train, test, config, num_workers=2, checkpoint_dir="run")
     finally:

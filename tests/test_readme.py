@@ -28,6 +28,7 @@ def test_the_example_runs(
     first, second, third = blocks
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {"__name__": "readme"}
+    torch.manual_seed(0)  # of the initial weights
     exec(compile(first, "README.md", "exec"), scope)
     assert "recall@10" in capsys.readouterr().out
     model, evaluate, test = scope["model"], scope["evaluate"], scope["test"]

@@ -224,7 +224,9 @@ def _ray(address: str | None) -> Iterator[None]:
     """Ray on this machine or the cluster at ``address``, with the repository's code."""
     modules = [str(_ROOT / name) for name in ("alignrec_pyg", "benchmarks", "tuning")]
     here = {} if address else {"include_dashboard": False}  # one more process on this machine
-    ray.init(address=address, runtime_env={"py_modules": modules}, log_to_driver=False, **here)
+    # "local": never by chance a cluster that somebody else has running here
+    where = address or "local"
+    ray.init(address=where, runtime_env={"py_modules": modules}, log_to_driver=False, **here)
     try:
         yield
     finally:

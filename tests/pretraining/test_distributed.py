@@ -34,7 +34,7 @@ def test_two_workers_on_one_machine(tmp_path, monkeypatch):
     pytest.importorskip("torchscale", exc_type=ImportError)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
-    ray.init(num_cpus=3, include_dashboard=False)
+    ray.init("local", num_cpus=3, include_dashboard=False)
     try:
         job = PretrainJob(
             out=tmp_path, size="tiny", vocab_size=600, num_codes=32,

@@ -128,7 +128,7 @@ def photos(folder):
         (folder / "text.jpg", "no JPEG, PNG, WEBP, GIF, BMP or TIFF image"),
         (folder / "gone.jpg", "no such file"),
         ("https://example.org/404.jpg", "a URL, not a file: download it first"),
-        (7, "neither path, bytes, image, array nor tensor (int)"),
+        (7, "neither path, bytes, image, array, tensor nor function (int)"),
     ]
 
 

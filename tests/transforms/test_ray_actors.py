@@ -166,7 +166,7 @@ def test_two_actors_of_ray(data, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
-    ray.init(num_cpus=3, include_dashboard=False)
+    ray.init("local", num_cpus=3, include_dashboard=False)
     try:
         assert_as_here(data, tmp_path, RayActors(num_actors=2))
     finally:
