@@ -165,7 +165,10 @@ def _numbered(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _sessions(session: Session, space: Space) -> dict[int, Session]:
     """The session with each number of neighbours that item graphs may have."""
     axis = space.get(ITEM_NEIGHBORS)
-    numbers = {session.data.item_neighbors, *(map(int, axis.values) if isinstance(axis, Choice) else [])}
+    numbers = {
+        session.data.item_neighbors,
+        *(map(int, axis.values) if isinstance(axis, Choice) else []),
+    }
     return {
         number: replace(session, data=replace(session.data, item_neighbors=number))
         for number in sorted(numbers)

@@ -194,6 +194,14 @@ def processes(leader, of=""):
     ]
 
 
+def busy_worker(process, log):
+    """A worker that is at a trial; between two of them there is none for a moment."""
+    while not (workers := processes(process.pid, of="ray::ImplicitFunc")):
+        assert process.poll() is None, log.read_text()[-5000:]
+        time.sleep(0.05)
+    return workers[0]
+
+
 def killed_sweep(tiny_folder, folder, seed, start_sweep):
     """The folder and the session of a sweep whose driver is killed at a random moment."""
     out, log = folder / "out", folder / "log"
@@ -247,6 +255,6 @@ def test_a_killed_worker_loses_nothing(seed, undisturbed, tiny_folder, tmp_path,
     out, log = tmp_path / "out", tmp_path / "log"
     process = start_sweep(log, "--data", tiny_folder, "--out", out, *SWEEP)
     wait_for_trials(out, process, log, seed)
-    os.kill(processes(process.pid, of="ray::ImplicitFunc")[0], signal.SIGKILL)
+    os.kill(busy_worker(process, log), signal.SIGKILL)
     assert process.wait(timeout=900) == 0, log.read_text()[-5000:]
     assert same(out, undisturbed[0])
