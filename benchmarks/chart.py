@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 from benchmarks.paper_results import PAPER_LABEL, PaperResults
@@ -14,6 +15,7 @@ from benchmarks.summary import Row
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 _HATCHES = ("", "///", "...")
 _GROUP_WIDTH = 0.84
+_TITLE_WIDTH = 60  # letters of a line beside the legend
 _LONG = 10  # letters of a column's name that fit beside each other
 _SAME_SCALE = 20.0  # columns whose largest values differ by more get axes of their own
 
@@ -84,7 +86,7 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
             axes.set_ylim(bottom=0)
         plain_axes(axes)
     grid[0].set_ylabel("mean over users")
-    grid[0].set_title(title, loc="left")
+    grid[0].set_title(fill(title, _TITLE_WIDTH), loc="left")
     figure.legend(loc="outside right upper", frameon=False)
     canvas.print_png(str(path))
 

@@ -92,13 +92,13 @@ def write_responses(
     lines = math.ceil(len(space) / columns)
     figure, canvas = new_figure(max(6.0, 3.4 * columns))
     figure.set_figheight(0.9 + 3.1 * lines)
-    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).flat
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).flatten()
     for axes, (name, axis) in zip(grid, space.items(), strict=False):
         _response(axes, name, axis, valued)
         told = f" (importance {shares[name]:.2f})" if name in shares else ""
         axes.set_xlabel(f"{name}{told}")
         plain_axes(axes)
-    for axes in list(grid)[len(space) :]:
+    for axes in grid[len(space) :]:
         axes.set_visible(False)
     figure.supylabel(f"validation {SELECTED_BY}", fontsize=10)
     figure.suptitle(title)

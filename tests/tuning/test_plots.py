@@ -87,3 +87,14 @@ def test_one_configuration_can_be_drawn(configurations, tmp_path):
     plots.write_parallel(tmp_path / "p.png", "title", configurations[:1], SPACE)
     plots.write_responses(tmp_path / "r.png", "title", configurations[:1], SPACE, {})
     assert (tmp_path / "r.png").exists()
+
+
+def test_response_has_a_panel_for_each_setting_and_no_empty_one(drawn, tmp_path):
+    space = {f"weight{number}": Interval(0.0, 1.0, log=False) for number in range(5)}
+    trial = Trial(
+        number=0, seed=0, point=dict.fromkeys(space, 0.5), outcome="finished", reason="",
+        epochs=1, best_epoch=1, val=dict.fromkeys(METRICS, 0.3), seconds=1.0,
+    )  # fmt: skip
+    plots.write_responses(tmp_path / "r.png", "title", collect([trial]), space, {})
+    shown = [axes.get_xlabel() for axes in drawn[0][0].axes if axes.get_visible()]
+    assert shown == list(space)
