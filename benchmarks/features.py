@@ -1,10 +1,13 @@
-"""Table 3 of the paper: how good features are for recommendation, without training anything.
+r"""Table 3 of the paper: how good features are for recommendation, without training anything.
 
     python benchmarks/features.py
     python benchmarks/features.py --data FOLDER --tables clip=clip.npy --sets clip image+text
+    python benchmarks/features.py --data FOLDER --catalogue items.csv --images images.zip \
+        --encoders tfidf patch_pca minilm=all-MiniLM-L6-v2 beit3=stage1/encoder
 
 Each set is one or more of the data's tables (``a+b``, concatenated); by default each table alone
-and all together. The files of ``--tables`` hold the output of any encoder. Three protocols:
+and all together. The files of ``--tables`` hold the output of any encoder; ``--encoders`` makes
+tables here, from a ``--catalogue`` with ``--images``. Three protocols:
 
 - zero-shot: is a user's latest item like the mean of the earlier ones?
 - mask N %: the same where that share of the items has lost one table of the set (zeros in its
@@ -57,6 +60,7 @@ from alignrec_pyg.transforms import SplitInteractions
 from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks.arguments import device_named, named_files, results_folder
 from benchmarks.command import INTERRUPTED
+from benchmarks.encoded_tables import add_encoded
 from benchmarks.features_arguments import (
     IN_TIME,
     feature_sets,
@@ -133,6 +137,15 @@ def _run(options: argparse.Namespace) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     data, read_report, names = read(options.data, None, tables, problems)
+    data, encoded = add_encoded(
+        data,
+        options.encoders,
+        options.catalogue,
+        options.fields,
+        options.images,
+        problems,
+    )
+    names = [*names, *encoded]
     replacements = replacement_tables(options.replace, names, problems)
     sets = feature_sets(options.sets, names, replacements, problems)
     graphs = _graphs(options, data, problems)

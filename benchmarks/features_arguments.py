@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from alignrec_pyg.encoders.texts import FIELDS
 from alignrec_pyg.feature_eval.item_targets import Score
 from alignrec_pyg.feature_eval.ranks import Similarity
 from alignrec_pyg.feature_eval.user_targets import Ties
@@ -34,6 +35,16 @@ def make_parser(doc: str | None) -> argparse.ArgumentParser:
         metavar="NAME=FILE.npy",
         help="further feature tables; row r belongs to item r",
     )
+    add(
+        "--encoders",
+        nargs="+",
+        default=[],
+        metavar="NAME[=FOLDER]",
+        help="tfidf, patch_pca, or a folder of stage 1 or of a sentence transformer",
+    )
+    add("--catalogue", type=Path, metavar="FILE", help="table of items to encode, by their ids")
+    add("--fields", nargs="+", default=list(FIELDS), metavar="NAME", help="its columns of text")
+    add("--images", type=Path, metavar="PATH", help="folder or zip file of images, named by id")
     add("--sets", nargs="+", metavar="NAME[+NAME]", help="feature sets (each table, then all)")
     add(
         "--replace",
