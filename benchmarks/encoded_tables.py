@@ -67,6 +67,8 @@ def add_encoded(
         problems: What does not fit is appended.
     """
     if not entries:
+        if catalogue is not None or images is not None:
+            problems.append("--catalogue, --images: nothing reads them without --encoders")
         return data, []
     if catalogue is None or images is None:
         problems.append("--encoders: needs --catalogue and --images, what is to be encoded")

@@ -87,6 +87,7 @@ def test_encoders_by_name():
 def test_what_does_not_fit_is_told(catalogue, tmp_path):
     table, images = catalogue(3)
     problems: list[str] = []
+    add_encoded(items(3), [], table, ["title"], None, problems)
     add_encoded(items(3), ["tfidf"], None, ["title"], images, problems)
     add_encoded(items(3), ["tfidf"], table, ["name"], images, problems)
     add_encoded(items(3), ["clip", "tfidf"], table, ["title"], images, problems)
@@ -94,6 +95,7 @@ def test_what_does_not_fit_is_told(catalogue, tmp_path):
     known["item"].x_tfidf = torch.ones(3, 2)
     add_encoded(known, ["tfidf"], table, ["title"], images, problems)
     parts = (
+        "nothing reads them without --encoders",
         "needs --catalogue and --images",
         "name",
         "--encoders clip",
