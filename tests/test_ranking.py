@@ -9,7 +9,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg import ranking as module
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import BPR
-from alignrec_pyg.ranking import checked_k, rank, rank_blocks
+from alignrec_pyg.ranking import checked_k, rank, rank_blocks, top_items
 
 USERS, ITEMS = 40, 30
 
@@ -137,6 +137,14 @@ def test_blocks_tell_the_scores(case):
     weight = model.user_embedding.weight.detach()
     assert block.score[0, :2].tolist() == weight[7, block.item[0, :2]].tolist()
     assert block.score[0, 2] == block.score[1].max() == -math.inf
+
+
+def test_places_that_no_item_takes_are_no_item_and_score_nothing():
+    none = torch.empty(2, 0, dtype=torch.int64)
+    user_x, item_x = torch.tensor([[1.0]]), torch.tensor([[-2.0], [-1.0]])
+    (block,) = top_items(user_x, item_x, torch.tensor([0]), none, 4, of="a model")
+    assert block.item.tolist() == [[1, 0, 2, 2]]
+    assert block.score.tolist() == [[-1.0, -2.0, -math.inf, -math.inf]]
 
 
 def test_nan_scores_are_an_error_and_training_goes_on(case):
