@@ -1,12 +1,19 @@
-"""The end of a sweep: chosen settings with all seeds, scored on the test links, and by hand."""
+"""The end of a sweep: finalists with all seeds, the chosen one on the test links, and by hand.
+
+Both run as tasks of Ray, not as trials: there is nothing to stop or to propose, and the processes
+that trained finalists are there to score them.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import ray
 import torch
@@ -14,45 +21,103 @@ import torch
 from benchmarks.cells import Cell, CellStore
 from benchmarks.presets import Preset
 from benchmarks.provenance import commit
-from benchmarks.runner import Parts, RunOutcome, cell_key, run_cells
+from benchmarks.runner import METRICS, Parts, RunOutcome, cell_key, run_cells
 from benchmarks.session import Session, say
+from tuning.configurations import Trial
 from tuning.spaces import ITEM_NEIGHBORS, Point
-from tuning.trial import cell_lock
+from tuning.trial import TrialJob, cell_lock, train
+
+ResultT = TypeVar("ResultT")
 
 _LISTS = ("features", "tables", "neighbors")
 _SINGLE = ("feature_scale", "split", "seeds", "epochs", "patience", "batch_size")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a task gets of the machines.
+
+    Args:
+        cpus: Processors.
+        gpus: Share of a GPU.
+        max_concurrent: Most tasks at a time (default: what the machines hold).
+    """
+
+    cpus: float
+    gpus: float
+    max_concurrent: int | None
+
+
+def train_finalists(job: TrialJob, asked: Sequence[dict[str, Any]], share: Share) -> list[Trial]:
+    """Trains configurations to the end; validation links only.
+
+    Args:
+        job: What all trials share.
+        asked: Number, configuration and seed of each, as :func:`~tuning.trial.train` takes them.
+        share: What each gets of the machines.
+
+    Returns:
+        What became of each, in the order of ``asked``.
+    """
+    shared = ray.put(job)
+    trials: dict[int, Trial] = {}
+    for index, trial in _as_they_end(_finalist, [(one, shared) for one in asked], share):
+        trials[index] = trial
+        value = f"{trial.val['recall@20']:.4f}" if trial.val else f"none ({trial.reason})"
+        say(
+            f"[{len(trials)}/{len(asked)}] configuration {trial.number}, seed {trial.seed}: "
+            f"validation recall@20 {value}, {trial.outcome} after {trial.epochs} epochs"
+        )
+    return [trials[index] for index in range(len(asked))]
+
+
+def _finalist(asked: Mapping[str, Any], job: TrialJob) -> Trial:
+    ended = partial(Trial, number=asked["number"], seed=asked["seed"], point=asked["point"])
+    try:
+        fitted = train(asked, job)
+    except Exception as error:  # as in the search: one that fails is told, the others go on
+        reason = f"{type(error).__name__}: {error}"
+        return ended(outcome="failed", reason=reason, val={}, best_epoch=0, epochs=0, seconds=0.0)
+    return ended(
+        outcome="finished",
+        reason="",
+        val={name: fitted.best_metrics[name] for name in METRICS},
+        best_epoch=fitted.best_epoch + 1,
+        epochs=fitted.num_epochs,
+        seconds=fitted.seconds,
+    )
+
+
 def run_finals(
-    session: Session, rows: Mapping[str, tuple[Session, Preset]], *, cpus: float, gpus: float
+    session: Session, rows: Mapping[str, tuple[Session, Preset]], share: Share
 ) -> RunOutcome:
     """Scores every row's test links, with all seeds; what trials trained is not trained again.
 
     Args:
         session: The script at work.
         rows: Settings by name of the row, and the session whose data they read.
-        cpus: Processors of a cell.
-        gpus: Share of a GPU of a cell.
+        share: What a cell gets of the machines.
     """
-    score = ray.remote(_score).options(num_cpus=cpus, num_gpus=gpus)
-    pending = []
+    calls = []
     for row, (owner, preset) in rows.items():
         parts = ray.put(owner.data.parts)
         for cell in owner.cells(row, preset):
             arguments = (cell, parts, session.out / "cells", session.device.type)
-            pending.append(score.remote(*arguments, torch.get_num_threads()))
-    outcomes: list[RunOutcome] = ray.get(pending)
-    for outcome in outcomes:
+            calls.append((*arguments, torch.get_num_threads()))
+    outcomes: dict[int, RunOutcome] = {}
+    for index, outcome in _as_they_end(_score, calls, share):
+        outcomes[index] = outcome
         for result in outcome.results:
             say(f"{result.row} seed {result.seed}: {result.metrics['recall@20']:.4f} on test")
+    in_order = [outcomes[index] for index in range(len(calls))]
     ours = commit()  # workers have a copy of this checkout's code, without its history
     return RunOutcome(
         results=[
             replace(result, origin=replace(result.origin, commit=ours))
-            for outcome in outcomes
+            for outcome in in_order
             for result in outcome.results
         ],
-        failed={name: why for outcome in outcomes for name, why in outcome.failed.items()},
+        failed={name: why for outcome in in_order for name, why in outcome.failed.items()},
     )
 
 
@@ -62,6 +127,23 @@ def _score(cell: Cell, parts: Parts, folder: Path, device: str, threads: int) ->
     store = CellStore(folder)
     with cell_lock(store, cell, cell_key(cell, parts, where)):
         return run_cells([cell], parts, store, where, lambda line: None)
+
+
+def _as_they_end(
+    function: Callable[..., ResultT], calls: Sequence[tuple[Any, ...]], share: Share
+) -> Iterator[tuple[int, ResultT]]:
+    """Calls a function in other processes; gives the index and result of each call that ended."""
+    task = ray.remote(function).options(num_cpus=share.cpus, num_gpus=share.gpus)
+    waiting = iter(enumerate(calls))
+    running: dict[Any, int] = {}
+    places = len(calls) if share.max_concurrent is None else share.max_concurrent
+    while True:
+        for index, call in islice(waiting, places - len(running)):
+            running[task.remote(*call)] = index
+        if not running:
+            return
+        (ended, *_), _ = ray.wait(list(running))
+        yield running.pop(ended), ray.get(ended)
 
 
 def by_hand(session: Session, point: Point) -> str:

@@ -87,9 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--finalists",
         type=positive_int,
-        default=4,
+        default=3,
         metavar="N",
-        help="best configurations of seed 0 that run with all --seeds (4)",
+        help="best configurations of seed 0 that run with all --seeds (3)",
     )
     add(
         "--time-budget",

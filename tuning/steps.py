@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from benchmarks.settings import SettingsError, unknown_names
 from benchmarks.table import Look
 from tuning.configurations import Configuration, collect, ranked
 from tuning.definition import agree
-from tuning.final import by_hand, run_finals
+from tuning.final import Share, by_hand, run_finals, train_finalists
 from tuning.report import write_report
 from tuning.spaces import (
     ITEM_NEIGHBORS,
@@ -76,16 +75,14 @@ def search(session: Session) -> int:
         if not best:
             say("no trial has a result: nothing to choose from")
             return 1
-        if again := _finalists(session, best):
-            rest = replace(plan, trials=again, max_epochs=None, time_budget=None)
-            which = content_hash(json.dumps(again))[:8]  # others, if a resumed search went on
-            trials += run_sweep(session.out / "ray" / f"finalists-{which}", job, rest)
+        share = Share(cpus=plan.cpus, gpus=plan.gpus, max_concurrent=plan.max_concurrent)
+        trials += train_finalists(job, _unfinished(session, best), share)
         configurations = collect(trials)
         chosen = ranked(configurations)[0]
         owner = sessions[int(chosen.point.get(ITEM_NEIGHBORS, options.item_neighbors))]
         tuned = with_point(preset, chosen.point)
         rows = {f"{name}, tuned": (owner, tuned), f"{name}, defaults": (session, preset)}
-        outcome = run_finals(session, rows, cpus=plan.cpus, gpus=plan.gpus)
+        outcome = run_finals(session, rows, share)
     line = by_hand(session, chosen.point)
     written = write_report(session, configurations, space, line)
     print(f"written: {', '.join(str(path) for path in written)}")
@@ -197,7 +194,7 @@ def _job(session: Session, sessions: dict[int, Session], preset: Preset) -> Tria
     )
 
 
-def _finalists(session: Session, best: list[Configuration]) -> list[dict[str, Any]]:
+def _unfinished(session: Session, best: list[Configuration]) -> list[dict[str, Any]]:
     """What is still to train of the best configurations, seed by seed."""
     done = {
         (trial.number, trial.seed)

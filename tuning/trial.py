@@ -1,8 +1,8 @@
-"""One trial of a sweep: trains one configuration with one seed, and reports after every epoch."""
+"""One trial of a sweep: one configuration, trained with one seed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from ray import tune
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checkpoint import read_manifest, write_manifest
-from alignrec_pyg.train import TrainingDivergedError
+from alignrec_pyg.train import FitResult, TrainingDivergedError
 from benchmarks.cells import Cell, CellStore
 from benchmarks.presets import Preset
 from benchmarks.runner import KS, Parts, train_cell
@@ -84,34 +84,16 @@ class TrialJob:
 
 
 def run_trial(config: dict[str, Any], job: TrialJob) -> None:
-    """Trains a configuration; Ray Tune calls it in a process of its own.
-
-    The state is kept in the folder of the cell, not in checkpoints of Ray: Ray's view of a run is
-    some seconds old when its driver is killed, and it may name checkpoints that are gone. A trial
-    that starts again, whoever killed it, continues from the cell's last save.
+    """Trains a configuration of the search; Ray Tune calls it in a process of its own.
 
     Args:
         config: Number, configuration and seed, under :data:`~tuning.spaces.TRIAL`.
         job: What all trials share.
 
     Raises:
-        TrainingDivergedError: If the loss is not finite, now or when this cell was tried before.
+        TrainingDivergedError: See :func:`train`.
     """
-    torch.set_num_threads(job.threads)
-    cell, key = job.cell(config[TRIAL]["point"], config[TRIAL]["seed"])
-    store = CellStore(job.cells)
-    with cell_lock(store, cell, key):
-        diverged = store.checkpoint_dir(cell, key).with_suffix(".diverged")
-        if diverged.exists():
-            raise TrainingDivergedError(read_manifest(diverged)["reason"])
-        parts = Parts(job.train, job.val, {}).to(torch.device(job.device))
-        try:
-            _, fitted = train_cell(
-                cell, parts, store.checkpoint_dir(cell, key), _report, job.checkpoint_seconds
-            )
-        except FloatingPointError as error:  # it would be so again
-            write_manifest(diverged, {"reason": str(error)})
-            raise
+    fitted = train(config[TRIAL], job, _report)
     best = {f"best_{name}": value for name, value in fitted.best_metrics.items()}
     tune.report(
         {
@@ -122,6 +104,43 @@ def run_trial(config: dict[str, Any], job: TrialJob) -> None:
             FINISHED: True,
         }
     )
+
+
+def train(
+    asked: Mapping[str, Any],
+    job: TrialJob,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+) -> FitResult:
+    """Trains a configuration with a seed, or goes on where that was left.
+
+    The state is kept in the folder of the cell, not in checkpoints of Ray: Ray's view of a run is
+    some seconds old when its driver is killed, and it may name checkpoints that are gone. A trial
+    that starts again, whoever killed it, continues from the cell's last save.
+
+    Args:
+        asked: Number, configuration (``"point"``) and seed.
+        job: What all trials share.
+        report: Is told every epoch.
+
+    Raises:
+        TrainingDivergedError: If the loss is not finite, now or when this cell was tried before.
+    """
+    torch.set_num_threads(job.threads)
+    cell, key = job.cell(asked["point"], asked["seed"])
+    store = CellStore(job.cells)
+    with cell_lock(store, cell, key):
+        diverged = store.checkpoint_dir(cell, key).with_suffix(".diverged")
+        if diverged.exists():
+            raise TrainingDivergedError(read_manifest(diverged)["reason"])
+        parts = Parts(job.train, job.val, {}).to(torch.device(job.device))
+        try:
+            _, fitted = train_cell(
+                cell, parts, store.checkpoint_dir(cell, key), report, job.checkpoint_seconds
+            )
+        except FloatingPointError as error:  # it would be so again
+            write_manifest(diverged, {"reason": str(error)})
+            raise
+    return fitted
 
 
 @contextmanager

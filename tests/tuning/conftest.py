@@ -1,5 +1,6 @@
 """The tiny data set of the experiments' tests, and sweeps as processes of their own."""
 
+import copy
 import importlib.util
 import os
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.presets import PAPER
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--batch-size", "64", "--device", "cpu", "--threads", "1")
@@ -56,3 +59,26 @@ def run_sweep(start_sweep):
         return log.read_text()
 
     return run
+
+
+@pytest.fixture
+def job(checkerboard, tmp_path):
+    """What the trials of a small sweep share; its number of neighbours picks the item graph."""
+    pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
+    from tuning.trial import ModelInputs, TrialJob
+
+    train, test = (copy.copy(part) for part in checkerboard)
+    for part in (train, test):
+        part["item", "knn_wide", "item"].edge_index = part["item", "knn_mm", "item"].edge_index
+        part["item", "knn_wide", "item"].edge_weight = (
+            1 + part["item", "knn_mm", "item"].edge_weight
+        )
+    preset = PAPER["AlignRec"].with_train(batch_size=128, max_epochs=4, lr=0.01)
+    inputs = {
+        k: ModelInputs({"features": ["mm"], "item_graph": graph}, f"data {k}")
+        for k, graph in {5: "mm", 10: "wide"}.items()
+    }
+    return TrialJob(
+        train=train, val=test, preset=preset, inputs=inputs, item_neighbors=10, code="code",
+        device="cpu", threads=1, cells=tmp_path / "cells", checkpoint_seconds=0.0,
+    )  # fmt: skip

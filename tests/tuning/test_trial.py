@@ -7,16 +7,13 @@ from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.train import TrainingDivergedError, fit
 from benchmarks import runner
 from benchmarks.cells import CellStore
-from benchmarks.presets import PAPER
 from benchmarks.runner import Parts, cell_key, data_version
 from tuning.spaces import TRIAL
 
 pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
 
 from tuning import trial
-from tuning.trial import EPOCHS, FINISHED, METRIC, ModelInputs, TrialJob, run_trial
-
-GRAPHS = {5: "mm", 10: "wide"}
+from tuning.trial import EPOCHS, FINISHED, METRIC, run_trial
 
 
 @pytest.fixture
@@ -25,25 +22,6 @@ def reported(monkeypatch):
     found = []
     monkeypatch.setattr(trial.tune, "report", found.append)
     return found
-
-
-@pytest.fixture
-def job(checkerboard, tmp_path):
-    train, test = (copy.copy(part) for part in checkerboard)
-    for part in (train, test):
-        part["item", "knn_wide", "item"].edge_index = part["item", "knn_mm", "item"].edge_index
-        part["item", "knn_wide", "item"].edge_weight = (
-            1 + part["item", "knn_mm", "item"].edge_weight
-        )
-    preset = PAPER["AlignRec"].with_train(batch_size=128, max_epochs=4, lr=0.01)
-    inputs = {
-        k: ModelInputs({"features": ["mm"], "item_graph": graph}, f"data {k}")
-        for k, graph in GRAPHS.items()
-    }
-    return TrialJob(
-        train=train, val=test, preset=preset, inputs=inputs, item_neighbors=10, code="code",
-        device="cpu", threads=1, cells=tmp_path / "cells", checkpoint_seconds=0.0,
-    )  # fmt: skip
 
 
 def config(seed=0, **point):
