@@ -195,8 +195,11 @@ def processes(leader, of=""):
 
 
 def busy_worker(process, log):
-    """A worker that is at a trial; between two of them there is none for a moment."""
-    while not (workers := processes(process.pid, of="ray::ImplicitFunc")):
+    """A worker that is at a trial or a finalist; between two there is none for a moment."""
+    while not (
+        workers := processes(process.pid, of="ray::ImplicitFunc")
+        + processes(process.pid, of="ray::_finalist")
+    ):
         assert process.poll() is None, log.read_text()[-5000:]
         time.sleep(0.05)
     return workers[0]
