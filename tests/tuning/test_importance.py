@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -47,3 +48,9 @@ def test_the_same_trials_give_the_same_importance():
 def test_nothing_is_said_of_too_little():
     assert importances(configurations(lambda p: p["lr"], number=3), SPACE) == {}
     assert importances(configurations(lambda p: 0.5), SPACE) == {}
+
+
+def test_configurations_without_a_value_say_nothing():
+    entries = configurations(lambda p: p["dropout"] * p["lr"])
+    (failed,) = collect([replace(entries[0].trials[0], number=99, val={}, outcome="failed")])
+    assert importances([*entries, failed], SPACE) == importances(entries, SPACE)
