@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.settings import SettingsError
-from tuning.definition import DEFINITION, agree, required
+from tuning import search
+from tuning.definition import DEFINITION, agree, defining, required
 
 CONTEXT = {"data": "d1", "code": "c1"}
 
@@ -61,3 +62,8 @@ def test_another_sweep_does_not_resume_and_all_differences_are_told(tmp_path):
 def test_nothing_is_resumed_where_nothing_is(tmp_path):
     with pytest.raises(SettingsError, match="holds no sweep"):
         agree(session(tmp_path, resume=True), CONTEXT)
+
+
+def test_all_arguments_but_those_of_the_place_make_a_sweep_what_it_is():
+    options = search._parser().parse_args([])
+    assert set(vars(options)) - set(defining(options)) == {"address", "data", "out", "resume"}
