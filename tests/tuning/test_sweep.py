@@ -103,3 +103,34 @@ def test_every_end_of_a_trial_is_told(capsys):
         "finished after 8 epochs",
         "[2/2] configuration 4, seed 1 (lr 0.001, num_layers 2): failed: b: c",
     ]
+
+
+def test_a_sweep_that_ray_has_not_saved_yet_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep.tune.Tuner, "can_restore", lambda folder: True)
+    assert not sweep._restorable(tmp_path)
+    (tmp_path / "experiment_state-2026.json").touch()
+    assert sweep._restorable(tmp_path)
+
+
+@pytest.mark.parametrize("restorable", [False, True])
+def test_trials_come_in_the_order_of_their_numbers(restorable, tmp_path, monkeypatch, capsys):
+    """Ray lists them as they were made, and those that it continued once more."""
+
+    def results():
+        for number, seed in ((2, 0), (0, 1), (0, 0)):
+            asked = {TRIAL: {**ASKED, "number": number, "seed": seed}}
+            yield SimpleNamespace(config=asked, metrics=TOLD, error=None, path=str(tmp_path))
+        yield SimpleNamespace(config=None, metrics={}, error=None, path=str(tmp_path / "none"))
+
+    tuner = SimpleNamespace(fit=results)
+    monkeypatch.setattr(sweep, "_restorable", lambda folder: restorable)
+    monkeypatch.setattr(sweep.tune, "with_parameters", lambda function, job: function)
+    monkeypatch.setattr(sweep.tune, "with_resources", lambda function, share: function)
+
+    def made(*arguments, **options):
+        return tuner
+
+    monkeypatch.setattr(sweep.tune, "Tuner", SimpleNamespace(restore=made) if restorable else made)
+    found = sweep.run_sweep(tmp_path, None, plan(trials=4))
+    assert [(trial.number, trial.seed) for trial in found] == [(0, 0), (0, 1), (2, 0)]
+    assert "1 of 4 trials did not begin" in capsys.readouterr().err
