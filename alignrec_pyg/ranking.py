@@ -189,8 +189,12 @@ def top_items(
     item_xt = item_x.t().contiguous()
     num_columns = item_xt.size(1)
     block_scores = _BLOCK_SCORES_CUDA if item_x.is_cuda else _BLOCK_SCORES
-    for block in users.split(max(1, block_scores // max(1, num_columns))):
-        scores = user_x[block] @ item_xt
+    block_size = min(max(1, block_scores // max(1, num_columns)), users.numel())
+    # One buffer for all blocks. Were each block's scores memory of its own, the small results that
+    # callers keep would settle in what was freed of it, and the next block would need more.
+    buffer = user_x.new_empty(block_size, num_columns)
+    for block in users.split(block_size):
+        scores = torch.mm(user_x[block], item_xt, out=buffer[: block.numel()])
         inside = row_slice(known[0], block)
         from_block = torch.isin(known[0, inside], block)
         row = torch.searchsorted(block, known[0, inside][from_block])
