@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             titles=made.titles,
             encode=made.encode,
             item_graphs=made.item_graphs,
+            id_vectors="neighbors",  # without, hardly any user would get a new item
             title=f"AlignRec on {name}",
         ).launch(given.port)
     except (CheckpointError, ImportError, OSError, ValueError) as error:

@@ -18,6 +18,16 @@ def message(text: str) -> str:
     return f'<div class="ar-message" role="alert">{escaped(text)}</div>'
 
 
+def invitation(reads: Sequence[str]) -> str:
+    """What a person may do who has brought nothing yet."""
+    parts = " or ".join({"image": "an image", "text": "a text"}[part] for part in reads)
+    both = ", or both" if len(reads) > 1 else ""
+    return (
+        f"<p>Bring {parts}{both}: the model places such an item beside those it knows, without "
+        "training, and tells who would get it.</p>"
+    )
+
+
 def known_items(view: UserView) -> str:
     """What a user knows."""
     shown = len(view.known)
@@ -83,7 +93,7 @@ def about(view: About) -> str:
     counts = [(name, f"{count:,}") for name, count in view.counts.items()]
     features = [(name, f"{width:,} wide") for name, width in view.features.items()]
     hparams = [(name, str(value)) for name, value in view.hparams.items()]
-    metrics = [(name, f"{value:.4f}") for name, value in view.metrics.items() if "@" in name]
+    metrics = [(name, f"{value:.4f}") for name, value in view.metrics.items()]
     tables = [("Data", counts), ("Features of items", features)]
     if metrics:
         tables.append(("On held-out links", metrics))
@@ -157,11 +167,11 @@ def _place(entry: Place) -> str:
 
 def _reasons(reasons: Sequence[Like]) -> str:
     if not reasons:
-        return '<p class="ar-why">None of their items to compare it with.</p>'
+        return '<p class="ar-why">Nothing that they know can be compared with it.</p>'
     rows = "".join(
         f'<li title="closer than {like.share_below:.1%} of all pairs of items">'
         f"{_poster(like.item)}<span><em>{escaped(like.words)}</em> "
         f"{escaped(like.item.title)}</span></li>"
         for like in reasons
     )
-    return f'<p class="ar-why">Of their items it is</p><ul class="ar-reasons">{rows}</ul>'
+    return f'<p class="ar-why">Why? It is</p><ul class="ar-reasons">{rows}</ul>'

@@ -124,7 +124,7 @@ class Newcomers:
             else:
                 used.append(part)
         if not used:
-            raise CannotShowError(" ".join(notes))
+            raise CannotShowError(" ".join([*notes, "So nothing tells where to place the item."]))
         model, data = add_items(
             self._model,
             self._data,

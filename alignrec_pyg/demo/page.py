@@ -22,7 +22,7 @@ from alignrec_pyg.transforms import KNNItemGraph
 LISTED_USERS = 5_000
 """Users in the list to pick from; others are there for whoever types their id."""
 
-_MOST = 50  # longest list on the page
+_K, _MOST = 10, 50  # length of a list on the page, at first and at most
 _FONTS = ["system-ui", "sans-serif"]  # the machine's: others would be fetched
 _MAX_FILE = "40mb"
 _KEEP_UPLOADS = (600, 600)  # seconds: how often to look for old ones, how old they are then
@@ -117,9 +117,7 @@ class Page:
             with gradio.Tab("About"):
                 gradio.HTML(cards.about(showcase.about()), elem_classes="ar")
 
-    def launch(
-        self, port: int | None = None, *, host: str = "127.0.0.1", wait: bool = True
-    ) -> str:
+    def launch(self, port: int | None = None, *, host: str = "127.0.0.1", wait: bool = True) -> str:
         """Serves the page.
 
         Args:
@@ -170,13 +168,18 @@ class Page:
                 label=f"User (type to search {len(users):,})",
                 filterable=True,
                 allow_custom_value=len(users) > LISTED_USERS,
+                min_width=300,
                 elem_id="ar-user",
             )
-            k = gradio.Slider(1, _MOST, value=10, step=1, label="Recommendations", elem_id="ar-k")
-            hide = gradio.Checkbox(
-                label="Without the most popular tenth of the items", elem_id="ar-hide"
+            k = gradio.Slider(
+                1, _MOST, value=_K, step=1, label="Recommendations", min_width=300, elem_id="ar-k"
             )
-        known, recommended = self.for_user(users[0][1], 10, False)
+            hide = gradio.Checkbox(
+                label="Without the most popular tenth of the items",
+                min_width=300,
+                elem_id="ar-hide",
+            )
+        known, recommended = self.for_user(users[0][1], _K, False)
         with gradio.Row():
             with gradio.Column(scale=1, min_width=300):
                 left = gradio.HTML(known, elem_id="ar-known", elem_classes="ar")
@@ -201,7 +204,7 @@ class Page:
                     label="Image (JPEG, PNG, WebP, GIF, BMP or TIFF)",
                     type="binary",
                     file_types=["image"],
-                    height=140,
+                    height=180,
                     visible="image" in reads,
                     elem_id="ar-image",
                 )
@@ -213,11 +216,13 @@ class Page:
                     visible="text" in reads,
                     elem_id="ar-text",
                 )
-                k = gradio.Slider(1, _MOST, value=10, step=1, label="Similar items")
+                k = gradio.Slider(
+                    1, _MOST, value=_K, step=1, label="Similar items", elem_id="ar-new-k"
+                )
                 show = gradio.Button("Show what it is like", variant="primary", elem_id="ar-show")
             with gradio.Column(scale=2, min_width=320):
                 result = gradio.HTML(
-                    "<p class='ar-why'>Nothing of it has to be in the catalogue.</p>",
+                    cards.invitation(reads),
                     elem_id="ar-result",
                     elem_classes="ar",
                 )

@@ -45,6 +45,8 @@ SHOWN_USERS = 5
 POPULAR_SHARE = 0.1
 """Share of the items that counts as the most popular."""
 
+_METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+
 
 class Showcase:
     """A trained model, asked what a person may want to see of it.
@@ -101,7 +103,7 @@ class Showcase:
     def users(self) -> list[tuple[str, str]]:
         """A line for each user, with the number of items they know, and their id as text."""
         return [
-            (f"{name} · {count:,} {'item' if count == 1 else 'items'}", name)
+            (f"user {name} · {count:,} {'item' if count == 1 else 'items'}", name)
             for name, count in zip(self._user_numbers, self._num_known, strict=True)
         ]
 
@@ -178,6 +180,7 @@ class Showcase:
         measurable = (
             label is not None and label.size(1) > 0 and not torch.equal(label, links.edge_index)
         )
+        metrics = evaluate(self._model, self._data, ks=(10, 20)) if measurable else {}
         features = {
             name: int(feature_table(self._data, name).size(1)) for name in feature_names(self._data)
         }
@@ -191,7 +194,7 @@ class Showcase:
                 "held-out links": label.size(1) if measurable else 0,
             },
             features=features,
-            metrics=evaluate(self._model, self._data, ks=(10, 20)) if measurable else {},
+            metrics={name: metrics[name] for name in _METRICS if name in metrics},
         )
 
     def _place(self, new: Newcomer, user: int, place: Tensor, left: Tensor) -> Place:
