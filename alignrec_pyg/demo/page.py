@@ -168,16 +168,11 @@ class Page:
                 label=f"User (type to search {len(users):,})",
                 filterable=True,
                 allow_custom_value=len(users) > LISTED_USERS,
-                min_width=300,
                 elem_id="ar-user",
             )
-            k = gradio.Slider(
-                1, _MOST, value=_K, step=1, label="Recommendations", min_width=300, elem_id="ar-k"
-            )
+            k = gradio.Slider(1, _MOST, value=_K, step=1, label="Recommendations", elem_id="ar-k")
             hide = gradio.Checkbox(
-                label="Without the most popular tenth of the items",
-                min_width=300,
-                elem_id="ar-hide",
+                label="Without the most popular tenth of the items", elem_id="ar-hide"
             )
         known, recommended = self.for_user(users[0][1], _K, False)
         with gradio.Row():

@@ -39,7 +39,7 @@ REASONS = 3
 SHOWN_KNOWN = 24
 """Items of a user's own that are shown."""
 
-SHOWN_USERS = 5
+SHOWN_USERS = 6
 """Users that are named for a new item."""
 
 POPULAR_SHARE = 0.1

@@ -117,7 +117,7 @@ def trained(
 def _synthetic() -> tuple[HeteroData, list[str]]:
     data = Synthetic(seed=0).data
     words = [" ".join(text.split()[:_TITLE_WORDS]) for text in data[ITEM].text]
-    return data, [f"{number}: {first}" for number, first in enumerate(words)]
+    return data, [f"{first} ({number})" for number, first in enumerate(words)]
 
 
 def _movielens(folder: Path) -> tuple[HeteroData, list[str]]:

@@ -153,6 +153,10 @@ def pick_a_user(opened: Opened) -> None:
     assert (opened.broken(), opened.overflow()) == (0, 0)
     opened.width(390)
     assert opened.overflow() == 0
+    for control in ("#ar-user", "#ar-k", "#ar-hide"):  # none is cut off
+        box = opened.all(control)[0].rect
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
     opened.width(1280)
 
 

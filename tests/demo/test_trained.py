@@ -92,7 +92,7 @@ def test_training_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
 def test_embedded_data_by_default(tmp_path):
     made = trained(None, tmp_path, config=BRIEF)
     assert len(made.titles) == made.model.num_items == 600
-    assert made.titles[3].startswith("3: ")
+    assert made.titles[3].endswith(" (3)")
 
 
 def test_a_folder_that_is_none_is_told(tmp_path):
