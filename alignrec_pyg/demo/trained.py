@@ -57,7 +57,7 @@ def trained(
     run: Path,
     *,
     config: TrainConfig | None = None,
-    tell: Callable[[str], object] = lambda line: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Trained:
     """AlignRec on a MovieLens folder or on made-up data, trained once and then loaded.
 
