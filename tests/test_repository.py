@@ -90,7 +90,7 @@ import sys, warnings
 warnings.simplefilter("ignore")
 import torch_geometric
 before = set(sys.modules)
-import alignrec_pyg, alignrec_pyg.datasets, alignrec_pyg.encoders
+import alignrec_pyg, alignrec_pyg.datasets, alignrec_pyg.demo, alignrec_pyg.encoders
 import alignrec_pyg.pretraining, alignrec_pyg.serving, alignrec_pyg.transforms
 print(*{name.split(".")[0] for name in set(sys.modules) - before})
 """
@@ -105,6 +105,7 @@ print(*{name.split(".")[0] for name in set(sys.modules) - before})
     heavy = {
         "fairscale",
         "faiss",
+        "gradio",
         "matplotlib",
         "onnx",
         "open_clip",
