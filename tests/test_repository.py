@@ -90,7 +90,7 @@ import sys, warnings
 warnings.simplefilter("ignore")
 import torch_geometric
 before = set(sys.modules)
-import alignrec_pyg, alignrec_pyg.datasets, alignrec_pyg.encoders
+import alignrec_pyg, alignrec_pyg.datasets, alignrec_pyg.demo, alignrec_pyg.encoders
 import alignrec_pyg.pretraining, alignrec_pyg.serving, alignrec_pyg.transforms
 print(*{name.split(".")[0] for name in set(sys.modules) - before})
 """
@@ -105,6 +105,7 @@ print(*{name.split(".")[0] for name in set(sys.modules) - before})
     heavy = {
         "fairscale",
         "faiss",
+        "gradio",
         "matplotlib",
         "onnx",
         "open_clip",
@@ -130,13 +131,15 @@ def test_the_search_for_hosts_and_paths_finds_them() -> None:
     assert findings("https://arxiv.org/ho" + "me/x, results/wo" + "rk/x") == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/cluster.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "docs/cluster.md", "docs/demo.md"]
+)
 def test_files_named_in_commands_and_links_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     scripts = re.findall(r"(?:uv run|python|bash) ([\w./]+/[\w./]+)", text)
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    missing = [name for name in scripts + links if not (ROOT / name).exists()]
-    assert missing == []
+    paths = [ROOT / name for name in scripts] + [(ROOT / document).parent / name for name in links]
+    assert [path for path in paths if not path.exists()] == []
 
 
 def test_the_version_is_stated_once_more_only_in_the_metadata() -> None:

@@ -1,4 +1,4 @@
-"""Packages that only some exports need."""
+"""Packages that only some ways of serving need."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import importlib
 from types import ModuleType
 
 
-def require(package: str, purpose: str) -> ModuleType:
+def require(package: str, purpose: str, extra: str = "serving") -> ModuleType:
     """The package, imported.
+
+    Args:
+        package: Name to import.
+        purpose: What needs it, for the message.
+        extra: The extra of this package that installs it.
 
     Raises:
         ImportError: If it cannot be imported; says what to install.
@@ -17,5 +22,5 @@ def require(package: str, purpose: str) -> ModuleType:
     except (ImportError, RuntimeError, OSError) as error:
         raise ImportError(
             f"{purpose} needs {package}, which cannot be imported ({error}): run `uv sync --extra "
-            'serving` (or `pip install "alignrec-pyg[serving]"`)'
+            f'{extra}` (or `pip install "alignrec-pyg[{extra}]"`)'
         ) from error

@@ -64,8 +64,8 @@ class EncodeItems(BaseTransform):
         ImportError: When applied, if there are ``actors`` and Ray is missing.
         ValueError: If an argument is out of range, or the encoder has to be fitted and there are
             ``actors``; when applied, if the data lacks the content,
-            no item has any, too many images cannot be read, or the encoder returns anything but
-            finite rows of its width.
+            no item has any (with ``fit=False`` they count as without), too many images cannot be
+            read, or the encoder returns anything but finite rows of its width.
         KeyboardInterrupt, SystemExit: When interrupted.
     """
 
@@ -153,7 +153,7 @@ class EncodeItems(BaseTransform):
             zero_rows=int((~encoded[run.with_content()]).sum()),
             notes=tuple(getattr(self.encoder, "notes", ())),
         )
-        if self.report.encoded == 0:
+        if self.report.encoded == 0 and self.fit:  # a few later items may all lack it
             raise ValueError(
                 f"no item has {' or '.join(self.encoder.modalities)} that {self.encoder!r} makes a "
                 f"row of: it needs some\n{self.report}"

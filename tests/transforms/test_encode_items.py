@@ -266,3 +266,16 @@ def test_later_items_are_encoded_by_what_was_learned_before(data, tmp_path):
     assert encoder.cache_key == learned
     EncodeItems(encoder, "text", cache_dir=tmp_path)(later)
     assert encoder.cache_key != learned  # fitted anew
+
+
+def test_later_items_may_all_lack_what_the_encoder_reads():
+    encoder = TfidfEncoder(2)
+    encoder.fit(ItemContent(text=["red boat", "blue boat", "red car", "blue car"]))
+    later = HeteroData()
+    later["item"].num_nodes = 2
+    later["item"].text = [None, "unheard words"]
+    encode = EncodeItems(encoder, "text", fit=False)
+    encoded = encode(later)
+    assert encoded["item"].mask_text.tolist() == [True, True]
+    assert not encoded["item"].x_text.any()
+    assert (encode.report.encoded, encode.report.zero_rows) == (0, 1)

@@ -1,0 +1,73 @@
+"""The demo page from the command line: ``python -m alignrec_pyg.demo``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from alignrec_pyg.checkpoint import CheckpointError
+from alignrec_pyg.demo.page import page
+from alignrec_pyg.demo.trained import trained
+from alignrec_pyg.serving.packages import require
+
+UNUSABLE = 2
+"""Exit code: the data, the run, the port or the installation cannot be used."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m alignrec_pyg.demo",
+        description="Shows recommendations with posters and reasons in a browser, and places new "
+        "items by image and text. The first start trains AlignRec (a minute or two), later ones "
+        "load it. Without --data it shows embedded synthetic data.",
+    )
+    add = made.add_argument
+    add("--data", type=Path, metavar="FOLDER", help="a MovieLens folder, with posters or without")
+    add(
+        "--run",
+        type=Path,
+        metavar="FOLDER",
+        help="where the model is kept (default: results/demo/NAME of the data)",
+    )
+    add("--port", type=int, metavar="N", help="port (default: the first free one from 7860)")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves the page until Ctrl-C.
+
+    Returns:
+        0, or 2 if the data, ``--run`` or the port cannot be used or gradio is missing.
+    """
+    given = parser().parse_args(arguments)
+    name = "synthetic" if given.data is None else given.data.resolve().name
+    run: Path = given.run or Path("results", "demo", name)
+    try:
+        require("gradio", "the demo page", extra="demo")  # before anything is trained
+        made = trained(given.data, run, tell=_tell)
+        page(
+            made.model,
+            made.data,
+            titles=made.titles,
+            encode=made.encode,
+            item_graphs=made.item_graphs,
+            id_vectors="neighbors",  # without, hardly any user would get a new item
+            title=f"AlignRec on {name}",
+        ).launch(given.port)
+    except (CheckpointError, ImportError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return UNUSABLE
+    return 0
+
+
+def _tell(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)  # above the progress bar, if there is one
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""The page's parts as HTML; every word from outside is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+from alignrec_pyg.demo.catalogue import ShownItem
+from alignrec_pyg.demo.views import About, Like, NewItemView, Place, Recommendation, UserView
+
+# The page's HTML goes through a template, to which these mean something.
+_TEMPLATE_SIGNS = {ord(sign): f"&#{ord(sign)};" for sign in "{}$`"}
+_SHOWN_TEXT = 280
+
+
+def message(text: str) -> str:
+    """Something the person at the page needs to know, in place of results."""
+    return f'<div class="ar-message" role="alert">{escaped(text)}</div>'
+
+
+def invitation(reads: Sequence[str]) -> str:
+    """What a person may do who has brought nothing yet."""
+    parts = " or ".join({"image": "an image", "text": "a text"}[part] for part in reads)
+    both = ", or both" if len(reads) > 1 else ""
+    return (
+        f"<p>Bring {parts}{both}: the model places such an item beside those it knows, without "
+        "training, and tells who would get it.</p>"
+    )
+
+
+def known_items(view: UserView) -> str:
+    """What a user knows."""
+    shown = len(view.known)
+    if view.num_known == 0:
+        return message(f"Nothing is known of user {view.user}: the model has to guess.")
+    hidden = view.num_known - shown
+    count = f"{view.num_known:,} item{'' if view.num_known == 1 else 's'}"
+    return (
+        f"<h3>What user {escaped(view.user)} knows <small>{count}</small></h3>"
+        f'<div class="ar-grid ar-known">{"".join(_card(item) for item in view.known)}</div>'
+        + (f'<p class="ar-more">and {hidden:,} more</p>' if hidden else "")
+    )
+
+
+def recommendations(view: UserView) -> str:
+    """What a user is recommended, and why."""
+    if not view.recommended:
+        return message(f"There is nothing left to recommend to user {view.user}.")
+    fewer = ""
+    if len(view.recommended) < view.asked:
+        fewer = message(
+            f"Only {len(view.recommended):,} of the {view.asked:,} asked for: there are no more "
+            "items to choose from."
+        )
+    rows = "".join(
+        _recommendation(place, entry) for place, entry in enumerate(view.recommended, start=1)
+    )
+    return (
+        f"<h3>Recommended to user {escaped(view.user)}</h3>{fewer}<ol class='ar-list'>{rows}</ol>"
+    )
+
+
+def new_item(view: NewItemView) -> str:
+    """A new item, what it is like, and who would get it."""
+    text = view.text or ""
+    if len(text) > _SHOWN_TEXT:
+        text = text[:_SHOWN_TEXT].rstrip() + " …"
+    notes = "".join(message(note) for note in view.notes)
+    used = " and ".join(view.used)
+    head = (
+        f'<div class="ar-new">{_poster(view.item)}<div><h3>The new item</h3>'
+        f'<p class="ar-used">Placed by its <b>{escaped(used)}</b> '
+        f"{'together' if len(view.used) > 1 else 'alone'}, without training.</p>"
+        f"<p>{escaped(text)}</p></div></div>"
+    )
+    if not view.similar:
+        return head + notes + message("Nothing in the catalogue is like it in any way.")
+    fewer = ""
+    if len(view.similar) < view.asked:
+        fewer = message(f"The catalogue has only {len(view.similar):,} items to compare it with.")
+    similar = "".join(_card(like.item, _words(like)) for like in view.similar)
+    share = f"{view.num_lists:,} of {view.num_users:,} users have it"
+    return (
+        f"{head}{notes}<h3>Most like it in the catalogue</h3>{fewer}"
+        f'<div class="ar-grid">{similar}</div>'
+        f"<h3>Who would get it <small>{share} among their best {view.asked:,}</small></h3>"
+        f"<ol class='ar-list'>{''.join(_place(place) for place in view.places)}</ol>"
+    )
+
+
+def about(view: About) -> str:
+    """The model, the data and how good it is."""
+    counts = [(name, f"{count:,}") for name, count in view.counts.items()]
+    features = [(name, f"{width:,} wide") for name, width in view.features.items()]
+    hparams = [(name, str(value)) for name, value in view.hparams.items()]
+    metrics = [(name, f"{value:.4f}") for name, value in view.metrics.items()]
+    tables = [("Data", counts), ("Features of items", features)]
+    if metrics:
+        tables.append(("On held-out links", metrics))
+    tables.append((f"Model: {view.model}", hparams))
+    parts = "".join(
+        f"<section><h3>{escaped(title)}</h3><table>{_rows(rows)}</table></section>"
+        for title, rows in tables
+    )
+    return (
+        f'<div class="ar-about">{parts}</div>'
+        "<p>Recommendations are the items of highest score that the user does not know; metrics "
+        "average over all users with held-out links, over all items. A reason is the item of the "
+        "user's own whose vector has the highest cosine to the recommended one: it says what the "
+        "model places near, not what caused the score. “Very much like” is one pair of items in a "
+        "thousand, “much like” the next nine, “somewhat like” the next 90.</p>"
+    )
+
+
+def escaped(text: object) -> str:
+    """Text as HTML that shows it, and nothing else."""
+    return html.escape(str(text)).translate(_TEMPLATE_SIGNS)
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> str:
+    return "".join(
+        f"<tr><th>{escaped(name)}</th><td>{escaped(value)}</td></tr>" for name, value in rows
+    )
+
+
+def _poster(item: ShownItem) -> str:
+    title = escaped(item.title)
+    if item.poster is None:
+        return f'<div class="ar-poster ar-none"><span>{title}</span></div>'
+    return f'<div class="ar-poster"><img src="{item.poster}" alt="{title}"></div>'
+
+
+def _card(item: ShownItem, below: str = "") -> str:
+    title = escaped(item.title)
+    return (
+        f'<figure class="ar-card" title="{title}">{_poster(item)}'
+        f"<figcaption>{title}{below}</figcaption></figure>"
+    )
+
+
+def _words(like: Like) -> str:
+    closer = f"closer than {like.share_below:.1%} of all pairs of items"
+    return f'<span class="ar-words" title="{closer}">{escaped(like.words)} it</span>'
+
+
+def _recommendation(place: int, entry: Recommendation) -> str:
+    chosen = ""
+    if entry.held_out:
+        chosen = (
+            '<span class="ar-hit" title="One of the links held out from training">'
+            "✓ did choose it</span>"
+        )
+    return (
+        f'<li class="ar-row">{_poster(entry.item)}<div>'
+        f'<p class="ar-title"><span class="ar-place">{place}</span>{escaped(entry.item.title)}'
+        f"{chosen}</p>{_reasons(entry.reasons)}</div></li>"
+    )
+
+
+def _place(entry: Place) -> str:
+    return (
+        f'<li class="ar-row"><div><p class="ar-title">User {escaped(entry.user)} '
+        f'<span class="ar-words">place {entry.place:,} of {entry.of:,}</span></p>'
+        f"{_reasons(entry.reasons)}</div></li>"
+    )
+
+
+def _reasons(reasons: Sequence[Like]) -> str:
+    if not reasons:
+        return '<p class="ar-why">Nothing that they know can be compared with it.</p>'
+    rows = "".join(
+        f'<li title="closer than {like.share_below:.1%} of all pairs of items">'
+        f"{_poster(like.item)}<span><em>{escaped(like.words)}</em> "
+        f"{escaped(like.item.title)}</span></li>"
+        for like in reasons
+    )
+    return f'<p class="ar-why">Why? It is</p><ul class="ar-reasons">{rows}</ul>'

@@ -1,0 +1,130 @@
+"""What a person sees of an item: its title and its poster."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.encoders.images import (
+    ImageError,
+    image_source,
+    quiet_pillow,
+    read_image,
+    to_pillow,
+)
+from alignrec_pyg.graph import ITEM
+from alignrec_pyg.outside_ids import item_ids
+
+_POSTER_SIZE = (240, 360)  # pixels, at most: twice of what is shown, for dense screens
+_KEPT_POSTERS = 4096
+_MEASURED_POSTERS = 16
+_NARROWEST, _WIDEST = 0.5, 2.0
+
+
+@dataclass(frozen=True)
+class ShownItem:
+    """An item as it is shown.
+
+    Args:
+        id: What the outside world calls it.
+        title: Its title.
+        poster: Its poster as a ``data:`` address; ``None`` where it has none that can be read.
+    """
+
+    id: Any
+    title: str
+    poster: str | None = None
+
+
+class Catalogue:
+    """Titles and posters of all items, made ready when they are asked for.
+
+    Args:
+        data: The items.
+        titles: A title for each item; ``None`` or blank where it has none (it is then shown by its
+            id).
+        images: An image for each item, anything
+            :func:`~alignrec_pyg.encoders.images.read_image` takes, ``None`` where it has none.
+            Without it ``data["item"].image`` or ``.image_path`` is taken, if there is one.
+
+    Raises:
+        ValueError: If there is not one title or image for each item.
+    """
+
+    def __init__(
+        self,
+        data: HeteroData,
+        titles: Sequence[str | None] | None = None,
+        images: Sequence[Any] | Tensor | None = None,
+    ) -> None:
+        if images is None:
+            images = data[ITEM].get("image", data[ITEM].get("image_path"))
+        self._ids = item_ids(data)
+        for argument, column in (("titles", titles), ("images", images)):
+            if column is not None and len(column) != len(self._ids):
+                raise ValueError(
+                    f"'{argument}' needs one entry for each of the {len(self._ids)} items, in the "
+                    f"order of their numbers (got {len(column)})"
+                )
+        self._titles = titles
+        self._images = images
+        self._numbers = {entry: number for number, entry in enumerate(self._ids.tolist())}
+        self._shown = lru_cache(_KEPT_POSTERS)(self._make)
+
+    def item(self, number: int) -> ShownItem:
+        """The item of this number."""
+        return self._shown(number)
+
+    def items(self, ids: np.ndarray) -> list[ShownItem]:
+        """The items of these ids, which are all known."""
+        return [self._shown(self._numbers[entry]) for entry in ids.tolist()]
+
+    def aspect(self) -> float:
+        """Width by height that posters here tend to have; 1 without any."""
+        found: list[float] = []
+        for image in () if self._images is None else self._images:
+            pixels = _pixels(image)
+            if pixels is not None:
+                found.append(pixels.size(2) / pixels.size(1))
+            if len(found) == _MEASURED_POSTERS:
+                break
+        return float(np.clip(np.median(found), _NARROWEST, _WIDEST)) if found else 1.0
+
+    def _make(self, number: int) -> ShownItem:
+        title = None if self._titles is None else self._titles[number]
+        poster = None if self._images is None else poster_address(self._images[number])
+        name = self._ids[number]
+        return ShownItem(name, (title or "").strip() or f"Item {name}", poster)
+
+
+def poster_address(image: object) -> str | None:
+    """A small JPEG of an image as a ``data:`` address, which a page needs nobody to ask for.
+
+    Returns:
+        The address; ``None`` without an image, or with one that cannot be read.
+    """
+    pixels = _pixels(image)
+    if pixels is None:
+        return None
+    small = to_pillow(pixels)
+    small.thumbnail(_POSTER_SIZE)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _pixels(image: object) -> Tensor | None:
+    try:
+        source = image_source(image)
+        with quiet_pillow():
+            return None if source is None else read_image(source)
+    except ImageError:
+        return None

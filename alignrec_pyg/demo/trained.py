@@ -1,0 +1,128 @@
+"""Data, encoders and a trained model for the command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+
+from alignrec_pyg.datasets import MovieLens, Synthetic
+from alignrec_pyg.encoders import ItemEncoder, PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.graph import ITEM
+from alignrec_pyg.models import AlignRec, Recommender
+from alignrec_pyg.report import describe
+from alignrec_pyg.train import TrainConfig, fit
+from alignrec_pyg.transforms import (
+    ConcatFeatures,
+    EncodeItems,
+    KCore,
+    KNNItemGraph,
+    SplitInteractions,
+)
+
+LIKE = 4
+"""Least rating that counts as a like."""
+
+_CORE = 5
+_TITLE_WORDS = 2
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What :func:`~alignrec_pyg.demo.page` needs.
+
+    Args:
+        model: The trained model.
+        data: The graph to serve, with links to predict.
+        titles: A title for each item.
+        encode: What makes the features of new items.
+        item_graphs: What made the item graph.
+    """
+
+    model: Recommender
+    data: HeteroData
+    titles: Sequence[str]
+    encode: Sequence[BaseTransform]
+    item_graphs: Sequence[KNNItemGraph]
+
+
+def trained(
+    folder: Path | None,
+    run: Path,
+    *,
+    config: TrainConfig | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Trained:
+    """AlignRec on a MovieLens folder or on made-up data, trained once and then loaded.
+
+    Likes of MovieLens are ratings of 4 or more, thinned to the 5-core; a movie's text is its title,
+    genres and plot. Features are TF-IDF of the texts and principal components of the images, as far
+    as there are any, learned anew at every start (seconds; the same on the same machine).
+
+    Args:
+        folder: A MovieLens folder; ``None`` means :class:`~alignrec_pyg.datasets.Synthetic`.
+        run: Folder of the model; trained and saved there if there is none. Training that was
+            interrupted goes on.
+        config: How to train.
+        tell: Called with lines that say what is going on.
+
+    Raises:
+        ValueError: If the data cannot be read or are too few.
+        CheckpointError: If ``run`` holds something else, such as the model of other data.
+        OSError: If ``run`` cannot be written.
+    """
+    tell(f"reading {'synthetic data' if folder is None else folder}")
+    data, titles = _synthetic() if folder is None else _movielens(folder)
+    tell(str(describe(data)))
+    encoders: dict[str, ItemEncoder] = {}
+    if any(text is not None for text in data[ITEM].text):
+        encoders["text"] = TfidfEncoder(64)
+    if any(image is not None for image in data[ITEM].image):
+        encoders["image"] = PatchPCAEncoder(64, image_size=None if folder is None else 64)
+    concat, graph = ConcatFeatures(list(encoders), name="mm"), KNNItemGraph("mm", k=10)
+    for name, encoder in encoders.items():
+        tell(f"encoding {name}s")
+        data = EncodeItems(encoder, name)(data)
+    train, val, test = SplitInteractions("random", seed=0)(graph(concat(data)))
+    arguments: dict[str, Any] = {"features": ["mm"], "item_graph": "mm"}
+    if (run / "config.json").exists():
+        tell(f"loading the model of {run}")
+        model = AlignRec.from_pretrained(run, train)
+    else:
+        tell(f"training AlignRec, once: {run} keeps it")
+        torch.manual_seed(0)  # of the initial weights
+        model = AlignRec(train, **arguments)
+        fit(
+            model,
+            train,
+            val,
+            config or TrainConfig(lr=3e-3, max_epochs=60, patience=8),
+            report=lambda epoch, entry: tell(
+                f"epoch {epoch + 1}: validation recall@20 {entry['recall@20']:.4f} "
+                f"(best {entry['best_recall@20']:.4f})"
+            ),
+            checkpoint_dir=run / "training",
+        )
+        model.save_pretrained(run)
+    encode = [EncodeItems(encoder, name, fit=False) for name, encoder in encoders.items()]
+    return Trained(model, test, titles, [*encode, concat], [graph])
+
+
+def _synthetic() -> tuple[HeteroData, list[str]]:
+    data = Synthetic(seed=0).data
+    words = [" ".join(text.split()[:_TITLE_WORDS]) for text in data[ITEM].text]
+    return data, [f"{first} ({number})" for number, first in enumerate(words)]
+
+
+def _movielens(folder: Path) -> tuple[HeteroData, list[str]]:
+    dataset = MovieLens(folder, min_rating=LIKE, text=["title", "genres", "overview"])
+    data = KCore(_CORE)(dataset.data)
+    names = pd.read_csv(folder / "movies.csv").set_index("movieId")["title"]
+    titles = [str(names.get(movie, movie)) for movie in data[ITEM].id.tolist()]
+    return data, titles

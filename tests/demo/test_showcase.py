@@ -1,0 +1,137 @@
+import pytest
+import torch
+
+from alignrec_pyg import evaluate, recommend
+from alignrec_pyg.demo import CannotShowError, Showcase
+from alignrec_pyg.demo.places import places
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.serving import explain, similar_items
+
+
+@pytest.fixture
+def showcase(served):
+    return Showcase(served.model, served.data, **served.parts())
+
+
+def test_a_user_is_recommended_what_recommend_gives_for_the_reasons_of_explain(served, showcase):
+    view = showcase.for_user(" 7 ", 6)
+    (ids,) = recommend(served.model, served.data, [7], 6)
+    reasons = explain(served.model, served.data, 7, ids, 3)
+    assert (view.user, view.asked) == (7, 6)
+    assert [entry.item.id for entry in view.recommended] == ids.tolist()
+    assert [entry.item.title for entry in view.recommended] == [served.titles[i] for i in ids]
+    for entry, why in zip(view.recommended, reasons, strict=True):
+        assert [like.item.id for like in entry.reasons] == why.item.tolist()
+        shares = [like.share_below for like in entry.reasons]
+        assert shares == sorted(shares, reverse=True)
+        assert {like.words[-4:] for like in entry.reasons} == {"like"}
+
+
+def test_recommendations_that_were_chosen_are_marked(served, showcase):
+    label = served.data[INTERACTS].edge_label_index
+    marked = 0
+    for user in range(20):
+        chosen = set(label[1, label[0] == user].tolist())
+        for entry in showcase.for_user(str(user), 30).recommended:
+            assert entry.held_out == (entry.item.id in chosen)
+            marked += entry.held_out
+    assert marked > 0
+
+
+def test_what_a_user_knows_comes_latest_first(served, showcase):
+    links = served.data[INTERACTS]
+    counts = torch.bincount(links.edge_index[0])
+    user = int(counts.argmax())
+    mine = (links.edge_index[0] == user).nonzero()[:, 0].tolist()
+    mine.sort(key=lambda link: -int(links.time[link]))
+    view = showcase.for_user(str(user), 1)
+    assert view.num_known == len(mine) > 24
+    assert [item.id for item in view.known] == links.edge_index[1, mine[:24]].tolist()
+
+
+def test_users_are_listed_with_what_they_know(served, showcase):
+    lines = showcase.users()
+    count = int((served.data[INTERACTS].edge_index[0] == 3).sum())
+    assert lines[3] == (f"user 3 · {count} items", "3")
+    assert len(lines) == 60
+
+
+def test_the_most_popular_tenth_can_be_left_out(served, showcase):
+    degree = torch.bincount(served.data[INTERACTS].edge_index[1], minlength=80)
+    popular = set(degree.argsort(descending=True, stable=True)[:8].tolist())
+    every = {entry.item.id for entry in showcase.for_user("4", 80).recommended}
+    others = {entry.item.id for entry in showcase.for_user("4", 80, hide_popular=True).recommended}
+    assert every - others == every & popular
+    assert every & popular
+
+
+def test_more_than_there_are_are_all_there_are(showcase):
+    view = showcase.for_user("0", 500)
+    assert len(view.recommended) == 80 - view.num_known
+    assert view.asked == 500
+
+
+def test_unknown_users_are_told(showcase):
+    for user, reason in (("99", "There is no user “99” here"), ("", "Pick a user"), (None, "Pick")):
+        with pytest.raises(CannotShowError, match=reason):
+            showcase.for_user(user, 5)
+
+
+def test_a_new_item_is_like_what_similar_items_gives(served, showcase):
+    item = served.data["item"]
+    view = showcase.new_item(item.image[5], item.text[5], 4)
+    new = showcase._newcomers.take_in(item.image[5], item.text[5])
+    (similar,) = similar_items(new.model, new.data, [new.id], 4)
+    assert [like.item.id for like in view.similar] == similar.item.tolist()
+    place, left = places(new.model, new.data, 80)
+    best = place.sort(stable=True)
+    assert [entry.user for entry in view.places] == best.indices[:6].tolist()
+    assert [entry.place for entry in view.places] == best.values[:6].tolist()
+    assert [entry.of for entry in view.places] == left[best.indices[:6]].tolist()
+    assert view.num_lists == int((place <= 4).sum())
+    assert (view.num_users, view.used, view.item.poster is None) == (60, ("image", "text"), False)
+    (why,) = explain(new.model, new.data, view.places[0].user, [80], 3)
+    assert [like.item.id for like in view.places[0].reasons] == why.item.tolist()
+
+
+def test_more_similar_items_than_there_are(served, showcase):
+    assert len(showcase.new_item(None, served.data["item"].text[5], 500).similar) == 80
+
+
+def test_without_encoders_there_are_no_new_items(served):
+    showcase = Showcase(served.model, served.data)
+    assert showcase.reads == ()
+    with pytest.raises(CannotShowError, match="no encoders"):
+        showcase.new_item(None, "words", 5)
+
+
+def test_about_tells_sizes_and_metrics(served, showcase):
+    about = showcase.about()
+    links = served.data[INTERACTS]
+    assert about.model == "AlignRec"
+    assert about.counts == {
+        "users": 60,
+        "items": 80,
+        "known links": links.edge_index.size(1),
+        "held-out links": links.edge_label_index.size(1),
+    }
+    assert about.features == {"image": 8, "mm": 16, "text": 8}
+    expected = evaluate(served.model, served.data)
+    assert about.metrics == {
+        name: expected[name] for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+    }
+
+
+def test_about_has_no_metrics_on_links_that_are_known(served):
+    data = served.data.clone()
+    data[INTERACTS].edge_label_index = data[INTERACTS].edge_index.clone()
+    assert Showcase(served.model, data).about().metrics == {}
+    del data[INTERACTS]["edge_label_index"]
+    showcase = Showcase(served.model, data)
+    assert showcase.about().counts["held-out links"] == 0
+    assert not any(entry.held_out for entry in showcase.for_user("0", 20).recommended)
+
+
+def test_data_of_another_model_are_refused(served, toy):
+    with pytest.raises(ValueError, match="'data' needs the 60 users"):
+        Showcase(served.model, toy)
