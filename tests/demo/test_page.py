@@ -120,6 +120,7 @@ class Opened:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_in_a_browser(served, apart, browser, poster, tmp_path):
     images = [None, *served.data["item"].image[1:]]
     parts = {**served.parts(), "titles": [STRANGE, *served.titles[1:]], "images": images}
@@ -208,7 +209,11 @@ def test_on_movielens_in_a_browser(data_folder, apart, browser, tmp_path):
             opened.width(width)
             assert (opened.broken(), opened.overflow()) == (0, 0)
         opened.open_tab("A new item")
-        opened.all("#ar-text textarea")[0].send_keys("toys that come to life, animation")
-        opened.show("Placed by its text alone")
-        assert "Toy Story" in opened.text("#ar-result")
+        movie, item = made.titles.index("Toy Story (1995)"), made.data["item"]
+        poster = tmp_path / "poster.jpg"
+        poster.write_bytes(item.image[movie])
+        opened.upload(poster)
+        opened.all("#ar-text textarea")[0].send_keys(item.text[movie])
+        opened.show("Placed by its image and text together")
+        assert opened.all("#ar-result .ar-card")[0].text.startswith("Toy Story (1995)")
         assert opened.asked() == {urlsplit(address).netloc}
