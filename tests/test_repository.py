@@ -30,7 +30,7 @@ MACHINE_PATHS = re.compile(
 )
 FORBIDDEN = {"a registry host": HOSTS, "a path of one machine": MACHINE_PATHS}
 SKIPPED_FOLDERS = re.compile(
-    r"\.git|\.venv.*|\..*_cache|\.hypothesis|__pycache__|results|dist|build"
+    r"\.git|\.venv.*|\..*_cache|\.hypothesis|__pycache__|results|dist|build|_build"
 )
 
 

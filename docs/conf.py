@@ -1,0 +1,60 @@
+"""Builds the documentation: ``uv run sphinx-build -W docs docs/_build``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from alignrec_pyg import __version__
+
+project = "alignrec_pyg"
+author = "The alignrec_pyg maintainers"
+copyright = author
+version = release = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx-mathjax-offline",  # MathJax beside the pages: they load nothing from other hosts
+]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+napoleon_custom_sections = ["Shapes"]
+maximum_signature_line_length = 80
+
+# No inventories of other projects, which a build would have to download: their names stay plain.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(abc|collections|pathlib)\..*"),
+    ("py:.*", r"(huggingface_hub|narwhals|np|numpy|pandas|PIL|scipy|torch|torch_geometric)\..*"),
+    ("py:class", r"Tensor|.*\.(ModelT|AlignedT)"),  # hints that Sphinx leaves as they are written
+]
+
+html_theme = "furo"
+html_title = f"alignrec_pyg {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_copy_source = False
+
+
+def skip_tuple_fields(
+    app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leaves out the fields of named tuples: their docstrings say only which number they are."""
+    return True if str(value.__doc__).startswith("Alias for field number") else None
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-skip-member", skip_tuple_fields)
