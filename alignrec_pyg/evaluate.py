@@ -79,7 +79,8 @@ def evaluate(
         >>> from alignrec_pyg.datasets import from_frames
         >>> links = pd.DataFrame({"user": ["ann", "ann", "bob"], "item": ["cup", "tea", "cup"]})
         >>> data = from_frames(links).data
-        >>> data["user", "interacts", "item"].edge_label_index = torch.tensor([[1], [1]])  # bob, tea
+        >>> bob, tea = 1, 1  # their numbers
+        >>> data["user", "interacts", "item"].edge_label_index = torch.tensor([[bob], [tea]])
         >>> evaluate(BPR(data), data, ks=1)["recall@1"]  # the only item that bob does not know
         1.0
     """

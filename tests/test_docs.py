@@ -326,7 +326,9 @@ def test_the_api_has_every_public_name_once(package: str) -> None:
         for name in pages[other]
     ]
     missing = set(module.__all__) - set(pages[package]) - {"__version__"}
-    found_elsewhere = {name for name in missing if any(getattr(module, name) is e for e in elsewhere)}
+    found_elsewhere = {
+        name for name in missing if any(getattr(module, name) is e for e in elsewhere)
+    }
     assert missing == found_elsewhere
 
 

@@ -130,12 +130,19 @@ def test_the_search_for_hosts_and_paths_finds_them() -> None:
     assert findings("https://arxiv.org/ho" + "me/x, results/wo" + "rk/x") == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/cluster.md"])
-def test_files_named_in_commands_and_links_exist(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_named_in_commands_and_links_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
     scripts = re.findall(r"(?:uv run|python|bash) ([\w./]+/[\w./]+)", text)
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    missing = [name for name in scripts + links if not (ROOT / name).exists()]
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    missing = [name for name in scripts if not (ROOT / name).exists()]
+    missing += [link for link in links if not (document.parent / link).exists()]
     assert missing == []
 
 

@@ -165,7 +165,7 @@ class PairDataset(Dataset[PairBatch]):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with arguments, texts, images (their names, if they are files) and their order."""
+        """Changes with arguments, texts, images (of files, their names) and their order."""
         arguments = f"{self.config} {self.seed} {self.tokenizer.fingerprint} "
         digest = hashlib.blake2b(arguments.encode(), digest_size=16)
         for text, image in zip(self.texts, self.images, strict=True):

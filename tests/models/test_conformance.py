@@ -45,7 +45,7 @@ class AlignedVBPR(AlignedContentLightGCN):
 
 
 def model_of_the_guide() -> type[Recommender]:
-    """The worked example of docs/add_a_model.md, in a module of its own so that it can be pickled."""
+    """The worked example of docs/add_a_model.md, in a module, so that it can be pickled."""
     page = Path(__file__).parents[2] / "docs" / "add_a_model.md"
     (block,) = re.findall(
         r"^```python\n(.*?)^```", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
