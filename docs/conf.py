@@ -31,7 +31,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 napoleon_custom_sections = ["Shapes"]
-maximum_signature_line_length = 80
+maximum_signature_line_length = 130  # with types by their full names
 
 # No inventories of other projects, which a build would have to download: their names stay plain.
 nitpicky = True
