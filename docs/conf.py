@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import ArrayLike
 from sphinx.application import Sphinx
+from sphinx.util.typing import stringify_annotation
 
 from alignrec_pyg import __version__
 
@@ -38,7 +40,10 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(abc|collections|pathlib)\..*"),
     ("py:.*", r"(huggingface_hub|narwhals|np|numpy|pandas|PIL|scipy|torch|torch_geometric)\..*"),
-    ("py:class", r"Tensor|.*\.(ModelT|AlignedT)"),  # hints that Sphinx leaves as they are written
+    (
+        "py:class",
+        r"ArrayLike|Tensor|.*\.(ModelT|AlignedT)",
+    ),  # hints that Sphinx leaves as they are written
 ]
 
 html_theme = "furo"
@@ -55,6 +60,22 @@ def skip_tuple_fields(
     return True if str(value.__doc__).startswith("Alias for field number") else None
 
 
+def name_array_like(
+    app: Sphinx,
+    what: str,
+    name: str,
+    value: Any,
+    options: Any,
+    signature: str | None,
+    returned: str | None,
+) -> tuple[str, str | None] | None:
+    """Writes ``ArrayLike`` where hints have been resolved to the two lines that it stands for."""
+    if signature is None:
+        return None
+    return signature.replace(stringify_annotation(ArrayLike, "smart"), "ArrayLike"), returned
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-process-signature", name_array_like)
     app.connect("autodoc-skip-member", skip_tuple_fields)
