@@ -35,15 +35,13 @@ autodoc_typehints_format = "short"
 napoleon_custom_sections = ["Shapes"]
 maximum_signature_line_length = 130  # with types by their full names
 
-# No inventories of other projects, which a build would have to download: their names stay plain.
+# No inventories of other projects, which a build would have to download: their names stay plain,
+# and so do aliases and type variables.
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(abc|collections|pathlib)\..*"),
     ("py:.*", r"(huggingface_hub|narwhals|np|numpy|pandas|PIL|scipy|torch|torch_geometric)\..*"),
-    (
-        "py:class",
-        r"ArrayLike|Tensor|.*\.(ModelT|AlignedT)",
-    ),  # hints that Sphinx leaves as they are written
+    ("py:class", r"ArrayLike|Tensor|.*\.(ModelT|AlignedT)"),
 ]
 
 html_theme = "furo"
