@@ -4,10 +4,15 @@ AlignRec (CIKM 2024, https://arxiv.org/abs/2403.12384) recommends items from int
 item's image and text.
 """
 
-from alignrec_pyg.beyond_accuracy import beyond_accuracy, intra_list_diversity
+from alignrec_pyg.beyond_accuracy import (
+    BeyondAccuracy,
+    ListDiversity,
+    beyond_accuracy,
+    intra_list_diversity,
+)
 from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.distributed import fit_with_ray
-from alignrec_pyg.evaluate import evaluate, evaluate_users, recommend, user_metrics
+from alignrec_pyg.evaluate import UserMetrics, evaluate, evaluate_users, recommend, user_metrics
 from alignrec_pyg.feature_eval import (
     CosineStatistics,
     FeatureRecall,
@@ -18,7 +23,13 @@ from alignrec_pyg.feature_eval import (
     mask_modality,
     zero_shot,
 )
-from alignrec_pyg.groups import activity_groups, long_tail_links, popularity_groups
+from alignrec_pyg.groups import (
+    ActivityGroup,
+    PopularityGroup,
+    activity_groups,
+    long_tail_links,
+    popularity_groups,
+)
 from alignrec_pyg.models import (
     BM3,
     BPR,
@@ -51,8 +62,10 @@ __all__ = [
     "MGCN",
     "MMGCN",
     "VBPR",
+    "ActivityGroup",
     "AlignRec",
     "Aligned",
+    "BeyondAccuracy",
     "CheckpointError",
     "ContentLightGCN",
     "CosineStatistics",
@@ -60,6 +73,8 @@ __all__ = [
     "FeatureRecall",
     "FitResult",
     "LightGCN",
+    "ListDiversity",
+    "PopularityGroup",
     "Ranking",
     "Recommender",
     "SLMRec",
@@ -67,6 +82,7 @@ __all__ = [
     "TrainingDivergedError",
     "UnknownItemError",
     "UnknownUserError",
+    "UserMetrics",
     "__version__",
     "activity_groups",
     "beyond_accuracy",

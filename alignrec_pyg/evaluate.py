@@ -71,6 +71,18 @@ def evaluate(
         ValueError: If a cut-off is no positive integer, there is nothing to predict, or ``data``
             is not that of the model.
         FloatingPointError: If a score is NaN (it would rank first).
+
+    Example:
+        >>> import pandas as pd
+        >>> import torch
+        >>> from alignrec_pyg import BPR, evaluate
+        >>> from alignrec_pyg.datasets import from_frames
+        >>> links = pd.DataFrame({"user": ["ann", "ann", "bob"], "item": ["cup", "tea", "cup"]})
+        >>> data = from_frames(links).data
+        >>> bob, tea = 1, 1  # their numbers
+        >>> data["user", "interacts", "item"].edge_label_index = torch.tensor([[bob], [tea]])
+        >>> evaluate(BPR(data), data, ks=1)["recall@1"]  # the only item that bob does not know
+        1.0
     """
     ks = checked_cut_offs(ks)
     model.check_fits(data, "data")
@@ -177,6 +189,15 @@ def recommend(
         UnknownItemError: If an item id is not in the data.
         ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
         FloatingPointError: If a score is NaN.
+
+    Example:
+        >>> import pandas as pd
+        >>> from alignrec_pyg import BPR, recommend
+        >>> from alignrec_pyg.datasets import from_frames
+        >>> links = pd.DataFrame({"user": ["ann", "ann", "bob"], "item": ["cup", "tea", "cup"]})
+        >>> data = from_frames(links).data
+        >>> recommend(BPR(data), data, ["bob"], k=5)  # what bob does not know
+        [array(['tea'], dtype=object)]
     """
     k = checked_k(k)
     model.check_fits(data, "data")

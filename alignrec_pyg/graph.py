@@ -51,12 +51,12 @@ class InteractionBatch(NamedTuple):
 
     @property
     def whole(self) -> InteractionBatch:
-        """The batch that this is a share of: here, itself."""
+        """The batch that this is a share of (here, itself)."""
         return self
 
     @property
     def num_shares(self) -> int:
-        """How many shares the whole batch has: here, one."""
+        """How many shares the whole batch has (here, one)."""
         return 1
 
     @property
@@ -83,7 +83,7 @@ class BatchShare(InteractionBatch):
 
     Shares add up: on share :math:`s` of a batch, every loss term of a model is :math:`L_s` with
     :math:`\sum_s L_s` the term on the whole batch. Of a mean over triples, a share gives its own
-    triples over the whole :attr:`size`; of an in-batch contrast, its own anchors against all
+    triples over the ``size`` of the whole; of an in-batch contrast, its own anchors against all
     candidates of :attr:`whole`; of what cannot be divided (norms, roots, whole tables), the value
     of the whole over :attr:`num_shares`.
 

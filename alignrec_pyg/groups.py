@@ -68,7 +68,7 @@ def long_tail_links(
 ) -> Tensor:
     """The links to predict of items, or users, with few train links.
 
-    :func:`~alignrec_pyg.evaluate.user_metrics` on them is the long-tail study of `AlignRec
+    :func:`~alignrec_pyg.user_metrics` on them is the long-tail study of `AlignRec
     <https://arxiv.org/abs/2403.12384>`_ (Fig. 5): all items compete, but only these links count.
 
     Args:
@@ -159,7 +159,7 @@ def popularity_groups(
 
     Raises:
         ValueError: If the shares are negative or exceed 1 together, or as
-            :func:`~alignrec_pyg.evaluate.user_metrics`.
+            :func:`~alignrec_pyg.user_metrics`.
     """
     if not (head_share >= 0 and tail_share >= 0 and head_share + tail_share <= 1):
         raise ValueError(

@@ -56,6 +56,12 @@ class TrainConfig:
 
     Raises:
         ValueError: If a value is out of range.
+
+    Example:
+        >>> from alignrec_pyg import TrainConfig
+        >>> config = TrainConfig(lr=3e-4, lr_decay=0.96)
+        >>> round(config.lr_at(50), 6)
+        0.000288
     """
 
     lr: float = 1e-3
@@ -142,11 +148,11 @@ def fit(
         train: Graph to train on (on the same device).
         val: Graph with the links to predict for validation.
         config: How to train.
-        report: Called after every evaluation with the epoch and its entry of
-            :attr:`FitResult.history`, to which the best epoch so far is added with its metrics:
-            ``best_epoch``, ``best_recall@20`` and so on. ``best_<monitor>`` never falls, in a
-            resumed run neither: it is what a tuner should maximise. Of several workers it is called
-            by each, with the same values.
+        report: Called after every evaluation with the epoch and its entry of the result's
+            ``history``, to which the best epoch so far is added with its metrics: ``best_epoch``,
+            ``best_recall@20`` and so on. ``best_<monitor>`` never falls, in a resumed run neither:
+            it is what a tuner should maximise. Of several workers it is called by each, with the
+            same values.
         checkpoint_dir: Where to save the state; of several machines a folder that all see. If a
             state of the same run is there, training continues from it, also with another number of
             workers. With it, Ctrl-C and SIGTERM finish the batch and save first.

@@ -1,25 +1,249 @@
+"""The code blocks of the pages run, and the pages say all they are to say."""
+
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+from PIL import Image
+from scipy.sparse import csr_array
 from torch import distributed
+from torch_geometric.data import HeteroData
 
+from alignrec_pyg import AlignRec, evaluate
+from alignrec_pyg.checkpoint import write_tensors
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.demo import Showcase
+from alignrec_pyg.encoders import CLIPEncoder, PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.transforms import ConcatFeatures, EncodeItems, KNNItemGraph, SplitInteractions
 
 ROOT = Path(__file__).parents[1]
-CLUSTER = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-DEMO = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+PACKAGES = [
+    ".".join(path.parent.relative_to(ROOT).parts)
+    for path in sorted((ROOT / "alignrec_pyg").rglob("__init__.py"))
+]
+
+
+def blocks(page: str, info: str) -> list[str]:
+    """The code blocks of a page whose fence opens with ``info``."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{info}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def run(page: str, info: str, scope: dict[str, Any]) -> dict[str, Any]:
+    """Runs the one block of a page whose fence opens with ``info``; gives its names."""
+    (block,) = blocks(page, info)
+    exec(compile(block, page, "exec"), scope)
+    return scope
+
+
+@pytest.fixture(scope="module")
+def encoders() -> tuple[TfidfEncoder, PatchPCAEncoder]:
+    return TfidfEncoder(16), PatchPCAEncoder(16)
+
+
+@pytest.fixture(scope="module")
+def encoded(encoders: tuple[TfidfEncoder, PatchPCAEncoder]) -> HeteroData:
+    """Made-up data with feature tables and an item graph, as the pages' examples have before."""
+    data = Synthetic(200, 150, 4000, num_topics=8, image_size=16).data
+    for name, encoder in zip(("text", "image"), encoders, strict=True):
+        data = EncodeItems(encoder, name=name)(data)
+    return KNNItemGraph("mm", k=10)(ConcatFeatures(["image", "text"], name="mm")(data))
+
+
+@pytest.fixture
+def parts(encoded: HeteroData) -> dict[str, Any]:
+    train, val, test = SplitInteractions("random", seed=0)(encoded)
+    return {"data": encoded, "train": train, "val": val, "test": test}
+
+
+def code_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def test_the_quick_start_explains_the_example_of_the_readme() -> None:
+    """Which test_readme.py runs."""
+    pieces = "\n".join(blocks("docs/quickstart.md", "python"))
+    assert code_lines(pieces) == code_lines(blocks("README.md", "python")[0])
+
+
+def test_the_method_has_every_equation_of_the_paper() -> None:
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    assert re.findall(r"\\tag\{(\d+)\}", text) == [str(number) for number in range(1, 15)]
+
+
+def test_the_alignments_of_the_method_run_on_another_model(parts: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    scope = run("docs/method.md", "python", parts)
+    aligned = scope["model"]
+    chance = 20 / aligned.num_items
+    assert evaluate(aligned, scope["test"])["recall@20"] > 1.5 * chance
+
+
+def test_the_names_in_the_method_are_arguments_of_ours(toy: HeteroData) -> None:
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    section = text.split("## Where code and paper differ")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(\w+)=", section))
+    assert len(named) >= 10
+    assert named <= AlignRec(toy, features=["image"]).hparams.keys()
+
+
+def test_the_feature_evaluations_run(
+    parts: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scope = run("docs/features.md", "python features", parts)
+    assert "BootstrapInterval(" in capsys.readouterr().out
+    assert scope["text"].recall[20] > 1.5 * scope["text"].random[20]
+
+
+def test_the_data_frame_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    scope: dict[str, Any] = {
+        "interactions": pd.DataFrame(
+            {"customer": ["a", "a", "b"], "sku": [7, 9, 7], "bought_at": [1, 2, 3]}
+        ),
+        "items": pd.DataFrame(
+            {"sku": [7, 9], "title": ["x", "y"], "description": ["", "z"], "photo": [None, "y.png"]}
+        ),
+        "item_ids": [9, 7],
+        "matrix": np.ones((2, 3), dtype=np.float32),
+    }
+    run("docs/data.md", "python frames", scope)
+    assert "audio" in capsys.readouterr().out
+
+
+def test_the_examples_on_files_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    links = {"customer": ["a", "b"], "sku": [7, 9], "bought_at": [1, 2]}
+    pd.DataFrame(links).to_csv("ratings.csv.gz", index=False)
+    pd.DataFrame({"sku": [9, 7], "title": ["x", "y"]}).to_parquet("items.parquet")
+    matrix = csr_array(np.eye(2))
+    scope: dict[str, Any] = {"train_matrix": matrix, "test_matrix": matrix, "skus": ["p", "q"]}
+    (block,) = blocks("docs/data.md", "python files")
+    exec(compile(block.split("dataset = from_scipy")[0], "data.md", "exec"), scope)
+    assert re.search(r"users +2\n", capsys.readouterr().out)
+    assert scope["dataset"].data["item"].text == ["x", "y"]
+    exec(compile(block, "data.md", "exec"), scope)
+    assert scope["dataset"].data["item"].id.tolist() == ["p", "q"]
+
+
+def test_the_movielens_example_runs(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data_folder)
+    scope = run("docs/data.md", "python movielens", {})
+    assert scope["data"]["item"].num_nodes > 1000
+
+
+def test_the_raw_content_example_runs(
+    tmp_path: Path,
+    tiny_clip: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (block,) = blocks("docs/data.md", "python raw")
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for number, colour in enumerate(["red", "blue", "lime", "gold"] * 6):
+        photo = tmp_path / f"{number}.png"
+        Image.new("RGB", (20 + number, 30), colour).save(photo)
+        rows.append({"title": f"{colour} cup", "brand": None, "photo": str(photo)})
+    rows.append({"title": "no photo", "photo": None})
+    data = HeteroData()
+    data["item"].num_nodes = len(rows)
+    weights = tmp_path / "weights.safetensors"
+    write_tensors(weights, CLIPEncoder(tiny_clip).model.state_dict())
+    block = block.replace('"ViT-B-32"', repr(tiny_clip))
+    scope: dict[str, Any] = {"data": data, "rows": rows, "weights": weights}
+    exec(compile(block, "data.md", "exec"), scope)
+    assert "25 of 25 items have a row" in capsys.readouterr().out
+    assert scope["data"]["item"].x_mm.shape == (25, 32)
+
+
+def test_the_serving_example_runs(
+    parts: dict[str, Any],
+    encoders: tuple[TfidfEncoder, PatchPCAEncoder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    data, items = parts["data"], parts["data"]["item"].id.tolist()
+    scope = parts | {
+        "model": AlignRec(parts["train"], features=["mm"], item_graph="mm"),
+        "user_ids": data["user"].id[:3],
+        "user_id": data["user"].id[0],
+        "in_stock": items[:40],
+        "sold_out": items[3],
+        "item_id": items[5],
+        "texts": data["item"].text[:2],
+        "images": list(data["item"].image[:2]),
+        "text_encoder": encoders[0],
+        "image_encoder": encoders[1],
+    }
+    scope = run("docs/serving.md", "python serving", scope)
+    assert scope["data"]["item"].num_nodes == 152
+    copied = scope["data"]["item"].x_mm
+    assert torch.allclose(copied[150:], copied[:2], atol=1e-5)
+    assert (tmp_path / "best.parquet").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("default")  # Ray warns about itself
+def test_the_ray_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray = pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
+    (block,) = blocks("docs/tuning.md", "python tune")
+    data = Synthetic(60, 80, 900, num_topics=2, image_size=4).data
+    data = EncodeItems(TfidfEncoder(8), name="mm")(data)
+    del data["item"]["text"], data["item"]["image"]
+    train, val, _ = SplitInteractions("random", seed=0)(KNNItemGraph("mm", k=5)(data))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray writes results
+    monkeypatch.chdir(tmp_path)
+    block = block.replace("num_samples=8", "num_samples=2").replace("max_epochs=20", "max_epochs=2")
+    ray.init(num_cpus=1, include_dashboard=False)
+    scope: dict[str, Any] = {"__name__": "tuning", "train": train, "val": val}
+    try:
+        exec(compile(block, "tuning.md", "exec"), scope)
+        results = scope["tuner"].get_results()
+    finally:
+        ray.shutdown()
+    assert "cca_weight" in capsys.readouterr().out
+    assert results.num_errors == 0
+    assert [result.metrics["epoch"] for result in results] == [1.0, 1.0]
+    for result in results:
+        seen = result.metrics_dataframe["recall@20"]
+        assert result.metrics["best_recall@20"] == seen.max()
+
+
+def test_the_model_of_the_guide_is_used_as_the_guide_says(
+    parts: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The conformance tests run on it too."""
+    scope = run("docs/add_a_model.md", "python", parts)
+    scope = run("docs/add_a_model.md", "python use", scope)
+    assert capsys.readouterr().out.count("recall@20") == 2
+    for model in (scope["model"], scope["aligned"]):
+        chance = 20 / model.num_items
+        assert evaluate(model, scope["test"])["recall@20"] > 1.5 * chance
 
 
 def test_the_script_for_torchrun_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As the only worker, which torchrun would tell so."""
-    (script,) = re.findall(r"^```python\n(.*?)^```", CLUSTER, flags=re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setattr(
@@ -29,7 +253,7 @@ def test_the_script_for_torchrun_runs(
             "gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1
         ),
     )
-    exec(compile(script, "cluster.md", "exec"), {"__name__": "train"})
+    run("docs/cluster.md", "python", {"__name__": "train"})
     assert "recall@20" in capsys.readouterr().out
     assert (tmp_path / "run" / "state.json").exists()
     assert not distributed.is_initialized()
@@ -37,16 +261,93 @@ def test_the_script_for_torchrun_runs(
 
 def test_the_examples_for_ray_are_calls_of_ours() -> None:
     """They need a cluster: what they import is there, and they are Python."""
-    blocks = re.findall(r"^```python no-run\n(.*?)^```", CLUSTER, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        compile(block, "cluster.md", "exec")
-        exec("\n".join(line for line in block.splitlines() if line.startswith("from ")), {})
+    needing_one = blocks("docs/cluster.md", "python no-run")
+    assert len(needing_one) == 2
+    for block in needing_one:
+        check_imports(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_that_no_test_runs_import_what_there_is(page: Path) -> None:
+    for block in blocks(str(page.relative_to(ROOT)), "python no-test"):
+        check_imports(block)
+
+
+def check_imports(block: str) -> None:
+    compile(block, "page", "exec")
+    exec("\n".join(line for line in block.splitlines() if line.startswith("from ")), {})
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/reproduce.md"])
+def test_options_in_commands_are_options_of_the_scripts(page: str) -> None:
+    """Of the script, or of the arguments that scripts share."""
+    commands = [
+        line.split("#")[0]
+        for block in blocks(page, "bash")
+        for line in block.replace("\\\n", " ").splitlines()
+        if "benchmarks/" in line
+    ]
+    assert commands
+    for command in commands:
+        script = ROOT / re.search(r"benchmarks/\w+\.py", command).group()
+        sources = [script, script.with_name("arguments.py")]
+        if script.name == "features.py":
+            sources[1] = script.with_name("features_arguments.py")
+        known = "".join(source.read_text(encoding="utf-8") for source in sources)
+        own = command.split(script.name)[1]
+        unknown = [flag for flag in re.findall(r"--[\w-]+", own) if f'"{flag}"' not in known]
+        assert unknown == [], command
+
+
+def documented() -> dict[str, list[str]]:
+    """The names that the pages of the API document, by module."""
+    names: dict[str, list[str]] = {}
+    for page in sorted((ROOT / "docs" / "api").glob("*.rst")):
+        module = ""
+        for kind, name in re.findall(
+            r"^\.\. (currentmodule|auto\w+):: (\S+)$", page.read_text("utf-8"), flags=re.MULTILINE
+        ):
+            if kind in ("currentmodule", "automodule"):
+                module = name
+            else:
+                names.setdefault(module, []).append(name)
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_api_has_every_public_name_once(package: str) -> None:
+    """Where it is defined for users, if another package passes it on."""
+    module: ModuleType = importlib.import_module(package)
+    pages = documented()
+    assert len(pages[package]) == len(set(pages[package]))
+    assert set(pages[package]) <= set(module.__all__)
+    elsewhere = [
+        getattr(importlib.import_module(other), name)
+        for other in pages
+        if other.startswith(f"{package}.")
+        for name in pages[other]
+    ]
+    missing = set(module.__all__) - set(pages[package]) - {"__version__"}
+    found_elsewhere = {
+        name for name in missing if any(getattr(module, name) is e for e in elsewhere)
+    }
+    assert missing == found_elsewhere
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_page_is_in_the_contents(page: Path) -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    entries = [
+        line
+        for tree in re.findall(r"^```\{toctree\}\n(.*?)^```", index, flags=re.MULTILINE | re.DOTALL)
+        for line in tree.splitlines()
+    ]
+    assert page.name == "index.md" or entries.count(page.stem) == 1
 
 
 def test_the_example_of_the_demo_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to the launch of the page, in whose place the showcase is asked."""
-    (script,) = re.findall(r"^```python\n(.*?)^```", DEMO, flags=re.MULTILINE | re.DOTALL)
+    (script,) = blocks("docs/demo.md", "python")
     script = script.replace("max_epochs=20", "max_epochs=1")
     asked: list[Showcase] = []
 

@@ -5,7 +5,7 @@ from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.export import to_mmrec, to_recbole
 from alignrec_pyg.datasets.files import from_files
 from alignrec_pyg.datasets.frames import from_frames
-from alignrec_pyg.datasets.image_cache import fetch_images
+from alignrec_pyg.datasets.image_cache import FetchReport, fetch_images
 from alignrec_pyg.datasets.lightgcn import LightGCNFolder
 from alignrec_pyg.datasets.microlens import MicroLens
 from alignrec_pyg.datasets.mmrec import MMRecFolder
@@ -14,10 +14,12 @@ from alignrec_pyg.datasets.recbole import RecBoleFolder
 from alignrec_pyg.datasets.sparse import from_scipy
 from alignrec_pyg.datasets.synthetic import Synthetic
 from alignrec_pyg.datasets.transfer import download
-from alignrec_pyg.datasets.validation import check
+from alignrec_pyg.datasets.validation import CheckResult, check
 
 __all__ = [
     "AmazonReviews",
+    "CheckResult",
+    "FetchReport",
     "InteractionDataset",
     "LightGCNFolder",
     "MMRecFolder",

@@ -75,7 +75,7 @@ class AmazonReviews(InteractionDataset):
     :func:`~alignrec_pyg.datasets.fetch_images` fetches the images.
 
     For Baby, Sports_and_Outdoors and Electronics of 2014 with ``k=5`` the report says whether the
-    sizes are the paper's (:data:`PAPER_STATISTICS`).
+    sizes are the paper's (Table 1).
 
     The data have no licence: research use with citation (McAuley et al., SIGIR 2015; He and
     McAuley, WWW 2016; Hou et al., arXiv 2403.03952), not to be passed on.
@@ -87,8 +87,8 @@ class AmazonReviews(InteractionDataset):
         source: 2014 only: the published 5-core, or all ratings.
         k: Users and items keep at least so many interactions; ``None`` keeps all.
         min_rating: Ratings below it are left out before that.
-        text: Fields of an item's text, in order, of
-            :data:`~alignrec_pyg.datasets.amazon_meta.FIELDS`.
+        text: Fields of an item's text, in order: ``"title"``, ``"brand"``, ``"categories"``,
+            ``"description"``, and in the 2023 data also ``"features"`` and ``"details"``.
         image_features: 2014 only: read the published image features.
         sha256: Hashes by file name, checked before a file is read.
         mirror: Address of a folder with the files, instead of the publishers'.

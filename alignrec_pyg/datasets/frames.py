@@ -68,6 +68,16 @@ def from_frames(
     Raises:
         ValueError: If a column is absent or holds what it may not; the message names row (from 0)
             and column.
+
+    Example:
+        >>> import pandas as pd
+        >>> from alignrec_pyg.datasets import from_frames
+        >>> links = pd.DataFrame({"who": ["ann", "ann", "bob"], "what": ["tea", "cup", "cup"]})
+        >>> dataset = from_frames(links, user="who", item="what")
+        >>> dataset
+        InteractionDataset(users=2, items=2, interactions=3)
+        >>> dataset.data["item"].id
+        array(['cup', 'tea'], dtype=object)
     """
     notes: list[str] = []
     frame = _frame(interactions, "interactions")

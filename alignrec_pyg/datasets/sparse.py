@@ -37,6 +37,12 @@ def from_scipy(
     Raises:
         ValueError: If a matrix is not sparse, the shapes differ, a value is not finite, ids are
             too few, not distinct or of mixed type, or there is no interaction.
+
+    Example:
+        >>> from scipy.sparse import csr_array
+        >>> from alignrec_pyg.datasets import from_scipy
+        >>> from_scipy(csr_array([[1, 1, 0], [1, 0, 0]]), item_id=["cup", "tea", "pot"])
+        InteractionDataset(users=2, items=3, interactions=3)
     """
     notes: list[str] = []
     given = {"train": train, "val": val, "test": test}

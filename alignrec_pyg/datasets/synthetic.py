@@ -58,6 +58,14 @@ class Synthetic(InteractionDataset):
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+        >>> from alignrec_pyg.datasets import Synthetic
+        >>> dataset = Synthetic(num_users=50, num_items=40, num_interactions=500, seed=0)
+        >>> dataset
+        Synthetic(users=50, items=40, interactions=500)
+        >>> dataset.data["item"].image.shape
+        torch.Size([40, 3, 32, 32])
     """
 
     def __init__(

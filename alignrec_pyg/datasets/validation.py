@@ -71,7 +71,7 @@ def check(
         items: A table of items, where ``path`` is a file.
         columns: Where ``path`` is a file: columns by their role, of ``"user"``, ``"item"``,
             ``"rating"``, ``"time"``, ``"split"``; roles not given are told by the usual names
-            (:data:`GUESSES`), and the notes say so.
+            (``user_id``, ``parent_asin``, ``timestamp``, ...), and the notes say so.
         text: Columns of ``items`` with text.
         image: Column of ``items`` with paths of images.
 

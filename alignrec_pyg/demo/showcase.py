@@ -55,8 +55,8 @@ class Showcase:
         model: A trained model.
         data: The graph to serve: what users know is its ``edge_index``, and its links to predict,
             where it has any, tell which recommendations users did choose.
-        titles: As :class:`~alignrec_pyg.demo.catalogue.Catalogue`.
-        images: As :class:`~alignrec_pyg.demo.catalogue.Catalogue`.
+        titles: As :func:`~alignrec_pyg.demo.page`.
+        images: As :func:`~alignrec_pyg.demo.page`.
         encode: The transforms that made the features the model reads, in their order, for new
             items: each :class:`~alignrec_pyg.transforms.EncodeItems` with ``fit=False``. Without
             them no new items are taken in.
@@ -97,7 +97,7 @@ class Showcase:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What a new item is placed by: ``"image"``, ``"text"``, both, or nothing at all."""
+        """Names of what a new item is placed by (``"image"``, ``"text"``, both), or none."""
         return () if self._newcomers is None else self._newcomers.reads
 
     def users(self) -> list[tuple[str, str]]:

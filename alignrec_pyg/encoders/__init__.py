@@ -9,13 +9,14 @@ from alignrec_pyg.encoders.precomputed import Precomputed
 from alignrec_pyg.encoders.scikit import PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.encoders.sentence_transformer import SentenceTransformerEncoder
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
-from alignrec_pyg.encoders.texts import clean_text, item_text
+from alignrec_pyg.encoders.texts import CleanText, clean_text, item_text
 
 __all__ = [
     "BEiT3Config",
     "BEiT3Encoder",
     "BEiT3Model",
     "CLIPEncoder",
+    "CleanText",
     "FittedItemEncoder",
     "ImageError",
     "ImageSource",

@@ -21,7 +21,7 @@ class ItemContent:
     Args:
         text: One text for each item, ``None`` or blank where it has none; ``None`` altogether if
             texts are not asked for.
-        image: One image for each item, anything :func:`~alignrec_pyg.encoders.images.read_image`
+        image: One image for each item, anything :func:`~alignrec_pyg.encoders.read_image`
             takes; ``None`` where it has none. Images of one size may come as one tensor, uint8
             ``[len, 3, H, W]``. ``None`` altogether if images are not asked for.
         id: What the outside world calls each item; ``None`` altogether if ids are not asked for.

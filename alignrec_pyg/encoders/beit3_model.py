@@ -114,8 +114,8 @@ class BEiT3Model(nn.Module):
             of keeping them: less memory, more time, the same values.
 
     Shapes:
-        - **input:** images :math:`(B, 3, H, H)` float as of :func:`normalized_pixels`, tokens
-          int64 :math:`(B, T)`, padding bool :math:`(B, T)`, image_mask bool :math:`(B, P)`
+        - **input:** images :math:`(B, 3, H, H)` float in [-1, 1], tokens int64
+          :math:`(B, T)`, padding bool :math:`(B, T)`, image_mask bool :math:`(B, P)`
         - **output:** float :math:`(B, S, d)`: CLS and :math:`P` patches, then :math:`T` tokens; of
           a missing modality nothing. Row 0 is the item vector: the image's CLS, or the text's
           first token where there is no image.

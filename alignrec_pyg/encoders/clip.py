@@ -86,7 +86,7 @@ class CLIPEncoder:
 
     @property
     def out_dim(self) -> int:
-        """Width of a row: the model's, once for each modality."""
+        """Width of a row, the model's for each modality."""
         return self._half * len(self.modalities)
 
     @property

@@ -83,8 +83,8 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         uint8 ``[3, H, W]``, contiguous, on the CPU.
 
     Raises:
-        ImageError: If the file is missing, empty, damaged, of another format than :data:`FORMATS`
-            or too large, or an array has another shape or type.
+        ImageError: If the file is missing, empty, damaged, too large or not JPEG, PNG, WEBP,
+            GIF, BMP or TIFF, or an array has another shape or type.
     """
     if isinstance(source, Path):
         try:

@@ -36,6 +36,16 @@ class TfidfEncoder:
     Raises:
         ValueError: If an argument is out of range; by ``fit``, if the texts are too few or too
             poor for ``out_dim``.
+
+    Example:
+        >>> from alignrec_pyg.encoders import ItemContent, TfidfEncoder
+        >>> items = ItemContent(text=["red cup", "blue cup", "red tea", "green tea", None])
+        >>> encoder = TfidfEncoder(2)
+        >>> encoder.fit(items)
+        >>> encoder(items).shape
+        torch.Size([5, 2])
+        >>> encoder(items)[4]
+        tensor([0., 0.])
     """
 
     modalities = ("text",)

@@ -67,7 +67,7 @@ class SentenceTransformerEncoder:
 
     @property
     def out_dim(self) -> int:
-        """Width of a row: the model's."""
+        """Width of a row, the model's."""
         return self._out_dim
 
     @property

@@ -35,8 +35,7 @@ class CleanText(NamedTuple):
 
     Args:
         text: The text; ``None`` if nothing is left.
-        repairs: Those of :data:`HTML`, :data:`CONTROL`, :data:`SURROGATES`, :data:`CUT` that were
-            needed.
+        repairs: What was removed (HTML, control characters, half characters) or cut, in words.
     """
 
     text: str | None
@@ -56,6 +55,11 @@ def clean_text(value: object, *, max_chars: int = MAX_CHARS) -> CleanText:
 
     Raises:
         ValueError: If ``value`` is something else.
+
+    Example:
+        >>> from alignrec_pyg.encoders import clean_text
+        >>> clean_text("<b>Tea</b> &amp; cups")
+        CleanText(text='Tea & cups', repairs=('HTML removed',))
     """
     if is_missing(value):
         return CleanText(None)
@@ -100,6 +104,11 @@ def item_text(item: Mapping[str, object], fields: Sequence[str] = FIELDS) -> str
 
     Raises:
         ValueError: If a field holds something else.
+
+    Example:
+        >>> from alignrec_pyg.encoders import item_text
+        >>> item_text({"title": "Cup", "brand": "Acme", "description": ["Red.", "Holds tea."]})
+        'Cup Acme Red. Holds tea.'
     """
     parts: list[str] = []
     for field in fields:

@@ -86,6 +86,19 @@ def zero_shot(
     Raises:
         ValueError: If an argument is out of range, a table is missing or not finite, times are
             asked for and not known, or there is nothing to find.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import HeteroData
+        >>> from alignrec_pyg import zero_shot
+        >>> data = HeteroData()
+        >>> data["user"].num_nodes, data["item"].num_nodes = 2, 4
+        >>> data["item"].x_mm = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> links = data["user", "interacts", "item"]
+        >>> links.edge_index = torch.tensor([[0, 0, 1, 1], [0, 1, 2, 3]])
+        >>> links.time = torch.tensor([1, 2, 1, 2])
+        >>> zero_shot(data, "mm", ks=1, exclude_history=True).recall
+        {1: 1.0}
     """
     require_graph(data, "data")
     for name, value, choices in (

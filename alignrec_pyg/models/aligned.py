@@ -178,7 +178,7 @@ class Aligned(Recommender):
         data: HeteroData,
         backbone: ContentRecommender | None = None,
     ) -> AlignedT:
-        """Builds the model that :meth:`save_pretrained` wrote, around a backbone built anew.
+        """Builds the model that ``save_pretrained`` wrote, around a backbone built anew.
 
         Args:
             folder: Where it was saved.

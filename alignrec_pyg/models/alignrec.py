@@ -31,12 +31,13 @@ class AlignRec(ContentRecommender):
     <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), recommender stage.
 
     The aggregator propagates IDs over the user-item graph, and content over the item graph
-    :math:`S`, gated by the encoder's features :math:`F` (Sec. 4.1, Eqs. 4-7):
+    :math:`S`, gated by the encoder's features :math:`F` (Sec. 4.2, Eqs. 4-8):
 
     .. math::
-        C &= \operatorname{LGC}_L([E_U ; E_I]), &
+        C &= \operatorname{LGC}_L([E_U ; E_I]), \\
         M_I &= S^{L_s} \left( E_I \odot \sigma(W_g (W_f F + b_f) + b_g) \right), \\
-        M_U &= \hat{R} M_I, & H &= C + [M_U ; M_I] \quad \text{(fuser)},
+        M_U &= \hat{R} M_I, \\
+        H &= C + [M_U ; M_I] \quad \text{(fuser)},
 
     with :math:`\hat{R} = D_u^{-1/2} R D_i^{-1/2}` and scores :math:`\hat{y}_{ui} = h_u^\top h_i`.
     The loss on a batch (Sec. 4.3, Eqs. 10-14) is

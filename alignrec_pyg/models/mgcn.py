@@ -30,8 +30,8 @@ class MGCN(ContentRecommender):
     item graph :math:`S_m` and are gathered into users; IDs pass the user-item graph:
 
     .. math::
-        H_m &= E_I \odot g_m(T_m F_m), &
-        X_m &= [\hat{R} S_m^{L_s} H_m ; S_m^{L_s} H_m], &
+        H_m &= E_I \odot g_m(T_m F_m), \\
+        X_m &= [\hat{R} S_m^{L_s} H_m ; S_m^{L_s} H_m], \\
         C &= \operatorname{LGC}_L([E_U ; E_I]),
 
     with gates :math:`g_m` and :math:`q_m` (a linear layer and a sigmoid) and

@@ -33,6 +33,12 @@ def bpr_loss(
     Shapes:
         - **input:** :math:`(B)`, :math:`(B)`
         - **output:** scalar
+
+    Example:
+        >>> import torch
+        >>> from alignrec_pyg.nn import bpr_loss
+        >>> bpr_loss(torch.tensor([2.0]), torch.tensor([0.0]))
+        tensor(0.1269)
     """
     size = pos_score.size(0) if size is None else size
     difference = pos_score - neg_score
@@ -132,6 +138,13 @@ def info_nce_loss(
     Shapes:
         - **input:** :math:`(A, d)`, :math:`(B, d)`, counts :math:`(B)`
         - **output:** scalar
+
+    Example:
+        >>> import torch
+        >>> from alignrec_pyg.nn import info_nce_loss
+        >>> rows = torch.eye(2)
+        >>> info_nce_loss(rows, rows, temperature=1.0)
+        tensor(0.3133)
     """
     if normalize:
         x, y = unit_rows(x), unit_rows(y)

@@ -45,7 +45,7 @@ class PretrainResult:
         seconds: Time spent, including before interruptions.
         history: Entries with ``step``, ``epoch``, ``lr``, ``loss``, ``grad_norm``, each term and
             its ``_accuracy``, number of ``unreadable`` images; after an epoch those of
-            :func:`~alignrec_pyg.pretraining.validation.validate`.
+            validation, ``val_...``.
     """
 
     metrics: dict[str, float]

@@ -106,7 +106,7 @@ class PairDataset(Dataset[PairBatch]):
     Args:
         texts: Clean texts.
         images: What holds the image of each text, as
-            :func:`~alignrec_pyg.encoders.images.read_image` takes it.
+            :func:`~alignrec_pyg.encoders.read_image` takes it.
         tokenizer: Turns texts into ids.
         config: How pairs are cropped, cut and masked.
         seed: Seed of crops and masks.
@@ -165,7 +165,7 @@ class PairDataset(Dataset[PairBatch]):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with arguments, texts, images (of files: their names) and their order."""
+        """Changes with arguments, texts, images (of files, their names) and their order."""
         arguments = f"{self.config} {self.seed} {self.tokenizer.fingerprint} "
         digest = hashlib.blake2b(arguments.encode(), digest_size=16)
         for text, image in zip(self.texts, self.images, strict=True):

@@ -52,7 +52,7 @@ def new_items(
         ids: Ids of the outside world, each new and once; ``None`` where items go by number.
         text: A text for each item, ``None`` where it has none.
         image: An image for each item, anything
-            :func:`~alignrec_pyg.encoders.images.read_image` takes; ``None`` where it has none.
+            :func:`~alignrec_pyg.encoders.read_image` takes; ``None`` where it has none.
         features: Ready feature rows by name, ``[n, dim]``; a row of zeros means that the item lacks
             the feature.
 
@@ -99,7 +99,7 @@ def add_items(
     ``evaluate``, ``save_pretrained``, even further training. Vectors of users and of known items
     stay what they were (up to the rounding of products of another size), and a new item's vector
     does not depend on which others come with it or came before: new items hear known ones in the
-    item graphs (:func:`~alignrec_pyg.transforms.attach_items.attach_items`) and nobody hears them.
+    item graphs (their ``k - 1`` nearest, and themselves) and nobody hears them.
 
     A new item has no links and, with ``id_vectors="none"``, :math:`e_i = 0`. Then the models'
     equations say, in the notation of their docstrings and with :math:`s_{ij}` the edges of the item
@@ -150,6 +150,18 @@ def add_items(
     Raises:
         ValueError: If the model tells items by their IDs only, an id is known already, or features
             or item graphs that the model reads are missing or unfit.
+
+    Example:
+        >>> import pandas as pd
+        >>> from alignrec_pyg import VBPR, recommend
+        >>> from alignrec_pyg.datasets import from_frames
+        >>> from alignrec_pyg.serving import add_items, new_items
+        >>> links = pd.DataFrame({"user": ["ann", "ann", "bob"], "item": ["cup", "tea", "cup"]})
+        >>> data = from_frames(links, features={"text": (["cup", "tea"], [[1, 0], [0, 1]])}).data
+        >>> new = new_items(["pot"], features={"text": [[0.6, 0.8]]})
+        >>> model, data = add_items(VBPR(data), data, new)
+        >>> recommend(model, data, ["ann"], k=5)
+        [array(['pot'], dtype=object)]
     """
     model.check_fits(data, "data")
     if id_vectors not in get_args(IdVectors):

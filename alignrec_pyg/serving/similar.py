@@ -56,6 +56,17 @@ def similar_items(
     Raises:
         UnknownItemError: If an id is not in the data.
         ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
+
+    Example:
+        >>> import pandas as pd
+        >>> from alignrec_pyg import BPR
+        >>> from alignrec_pyg.datasets import from_frames
+        >>> from alignrec_pyg.serving import similar_items
+        >>> links = pd.DataFrame({"user": ["ann", "ann", "bob"], "item": ["cup", "tea", "cup"]})
+        >>> data = from_frames(links).data
+        >>> (similar,) = similar_items(BPR(data), data, ["cup"], k=1)
+        >>> similar.item
+        array(['tea'], dtype=object)
     """
     k = checked_k(k)
     model.check_fits(data, "data")

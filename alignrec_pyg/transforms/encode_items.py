@@ -67,6 +67,18 @@ class EncodeItems(BaseTransform):
             no item has any (with ``fit=False`` they count as without), too many images cannot be
             read, or the encoder returns anything but finite rows of its width.
         KeyboardInterrupt, SystemExit: When interrupted.
+
+    Example:
+        >>> from torch_geometric.data import HeteroData
+        >>> from alignrec_pyg.encoders import TfidfEncoder
+        >>> from alignrec_pyg.transforms import EncodeItems
+        >>> data = HeteroData()
+        >>> data["item"].num_nodes = 4
+        >>> data["item"].text = ["red cup", "blue cup", "red tea", None]
+        >>> encode = EncodeItems(TfidfEncoder(2), name="text")
+        >>> data = encode(data)
+        >>> data["item"].x_text.shape, data["item"].mask_text
+        (torch.Size([4, 2]), tensor([False, False, False,  True]))
     """
 
     def __init__(

@@ -25,6 +25,17 @@ class KCore(BaseTransform):
     Raises:
         ValueError: If ``k`` is no positive integer; when applied, if nothing is left, if the data
             is split already, or if it holds further edges (item graphs) over the nodes to drop.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import HeteroData
+        >>> from alignrec_pyg.transforms import KCore
+        >>> data = HeteroData()
+        >>> data["user"].num_nodes, data["item"].num_nodes = 3, 2
+        >>> pairs = torch.tensor([[0, 0, 1, 1, 2], [0, 1, 0, 1, 0]])
+        >>> data["user", "interacts", "item"].edge_index = pairs
+        >>> KCore(2)(data)["user"].num_nodes
+        2
     """
 
     def __init__(self, k: int = 5) -> None:

@@ -83,6 +83,17 @@ class KNNItemGraph(BaseTransform):
             a table is not a finite matrix with a row for each item, or fewer than ``k`` items have
             the feature.
         ImportError: When applied, if ``backend="torch_cluster"`` and it is not installed.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import HeteroData
+        >>> from alignrec_pyg.transforms import KNNItemGraph
+        >>> data = HeteroData()
+        >>> data["item"].num_nodes = 3
+        >>> data["item"].x_mm = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+        >>> KNNItemGraph("mm", k=2)(data)["item", "knn_mm", "item"].edge_index
+        tensor([[0, 1, 0, 1, 1, 2],
+                [0, 0, 1, 1, 2, 2]])
     """
 
     def __init__(

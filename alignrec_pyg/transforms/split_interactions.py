@@ -62,6 +62,23 @@ class SplitInteractions(BaseTransform):
     Raises:
         ValueError: If an argument is out of range; when applied, if the data is split already,
             lacks the times or labels that the rule needs, or leaves a part empty.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import HeteroData
+        >>> from alignrec_pyg.transforms import SplitInteractions
+        >>> data = HeteroData()
+        >>> data["user"].num_nodes, data["item"].num_nodes = 1, 4
+        >>> links = data["user", "interacts", "item"]
+        >>> links.edge_index = torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3]])
+        >>> links.time = torch.tensor([4, 1, 3, 2])
+        >>> train, val, test = SplitInteractions("leave_last_out")(data)
+        >>> test["user", "interacts", "item"].edge_index  # what is known
+        tensor([[0, 0],
+                [1, 3]])
+        >>> test["user", "interacts", "item"].edge_label_index  # what is to be predicted
+        tensor([[0],
+                [0]])
     """
 
     def __init__(

@@ -3,6 +3,10 @@
 import copy
 import inspect
 import pickle
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -40,6 +44,19 @@ class AlignedVBPR(AlignedContentLightGCN):
     backbone_cls = VBPR
 
 
+def model_of_the_guide() -> type[Recommender]:
+    """The worked example of docs/add_a_model.md, in a module, so that it can be pickled."""
+    page = Path(__file__).parents[2] / "docs" / "add_a_model.md"
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    guide = sys.modules["add_a_model"] = ModuleType("add_a_model")
+    exec(compile(block, page.name, "exec"), vars(guide))
+    return guide.Profile
+
+
+Profile = model_of_the_guide()
+
 # what models are made of, and Aligned, which takes a model: those above wear it
 PARTS = {"Aligned", "ContentRecommender", "Recommender", "Representations"}
 MODELS = [
@@ -47,6 +64,7 @@ MODELS = [
     AlignedContentLightGCN,
     AlignedMGCN,
     AlignedVBPR,
+    Profile,
 ]
 # users start as sums of their items' features, which tell the parity: see their own tests
 KNOW_THE_CHECKERBOARD = (
@@ -54,6 +72,7 @@ KNOW_THE_CHECKERBOARD = (
     AlignedContentLightGCN,
     alignrec_pyg.DualGNN,
     alignrec_pyg.GRCN,
+    Profile,
 )
 IGNORE_LINKS = (alignrec_pyg.BPR, VBPR, AlignedVBPR)
 pytestmark = pytest.mark.parametrize("model_cls", MODELS, ids=lambda cls: cls.__name__)

@@ -1,0 +1,79 @@
+"""Builds the documentation: ``uv run sphinx-build -W docs docs/_build``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import ArrayLike
+from sphinx.application import Sphinx
+from sphinx.util.typing import stringify_annotation
+
+from alignrec_pyg import __version__
+
+project = "alignrec_pyg"
+author = "The alignrec_pyg maintainers"
+copyright = author
+version = release = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx-mathjax-offline",  # MathJax beside the pages: they load nothing from other hosts
+]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+napoleon_custom_sections = ["Shapes"]
+maximum_signature_line_length = 130  # with types by their full names
+
+# No inventories of other projects, which a build would have to download: their names stay plain,
+# and so do aliases and type variables.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(abc|collections|pathlib)\..*"),
+    ("py:.*", r"(huggingface_hub|narwhals|np|numpy|pandas|PIL|scipy|torch|torch_geometric)\..*"),
+    ("py:class", r"ArrayLike|Tensor|.*\.(ModelT|AlignedT)"),
+]
+
+html_theme = "furo"
+html_title = f"alignrec_pyg {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_copy_source = False
+
+
+def skip_tuple_fields(
+    app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leaves out the fields of named tuples: their docstrings say only which number they are."""
+    return True if str(value.__doc__).startswith("Alias for field number") else None
+
+
+def name_array_like(
+    app: Sphinx,
+    what: str,
+    name: str,
+    value: Any,
+    options: Any,
+    signature: str | None,
+    returned: str | None,
+) -> tuple[str, str | None] | None:
+    """Writes ``ArrayLike`` where hints have been resolved to the two lines that it stands for."""
+    if signature is None:
+        return None
+    return signature.replace(stringify_annotation(ArrayLike, "smart"), "ArrayLike"), returned
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-signature", name_array_like)
+    app.connect("autodoc-skip-member", skip_tuple_fields)
