@@ -169,10 +169,14 @@ def two_processes(tmp_path: Path) -> ProcessGroup:
     return ProcessGroup(tmp_path)
 
 
+EXTRAS = {"graph": ("torch_cluster", "torch_sparse"), "tune": ("ray", "optuna")}
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs the compiled extensions where they are not installed."""
-    if item.get_closest_marker("graph_extra") is None:
-        return
-    missing = [name for name in ("torch_cluster", "torch_sparse") if find_spec(name) is None]
-    if missing:
-        pytest.skip(f"needs the 'graph' extra ({', '.join(missing)} not installed)")
+    """Skip what needs an extra that is not installed."""
+    for extra, packages in EXTRAS.items():
+        if item.get_closest_marker(f"{extra}_extra") is None:
+            continue
+        missing = [name for name in packages if find_spec(name) is None]
+        if missing:
+            pytest.skip(f"needs the '{extra}' extra ({', '.join(missing)} not installed)")

@@ -16,11 +16,13 @@ def test_missing_ray_is_named(monkeypatch, checkerboard, tmp_path):
         fit_with_ray(AlignRec(train), train, test, num_workers=2, checkpoint_dir=tmp_path)
 
 
+@pytest.mark.tune_extra
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("default")  # Ray warns about itself
 def test_two_workers_on_one_machine_do_what_one_does(checkerboard, tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
+    import ray
+
     train, test = checkerboard
     config = TrainConfig(lr=0.01, batch_size=250, max_epochs=2, seed=3)
     models = []

@@ -196,13 +196,15 @@ def test_the_serving_example_runs(
     assert (tmp_path / "best.parquet").is_file()
 
 
+@pytest.mark.tune_extra
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("default")  # Ray warns about itself
 def test_the_ray_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ray = pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
+    import ray
+
     (block,) = blocks("docs/tuning.md", "python tune")
     data = Synthetic(60, 80, 900, num_topics=2, image_size=4).data
     data = EncodeItems(TfidfEncoder(8), name="mm")(data)

@@ -26,11 +26,13 @@ def test_missing_ray_is_named(monkeypatch, tmp_path):
         run_with_ray(PretrainJob(out=tmp_path), 2, use_gpu=False)
 
 
+@pytest.mark.tune_extra
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("default")  # Ray warns about itself
 def test_two_workers_on_one_machine(tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
+    import ray
+
     pytest.importorskip("torchscale", exc_type=ImportError)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine

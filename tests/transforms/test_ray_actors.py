@@ -159,11 +159,13 @@ def test_missing_ray_is_named(data, monkeypatch):
         encode(data, actors=RayActors(num_actors=2))
 
 
+@pytest.mark.tune_extra
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("default")  # Ray warns about itself
 def test_two_actors_of_ray(data, tmp_path, monkeypatch):
-    ray = pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
+    import ray
+
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
     ray.init("local", num_cpus=3, include_dashboard=False)

@@ -20,6 +20,8 @@ pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
 from tuning import final
 from tuning.final import Share, by_hand, train_finalists
 
+pytestmark = pytest.mark.tune_extra
+
 POINT = {"lr": 0.00123, "cca_weight": 1e-4, "num_layers": 3, "item_neighbors": 20}
 
 

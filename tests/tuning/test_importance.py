@@ -11,6 +11,8 @@ pytest.importorskip("optuna", reason="needs Optuna ('tune' extra)")
 
 from tuning.importance import importances
 
+pytestmark = pytest.mark.tune_extra
+
 SPACE = {
     "lr": Interval(1e-4, 1e-2),
     "dropout": Interval(0.1, 0.9, log=False),

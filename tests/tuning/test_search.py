@@ -79,6 +79,7 @@ def test_missing_ray_gives_the_line_that_installs_it(tiny_folder, tmp_path, monk
     assert not (tmp_path / DEFINITION).exists()
 
 
+@pytest.mark.tune_extra
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -97,7 +98,6 @@ def test_missing_ray_gives_the_line_that_installs_it(tiny_folder, tmp_path, monk
     ],
 )
 def test_refusals_tell_the_reason(arguments, message, tiny_folder, tmp_path, capsys, monkeypatch):
-    pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
     from tuning import steps
 
     monkeypatch.setattr(steps, "_ray", lambda address: pytest.fail("Ray was started"))
@@ -113,12 +113,12 @@ def test_refusals_tell_the_reason(arguments, message, tiny_folder, tmp_path, cap
 @pytest.fixture(scope="module")
 def undisturbed(tiny_folder, tmp_path_factory, run_sweep):
     """A sweep that nobody kills: its folder and what it said."""
-    pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
     folder = tmp_path_factory.mktemp("undisturbed")
     text = run_sweep(folder / "log", "--data", tiny_folder, "--out", folder / "out", *SWEEP)
     return folder / "out", text
 
 
+@pytest.mark.tune_extra
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_sweep_from_trials_to_the_test_links(undisturbed):
@@ -151,6 +151,7 @@ def test_a_sweep_from_trials_to_the_test_links(undisturbed):
     assert not list((out / "cells").glob("*.unfinished"))
 
 
+@pytest.mark.tune_extra
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_by_hand_gives_the_same_figures_to_the_last_digit(undisturbed):
@@ -224,6 +225,7 @@ def same(out, undisturbed):
     return trials(out) == trials(undisturbed) and means[0] == means[1]
 
 
+@pytest.mark.tune_extra
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", KILLS)
@@ -236,6 +238,7 @@ def test_a_killed_driver_loses_nothing(
     assert same(out, undisturbed[0])
 
 
+@pytest.mark.tune_extra
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_moved_folder_can_be_resumed(undisturbed, tiny_folder, tmp_path, start_sweep, run_sweep):
@@ -251,6 +254,7 @@ def test_a_moved_folder_can_be_resumed(undisturbed, tiny_folder, tmp_path, start
     assert not out.exists()
 
 
+@pytest.mark.tune_extra
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", KILLS)

@@ -128,9 +128,11 @@ def test_no_more_random_points_than_there_are():
     assert sorted((p["num_layers"], p["k"]) for p in found) == [(1, 5), (1, 10), (2, 5), (2, 10)]
 
 
+@pytest.mark.tune_extra
 @pytest.mark.parametrize("name", WIDE)
 def test_optuna_proposes_from_the_same_space(name):
-    optuna = pytest.importorskip("optuna", reason="needs Optuna ('tune' extra)")
+    import optuna
+
     space = WIDE[name]
     study = optuna.create_study()
     study.ask()

@@ -12,6 +12,8 @@ from tuning import sweep
 from tuning.sweep import Plan, grace_period
 from tuning.trial import EPOCHS, FINISHED, METRIC
 
+pytestmark = pytest.mark.tune_extra
+
 ASKED = {"number": 4, "seed": 1, "point": {"lr": 0.001, "num_layers": 2}}
 TOLD = {
     **{f"best_{name}": value for name, value in zip(METRICS, (0.1, 0.2, 0.3, 0.4), strict=True)},

@@ -15,6 +15,8 @@ pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
 from tuning import trial
 from tuning.trial import EPOCHS, FINISHED, METRIC, run_trial
 
+pytestmark = pytest.mark.tune_extra
+
 
 @pytest.fixture
 def reported(monkeypatch):
