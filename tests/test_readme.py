@@ -12,9 +12,9 @@ from PIL import Image
 from scipy.sparse import csr_array
 from torch_geometric.data import HeteroData
 
+from alignrec_cli import main
 from alignrec_pyg.checkpoint import write_tensors
 from alignrec_pyg.datasets import Synthetic
-from alignrec_pyg.datasets.__main__ import main
 from alignrec_pyg.encoders import CLIPEncoder, PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.transforms import EncodeItems, KNNItemGraph, SplitInteractions
 
@@ -77,7 +77,7 @@ def test_the_examples_on_files_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert scope["dataset"].data["item"].text == ["x", "y"]
     exec(compile(block, "README.md", "exec"), scope)
     assert scope["dataset"].data["item"].id.tolist() == ["p", "q"]
-    (command,) = re.findall(r"^python -m alignrec_pyg.datasets (.*)$", README, flags=re.MULTILINE)
+    (command,) = re.findall(r"^alignrec (check .*)$", README, flags=re.MULTILINE)
     assert main(command.split()) == 0
 
 
