@@ -94,7 +94,7 @@ def recommend(
     else:
         header, rows = _recommended(trained, asked, k, limits, titles, explained=explain)
     if out is None:
-        print(aligned([header, *rows], left=range(2, len(header))))
+        print(aligned([header, *rows], left=[0, *range(2, len(header))]))
         return
     _write_csv(out, header, rows)
     say(f"written: {out} ({len(rows):,} rows)")

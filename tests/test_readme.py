@@ -77,7 +77,7 @@ def test_the_examples_on_files_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert scope["dataset"].data["item"].text == ["x", "y"]
     exec(compile(block, "README.md", "exec"), scope)
     assert scope["dataset"].data["item"].id.tolist() == ["p", "q"]
-    (command,) = re.findall(r"^alignrec (check .*)$", README, flags=re.MULTILINE)
+    (command,) = re.findall(r"^alignrec (check ratings.csv.gz .*)$", README, flags=re.MULTILINE)
     assert main(command.split()) == 0
 
 

@@ -8,7 +8,9 @@ from alignrec_cli.options import OptionError
 from alignrec_cli.runs import Settings, load_run, make_data, parameters_of
 from alignrec_pyg import AlignRec, CheckpointError
 from alignrec_pyg.datasets import MMRecFolder
-from alignrec_pyg.graph import INTERACTS, feature_table
+from alignrec_pyg.graph import INTERACTS, feature_table, knn_edge_type
+from benchmarks.prepare import prepare
+from benchmarks.presets import PAPER
 
 
 def settings(**changes):
@@ -20,6 +22,26 @@ def settings(**changes):
         "split": "labels",
     }
     return Settings(**{**made, **changes})
+
+
+@pytest.mark.parametrize("model", ["AlignRec", "FREEDOM", "MGCN", "VBPR", "BPR"])
+def test_models_read_what_compare_gives_them(model, encoded, tmp_path):
+    """The scripts' data, made by other code."""
+    ours = make_data(MMRecFolder(encoded).data, settings(model=model, neighbors=10), tmp_path)
+    theirs = prepare(str(encoded))
+    assert ours.inputs == theirs.inputs(PAPER[model])
+    for name in ours.inputs.get("features", ()):
+        assert feature_table(ours.train, name).equal(feature_table(theirs.train, name))
+    graphs = ours.inputs.get("item_graphs", [])
+    graphs = [ours.inputs["item_graph"]] if "item_graph" in ours.inputs else graphs
+    for name in graphs:
+        found, expected = (data.train[knn_edge_type(name)] for data in (ours, theirs))
+        assert found.edge_index.equal(expected.edge_index)
+        assert found.edge_weight.equal(expected.edge_weight)
+    for part in ("train", "val", "test"):
+        found, expected = (getattr(data, part)[INTERACTS] for data in (ours, theirs))
+        assert found.edge_index.equal(expected.edge_index)
+        assert found.edge_label_index.equal(expected.edge_label_index)
 
 
 def test_all_links_are_known_when_recommending(encoded, run):
