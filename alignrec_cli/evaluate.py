@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,7 +88,7 @@ def _groups(run: Run, k: int) -> dict[str, list[dict[str, Any]]]:
 
     links = links_to_predict(run.data.test)
     ranking = rank(run.model, run.data.test, k)
-    found = {
+    found: dict[str, Sequence[Any]] = {
         "activity": activity_groups(user_metrics(ranking, links, k), run.data.train),
         "popularity": popularity_groups(ranking, run.data.train, links, k),
     }
