@@ -111,16 +111,23 @@ def _told(state: RunState) -> list[str]:
 
 
 def _check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -> None:
-    differing = {
-        name: (stored.get(name), run.get(name))
-        for name in sorted(stored.keys() | run.keys())
-        if stored.get(name) != run.get(name)
-    }
+    differing = _differing(stored, run)
     if differing:
         raise CheckpointError(
             f"{folder} holds another run (stored, asked for): {differing}; choose another "
             "'checkpoint_dir' or delete this one"
         )
+
+
+def _differing(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Pairs of what differs, by name; of dictionaries again by name."""
+    found: dict[str, Any] = {}
+    for name in sorted(stored.keys() | asked.keys()):
+        pair = (stored.get(name), asked.get(name))
+        if pair[0] != pair[1]:
+            nested = isinstance(pair[0], dict) and isinstance(pair[1], dict)
+            found[name] = _differing(*pair) if nested else pair
+    return found
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

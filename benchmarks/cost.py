@@ -40,6 +40,7 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_cli.options import unknown_names
 from alignrec_pyg.datasets import MMRecFolder
 from alignrec_pyg.evaluate import user_metrics
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, feature_key, links_to_predict
@@ -58,7 +59,7 @@ from benchmarks.prepare import PreparedData, data_name
 from benchmarks.presets import PAPER, Preset
 from benchmarks.provenance import commit, hardware, versions
 from benchmarks.session import say
-from benchmarks.settings import SettingsError, unknown_names
+from benchmarks.settings import SettingsError
 
 SHAPES = {"baby": BABY, "sports": SPORTS, "electronics": ELECTRONICS}
 WIDTHS = {"image": 384, "text": 384}

@@ -7,45 +7,10 @@ from pathlib import Path
 
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checkpoint import CheckpointError
-from alignrec_pyg.encoders import (
-    BEiT3Encoder,
-    ItemEncoder,
-    PatchPCAEncoder,
-    SentenceTransformerEncoder,
-    TfidfEncoder,
-)
+from alignrec_cli.encoder_specs import encoder_spec
 from alignrec_pyg.graph import ITEM, feature_names
 from alignrec_pyg.pretraining.catalogue import read_catalogue
 from alignrec_pyg.transforms import EncodeItems
-
-IMAGE_SIZE = 64  # of patch_pca; the other encoders have their own
-LEARNED = ("tfidf", "patch_pca")
-"""Encoders that learn on the catalogue."""
-
-
-def named_encoder(entry: str) -> tuple[str, ItemEncoder]:
-    """Name and encoder of ``tfidf``, ``patch_pca`` or ``NAME=FOLDER``.
-
-    A folder with ``beit3.json`` holds an encoder of stage 1, any other one a sentence transformer.
-
-    Raises:
-        ValueError: If ``entry`` has another form, or the folder holds no encoder.
-        CheckpointError: If the encoder of stage 1 is damaged.
-        ImportError: If the encoder's package is missing.
-    """
-    if entry == "tfidf":
-        return entry, TfidfEncoder()
-    if entry == "patch_pca":
-        return entry, PatchPCAEncoder(image_size=IMAGE_SIZE)
-    name, _, folder = entry.partition("=")
-    if not (name.isidentifier() and folder):
-        raise ValueError(f"needs to be {', '.join(LEARNED)} or of the form NAME=FOLDER")
-    if not Path(folder).is_dir():
-        raise ValueError(f"{folder} is no folder")
-    if (Path(folder) / "beit3.json").is_file():
-        return name, BEiT3Encoder.from_pretrained(folder)
-    return name, SentenceTransformerEncoder(Path(folder))
 
 
 def add_encoded(
@@ -60,7 +25,7 @@ def add_encoded(
 
     Args:
         data: Data with the items' ids.
-        entries: As :func:`named_encoder` takes them.
+        entries: As :func:`~alignrec_cli.encoder_specs.encoder_spec` takes them.
         catalogue: Table of items, found by their ids; items that it lacks have no content.
         fields: Its columns that make up the text.
         images: Folder or zip file of images, named by id.
@@ -86,15 +51,15 @@ def add_encoded(
     print(f"{sum(at is not None for at in rows):,} of {len(rows):,} items are in {catalogue.name}")
     for entry in entries:
         try:
-            name, encoder = named_encoder(entry)
-            if name in feature_names(data):
+            spec = encoder_spec(entry)
+            if spec.name in feature_names(data):
                 raise ValueError("the data has a table of this name already")
-            encode = EncodeItems(encoder, name)
+            encode = EncodeItems(spec.build(), spec.name)
             data = encode(data)
-        except (ValueError, ImportError, CheckpointError, OSError) as error:
+        except (ValueError, ImportError, RuntimeError, OSError) as error:
             problems.append(f"--encoders {entry}: {error}")
         else:
-            names.append(name)
+            names.append(spec.name)
             print(encode.report)
     for raw in ("text", "image"):  # what is evaluated are the tables
         del data[ITEM][raw]

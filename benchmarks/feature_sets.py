@@ -23,13 +23,14 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 
 from dataclasses import replace
 
+from alignrec_cli.options import unknown_names
 from benchmarks import command
 from benchmarks.arguments import make_parser
 from benchmarks.cells import CellResult
 from benchmarks.paper_results import table_4
 from benchmarks.presets import BM3Preset
 from benchmarks.session import Session
-from benchmarks.settings import SettingsError, unknown_names
+from benchmarks.settings import SettingsError
 from benchmarks.summary import Measure, Measurement
 from benchmarks.table import Look
 

@@ -3,7 +3,7 @@ r"""Table 3 of the paper: how good features are for recommendation, without trai
     python benchmarks/features.py
     python benchmarks/features.py --data FOLDER --tables clip=clip.npy --sets clip image+text
     python benchmarks/features.py --data FOLDER --catalogue items.csv --images images.zip \
-        --encoders tfidf patch_pca minilm=all-MiniLM-L6-v2 beit3=stage1/encoder
+        --encoders tfidf patch_pca minilm=hub:all-MiniLM-L6-v2 beit3=stage1/encoder
 
 Each set is one or more of the data's tables (``a+b``, concatenated); by default each table alone
 and all together. The files of ``--tables`` hold the output of any encoder; ``--encoders`` makes

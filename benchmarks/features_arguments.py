@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from alignrec_cli.encoder_specs import FORMS
+from alignrec_cli.options import unknown_names
 from alignrec_pyg.encoders.texts import FIELDS
 from alignrec_pyg.feature_eval.item_targets import Score
 from alignrec_pyg.feature_eval.ranks import Similarity
@@ -14,7 +16,6 @@ from alignrec_pyg.feature_eval.user_targets import Ties
 from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks.arguments import positive_int
 from benchmarks.prepare import SYNTHETIC
-from benchmarks.settings import unknown_names
 
 IN_TIME = "time"
 
@@ -39,8 +40,8 @@ def make_parser(doc: str | None) -> argparse.ArgumentParser:
         "--encoders",
         nargs="+",
         default=[],
-        metavar="NAME[=FOLDER]",
-        help="tfidf, patch_pca, or a folder of stage 1 or of a sentence transformer",
+        metavar="SPEC",
+        help=f"{FORMS} (a folder holds an encoder of stage 1 or a sentence transformer)",
     )
     add("--catalogue", type=Path, metavar="FILE", help="table of items to encode, by their ids")
     add("--fields", nargs="+", default=list(FIELDS), metavar="NAME", help="its columns of text")

@@ -33,6 +33,7 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_cli.options import unknown_names
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, feature_key, knn_edge_type
 from alignrec_pyg.train import TrainConfig, fit
 from benchmarks.arguments import positive_int, problems_of_folder
@@ -41,7 +42,6 @@ from benchmarks.memory import PeakMemory, memory_description
 from benchmarks.presets import PAPER
 from benchmarks.provenance import commit, hardware, versions
 from benchmarks.session import say
-from benchmarks.settings import unknown_names
 
 _BATCH_SIZE = 2048
 _NUM_BATCHES = 3

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_cli.options import unknown_names
 from alignrec_pyg.datasets import MMRecFolder, Synthetic
 from alignrec_pyg.datasets.features import add_feature, feature_name
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
@@ -41,7 +42,7 @@ from alignrec_pyg.transforms.knn_item_graph import Weighting
 from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks.presets import Preset
 from benchmarks.runner import TEST, Parts
-from benchmarks.settings import SettingsError, unknown_names
+from benchmarks.settings import SettingsError
 
 SYNTHETIC = "synthetic"
 

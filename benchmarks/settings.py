@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
+from alignrec_cli.options import nearest, unknown_names
+from alignrec_cli.settings import fitted
 from alignrec_pyg.train import TrainConfig
 from benchmarks.presets import TRAIN_ARGUMENTS, Preset
 
@@ -16,8 +16,6 @@ _FROM_DATA = {
     "item_graph": "built from the features or from --neighbors",
     "seed": "counted by --seeds",
 }
-
-_NEAR = 0.5  # share of letters that a name has in common with the one that is suggested
 
 
 class SettingsError(ValueError):
@@ -30,16 +28,6 @@ class SettingsError(ValueError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
-
-
-def unknown_names(what: str, asked: Iterable[str], valid: Sequence[str]) -> list[str]:
-    """One problem for each asked name that is not valid, with a valid one that is near."""
-    return [
-        f"{what} {name!r} is unknown: "
-        + ("separate names by spaces" if "," in name else _nearest(name, valid))
-        for name in asked
-        if name not in valid
-    ]
 
 
 def resolve(
@@ -88,19 +76,15 @@ def _read_override(
     if not (equals and dot and model and argument and text):
         return "needs the form MODEL.argument=value"
     if model not in presets:
-        return f"model {model!r} is unknown: {_nearest(model, list(presets))}"
+        return f"model {model!r} is unknown: {nearest(model, list(presets))}"
     if model not in changes:
         return f"{model} is not among the models to run: {', '.join(changes) or 'none'}"
     if argument in _FROM_DATA:
         return f"{argument!r} is {_FROM_DATA[argument]}"
     types = _argument_types(presets[model])
     if argument not in types:
-        return f"argument {argument!r} is unknown: {_nearest(argument, list(types))}"
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    value, problem = _fitted(value, types[argument])
+        return f"argument {argument!r} is unknown: {nearest(argument, list(types))}"
+    value, problem = fitted(text, types[argument])
     if problem is None:
         changes[model][argument] = value
     return problem
@@ -114,28 +98,8 @@ def _argument_types(preset: Preset) -> dict[str, Any]:
     }
 
 
-def _fitted(value: Any, kind: Any) -> tuple[Any, str | None]:
-    """The value as ``kind``, or what is wrong with it."""
-    if get_origin(kind) is Literal:
-        choices = get_args(kind)
-        return value, None if value in choices else f"needs to be one of {choices} (got {value!r})"
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is kind:
-        return value, None
-    names = {float: "a number", int: "an integer", bool: "True or False"}
-    return value, f"needs to be {names[kind]} (got {value!r})"
-
-
 def _changed(preset: Preset, changes: Mapping[str, Any]) -> Preset:
     train = {name: value for name, value in changes.items() if name in TRAIN_ARGUMENTS}
     model = {name: value for name, value in changes.items() if name not in TRAIN_ARGUMENTS}
     changed = preset.with_train(**train) if train else preset
     return replace(changed, **model)
-
-
-def _nearest(name: str, valid: Sequence[str]) -> str:
-    folded = {other.lower(): other for other in valid}
-    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=_NEAR)
-    hint = f"did you mean {folded[close[0]]!r}? " if close else ""
-    return f"{hint}(there are {', '.join(valid) or 'none'})"

@@ -31,6 +31,7 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_cli.options import unknown_names
 from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.sampling import TripletSampler, seeded_generator
@@ -39,7 +40,6 @@ from benchmarks.cost import SHAPES, load
 from benchmarks.presets import PAPER
 from benchmarks.provenance import commit, hardware
 from benchmarks.session import say
-from benchmarks.settings import unknown_names
 
 _WORKERS = (1, 2, 4)
 

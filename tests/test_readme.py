@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from alignrec_pyg.datasets.__main__ import main
+from alignrec_cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -47,7 +47,7 @@ def test_the_examples_on_files_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert scope["dataset"].data["item"].text == ["x", "y"]
     exec(compile(block, "README.md", "exec"), scope)
     assert scope["dataset"].data["item"].id.tolist() == ["p", "q"]
-    (command,) = re.findall(r"^python -m alignrec_pyg.datasets (.*)$", README, flags=re.MULTILINE)
+    (command,) = re.findall(r"^alignrec (check ratings.csv.gz .*)$", README, flags=re.MULTILINE)
     assert main(command.split()) == 0
 
 

@@ -17,7 +17,9 @@ from alignrec_pyg import models
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "alignrec_pyg"
+COMMAND_LINE = ROOT / "alignrec_cli"
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+COMMANDS = sorted(COMMAND_LINE.glob("*.py"))
 CONTRACTS = {"ContentRecommender", "Recommender", "Representations"}
 MODELS = [name for name in models.__all__ if name not in CONTRACTS]
 
@@ -53,6 +55,13 @@ def test_every_module_has_its_test_file(module: Path) -> None:
     mirrored = ROOT / "tests" / module.parent / f"test_{module.name}"
     assert mirrored.is_file()
     assert "def test_" in mirrored.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", COMMANDS, ids=lambda path: path.name)
+def test_every_module_of_the_command_line_has_its_test_file(module: Path) -> None:
+    if module.name != "__init__.py":
+        mirrored = ROOT / "tests" / "cli" / f"test_{module.name}"
+        assert "def test_" in mirrored.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", MODELS)

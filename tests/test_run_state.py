@@ -110,3 +110,14 @@ def test_another_run_and_damage_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="is damaged"):
         restore(tmp_path, {"lr": 1, "seed": 0}, State(), model, optimizer)
+
+
+def test_of_another_run_only_what_differs_is_told(tmp_path):
+    model, optimizer = trained()
+    run = {"config": {"lr": 1, "seed": 0}, "graphs": "a"}
+    save(tmp_path, run, State(), model, optimizer)
+    other = {"config": {"lr": 2, "seed": 0}, "graphs": "a"}
+    with pytest.raises(CheckpointError, match=r"asked for\): \{'config': \{'lr': \(1, 2\)\}\}; "):
+        restore(tmp_path, other, State(), model, optimizer)
+    with pytest.raises(CheckpointError, match=r"\{'config': \(\{.*\}, None\)\}; "):
+        restore(tmp_path, {"graphs": "a"}, State(), model, optimizer)

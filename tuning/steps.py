@@ -12,6 +12,7 @@ from typing import Any
 import ray
 import torch
 
+from alignrec_cli.options import unknown_names
 from alignrec_pyg.graph import content_hash
 from benchmarks.prepare import NUM_NEIGHBORS
 from benchmarks.presets import Preset
@@ -19,7 +20,7 @@ from benchmarks.provenance import code_version
 from benchmarks.results import header
 from benchmarks.runner import data_version
 from benchmarks.session import Session, say
-from benchmarks.settings import SettingsError, unknown_names
+from benchmarks.settings import SettingsError
 from benchmarks.table import Look
 from tuning.configurations import Configuration, collect, ranked
 from tuning.definition import agree

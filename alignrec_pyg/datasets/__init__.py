@@ -11,6 +11,7 @@ from alignrec_pyg.datasets.microlens import MicroLens
 from alignrec_pyg.datasets.mmrec import MMRecFolder
 from alignrec_pyg.datasets.movielens import MovieLens
 from alignrec_pyg.datasets.recbole import RecBoleFolder
+from alignrec_pyg.datasets.recognition import from_path
 from alignrec_pyg.datasets.sparse import from_scipy
 from alignrec_pyg.datasets.synthetic import Synthetic
 from alignrec_pyg.datasets.transfer import download
@@ -32,6 +33,7 @@ __all__ = [
     "fetch_images",
     "from_files",
     "from_frames",
+    "from_path",
     "from_scipy",
     "to_mmrec",
     "to_recbole",

@@ -1,4 +1,4 @@
-"""Stage 1 from the command line: ``python -m alignrec_pyg.pretraining``."""
+"""Stage 1 as a module, for ``torchrun``: ``python -m alignrec_pyg.pretraining``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from alignrec_pyg.pretraining.distributed import run_with_ray
 from alignrec_pyg.pretraining.features import TABLES
 from alignrec_pyg.pretraining.job import PretrainJob, run_job
 
+_PROG = "python -m alignrec_pyg.pretraining"
 _SYNTHETIC = {"size": "tiny", "epochs": 12, "lr": 2e-3, "batch_size": 64, "micro_batch_size": 64}
 _SYNTHETIC_JOB = {"vocab_size": 600, "num_codes": 64, "val_share": 0.1}
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(prog: str = _PROG) -> argparse.ArgumentParser:
+    """The command line of the program ``prog``."""
     job, config = PretrainJob(out=Path("stage1")), PretrainConfig()
     made = argparse.ArgumentParser(
-        prog="python -m alignrec_pyg.pretraining",
+        prog=prog,
         description="Pre-trains BEiT3 on image-text pairs (AlignRec's inter-content alignment) and "
         "saves the encoder. Started again with the same arguments it goes on where it was. Without "
         "--data it trains a tiny encoder on embedded synthetic items.",
@@ -61,9 +62,11 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def job_of(arguments: Sequence[str] | None = None) -> tuple[PretrainJob, argparse.Namespace]:
+def job_of(
+    arguments: Sequence[str] | None = None, prog: str = _PROG
+) -> tuple[PretrainJob, argparse.Namespace]:
     """The job that a command line asks for; what was not given has its default."""
-    given = parser().parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     values = {name: value for name, value in vars(given).items() if value is not None}
     if given.data is None:
         values = {**_SYNTHETIC, **_SYNTHETIC_JOB, **values}
@@ -73,9 +76,9 @@ def job_of(arguments: Sequence[str] | None = None) -> tuple[PretrainJob, argpars
     return PretrainJob(**kept, config=PretrainConfig(**settings)), given
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command."""
-    job, given = job_of(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> None:
+    """Runs the command under the name ``prog``."""
+    job, given = job_of(arguments, prog)
     if given.workers > 1:
         folder = run_with_ray(job, given.workers, use_gpu=torch.cuda.is_available())
     else:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
 
-from alignrec_pyg.encoders.images import ImageError, ImageSource
+from alignrec_pyg.encoders.image_files import ArchivedImage, images_by_id
+from alignrec_pyg.encoders.images import ImageSource
 from alignrec_pyg.encoders.texts import FIELDS, clean_text, item_text
 
 _READERS = {
@@ -20,8 +19,6 @@ _READERS = {
     ".tsv": partial(pd.read_csv, dtype=str, sep="\t"),
     ".parquet": pd.read_parquet,
 }
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_LARGEST_IMAGE = 200_000_000  # bytes; an archive can claim anything
 
 
 @dataclass(frozen=True)
@@ -50,36 +47,6 @@ class Catalogue:
             for row, (text, image) in enumerate(zip(self.text, self.image, strict=True))
             if text is not None and image is not None
         ]
-
-
-class ArchivedImage:
-    """Fetches an image from a zip file; the file is opened once for each process.
-
-    Args:
-        archive: The zip file.
-        name: Name of the image in it.
-    """
-
-    def __init__(self, archive: Path, name: str) -> None:
-        self.archive = archive
-        self.name = name
-
-    def __call__(self) -> bytes:
-        """Its bytes.
-
-        Raises:
-            ImageError: If they cannot be read.
-        """
-        try:
-            archive = _opened(self.archive, os.getpid())
-            if archive.getinfo(self.name).file_size > _LARGEST_IMAGE:
-                raise ImageError(f"{self!r} is larger than {_LARGEST_IMAGE} bytes")
-            return archive.read(self.name)
-        except (BadZipFile, KeyError, OSError, RuntimeError, EOFError) as error:
-            raise ImageError(f"{self!r} cannot be read ({error})") from error
-
-    def __repr__(self) -> str:
-        return f"{self.archive.name}:{self.name}"
 
 
 def read_catalogue(
@@ -127,7 +94,7 @@ def read_catalogue(
         found = _of_column(frame[image], source or path.parent)
     else:
         assert source is not None
-        by_id = _by_id(source)
+        by_id = images_by_id(source)
         found = [by_id.get(item) for item in ids]
     both = sum(t is not None and i is not None for t, i in zip(texts, found, strict=True))
     report = (
@@ -167,33 +134,3 @@ def _of_column(column: pd.Series, source: Path) -> list[ImageSource | None]:
         else:
             found.append(None)
     return found
-
-
-def _by_id(source: Path) -> dict[str, ImageSource]:
-    """Images of a folder or zip file by their name without folder and ending."""
-    if source.suffix == ".zip" and source.is_file():
-        try:
-            names = sorted(_opened(source, os.getpid()).namelist())
-        except BadZipFile as error:
-            raise ValueError(f"'images' needs to be a zip file ({source}: {error})") from error
-        return _unique((Path(name), ArchivedImage(source, name)) for name in names)
-    if not source.is_dir():
-        raise ValueError(f"'images' needs to be a folder or a zip file (got {source})")
-    return _unique((path, path) for path in sorted(source.rglob("*")))
-
-
-def _unique(images: Iterable[tuple[Path, ImageSource]]) -> dict[str, ImageSource]:
-    found: dict[str, ImageSource] = {}
-    for path, image in images:
-        if path.suffix.lower() not in _IMAGES or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            raise ValueError(f"'images' needs one image for an id ({path.stem!r} has two)")
-        found[path.stem] = image
-    return found
-
-
-@lru_cache(maxsize=8)
-def _opened(archive: Path, process: int) -> ZipFile:
-    """The archive; each process needs to have opened it itself."""
-    return ZipFile(archive)

@@ -7,6 +7,7 @@ from alignrec_pyg.transforms.hold_out_items import HoldOutItems
 from alignrec_pyg.transforms.item_graph_from_neighbors import ItemGraphFromNeighbors, NeighborLists
 from alignrec_pyg.transforms.k_core import KCore
 from alignrec_pyg.transforms.knn_item_graph import KNNItemGraph
+from alignrec_pyg.transforms.min_rating import MinRating
 from alignrec_pyg.transforms.ray_actors import RayActors
 from alignrec_pyg.transforms.split_interactions import SplitInteractions
 
@@ -19,6 +20,7 @@ __all__ = [
     "ItemGraphFromNeighbors",
     "KCore",
     "KNNItemGraph",
+    "MinRating",
     "NeighborLists",
     "RayActors",
     "SplitInteractions",

@@ -11,13 +11,11 @@ from alignrec_pyg.encoders import (
     BEiT3Config,
     BEiT3Encoder,
     ItemContent,
-    PatchPCAEncoder,
     SentencePieceTokenizer,
-    TfidfEncoder,
 )
 from alignrec_pyg.graph import feature_table
 from benchmarks import features
-from benchmarks.encoded_tables import add_encoded, named_encoder
+from benchmarks.encoded_tables import add_encoded
 
 WORDS = ("heat", "toys", "war", "love", "space", "train", "ship")
 
@@ -73,15 +71,6 @@ def test_rows_belong_to_the_items_of_their_ids(stage1, catalogue, capsys):
     assert not feature_table(data, "mm")[4].any()  # the catalogue lacks it
     assert "4 of 5 items are in items.csv" in capsys.readouterr().out
     assert not {"text", "image"} & set(data["item"].keys())
-
-
-def test_encoders_by_name():
-    assert isinstance(named_encoder("tfidf")[1], TfidfEncoder)
-    assert isinstance(named_encoder("patch_pca")[1], PatchPCAEncoder)
-    with pytest.raises(ValueError, match="of the form NAME=FOLDER"):
-        named_encoder("clip")
-    with pytest.raises(ValueError, match="is no folder"):
-        named_encoder("mm=nowhere")
 
 
 def test_what_does_not_fit_is_told(catalogue, tmp_path):

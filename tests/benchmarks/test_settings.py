@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.presets import PAPER
-from benchmarks.settings import SettingsError, resolve, unknown_names
+from benchmarks.settings import SettingsError, resolve
 
 
 def test_values_reach_constructor_and_training():
@@ -68,19 +68,3 @@ def test_all_problems_come_together():
     assert len(problems) == 4
     assert "did you mean 'LightGCN'?" in problems[0]
     assert problems[3].startswith("BPR: 'lr' needs to be finite and positive")
-
-
-def test_only_a_near_name_is_suggested():
-    assert unknown_names("model", ["zzz"], ["BPR"]) == ["model 'zzz' is unknown: (there are BPR)"]
-    (problem,) = unknown_names("model", ["lightgcn"], ["BPR", "LightGCN"])
-    assert "did you mean 'LightGCN'?" in problem
-
-
-def test_names_joined_by_commas_are_explained():
-    (problem,) = unknown_names("model", ["BPR,LightGCN"], ["BPR", "LightGCN"])
-    assert problem == "model 'BPR,LightGCN' is unknown: separate names by spaces"
-
-
-def test_unknown_names_keep_silent_about_known_ones():
-    assert unknown_names("feature", ["text"], ["text"]) == []
-    assert unknown_names("feature", ["text"], []) == ["feature 'text' is unknown: (there are none)"]

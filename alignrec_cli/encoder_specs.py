@@ -1,0 +1,99 @@
+"""Encoders by the words of a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignrec_pyg.encoders import (
+    BEiT3Encoder,
+    CLIPEncoder,
+    ItemEncoder,
+    PatchPCAEncoder,
+    SentenceTransformerEncoder,
+    TfidfEncoder,
+)
+
+FORMS = "tfidf, patch_pca, NAME=FOLDER, NAME=hub:MODEL or NAME=clip:MODEL:WEIGHTS"
+"""What :func:`encoder_spec` takes."""
+
+LEARNED = ("tfidf", "patch_pca")
+"""Encoders that learn on the catalogue; they are called by what they are."""
+
+_IMAGE_SIZE = 64  # of patch_pca; the other encoders have their own
+_HUB, _CLIP = "hub:", "clip:"
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """An encoder that was asked for.
+
+    Args:
+        name: Name of its feature table.
+        source: What it is made of; empty for those that learn.
+    """
+
+    name: str
+    source: str
+
+    def build(
+        self,
+        *,
+        width: int = 64,
+        modalities: Sequence[str] = ("image", "text"),
+        device: str = "cpu",
+    ) -> ItemEncoder:
+        """The encoder.
+
+        Args:
+            width: Width of a row of the encoders that learn; the others have their own.
+            modalities: What encoders of several read.
+            device: Where the others run.
+
+        Raises:
+            ValueError: If the files are not those of an encoder.
+            CheckpointError: If the encoder of stage 1 is damaged.
+            ImportError: If the encoder's package is missing.
+            RuntimeError: If weights cannot be fetched.
+        """
+        if not self.source:
+            if self.name == "tfidf":
+                return TfidfEncoder(width)
+            return PatchPCAEncoder(width, image_size=_IMAGE_SIZE)
+        if self.source.startswith(_HUB):
+            return SentenceTransformerEncoder(self.source.removeprefix(_HUB), device=device)
+        if self.source.startswith(_CLIP):
+            model, _, weights = self.source.removeprefix(_CLIP).partition(":")
+            return CLIPEncoder(model, weights, modalities=tuple(modalities), device=device)
+        folder = Path(self.source)
+        if (folder / "beit3.json").is_file():
+            return BEiT3Encoder.from_pretrained(folder, modalities=modalities, device=device)
+        return SentenceTransformerEncoder(folder, device=device)
+
+
+def encoder_spec(text: str) -> EncoderSpec:
+    """Reads the words for an encoder; nothing is loaded yet.
+
+    - ``tfidf``, ``patch_pca``: learn on the catalogue, of texts and of images;
+    - ``NAME=FOLDER``: an encoder of stage 1 where ``FOLDER`` holds ``beit3.json``, else a sentence
+      transformer;
+    - ``NAME=hub:MODEL``: a sentence transformer, downloaded;
+    - ``NAME=clip:MODEL:WEIGHTS``: an architecture of open_clip with a file of weights or one of
+      its tags, which is downloaded.
+
+    Raises:
+        ValueError: If ``text`` has another form, or the folder is not there.
+    """
+    if text in LEARNED:
+        return EncoderSpec(text, "")
+    name, _, source = text.partition("=")
+    if not (name.isidentifier() and source):
+        raise ValueError(f"needs to be of the form {FORMS} (got {text!r})")
+    if source.startswith(_CLIP):
+        model, _, weights = source.removeprefix(_CLIP).partition(":")
+        if not (model and weights):
+            raise ValueError(f"needs to be of the form NAME=clip:MODEL:WEIGHTS (got {text!r})")
+    elif not source.startswith(_HUB) and not Path(source).is_dir():
+        raise ValueError(f"{source} is no folder (a model of the hub is NAME=hub:MODEL)")
+    return EncoderSpec(name, source)

@@ -1,0 +1,166 @@
+"""Data of any known kind, told by their files and column names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from alignrec_pyg.datasets.base import InteractionDataset
+from alignrec_pyg.datasets.delimited import DelimitedFile
+from alignrec_pyg.datasets.files import from_files
+from alignrec_pyg.datasets.lightgcn import LightGCNFolder
+from alignrec_pyg.datasets.microlens import MicroLens
+from alignrec_pyg.datasets.mmrec import MMRecFolder
+from alignrec_pyg.datasets.movielens import MovieLens
+from alignrec_pyg.datasets.recbole import RecBoleFolder
+from alignrec_pyg.datasets.tables import open_table
+
+GUESSES: Mapping[str, Sequence[str]] = {
+    "user": ("user", "user_id", "userId", "userID", "reviewerID", "customer", "customer_id", "uid"),
+    "item": ("item", "item_id", "itemId", "itemID", "movieId", "parent_asin", "asin", "product_id"),
+    "rating": ("rating", "overall", "stars", "score"),
+    "time": ("timestamp", "time", "unixReviewTime", "date", "datetime"),
+    "split": ("x_label", "split"),
+}
+"""Names by which the columns of a table that nobody named are known."""
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """Data whose kind is known.
+
+    Args:
+        kind: What they are, such as ``"MMRec folder"``.
+        read: Reads them; raises ``ValueError`` if they are not as their kind asks.
+    """
+
+    kind: str
+    read: Callable[[], InteractionDataset]
+
+
+def from_path(
+    path: str | Path,
+    *,
+    items: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    text: Sequence[str] = (),
+    image: str | None = None,
+) -> InteractionDataset:
+    """Read a folder or a table of interactions, whatever kind it is.
+
+    A folder is told by its files (RecBole, MMRec, LightGCN, MovieLens, MicroLens), a file is a
+    table of interactions.
+
+    Args:
+        path: The folder or file.
+        items: A table of items, where ``path`` is a file.
+        columns: Where ``path`` is a file: columns by their role, of ``"user"``, ``"item"``,
+            ``"rating"``, ``"time"``, ``"split"``; roles not given are told by the usual names
+            (:data:`GUESSES`), and the report says so.
+        text: Columns of ``items`` with text.
+        image: Column of ``items`` with paths of images.
+
+    Raises:
+        ValueError: If there is nothing at ``path``, it is no data that any importer knows, or what
+            it holds is not as its importer asks.
+    """
+    return recognize(path, items=items, columns=columns, text=text, image=image).read()
+
+
+def recognize(
+    path: str | Path,
+    *,
+    items: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    text: Sequence[str] = (),
+    image: str | None = None,
+) -> Recognized:
+    """Tell the kind of data, with the arguments of :func:`from_path`; of a table nothing is read.
+
+    Raises:
+        ValueError: If there is nothing at ``path``, or it is no data that any importer knows.
+    """
+    path = Path(path)
+    unknown = set(columns or {}) - set(GUESSES)
+    if unknown:
+        raise ValueError(f"'columns' needs to be of {list(GUESSES)} (got {sorted(unknown)})")
+    if path.is_dir():
+        if items is not None or columns or text or image:
+            raise ValueError(
+                f"'items', 'columns', 'text' and 'image' are for a file ({path} is a folder)"
+            )
+        return _folder(path)
+    if not path.is_file():
+        raise ValueError(f"'path' needs to be a folder or a file (there is none at '{path}')")
+    return Recognized(
+        "table of interactions",
+        partial(_read_table, path, items, dict(columns or {}), list(text) or None, image),
+    )
+
+
+def column_of(role: str, there: Sequence[str]) -> str | None:
+    """The column of a role by the usual names (:data:`GUESSES`); ``None`` if none has one."""
+    return next((name for name in GUESSES[role] if name in there), None)
+
+
+def _read_table(
+    path: Path,
+    items: str | Path | None,
+    columns: dict[str, str],
+    text: list[str] | None,
+    image: str | None,
+) -> InteractionDataset:
+    guessed: list[str] = []
+    roles = _roles(path, columns, guessed)
+    dataset = from_files(
+        path,
+        items,
+        user=roles["user"],
+        item=roles["item"],
+        rating=roles.get("rating"),
+        time=roles.get("time"),
+        split=roles.get("split"),
+        text=text,
+        image=image,
+    )
+    report = replace(dataset.report, notes=(*guessed, *dataset.report.notes))
+    return InteractionDataset(dataset.data, report)
+
+
+def _folder(path: Path) -> Recognized:
+    names = {entry.name for entry in path.iterdir()}
+    inter = sorted(name for name in names if name.endswith((".inter", ".inter.gz")))
+    if inter:
+        header = DelimitedFile(path / inter[0], [], [], optional=(), quoted=False).columns
+        if any(":" in name for name in header):
+            return Recognized("RecBole folder", partial(RecBoleFolder, path))
+        return Recognized("MMRec folder", partial(MMRecFolder, path))
+    if "train.txt" in names:
+        return Recognized("LightGCN folder", partial(LightGCNFolder, path))
+    if {"ratings.csv", "movies.csv"} <= names:
+        return Recognized("MovieLens folder", partial(MovieLens, path))
+    if any(name.endswith("_pairs.csv") for name in names):
+        return Recognized("MicroLens folder", partial(MicroLens, path))
+    raise ValueError(
+        f"'path' needs to be a folder with <name>.inter, train.txt, ratings.csv and movies.csv, or "
+        f"*_pairs.csv, or a single table ({path} holds {sorted(names)[:8]})"
+    )
+
+
+def _roles(path: Path, columns: dict[str, str], guessed: list[str]) -> dict[str, str]:
+    there = open_table(path, [], [], optional=()).columns
+    for role, names in GUESSES.items():
+        if role in columns:
+            continue
+        found = column_of(role, there)
+        if found is not None:
+            columns[role] = found
+            guessed.append(f"column '{found}' taken as the {role}, by its name")
+        elif role in ("user", "item"):
+            raise ValueError(
+                f"{path}, line 1: a column of {role}s is needed, under a usual name "
+                f"({', '.join(names)}) or one that you name (got {there})"
+            )
+    return columns

@@ -1,0 +1,41 @@
+import pytest
+
+from alignrec_cli import main
+
+
+def test_exit_codes(tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_text("user,sku,when\nu1,1,5\nu2,2,6\n")
+    command = ["check", str(path), "--item", "sku", "--time", "when"]
+    assert main(command) == 0
+    assert "interactions 2" in " ".join(capsys.readouterr().out.split())
+    path.write_text("user,sku,when\nu1,1,5\nu2,,soon\n")
+    assert main(command) == 1
+    printed = capsys.readouterr().out
+    assert f"{path}, line 3, column 'sku': an id needs a value" in printed
+    assert f"{path}, line 3, column 'when': a finite number" in printed
+    assert main(["check", str(tmp_path / "none")]) == 2
+    assert "error: PATH: 'path' needs to be a folder or a file (there is none at" in (
+        capsys.readouterr().err
+    )
+
+
+def test_items_with_several_columns_of_text(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("user,item\nu1,1\nu2,2\n")
+    (tmp_path / "items.csv").write_text("item,title,plot\n1,a,b\n2,,\n")
+    command = ["check", str(tmp_path / "a.csv"), "--items", str(tmp_path / "items.csv")]
+    assert main([*command, "--text", "title", "plot"]) == 0
+    assert "1 of 2 items have nothing in title, plot" in capsys.readouterr().out
+
+
+def test_help_says_what_the_exit_codes_mean(capsys):
+    assert main(["check", "--help"]) == 0
+    assert "Exit code 0: usable" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("option", ["--user", "--item", "--rating", "--time", "--split"])
+def test_every_role_has_an_option(option, tmp_path, capsys):
+    path = tmp_path / "a.csv"
+    path.write_text("user,item\nu1,1\n")
+    assert main(["check", str(path), option, "nix"]) == 1
+    assert "'nix'" in capsys.readouterr().out

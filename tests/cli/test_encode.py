@@ -1,0 +1,155 @@
+import shutil
+
+import pandas as pd
+import pytest
+
+from alignrec_cli import main
+from alignrec_pyg.datasets import MMRecFolder, from_files
+from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder, images_by_id
+from alignrec_pyg.graph import INTERACTS, feature_names, feature_table
+from alignrec_pyg.transforms import EncodeItems, KCore, MinRating, SplitInteractions
+
+
+def test_equals_the_library_called_by_hand(shop, encoded):
+    folder = MMRecFolder(encoded)
+    data = from_files(
+        shop.ratings,
+        shop.films,
+        user="user_id",
+        item="item_id",
+        rating="rating",
+        time="timestamp",
+        text=["title", "plot"],
+    ).data
+    data = KCore(1)(MinRating(4)(data))
+    by_id = images_by_id(shop.posters)
+    data["item"].image = [by_id[str(item)] for item in data["item"].id]
+    data = EncodeItems(TfidfEncoder(4), "tfidf")(data)
+    data = EncodeItems(PatchPCAEncoder(4, image_size=64), "patch_pca")(data)
+    assert feature_names(folder.data) == ["patch_pca", "tfidf"]
+    for name in ("tfidf", "patch_pca"):
+        assert feature_table(folder.data, name).equal(feature_table(data, name))
+    assert folder.data["item"].id.tolist() == [str(item) for item in data["item"].id]
+    expected = SplitInteractions("leave_last_out")(data)
+    found = SplitInteractions("labels")(folder.data)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours[INTERACTS].edge_label_index.equal(theirs[INTERACTS].edge_label_index)
+    assert folder.report.interactions == 40 * 12  # without those rated 1
+    assert [path.name for path in encoded.parent.iterdir()] == ["films"]  # no cache, no half
+
+
+def test_says_what_it_read_and_made(encode_command, tmp_path, capsys):
+    command = encode_command(tmp_path / "films")
+    assert main([*command, "--k-core", "3", "--encoder", "tfidf"]) == 0
+    captured = capsys.readouterr()
+    for line in (
+        "read as: table of interactions",
+        "column 'user_id' taken as the user, by its name",
+        "kept: 40 users, 60 items, 480 interactions",
+        "feature 'tfidf': 60 of 60 items have a row (0 from the cache)",
+        "split: leave_last_out",
+        "fingerprint: ",
+    ):
+        assert line in captured.out
+    assert captured.err.endswith(f"written: {tmp_path / 'films'}\n")
+    assert feature_names(MMRecFolder(tmp_path / "films").data) == ["tfidf"]
+
+
+def test_goes_on_after_an_interruption(encode_command, encoded, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "films"
+    command = encode_command(out)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PatchPCAEncoder, "__call__", interrupted)
+        assert main(command) == 130
+    assert "error: interrupted; " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [".films.cache"]
+    assert main(command) == 0
+    assert "feature 'tfidf': 60 of 60 items have a row (60 from the cache)" in (
+        capsys.readouterr().out
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+    for file in encoded.iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+
+
+def test_a_cache_of_ones_own_stays(encode_command, tmp_path):
+    command = encode_command(tmp_path / "films")
+    assert main([*command, "--encoder", "tfidf", "--cache", str(tmp_path / "cache")]) == 0
+    assert any((tmp_path / "cache").iterdir())
+
+
+def test_a_folder_of_a_known_kind(tmp_path):
+    """MovieLens has texts and no posters here: only what reads texts is run."""
+    source = tmp_path / "ml"
+    source.mkdir()
+    ratings = [(user, 1 + (user + step) % 8, 4, step) for user in range(6) for step in range(4)]
+    columns = ["userId", "movieId", "rating", "timestamp"]
+    pd.DataFrame(ratings, columns=columns).to_csv(source / "ratings.csv", index=False)
+    words = ["war", "love", "space", "train", "ship", "dog", "cat", "king"]
+    pd.DataFrame(
+        {"movieId": range(1, 9), "title": [f"{word} film" for word in words], "genres": "Drama"}
+    ).to_csv(source / "movies.csv", index=False)
+    out = tmp_path / "out"
+    assert main(["encode", str(source), "--out", str(out), "--width", "3"]) == 0
+    assert feature_names(MMRecFolder(out).data) == ["tfidf"]
+    assert MMRecFolder(out).report.parts[0].interactions == 12  # random: of 4, 2 are held out
+    again = ["encode", str(out), "--out", str(tmp_path / "again")]
+    assert main(again) == 1  # its texts are gone
+
+
+def test_a_column_of_image_paths(shop, tmp_path):
+    films = pd.read_csv(shop.films)
+    films["poster"] = [
+        f"posters/{item}.{'png' if (item - 100) % 3 else 'jpg'}" for item in films.item_id
+    ]
+    films.to_csv(tmp_path / "films.csv", index=False)
+    shutil.copytree(shop.posters, tmp_path / "posters")
+    command = ["encode", str(shop.ratings), "--items", str(tmp_path / "films.csv")]
+    out = tmp_path / "out"
+    command += ["--image", "poster", "--width", "4", "--out", str(out)]
+    assert main(command) == 0
+    data = MMRecFolder(out).data
+    assert feature_names(data) == ["patch_pca"]
+    assert not data["item"].mask_patch_pca.any()
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        ("--encoder bert", 2, "--encoder: needs to be of the form tfidf, patch_pca, NAME=FOLDER"),
+        ("--encoder tfidf tfidf", 2, "--encoder: needs each name once ('tfidf' is repeated)"),
+        ("--k-core 99", 2, "--k-core: 'k' leaves no interactions (got 99"),
+        ("--min-rating 9", 2, "--min-rating: 'min_rating' leaves no interactions (got 9, the"),
+        ("--images nowhere", 2, "--images: 'images' needs to be a folder or a zip file"),
+        ("--image x", 2, "--image, --images: give one of them (got both)"),
+        ("--encoder tfidf --width 400", 1, "--encoder tfidf --width 400: 'out_dim' needs to be"),
+        ("--text titel", 1, "a header with 'item_id', 'title', 'plot', 'titel' is needed (got"),
+        ("--out {films}", 2, "--out: needs to be new or empty (got"),
+    ],
+)
+def test_errors(more, code, message, encode_command, encoded, tmp_path, capsys):
+    command = encode_command(tmp_path / "out")
+    assert main([*command, *more.format(films=encoded).split()]) == code
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert message in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_encode(shop, tmp_path, capsys):
+    assert main(["encode", str(shop.ratings), "--out", str(tmp_path / "out")]) == 1
+    assert "error: the items have neither texts nor images: give" in capsys.readouterr().err
+    command = ["encode", str(shop.ratings), "--out", str(tmp_path / "out"), "--items"]
+    assert main([*command, str(shop.films)]) == 2
+    assert "error: --items: name its text columns with --text" in capsys.readouterr().err
+    assert main(["encode", "nowhere", "--out", str(tmp_path / "out")]) == 2
+    assert "error: PATH: 'path' needs to be a folder or a file" in capsys.readouterr().err
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "x.png").write_bytes(b"")
+    command[-1:] = ["--images", str(tmp_path / "others")]
+    assert main(command) == 2
+    assert "is named by an item's id (items are like 100, images: x)" in capsys.readouterr().err

@@ -1,0 +1,62 @@
+import json
+
+import pytest
+
+from alignrec_cli import main
+from alignrec_cli.runs import load_run
+from alignrec_pyg import activity_groups, evaluate, popularity_groups, rank, user_metrics
+from alignrec_pyg.graph import INTERACTS
+
+
+def test_figures_are_the_librarys(run, tmp_path, capsys):
+    file = tmp_path / "test.json"
+    assert main(["evaluate", str(run), "--k", "10", "5", "--json", str(file)]) == 0
+    loaded = load_run(run, None, "cpu")
+    expected = evaluate(loaded.model, loaded.data.test, (5, 10))
+    assert json.loads(file.read_text()) == {"model": "AlignRec", "metrics": expected}
+    captured = capsys.readouterr()
+    title, header, *lines = captured.out.splitlines()
+    assert title == "AlignRec on the test links of 40 users (films, split labels)"
+    assert header.split() == ["@5", "@10"]
+    assert [line.split() for line in lines] == [
+        [name, f"{expected[f'{name}@5']:.4f}", f"{expected[f'{name}@10']:.4f}"]
+        for name in ("recall", "ndcg", "precision", "map", "mrr")
+    ]
+    assert captured.err == f"written: {file}\n"
+
+
+def test_groups(run, tmp_path, capsys):
+    file = tmp_path / "test.json"
+    assert main(["evaluate", str(run), "--k", "5", "--groups", "--json", str(file)]) == 0
+    loaded = load_run(run, None, "cpu")
+    links = loaded.data.test[INTERACTS].edge_label_index
+    ranking = rank(loaded.model, loaded.data.test, 5)
+    popular = popularity_groups(ranking, loaded.data.train, links, 5)
+    active = activity_groups(user_metrics(ranking, links, 5), loaded.data.train)
+    groups = json.loads(file.read_text())["groups"]
+    assert [group["recall"] for group in groups["popularity"]] == [g.recall for g in popular]
+    assert groups["activity"][0]["recall"] == active[0].recall
+    assert groups["activity"][1]["recall"] is None  # all users have 10 train links
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].split()[:2] == ["items:", "head"]
+    assert lines[-3].split()[-2:] == [f"{popular[0].recall:.4f}", f"{popular[0].ndcg:.4f}"]
+    assert ["users", "none", "0"] in [line.split() for line in lines]
+
+
+def test_default_cut_offs(run, capsys):
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["@10", "@20"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}"], "holds no trained model: alignrec train --out writes one"),
+        (["{run}", "--data", "{tmp}"], "'path' needs to hold a file <name>.inter"),
+        (["{run}", "--data", "{tmp}/nix"], "nix, the data of "),
+    ],
+)
+def test_errors(arguments, message, run, tmp_path, capsys):
+    arguments = [argument.format(tmp=tmp_path, run=run) for argument in arguments]
+    assert main(["evaluate", *arguments]) == 1
+    assert message in capsys.readouterr().err

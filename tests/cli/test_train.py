@@ -1,0 +1,152 @@
+import json
+import os
+import signal
+from typing import get_args
+
+import pytest
+import torch
+
+from alignrec_cli import main
+from alignrec_cli.train import Model
+from alignrec_pyg import AlignRec, TrainConfig, fit, models
+from alignrec_pyg.checkpoint import read_manifest
+from alignrec_pyg.datasets import MMRecFolder
+from alignrec_pyg.sampling import TripletSampler
+from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph, SplitInteractions
+
+
+def weights(run):
+    (file,) = (run / "model").glob("*.safetensors")
+    return file.name, file.read_bytes()  # the name holds a hash
+
+
+def test_equals_the_library_called_by_hand(encoded, run):
+    data = MMRecFolder(encoded).data
+    for name in ("patch_pca", "tfidf"):
+        data["item"][f"x_{name}"] = torch.nn.functional.normalize(data["item"][f"x_{name}"])
+    fused = "patch_pca+tfidf"
+    data = ConcatFeatures(["patch_pca", "tfidf"], fused, normalize=False)(data)
+    data = KNNItemGraph(fused, 5, name=f"cosine+{fused}")(data)
+    train, val, _ = SplitInteractions("labels")(data)
+    torch.manual_seed(0)
+    model = AlignRec(train, features=[fused], item_graph=f"cosine+{fused}", l2_batch_size=128)
+    result = fit(model, train, val, TrainConfig(lr=0.01, batch_size=128, max_epochs=8))
+    trained = AlignRec.from_pretrained(run / "model", train)
+    for name, value in model.state_dict().items():
+        assert trained.state_dict()[name].equal(value)
+    told = read_manifest(run / "run.json")
+    assert told["validation"] == result.best_metrics
+    assert (told["best_epoch"], told["num_epochs"]) == (result.best_epoch + 1, 8)
+    assert told["data"] == str(encoded)
+
+
+def test_prints_the_validation_metrics_and_nothing_else(train_command, tmp_path, capsys):
+    assert main([*train_command(tmp_path / "run"), "--epochs", "1"]) == 0
+    captured = capsys.readouterr()
+    first, second = captured.out.splitlines()
+    assert first.startswith("AlignRec: best epoch 1 of 1 (")
+    metrics = json.loads((tmp_path / "run" / "run.json").read_text())["validation"]
+    shown = [f"{k} {metrics[k]:.4f}" for k in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")]
+    assert second == "validation: " + "  ".join(shown)
+    assert captured.err == f"written: {tmp_path / 'run'}\n"
+
+
+def test_goes_on_after_ctrl_c_to_the_same_weights(
+    train_command, run, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "run"
+    original = TripletSampler.epoch
+
+    def epoch(self, number):
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TripletSampler, "epoch", epoch)
+        assert main(train_command(out)) == 130
+    assert "error: interrupted; " in capsys.readouterr().err
+    assert not (out / "run.json").exists()
+    assert read_manifest(out / "checkpoint" / "state.json")["state"]["epoch"] == 3
+    assert main(train_command(out)) == 0
+    assert weights(out) == weights(run)
+    assert main(train_command(out)) == 0  # finished: nothing is trained again
+    assert weights(out) == weights(run)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        ("FREEDOM", {"features": ["patch_pca", "tfidf"], "item_graph": "binary+patch_pca+tfidf"}),
+        ("MGCN", {"features": ["patch_pca", "tfidf"], "item_graphs": ["patch_pca", "tfidf"]}),
+        ("VBPR", {"features": ["patch_pca", "tfidf"]}),
+        ("LightGCN", {}),
+    ],
+)
+def test_every_kind_of_model_gets_what_it_reads(model, inputs, train_command, tmp_path):
+    out = tmp_path / "run"
+    command = [*train_command(out), "--model", model, "--epochs", "1"]
+    assert main([*command, "--set", "embedding_dim=8"]) == 0
+    stored = read_manifest(out / "model" / "config.json")
+    assert stored["model"] == model
+    hparams = stored["hparams"]
+    assert {name: hparams[name] for name in inputs} == inputs
+    assert hparams["embedding_dim"] == 8
+    assert main(["evaluate", str(out), "--device", "cpu"]) == 0
+
+
+def test_one_table_alone_and_rows_as_stored(train_command, tmp_path):
+    out = tmp_path / "run"
+    command = [*train_command(out), "--epochs", "1", "--features", "tfidf"]
+    assert main([*command, "--feature-scale", "raw", "--split", "random"]) == 0
+    hparams = read_manifest(out / "model" / "config.json")["hparams"]
+    assert (hparams["features"], hparams["item_graph"]) == (["tfidf"], "cosine+tfidf")
+    settings = read_manifest(out / "run.json")["settings"]
+    assert (settings["feature_scale"], settings["split"]) == ("raw", "random")
+    assert main(["evaluate", str(out), "--device", "cpu"]) == 0
+
+
+def test_options_are_the_librarys():
+    known = {
+        name for name in models.__all__ if issubclass(getattr(models, name), models.Recommender)
+    }
+    assert set(get_args(Model)) == known - {"Aligned", "ContentRecommender", "Recommender"}
+    config = TrainConfig()
+    from inspect import signature
+
+    from alignrec_cli.encode import Rule
+    from alignrec_cli.train import train
+    from alignrec_pyg.transforms.split_interactions import SplitRule
+
+    defaults = {name: p.default for name, p in signature(train).parameters.items()}
+    assert (defaults["lr"], defaults["batch_size"]) == (config.lr, config.batch_size)
+    assert (defaults["epochs"], defaults["patience"]) == (config.max_epochs, config.patience)
+    assert get_args(Rule) == get_args(SplitRule)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        ("--set cca_wieght=1", 2, "--set: cca_wieght=1: argument 'cca_wieght' is unknown: did you"),
+        ("--set temperature=0", 2, "--set: 'temperature' needs to be positive (got 0.0)"),
+        ("--features tfdif", 2, "--features: feature 'tfdif' is unknown: did you mean 'tfidf'?"),
+        ("--features tfidf tfidf", 2, "--features: needs each table once (got tfidf tfidf)"),
+        ("--lr -1", 2, "--lr: 'lr' needs to be finite and positive (got -1.0)"),
+        ("--neighbors 61", 2, "--neighbors: 'k' needs to be in [1, 60] (got 61)"),
+        ("--lr 1e30", 1, "the loss is not finite in epoch"),
+        ("--out {run} --lr 0.5", 1, "checkpoint holds another run (stored, asked for): {{'config': "
+         "{{'lr': (0.01, 0.5)}}}}"),
+    ],
+)  # fmt: skip
+def test_errors(more, code, message, train_command, run, tmp_path, capsys):
+    command = [*train_command(tmp_path / "run"), *more.format(run=run).split()]
+    assert main(command) == code
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert message.format() in told
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_folder_without_data(tmp_path, capsys):
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
+    assert "error: 'path' needs to hold a file <name>.inter" in capsys.readouterr().err
