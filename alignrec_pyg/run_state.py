@@ -123,10 +123,10 @@ def _differing(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """Pairs of what differs, by name; of dictionaries again by name."""
     found: dict[str, Any] = {}
     for name in sorted(stored.keys() | asked.keys()):
-        pair = (stored.get(name), asked.get(name))
-        if pair[0] != pair[1]:
-            nested = isinstance(pair[0], dict) and isinstance(pair[1], dict)
-            found[name] = _differing(*pair) if nested else pair
+        was, now = stored.get(name), asked.get(name)
+        if was != now:
+            nested = isinstance(was, dict) and isinstance(now, dict)
+            found[name] = _differing(was, now) if nested else (was, now)
     return found
 
 

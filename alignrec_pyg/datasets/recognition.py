@@ -58,7 +58,7 @@ def from_path(
         items: A table of items, where ``path`` is a file.
         columns: Where ``path`` is a file: columns by their role, of ``"user"``, ``"item"``,
             ``"rating"``, ``"time"``, ``"split"``; roles not given are told by the usual names
-            (:data:`GUESSES`), and the report says so.
+            (``user_id``, ``parent_asin``, ``timestamp``, ...), and the report says so.
         text: Columns of ``items`` with text.
         image: Column of ``items`` with paths of images.
 
