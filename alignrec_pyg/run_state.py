@@ -125,8 +125,10 @@ def _differing(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     for name in sorted(stored.keys() | asked.keys()):
         was, now = stored.get(name), asked.get(name)
         if was != now:
-            nested = isinstance(was, dict) and isinstance(now, dict)
-            found[name] = _differing(was, now) if nested else (was, now)
+            if isinstance(was, dict) and isinstance(now, dict):
+                found[name] = _differing(was, now)
+            else:
+                found[name] = (was, now)
     return found
 
 
