@@ -165,7 +165,7 @@ JPEG = encoded(picture().resize((64, 64)), "JPEG")
         (torch.zeros(2, 2, dtype=torch.uint8), "another shape"),
         (np.zeros((0, 2, 3), dtype=np.uint8), "without pixels"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__ if isinstance(value, Image.Image) else str(value),
 )
 def test_what_cannot_be_read_says_why(source, reason):
     with pytest.raises(ImageError, match=reason):
