@@ -176,10 +176,10 @@ def test_other_thread_count_trains_again(finished_copy, tiny_folder, fits, monke
     assert fits == [("BPR", 0)]
 
 
-def test_a_fresh_process_prints_no_warnings(tmp_path):
+def test_a_fresh_process_prints_no_warnings(tiny_folder, tmp_path):
     script = "import sys; from benchmarks import compare; sys.exit(compare.main(sys.argv[1:]))"
-    arguments = ["--models", "all", "--seeds", "1", *QUICK, "--out", str(tmp_path)]
-    arguments += ["--epochs", "1"]
+    arguments = ["--data", str(tiny_folder), "--models", "all", "--seeds", "1", *QUICK]
+    arguments += ["--epochs", "1", "--out", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         cwd=Path(compare.__file__).parents[1],
