@@ -1,0 +1,51 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks.presets import PAPER
+from tuning.configurations import Trial, collect
+from tuning.spaces import WIDE
+
+pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
+
+from tuning import search, steps
+
+pytestmark = pytest.mark.tune_extra
+
+
+def trial(number, seed, outcome):
+    return Trial(
+        number=number, seed=seed, point={"lr": number / 100}, outcome=outcome, reason="", val={},
+        best_epoch=1, epochs=1, seconds=1.0,
+    )  # fmt: skip
+
+
+def test_finalists_train_what_was_stopped_and_every_other_seed():
+    best = collect([trial(3, 0, "finished"), trial(5, 0, "stopped"), trial(5, 1, "finished")])
+    asked = steps._unfinished(SimpleNamespace(seeds=range(3)), best)
+    assert [(one["number"], one["seed"]) for one in asked] == [(5, 0), (3, 1), (3, 2), (5, 2)]
+    assert [one["point"] for one in asked] == [{"lr": n / 100} for n in (5, 3, 3, 5)]
+
+
+@pytest.mark.parametrize(
+    ("words", "max_epochs", "trials"),
+    [
+        ([], 123, 20),
+        (["--scheduler", "none", "--num-samples", "7"], None, 7),
+    ],
+)
+def test_the_scheduler_and_number_of_trials_are_those_asked_for(words, max_epochs, trials):
+    options = search._parser().parse_args(words)
+    session = SimpleNamespace(options=options, device=torch.device("cpu"))
+    preset = PAPER["AlignRec"].with_train(max_epochs=123)
+    plan = steps._plan(session, WIDE["AlignRec"], preset)
+    assert (plan.max_epochs, plan.trials) == (max_epochs, trials)
+    assert (plan.cpus, plan.gpus) == (torch.get_num_threads(), 0.0)
+
+
+def test_random_configurations_have_their_numbers_and_seed_0():
+    options = search._parser().parse_args(["--search", "random", "--num-samples", "4"])
+    session = SimpleNamespace(options=options, device=torch.device("cpu"))
+    plan = steps._plan(session, WIDE["BPR"], PAPER["BPR"])
+    assert [(one["number"], one["seed"]) for one in plan.trials] == [(n, 0) for n in range(4)]
