@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: no test may reach for the network
+# Under `uv run` Ray's workers would each set up an environment of their own.
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 import numpy as np
 import pytest
