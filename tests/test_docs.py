@@ -215,7 +215,7 @@ def test_the_ray_example_runs(
     monkeypatch.setenv("HOME", str(tmp_path))  # where Ray writes results
     monkeypatch.chdir(tmp_path)
     block = block.replace("num_samples=8", "num_samples=2").replace("max_epochs=20", "max_epochs=2")
-    ray.init(num_cpus=1, include_dashboard=False)
+    ray.init("local", num_cpus=1, include_dashboard=False)
     scope: dict[str, Any] = {"__name__": "tuning", "train": train, "val": val}
     try:
         exec(compile(block, "tuning.md", "exec"), scope)
