@@ -212,9 +212,11 @@ def test_the_ray_example_runs(
     train, val, _ = SplitInteractions("random", seed=0)(KNNItemGraph("mm", k=5)(data))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
-    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray writes results
     monkeypatch.chdir(tmp_path)
     block = block.replace("num_samples=8", "num_samples=2").replace("max_epochs=20", "max_epochs=2")
+    # else in the home folder, which cannot be another: Ray has its token there
+    place = f"run_config=tune.RunConfig(storage_path={str(tmp_path)!r})"
+    block = block.replace("tune_config=aim)", f"tune_config=aim, {place})")
     ray.init("local", num_cpus=1, include_dashboard=False)
     scope: dict[str, Any] = {"__name__": "tuning", "train": train, "val": val}
     try:
@@ -224,6 +226,7 @@ def test_the_ray_example_runs(
         ray.shutdown()
     assert "cca_weight" in capsys.readouterr().out
     assert results.num_errors == 0
+    assert Path(results.experiment_path).is_relative_to(tmp_path)
     assert [result.metrics["epoch"] for result in results] == [1.0, 1.0]
     for result in results:
         seen = result.metrics_dataframe["recall@20"]
