@@ -215,16 +215,18 @@ def _recommended(
 ) -> tuple[list[str], list[list[str]]]:
     from alignrec_pyg import recommend as recommend_items
     from alignrec_pyg.outside_ids import user_ids
+    from alignrec_pyg.ranking import embeddings
     from alignrec_pyg.serving import explain
 
     if users is None:
         users = user_ids(run.data.known).tolist()
     lists = recommend_items(run.model, run.data.known, users, k, **limits)
+    item_x = embeddings(run.model, run.data.known)[1] if explained else None
     rows: list[list[str]] = []
     for user, found in zip(users, lists, strict=True):
         reasons: list[list[str]] = [[] for _ in found]
         if explained and len(found):
-            because = explain(run.model, run.data.known, user, found, _REASONS)
+            because = explain(run.model, run.data.known, user, found, _REASONS, item_x=item_x)
             reasons = [
                 ["; ".join(_named(own, titles) for own in reason.item.tolist())]
                 for reason in because

@@ -86,7 +86,8 @@ class Showcase:
             self._newcomers = Newcomers(model, data, encode, item_graphs, id_vectors)
         self._model = model
         self._data = data
-        self._likeness = Likeness(embeddings(model, data)[1])
+        _, self._item_x = embeddings(model, data)
+        self._likeness = Likeness(self._item_x)
         self._user_ids = user_ids(data).tolist()
         self._user_numbers = {str(entry): user for user, entry in enumerate(self._user_ids)}
         links = data[INTERACTS].edge_index.cpu()
@@ -130,7 +131,7 @@ class Showcase:
             self._model, self._data, [name], k, exclude=self._popular if hide_popular else ()
         )[0]
         chosen = self._held_out(number)
-        reasons = explain(self._model, self._data, name, ids, REASONS)
+        reasons = explain(self._model, self._data, name, ids, REASONS, item_x=self._item_x)
         return UserView(
             user=name,
             num_known=len(known),
@@ -161,13 +162,14 @@ class Showcase:
         (similar,) = similar_items(new.model, new.data, [new.id], k)
         place, left = places(new.model, new.data, number)
         best = place.argsort(stable=True)[:SHOWN_USERS].tolist()
+        _, item_x = embeddings(new.model, new.data)
         return NewItemView(
             item=ShownItem(new.id, "The new item", new.poster),
             text=new.text,
             used=new.used,
             notes=new.notes,
             similar=self._likes(similar),
-            places=tuple(self._place(new, user, place, left) for user in best),
+            places=tuple(self._place(new, item_x, user, place, left) for user in best),
             num_lists=int((place <= k).sum()),
             num_users=len(self._user_ids),
             asked=k,
@@ -197,9 +199,11 @@ class Showcase:
             metrics={name: metrics[name] for name in _METRICS if name in metrics},
         )
 
-    def _place(self, new: Newcomer, user: int, place: Tensor, left: Tensor) -> Place:
+    def _place(
+        self, new: Newcomer, item_x: Tensor, user: int, place: Tensor, left: Tensor
+    ) -> Place:
         name = self._user_ids[user]
-        (reasons,) = explain(new.model, new.data, name, [new.id], REASONS)
+        (reasons,) = explain(new.model, new.data, name, [new.id], REASONS, item_x=item_x)
         return Place(name, int(place[user]), int(left[user]), self._likes(reasons))
 
     def _known(self, user: int) -> list[int]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 
@@ -93,7 +94,13 @@ def similar_items(
 
 
 def explain(
-    model: Recommender, data: HeteroData, user_id: object, item_ids: ArrayLike, k: int = 3
+    model: Recommender,
+    data: HeteroData,
+    user_id: object,
+    item_ids: ArrayLike,
+    k: int = 3,
+    *,
+    item_x: Tensor | None = None,
 ) -> list[SimilarItems]:
     """For each recommended item, the k known items of the user that are most similar to it.
 
@@ -106,22 +113,31 @@ def explain(
         user_id: Id of the user.
         item_ids: Ids of items, such as those recommended to the user.
         k: Most items to name; an item is no reason for itself.
+        item_x: Vectors of all items, the second part of ``model(data)``, ``[num_items, d]``: who
+            explains to many users propagates once. Without them every call does.
 
     Raises:
         UnknownUserError: If the user is not in the data.
         UnknownItemError: If an item id is not in the data.
-        ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
+        ValueError: If ``k`` is no positive integer, ``data`` is not that of the model or ``item_x``
+            has another number of rows.
     """
     k = checked_k(k)
     model.check_fits(data, "data")
+    if item_x is not None and item_x.size(0) != model.num_items:
+        raise ValueError(
+            f"'item_x' needs a row for each of the {model.num_items} items (got "
+            f"{list(item_x.shape)})"
+        )
     (user,) = user_numbers(data, [user_id], "user_id").tolist()
     asked = item_numbers(data, item_ids, "item_ids")
     links = data[INTERACTS].edge_index
     history = links[1, links[0] == user].unique()
-    _, item_x = embeddings(model, data)
-    item_x = normalize(item_x.double())
+    if item_x is None:
+        _, item_x = embeddings(model, data)
     history = history[item_x[history].any(dim=1)]
-    cosine = item_x[asked] @ item_x[history].T
+    wanted, own = (normalize(item_x[rows].double()) for rows in (asked, history))
+    cosine = wanted @ own.T
     names = outside_ids.item_ids(data)
     result = []
     for item, row in zip(asked.tolist(), cosine, strict=True):

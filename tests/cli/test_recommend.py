@@ -7,7 +7,7 @@ from alignrec_cli import main
 from alignrec_cli.recommend import checked_ids, read_titles
 from alignrec_cli.runs import load_run
 from alignrec_pyg import recommend
-from alignrec_pyg.serving import explain, similar_items
+from alignrec_pyg.serving import explain, similar, similar_items
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,12 @@ def test_titles_and_reasons(run, loaded, shop, capsys):
     for line, item, reason in zip(out.splitlines()[1:], items, reasons, strict=True):
         assert f"{item}   {titles[item]}" in line
         assert line.endswith("; ".join(titles[own] for own in reason.item))
+
+
+def test_reasons_of_all_users_propagate_once(run, monkeypatch, capsys):
+    monkeypatch.setattr(similar, "embeddings", lambda *_: pytest.fail("propagated for a user"))
+    assert main(["recommend", str(run), "--all", "--k", "2", "--explain"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 20
 
 
 def test_limits(run, loaded, tmp_path, capsys):

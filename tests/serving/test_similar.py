@@ -5,7 +5,8 @@ from torch import nn
 from alignrec_pyg import BPR
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.outside_ids import UnknownItemError, UnknownUserError
-from alignrec_pyg.serving import explain, similar_items
+from alignrec_pyg.ranking import embeddings
+from alignrec_pyg.serving import explain, similar, similar_items
 
 
 @pytest.fixture
@@ -46,6 +47,17 @@ def test_explains_by_the_nearest_items_of_the_history(toy, model):
     assert near_20 == ([10], pytest.approx([0.8]))  # not by itself
     assert told(explain(model, toy, "ann", 30, k=1)) == [([20], pytest.approx([0.6]))]
     assert told(explain(model, toy, "cy", [10])) == [([], [])]  # cy knows 40, which points nowhere
+
+
+def test_explains_from_vectors_at_hand_without_propagating(toy, model, monkeypatch):
+    _, item_x = embeddings(model, toy)
+    expected = told(explain(model, toy, "ann", [30, 20]))
+    monkeypatch.setattr(similar, "embeddings", lambda *_: pytest.fail("propagated"))
+    assert told(explain(model, toy, "ann", [30, 20], item_x=item_x)) == expected
+    turned = told(explain(model, toy, "ann", [30], item_x=-item_x.flip(0)))
+    assert turned != expected[:1]
+    with pytest.raises(ValueError, match=r"'item_x' needs a row for each of the 4 items"):
+        explain(model, toy, "ann", [30], item_x=item_x[1:])
 
 
 def test_unknown_ids_and_bad_lengths(toy, model):
