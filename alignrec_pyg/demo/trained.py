@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -90,14 +89,13 @@ def trained(
         tell(f"encoding {name}s")
         data = EncodeItems(encoder, name)(data)
     train, val, test = SplitInteractions("random", seed=0)(graph(concat(data)))
-    arguments: dict[str, Any] = {"features": ["mm"], "item_graph": "mm"}
     if (run / "config.json").exists():
         tell(f"loading the model of {run}")
         model = AlignRec.from_pretrained(run, train)
     else:
         tell(f"training AlignRec, once: {run} keeps it")
         torch.manual_seed(0)  # of the initial weights
-        model = AlignRec(train, **arguments)
+        model = AlignRec(train, features=["mm"], item_graph="mm")
         fit(
             model,
             train,
