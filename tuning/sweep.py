@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 from optuna.samplers import TPESampler
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
@@ -112,10 +113,23 @@ def _tune_config(plan: Plan) -> tune.TuneConfig:
             reduction_factor=_REDUCTION,
         ),
         time_budget_s=plan.time_budget,
-        max_concurrent_trials=plan.max_concurrent,
+        max_concurrent_trials=places(plan) if proposed else plan.max_concurrent,
         reuse_actors=True,  # or every trial would import torch anew
         trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
     )
+
+
+def places(plan: Plan) -> int:
+    """Trials at a time: as many as asked for, or as the machines hold.
+
+    Of proposed trials Ray would otherwise prepare one process at a time, and where a trial is over
+    before the next process has imported torch, all trials run one after another in the first.
+    """
+    if plan.max_concurrent is not None:
+        return plan.max_concurrent
+    there = ray.cluster_resources()
+    asked = {"CPU": plan.cpus, "GPU": plan.gpus}
+    return max(1, min(int(there.get(kind, 0) / share) for kind, share in asked.items() if share))
 
 
 def grace_period(max_epochs: int) -> int:

@@ -23,6 +23,12 @@ TOLD = {
 }
 
 
+@pytest.fixture(autouse=True)
+def machines(monkeypatch):
+    """A cluster of 8 processors and 2 GPUs."""
+    monkeypatch.setattr(sweep.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+
+
 def plan(**changes):
     settings = {
         "trials": 5, "space": {}, "max_epochs": None, "time_budget": None, "max_concurrent": None,
@@ -79,6 +85,26 @@ def test_a_list_of_trials_is_run_once_and_optuna_proposes_a_number():
     proposed = sweep._tune_config(plan(trials=5))
     assert proposed.search_alg is not None
     assert (proposed.num_samples, proposed.metric, proposed.mode) == (5, METRIC, "max")
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        ({}, 8),
+        ({"cpus": 3.0}, 2),
+        ({"gpus": 0.25}, 8),
+        ({"cpus": 0.5, "gpus": 0.25}, 8),
+        ({"cpus": 1.0, "gpus": 2.0}, 1),
+        ({"cpus": 16.0}, 1),
+        ({"max_concurrent": 3}, 3),
+    ],
+)
+def test_as_many_trials_at_a_time_as_the_machines_hold(share, expected):
+    """Without a number Ray starts the processes of proposed trials one after the other."""
+    assert sweep.places(plan(**share)) == expected
+    assert sweep._tune_config(plan(**share)).max_concurrent_trials == expected
+    listed = sweep._tune_config(plan(trials=[ASKED], **share))
+    assert listed.max_concurrent_trials == share.get("max_concurrent")
 
 
 def test_ray_keeps_trying_when_workers_die_and_stops_at_no_failure(tmp_path):
