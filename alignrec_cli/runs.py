@@ -23,6 +23,7 @@ from alignrec_pyg.graph import (
     content_hash,
     feature_key,
     feature_table,
+    on_device,
 )
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph, SplitInteractions
@@ -86,7 +87,7 @@ class RunData:
     def to(self, device: str) -> RunData:
         """The same on a device."""
         graphs = {name: getattr(self, name) for name in ("train", "val", "test", "known")}
-        moved = {name: graph.to(device) for name, graph in graphs.items()}
+        moved = {name: on_device(graph, device) for name, graph in graphs.items()}
         return RunData(**moved, inputs=self.inputs, fingerprint=self.fingerprint)
 
 

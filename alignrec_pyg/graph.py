@@ -16,6 +16,7 @@ One :class:`~torch_geometric.data.HeteroData` describes everything a model may s
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -198,6 +199,11 @@ def require_graph(data: object, argument: str) -> HeteroData:
     if INTERACTS not in data.edge_types or "edge_index" not in data[INTERACTS]:
         raise ValueError(f"'{argument}' needs links in data[{INTERACTS}].edge_index (it has none)")
     return data
+
+
+def on_device(data: HeteroData, device: torch.device | str) -> HeteroData:
+    """The graph on a device, the one given left where it is (``data.to(device)`` moves it)."""
+    return copy.copy(data).to(str(device))
 
 
 def links_to_predict(data: HeteroData, argument: str = "data") -> Tensor:

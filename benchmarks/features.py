@@ -55,7 +55,7 @@ from alignrec_pyg.feature_eval import (
     zero_shot,
 )
 from alignrec_pyg.feature_eval.item_targets import OF_RATINGS
-from alignrec_pyg.graph import INTERACTS, content_hash, feature_table
+from alignrec_pyg.graph import INTERACTS, content_hash, feature_table, on_device
 from alignrec_pyg.transforms import SplitInteractions
 from alignrec_pyg.transforms.split_interactions import SplitRule
 from benchmarks.arguments import device_named, named_files, results_folder
@@ -196,8 +196,8 @@ def evaluate(
     device: torch.device,
 ) -> Blocks:
     """Recall by protocol and set; a set without an entry cannot be masked so."""
-    links = graphs.links.to(device)
-    zero_shot_data = links if graphs.held_out is None else graphs.held_out.to(device)
+    links = on_device(graphs.links, device)
+    zero_shot_data = links if graphs.held_out is None else on_device(graphs.held_out, device)
     find_users_items = partial(
         zero_shot,
         ks=KS,

@@ -26,6 +26,7 @@ from alignrec_pyg.graph import (
     feature_table,
     knn_edge_type,
     links_to_predict,
+    on_device,
 )
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.ranking import Ranking, rank
@@ -72,10 +73,11 @@ class Parts(NamedTuple):
     ranked_by: str = ""
 
     def to(self, device: torch.device) -> Parts:
-        """The same on a device."""
-        tests = {name: part.to(str(device)) for name, part in self.tests.items()}
+        """The same on a device; these graphs stay on the CPU, as results do."""
         return self._replace(
-            train=self.train.to(str(device)), val=self.val.to(str(device)), tests=tests
+            train=on_device(self.train, device),
+            val=on_device(self.val, device),
+            tests={name: on_device(part, device) for name, part in self.tests.items()},
         )
 
 

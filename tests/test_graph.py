@@ -13,6 +13,7 @@ from alignrec_pyg.graph import (
     feature_table,
     item_graph_names,
     knn_edge_type,
+    on_device,
     symmetric_norm,
 )
 
@@ -110,3 +111,12 @@ def test_core_links_by_dropping_one_after_the_other():
     assert 0 < len(left) < 100
     assert core_links(user, item, 5).tolist() == left
     assert core_links(user, item, 30).tolist() == []
+
+
+def test_on_a_device_leaves_the_graph_where_it_is(toy):
+    moved = on_device(toy, torch.device("meta"))
+    assert moved["item"].x_image.is_meta
+    assert moved[INTERACTS].edge_index.is_meta
+    for store in toy.stores:
+        for value in store.values():
+            assert not (isinstance(value, torch.Tensor) and value.is_meta)
