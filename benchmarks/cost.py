@@ -3,6 +3,7 @@
     python benchmarks/cost.py
     python benchmarks/cost.py --shape electronics --models LightGCN FREEDOM MGCN AlignRec
     python benchmarks/cost.py --data FOLDER --widths image=4096 text=384
+    python benchmarks/cost.py --shape electronics --device cuda
 
 Links of Amazon Baby's shape are made up unless ``--data`` names a folder in MMRec format; features
 are made up in any case, as wide as ``--widths`` says (AlignRec reads all tables as one). Every
@@ -10,7 +11,8 @@ model runs in a process of its own: set-up from links and features to the built 
 included), one epoch with batches of 2,048, then inference over the test links. Inference is split
 into the graphs made for it (the first forward pass less a later one; made once, kept afterwards),
 propagation, scoring with the top 50, and metrics, medians of three each. Peak memory is the largest
-resident size less that after all imports; it includes links and features.
+resident size less that after all imports, on a GPU the most that tensors took of its memory; it includes
+links and features.
 
 The paper's figures stand below the table for the models whose data and widths of features are its
 own (or made up in their sizes); its times are of unnamed hardware and stand for orientation. Table
@@ -50,7 +52,7 @@ from alignrec_pyg.report import describe, describe_split
 from alignrec_pyg.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.transforms import SplitInteractions
 from alignrec_pyg.transforms.split_interactions import SplitRule
-from benchmarks.arguments import positive_int, problems_of_folder
+from benchmarks.arguments import device_named, positive_int, problems_of_folder
 from benchmarks.cost_report import COLUMNS, CostReport, Costs, cost_text, notes, table, write
 from benchmarks.generated import BABY, ELECTRONICS, SPORTS, generate_features, generate_links
 from benchmarks.memory import PeakMemory
@@ -82,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     names = list(dict.fromkeys(options.models or PAPER))
     problems = unknown_names("model", names, list(PAPER))
+    device_named(options.device, problems)
     try:
         _widths(options)
         paper_data = _paper_data(options)
@@ -106,13 +109,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(name: str, options: argparse.Namespace) -> Costs:
     """Time and memory of one model, in this process."""
-    _first_step_of_adam()
+    device = device_named(options.device, [])
+    _first_step_of_adam(device)
     preset, seconds = PAPER[name], {}
-    with PeakMemory(torch.device("cpu")) as memory:
+    with PeakMemory(device) as memory:
         data = load(options, _widths(options))
+        for graph in (data.train, data.val, data.test):
+            graph.to(str(device))
         start = perf_counter()
         torch.manual_seed(0)
-        model = preset.model(data.train, **{**preset.hparams(), **data.inputs(preset)})
+        model = preset.model(data.train, **{**preset.hparams(), **data.inputs(preset)}).to(device)
+        _wait_for(device)
         seconds["set-up"] = perf_counter() - start
         seconds["epoch"] = train_epoch(model, data.train, preset)
         seconds |= _inference(model, data.test)
@@ -130,40 +137,51 @@ def train_epoch(model: Recommender, train: HeteroData, preset: Preset) -> float:
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
     )
+    device = train[INTERACTS].edge_index.device
     model.train()
     start = perf_counter()
-    model.on_epoch_start(train, seeded_generator(config.seed, 0, 1))
+    model.on_epoch_start(train, seeded_generator(config.seed, 0, 1, device=device))
     for step, batch in enumerate(sampler.epoch(0)):
-        model.on_batch_start(seeded_generator(config.seed, 0, 2, step))
+        model.on_batch_start(seeded_generator(config.seed, 0, 2, step, device=device))
         optimizer.zero_grad(set_to_none=True)
-        model.loss(train, batch)[0].backward()
+        loss, _ = model.loss(train, batch)
+        loss.item()  # fit looks at every loss, and so waits for the device
+        loss.backward()
         optimizer.step()
+    _wait_for(device)
     return perf_counter() - start
 
 
 def _inference(model: Recommender, test: HeteroData) -> dict[str, float]:
     """Seconds of each part of scoring the test links."""
+    device = test[INTERACTS].edge_index.device
+
+    def seconds(action: Callable[[], object]) -> float:
+        start = perf_counter()
+        action()
+        _wait_for(device)
+        return perf_counter() - start
+
+    def median_seconds(action: Callable[[], object]) -> float:
+        return median(seconds(action) for _ in range(_REPEATS))
+
     model.eval()
     with torch.no_grad():
-        first = _seconds(lambda: model(test))  # makes what the later ones find ready
-        propagation = _median_seconds(lambda: model(test))
+        first = seconds(lambda: model(test))  # makes what the later ones find ready
+        propagation = median_seconds(lambda: model(test))
     ranking, links = rank(model, test), links_to_predict(test)
     return {
         "graphs": first - propagation,
         "propagation": propagation,
-        "scoring": _median_seconds(lambda: rank(model, test)) - propagation,
-        "metrics": _median_seconds(lambda: [user_metrics(ranking, links, k) for k in (10, 20)]),
+        "scoring": median_seconds(lambda: rank(model, test)) - propagation,
+        "metrics": median_seconds(lambda: [user_metrics(ranking, links, k) for k in (10, 20)]),
     }
 
 
-def _median_seconds(action: Callable[[], object]) -> float:
-    return median(_seconds(action) for _ in range(_REPEATS))
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    start = perf_counter()
-    action()
-    return perf_counter() - start
+def _wait_for(device: torch.device) -> None:
+    """A GPU goes on working when Python is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def load(options: argparse.Namespace, widths: Mapping[str, int]) -> PreparedData:
@@ -231,7 +249,7 @@ def _report(
             + ", ".join(f"{name} {width}" for name, width in widths.items()),
             "threads": options.threads,
             "commit": commit(),
-            "hardware": hardware(torch.device("cpu")),
+            "hardware": hardware(device_named(options.device, [])),
             "versions": versions(),
         },
     )
@@ -270,9 +288,9 @@ def _data_name(options: argparse.Namespace) -> str:
     return f"made-up links of the shape of Amazon {options.shape.capitalize()}"
 
 
-def _first_step_of_adam() -> None:
+def _first_step_of_adam(device: torch.device) -> None:
     """Torch imports more only then."""
-    number = torch.nn.Parameter(torch.ones(1))
+    number = torch.nn.Parameter(torch.ones(1, device=device))
     number.sum().backward()
     torch.optim.Adam([number]).step()
 
@@ -288,6 +306,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="PATH", help="folder in MMRec format, for its links")
     add("--shape", choices=SHAPES, default="baby", help="size of made-up links (baby)")
     add("--widths", nargs="+", metavar="NAME=N", help="feature tables (image=384 text=384)")
+    add("--device", choices=("cpu", "cuda", "auto"), default="auto", help="where to run (auto)")
     add("--threads", type=positive_int, default=torch.get_num_threads(), metavar="N")
     add("--out", type=Path, default=Path("results/cost"), metavar="DIR")
     add("--measure-here", help=argparse.SUPPRESS)  # the process of one model
