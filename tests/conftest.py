@@ -50,6 +50,12 @@ def _ctrl_c_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, previous)
 
 
+@pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device there is: on a machine with a GPU, tests that ask for it run twice."""
+    return torch.device(request.param)
+
+
 @pytest.fixture
 def toy() -> HeteroData:
     """3 users, 4 items, two feature tables and an item graph; every link is also to predict."""

@@ -79,29 +79,39 @@ pytestmark = pytest.mark.parametrize("model_cls", MODELS, ids=lambda cls: cls.__
 
 
 @pytest.fixture
-def toy(toy, model_cls):
+def toy(toy, model_cls, device):
     """With an item graph for every feature table where the model reads them all."""
     plain_cls = getattr(model_cls, "backbone_cls", model_cls)
     if "item_graphs" in inspect.signature(plain_cls).parameters:
-        return KNNItemGraph("text", k=2)(toy)
-    return toy
+        toy = KNNItemGraph("text", k=2)(toy)
+    return toy.to(str(device))
+
+
+def built(model_cls, data, **arguments) -> Recommender:
+    """The model, on the device of the data."""
+    return model_cls(data, **arguments).to(data[INTERACTS].edge_index.device)
+
+
+def start_epoch(model: Recommender, data) -> None:
+    device = data[INTERACTS].edge_index.device
+    model.on_epoch_start(data, seeded_generator(0, 0, device=device))
+    model.on_batch_start(seeded_generator(0, 0, 0, device=device))
 
 
 def first_loss(model: Recommender, data):
-    model.on_epoch_start(data, seeded_generator(0, 0))
-    model.on_batch_start(seeded_generator(0, 0, 0))
+    start_epoch(model, data)
     return model.loss(data, next(TripletSampler(data).epoch(0)))
 
 
 def test_embeds_all_users_and_items_in_one_space(model_cls, toy):
-    user, item = model_cls(toy)(toy)
+    user, item = built(model_cls, toy)(toy)
     assert user.shape[0] == 3
     assert item.shape[0] == 4
     assert user.shape[1] == item.shape[1]
 
 
 def test_loss_is_the_weighted_sum_of_its_terms(model_cls, toy):
-    model = model_cls(toy)
+    model = built(model_cls, toy)
     total, terms = first_loss(model, toy)
     assert terms.keys() == model.loss_weights.keys()
     assert all(term.dim() == 0 and torch.isfinite(term) for term in terms.values())
@@ -113,14 +123,13 @@ def test_loss_is_the_weighted_sum_of_its_terms(model_cls, toy):
 def test_shares_of_a_batch_add_up_to_the_whole(model_cls, toy, num_shares):
     """Terms and gradients: what several workers train with."""
     toy["item"].x_text[3] = 0
-    toy["item"].mask_text = torch.arange(4) == 3  # takes no part in REG
+    toy["item"].mask_text = ~toy["item"].x_text.any(dim=1)  # takes no part in REG
     torch.manual_seed(0)
-    model = model_cls(toy).double()
+    model = built(model_cls, toy).double()
     batch = next(TripletSampler(toy).epoch(0))
 
     def on(part):
-        model.on_epoch_start(toy, seeded_generator(0, 0))  # the same draws for every share
-        model.on_batch_start(seeded_generator(0, 0, 0))
+        start_epoch(model, toy)  # the same draws for every share
         model.zero_grad(set_to_none=False)
         total, terms = model.loss(toy, part)
         total.backward()
@@ -137,7 +146,7 @@ def test_shares_of_a_batch_add_up_to_the_whole(model_cls, toy, num_shares):
 
 def test_every_parameter_gets_a_gradient(model_cls, toy):
     torch.manual_seed(0)
-    model = model_cls(toy)
+    model = built(model_cls, toy)
     first_loss(model, toy)[0].backward()
     without = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     # a bias added to both scores of FREEDOM's feature terms cancels, in the paper too
@@ -150,11 +159,11 @@ def test_every_parameter_gets_a_gradient(model_cls, toy):
 def test_items_without_features_do_not_blow_up_gradients(model_cls, toy, freeze_features):
     for name in ("image", "text"):
         toy["item"][f"x_{name}"][3] = 0
-        toy["item"][f"mask_{name}"] = torch.arange(4) == 3
+        toy["item"][f"mask_{name}"] = ~toy["item"][f"x_{name}"].any(dim=1)
     arguments = inspect.signature(model_cls.__init__).parameters
     options = {"freeze_features": freeze_features} if "freeze_features" in arguments else {}
     torch.manual_seed(0)
-    model = model_cls(toy, **options)
+    model = built(model_cls, toy, **options)
     first_loss(model, toy)[0].backward()
     largest = max(p.grad.abs().max().item() for p in model.parameters() if p.grad is not None)
     assert largest < 100
@@ -169,8 +178,8 @@ def test_constructor_takes_data_and_keywords_with_defaults(model_cls, toy):
 
 
 def test_hyper_parameters_build_the_same_model_again(model_cls, toy):
-    model = model_cls(toy, embedding_dim=5)
-    again = model_cls(toy, **model.hparams)
+    model = built(model_cls, toy, embedding_dim=5)
+    again = built(model_cls, toy, **model.hparams)
     assert again.hparams == model.hparams
     assert {k: v.shape for k, v in again.state_dict().items()} == {
         k: v.shape for k, v in model.state_dict().items()
@@ -179,9 +188,9 @@ def test_hyper_parameters_build_the_same_model_again(model_cls, toy):
 
 def test_same_seed_gives_the_same_weights_and_reset_draws_them_anew(model_cls, toy):
     torch.manual_seed(3)
-    first = model_cls(toy)
+    first = built(model_cls, toy)
     torch.manual_seed(3)
-    second = model_cls(toy)
+    second = built(model_cls, toy)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
     second.reset_parameters()
@@ -199,7 +208,7 @@ def test_same_seed_gives_the_same_weights_and_reset_draws_them_anew(model_cls, t
 
 def test_does_not_change_or_keep_the_data(model_cls, toy):
     before = copy.deepcopy(toy)
-    model = model_cls(toy)
+    model = built(model_cls, toy)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
     first_loss(model, toy)[0].backward()
     optimizer.step()
@@ -212,7 +221,7 @@ def test_does_not_change_or_keep_the_data(model_cls, toy):
 
 
 def test_follows_the_graph_it_is_given(model_cls, toy):
-    model = model_cls(toy).eval()
+    model = built(model_cls, toy).eval()
     before = model(toy)[0].detach().clone()
     other = copy.copy(toy)
     other[INTERACTS].edge_index = toy[INTERACTS].edge_index[:, :3].clone()
@@ -225,7 +234,7 @@ def test_follows_the_graph_it_is_given(model_cls, toy):
 
 
 def test_saves_and_loads_to_the_same_scores(model_cls, toy, tmp_path):
-    model = model_cls(toy, embedding_dim=5).eval()
+    model = built(model_cls, toy, embedding_dim=5).eval()
     model.save_pretrained(tmp_path)
     loaded = model_cls.from_pretrained(tmp_path, toy).eval()
     assert loaded.hparams == model.hparams
@@ -235,23 +244,24 @@ def test_saves_and_loads_to_the_same_scores(model_cls, toy, tmp_path):
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_can_be_copied_and_pickled_after_use(model_cls, toy, duplicate):
-    model = model_cls(toy)
+    model = built(model_cls, toy)
     first_loss(model, toy)
     other = duplicate(model).eval()
     for a, b in zip(model.eval()(toy), other(toy), strict=True):
         assert torch.equal(a, b)
-    assert len(pickle.dumps(model)) == len(pickle.dumps(model_cls(toy).eval()))
+    difference = len(pickle.dumps(model)) - len(pickle.dumps(built(model_cls, toy).eval()))
+    assert abs(difference) < 100  # no prepared graph; names of storages differ in length
 
 
 def test_never_recommends_known_items(model_cls, toy):
-    lists = recommend(model_cls(toy), toy, ["ann", "bob", "cy"], k=4)
+    lists = recommend(built(model_cls, toy), toy, ["ann", "bob", "cy"], k=4)
     assert [sorted(row.tolist()) for row in lists] == [[30, 40], [10, 40], [10, 20, 30]]
 
 
-def test_learns_the_checkerboard(model_cls, checkerboard):
-    train, test = checkerboard
+def test_learns_the_checkerboard(model_cls, checkerboard, device):
+    train, test = (graph.to(str(device)) for graph in checkerboard)
     torch.manual_seed(0)
-    model = model_cls(train)
+    model = built(model_cls, train)
     untrained = evaluate(model, test, ks=(1,))["recall@1"]
     config = TrainConfig(
         lr=0.01, batch_size=128, max_epochs=40, patience=40, ks=(1,), monitor="recall@1"
@@ -267,7 +277,7 @@ def test_two_runs_with_one_seed_are_equal_to_the_last_bit(model_cls, checkerboar
 
     def run() -> Recommender:
         torch.manual_seed(0)
-        model = model_cls(train, embedding_dim=8)
+        model = built(model_cls, train, embedding_dim=8)
         fit(model, train, test, TrainConfig(lr=0.01, batch_size=256, max_epochs=2, seed=5))
         return model
 
