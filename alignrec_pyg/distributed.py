@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.train import FitResult, TrainConfig, fit
 
@@ -44,7 +45,8 @@ def fit_with_ray(
     Args:
         model: Model to train, on any device; ends with the weights of the best epoch, in
             evaluation mode.
-        train: Graph to train on, sent to every worker with ``val`` and ``model``.
+        train: Graph to train on (on the same device), sent to every worker with ``val`` and
+            ``model``.
         val: Graph with the links to predict for validation.
         config: How to train; ``batch_size`` is that of all workers together.
         num_workers: Processes that train together.
@@ -58,7 +60,8 @@ def fit_with_ray(
 
     Raises:
         ImportError: If Ray is missing.
-        ValueError: If ``num_workers`` is not positive.
+        ValueError: If ``num_workers`` is not positive, or a graph is not that of the model or on
+            another device.
         RuntimeError: If a worker failed more often; Ray's error, which names the worker's own.
     """
     try:
@@ -71,11 +74,13 @@ def fit_with_ray(
         ) from error
     if num_workers < 1:
         raise ValueError(f"'num_workers' needs to be 1 or more (got {num_workers})")
+    model.check_fits(train, "train")
+    model.check_fits(val, "val")
     folder = Path(checkpoint_dir).resolve()  # workers have another working directory
     job = _Job(
         copy.deepcopy(model).cpu(),
-        copy.copy(train).cpu(),
-        copy.copy(val).cpu(),
+        on_device(train, "cpu"),
+        on_device(val, "cpu"),
         config,
         folder,
         checkpoint_seconds,
@@ -100,8 +105,8 @@ def _worker(arguments: dict[str, _Job]) -> None:
     job, device = arguments["job"], get_device()
     fit(
         job.model.to(device),
-        job.train.to(device),
-        job.val.to(device),
+        on_device(job.train, device),
+        on_device(job.val, device),
         job.config,
         checkpoint_dir=job.checkpoint_dir,
         checkpoint_seconds=job.checkpoint_seconds,

@@ -202,8 +202,17 @@ def require_graph(data: object, argument: str) -> HeteroData:
 
 
 def on_device(data: HeteroData, device: torch.device | str) -> HeteroData:
-    """The graph on a device, the one given left where it is (``data.to(device)`` moves it)."""
-    return copy.copy(data).to(str(device))
+    """The graph with its tensors on a device; the one given stays as and where it is.
+
+    PyG's ``data.to(device)`` moves the graph itself, and takes raw images held as bytes apart, byte
+    by byte, into lists of numbers.
+    """
+    moved = copy.copy(data)
+    for store in moved.stores:
+        for name, value in list(store.items()):
+            if isinstance(value, Tensor):
+                store[name] = value.to(device)
+    return moved
 
 
 def links_to_predict(data: HeteroData, argument: str = "data") -> Tensor:

@@ -11,8 +11,8 @@ model runs in a process of its own: set-up from links and features to the built 
 included), one epoch with batches of 2,048, then inference over the test links. Inference is split
 into the graphs made for it (the first forward pass less a later one; made once, kept afterwards),
 propagation, scoring with the top 50, and metrics, medians of three each. Peak memory is the largest
-resident size less that after all imports, on a GPU the most that tensors took of its memory; it includes
-links and features.
+resident size less that after all imports, on a GPU the most that tensors took of its memory; it
+includes links and features.
 
 The paper's figures stand below the table for the models whose data and widths of features are its
 own (or made up in their sizes); its times are of unnamed hardware and stand for orientation. Table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_cli.encoder_specs import encoder_spec
@@ -19,6 +20,7 @@ def add_encoded(
     catalogue: Path | None,
     fields: Sequence[str],
     images: Path | None,
+    device: torch.device,
     problems: list[str],
 ) -> tuple[HeteroData, list[str]]:
     """``data`` with a table for each entry of ``--encoders``, and the tables' names.
@@ -29,6 +31,7 @@ def add_encoded(
         catalogue: Table of items, found by their ids; items that it lacks have no content.
         fields: Its columns that make up the text.
         images: Folder or zip file of images, named by id.
+        device: Where the encoders run.
         problems: What does not fit is appended.
     """
     if not entries:
@@ -54,7 +57,7 @@ def add_encoded(
             spec = encoder_spec(entry)
             if spec.name in feature_names(data):
                 raise ValueError("the data has a table of this name already")
-            encode = EncodeItems(spec.build(), spec.name)
+            encode = EncodeItems(spec.build(device=str(device)), spec.name)
             data = encode(data)
         except (ValueError, ImportError, RuntimeError, OSError) as error:
             problems.append(f"--encoders {entry}: {error}")

@@ -143,6 +143,7 @@ def _run(options: argparse.Namespace) -> None:
         options.catalogue,
         options.fields,
         options.images,
+        device,
         problems,
     )
     names = [*names, *encoded]

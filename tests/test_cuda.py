@@ -7,6 +7,7 @@ The models' own tests (``models/test_conformance.py``) run on both devices; stag
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -43,9 +44,10 @@ from alignrec_pyg.encoders import (
     BEiT3Model,
     CLIPEncoder,
     ItemContent,
+    Precomputed,
     SentencePieceTokenizer,
 )
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, on_device
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.nn.knn_search import cosine_neighbors
 from alignrec_pyg.pretraining import CLIPFinetuneConfig, finetune_clip
@@ -58,7 +60,7 @@ from alignrec_pyg.serving import (
     recommend_new_users,
     similar_items,
 )
-from alignrec_pyg.transforms import HoldOutItems, KNNItemGraph, SplitInteractions
+from alignrec_pyg.transforms import EncodeItems, HoldOutItems, KNNItemGraph, SplitInteractions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -76,7 +78,7 @@ def data() -> HeteroData:
 
 
 def on_gpu(graph: HeteroData) -> HeteroData:
-    return copy.copy(graph).to("cuda")
+    return on_device(graph, "cuda")
 
 
 def split(data: HeteroData) -> tuple[HeteroData, ...]:
@@ -199,6 +201,26 @@ def test_a_saved_model_loads_on_the_other_device(case, tmp_path):
         loaded = AlignRec.from_pretrained(tmp_path / folder, moved_test)
         assert next(loaded.parameters()).is_cuda
         assert_same(model(test), loaded(moved_test))
+
+
+def test_a_model_back_on_the_cpu_leaves_nothing_behind(data):
+    """A process without a GPU can read it: workers of another machine are sent models."""
+    graph = on_device(GRAPH(copy.copy(data)), "cuda")
+    model = AlignRec(graph, embedding_dim=8).to("cuda").cpu()
+    stored = io.BytesIO()
+    torch.save(model, stored)
+    stored.seek(0)
+    places = []
+    torch.load(stored, map_location=lambda s, place: places.append(place) or s, weights_only=False)
+    assert set(places) == {"cpu"}
+
+
+def test_encoded_items_and_given_tables(data):
+    graph = on_device(data, "cuda")
+    given = Precomputed(graph["item"].x_text, ids=graph["item"].id)
+    encoded = EncodeItems(given, "given")(graph)
+    assert encoded["item"].x_given.is_cuda
+    assert_same(data["item"].x_text, encoded["item"].x_given)
 
 
 def test_rankings_and_all_that_is_told_of_them(case, monkeypatch):

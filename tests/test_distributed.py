@@ -7,6 +7,7 @@ import torch
 
 from alignrec_pyg import AlignRec, TrainConfig, fit, fit_with_ray
 from alignrec_pyg.checkpoint import read_manifest
+from alignrec_pyg.graph import on_device
 
 
 def test_missing_ray_is_named(monkeypatch, checkerboard, tmp_path):
@@ -14,6 +15,15 @@ def test_missing_ray_is_named(monkeypatch, checkerboard, tmp_path):
     monkeypatch.setitem(sys.modules, "ray.train", None)
     with pytest.raises(ImportError, match=r"alignrec-pyg\[tune\].*torchrun"):
         fit_with_ray(AlignRec(train), train, test, num_workers=2, checkpoint_dir=tmp_path)
+
+
+def test_a_graph_elsewhere_is_told_before_workers_start(checkerboard, tmp_path):
+    pytest.importorskip("ray.train", reason="needs Ray ('tune' extra)")
+    train, test = checkerboard
+    with pytest.raises(ValueError, match="'val' and the model need to be on one device"):
+        fit_with_ray(
+            AlignRec(train), train, on_device(test, "meta"), num_workers=2, checkpoint_dir=tmp_path
+        )
 
 
 @pytest.mark.tune_extra

@@ -143,6 +143,8 @@ def _plan(session: Session, space: Space, preset: Preset) -> Plan:
     gpus = options.gpus_per_trial
     if gpus is None:
         gpus = _GPU_SHARE if session.device.type == "cuda" else 0.0
+    if bool(gpus) != (options.device == "cuda") and options.device != "auto":
+        raise SettingsError([f"--gpus-per-trial {gpus:g}: does not fit --device {options.device}"])
     if gpus and session.device.type != "cuda" and options.address is None:
         raise SettingsError(["--gpus-per-trial: torch finds no GPU on this machine"])
     return Plan(

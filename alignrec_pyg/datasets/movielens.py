@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,23 @@ _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 _MAX_POSTER_BYTES = 32 * 2**20  # a poster is some kB; an archive may claim more than memory holds
 
 
+@dataclass(frozen=True)
+class Poster:
+    """The file of a poster, in memory; calling it gives its bytes, as all encoders do.
+
+    Plain bytes would not survive PyG's ``data.to(device)``, which takes them for a list of numbers.
+
+    Args:
+        content: The bytes.
+    """
+
+    content: bytes = field(repr=False)
+
+    def __call__(self) -> bytes:
+        """Its bytes."""
+        return self.content
+
+
 class MovieLens(InteractionDataset):
     """A MovieLens folder, with the plots and posters of its movies where they are there.
 
@@ -32,7 +50,7 @@ class MovieLens(InteractionDataset):
 
     Items are the movies of the ratings that are kept, in the order of their numbers.
     ``data["item"].text`` holds the fields asked for, joined by a space (``None`` where all are
-    empty), ``data["item"].image`` the poster: the bytes of the file in the archive, or its path
+    empty), ``data["item"].image`` the poster: that of an archive (:class:`Poster`), or its path
     (``None`` where there is none). Times are seconds since 1970.
 
     The ratings and tags of `GroupLens <https://grouplens.org/datasets/movielens/>`_ (Harper and
@@ -161,11 +179,11 @@ def _texts(folder: Path, fields: Sequence[str], notes: list[str]) -> dict[int, s
     }
 
 
-_Poster = tuple[Path, str] | Path
+_Place = tuple[Path, str] | Path
 """A member of an archive, or a file."""
 
 
-def _posters(folder: Path, notes: list[str]) -> dict[int, _Poster]:
+def _posters(folder: Path, notes: list[str]) -> dict[int, _Place]:
     """Where the poster of each movie is, of those that have one."""
     sources = sorted(p for p in folder.glob("posters*") if p.is_dir() or p.suffix == ".zip")
     if not sources:
@@ -176,10 +194,10 @@ def _posters(folder: Path, notes: list[str]) -> dict[int, _Poster]:
             f"{folder} holds several sets of posters ({', '.join(p.name for p in sources)}): "
             "leave one"
         )
-    found: dict[int, _Poster] = {}
+    found: dict[int, _Place] = {}
     source = sources[0]
     if source.is_dir():
-        entries: list[tuple[str, _Poster]] = [(str(p), p) for p in sorted(source.iterdir())]
+        entries: list[tuple[str, _Place]] = [(str(p), p) for p in sorted(source.iterdir())]
     else:
         try:
             with zipfile.ZipFile(source) as archive:
@@ -204,19 +222,19 @@ def _posters(folder: Path, notes: list[str]) -> dict[int, _Poster]:
     return found
 
 
-def _read_posters(places: dict[int, _Poster | None]) -> list[Path | bytes | None]:
+def _read_posters(places: dict[int, _Place | None]) -> list[Path | Poster | None]:
     archives = {place[0] for place in places.values() if isinstance(place, tuple)}
     if not archives:
         return [place for place in places.values() if not isinstance(place, tuple)]
     source = archives.pop()
-    images: list[Path | bytes | None] = []
+    images: list[Path | Poster | None] = []
     with zipfile.ZipFile(source) as archive:
         for movie, place in places.items():
             if not isinstance(place, tuple):
                 images.append(place)
                 continue
             try:
-                images.append(archive.read(place[1]))
+                images.append(Poster(archive.read(place[1])))
             except (zipfile.BadZipFile, OSError) as error:
                 raise ValueError(
                     f"{source}: the poster of movie {movie} is damaged ({error})"

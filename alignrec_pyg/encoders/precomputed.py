@@ -56,9 +56,12 @@ class Precomputed:
         nonfinite: NonFinite = "error",
     ) -> None:
         check_nonfinite(nonfinite)
-        path = Path(features) if isinstance(features, str | Path) else None
-        self.name = "features" if path is None else path.name
-        self._table = np.asarray(features) if path is None else read_npy(path)
+        if isinstance(features, str | Path):
+            self.name = Path(features).name
+            self._table = read_npy(Path(features))
+        else:
+            self.name = "features"
+            self._table = _array(features)
         self._ids = None if ids is None else _id_array(ids)
         owners = self._table if self._ids is None else self._ids
         check_table(self.name, self._table, expected_rows=len(owners) if owners.ndim else 0)
@@ -127,8 +130,12 @@ def _ids(items: ItemContent) -> ArrayLike:
     return items.id
 
 
+def _array(values: ArrayLike | Tensor) -> np.ndarray:
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+
+
 def _id_array(ids: ArrayLike) -> np.ndarray:
     """Ids one by one: NumPy would turn [1, "a"] into two strings."""
     if isinstance(ids, np.ndarray | Tensor):
-        return np.asarray(ids)
+        return _array(ids)
     return pd.Index(list(ids)).to_numpy()  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,10 @@ class FeatureTable(nn.Module):
             self.weight = nn.Parameter(table.clone() if len(tables) == 1 else table)
         else:
             self.register_buffer("weight", table, persistent=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the features as extracted on the CPU: ``to(device)`` does not move them."""
+        return {**self.__dict__, "_initial": tuple(table.cpu() for table in self._initial)}
 
     def reset_parameters(self) -> None:
         """Puts the features back as they were extracted."""

@@ -22,8 +22,8 @@ _GRID = 2.0**30
 _SELF = 2 * _GRID
 MAX_ITEMS = 2**22
 
-# torch_cluster takes 38 s for 7,050 x 768 (a KD-tree; the products take 1 s); its share of that for
-# this work (items^2 x dim) is 0.1 s.
+# On the CPU, torch_cluster takes 38 s for 7,050 x 768 (a KD-tree; the products take 1 s); its share
+# of that for this work (items^2 x dim) is 0.1 s. On an H100 it takes 0.89 s, the products 0.04 s.
 _QUICK_WORK = 10**8
 _CUDA_LIMIT = 100  # a constant of torch_cluster's CUDA kernel
 _CAST_ELEMENTS = 2**22  # features in double precision at a time: 32 MiB
@@ -44,7 +44,8 @@ def cosine_neighbors(
         features: Finite rows, none of them zero, :math:`(n, d)`; they may be memory-mapped.
         k: Neighbours of each row, itself included, at most :math:`n`.
         backend: ``"matmul"`` (blocked products), ``"torch_cluster"`` (its kNN proposes, ties and
-            order are settled here), or ``"auto"``: the latter for small inputs where installed.
+            order are settled here), or ``"auto"``: the latter for small inputs on the CPU where
+            installed.
         block_size: Rows per block.
 
     Shapes:
@@ -62,10 +63,9 @@ def cosine_neighbors(
     length = _lengths(features)
     if backend == "torch_cluster":
         return _from_torch_cluster(features, length, k, import_torch_cluster(), block_size)
-    if backend == "auto" and n * n * features.size(1) <= _QUICK_WORK:
-        fits = not features.is_cuda or k <= _CUDA_LIMIT
-        if fits and torch_cluster_installed():
-            return _from_torch_cluster(features, length, k, import_torch_cluster(), block_size)
+    quick = n * n * features.size(1) <= _QUICK_WORK and not features.is_cuda
+    if backend == "auto" and quick and torch_cluster_installed():
+        return _from_torch_cluster(features, length, k, import_torch_cluster(), block_size)
     candidate = _single_precision_candidates(features, length, min(k + _SPARE, n), block_size)
     margin = 2 * _proposal_error(features.size(1))
     return _settled(features, length, candidate, k, margin, block_size)

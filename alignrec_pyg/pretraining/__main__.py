@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> None:
     """Runs the command under the name ``prog``."""
     job, given = job_of(arguments, prog)
     if given.workers > 1:
-        folder = run_with_ray(job, given.workers, use_gpu=torch.cuda.is_available())
+        gpu = torch.cuda.is_available() and given.device != "cpu"
+        folder = run_with_ray(job, given.workers, use_gpu=gpu)
     else:
         folder = run_job(job, device=given.device, tell=lambda line: print(line, flush=True))
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started

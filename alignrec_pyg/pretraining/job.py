@@ -185,11 +185,12 @@ def run_job(
 
 def _join_group(device: torch.device | str | None) -> torch.device:
     """This process's device; joins the others if ``torchrun`` started it."""
-    gpu = torch.cuda.is_available()
     if device is None:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if gpu else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(device)
     if device.type == "cuda":
+        if device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if "TORCHELASTIC_RUN_ID" in os.environ and not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")

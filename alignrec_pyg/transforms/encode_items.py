@@ -16,7 +16,7 @@ from tqdm import tqdm
 from alignrec_pyg.encoders.base import MODALITIES, ItemEncoder, needs_fit
 from alignrec_pyg.encoders.images import quiet_pillow
 from alignrec_pyg.encoders.texts import clean_text
-from alignrec_pyg.graph import ITEM, feature_key, mask_key
+from alignrec_pyg.graph import INTERACTS, ITEM, feature_key, mask_key
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.transforms.content_reader import ContentReader
 from alignrec_pyg.transforms.encoding_report import EncodingReport
@@ -170,8 +170,10 @@ class EncodeItems(BaseTransform):
                 f"no item has {' or '.join(self.encoder.modalities)} that {self.encoder!r} makes a "
                 f"row of: it needs some\n{self.report}"
             )
-        data[ITEM][feature_key(self.name)] = table
-        data[ITEM][mask_key(self.name)] = ~encoded
+        edges = data[INTERACTS].get("edge_index") if INTERACTS in data.edge_types else None
+        device = table.device if edges is None else edges.device
+        data[ITEM][feature_key(self.name)] = table.to(device)
+        data[ITEM][mask_key(self.name)] = ~encoded.to(device)
         return data
 
     def _batches(
@@ -180,7 +182,9 @@ class EncodeItems(BaseTransform):
         if self.actors is None:
             return run.batches()
         job = EncodingJob(
-            encoder=self.encoder,
+            encoder=self.encoder if self.actors.build is None else None,
+            name=repr(self.encoder),
+            cache_key=self.encoder.cache_key,
             content={**parts, "num_workers": self.num_workers},
             batch_size=self.batch_size,
             cache_dir=None if self.cache_dir is None else self.cache_dir.resolve(),

@@ -70,7 +70,7 @@ class KNNItemGraph(BaseTransform):
         symmetric: Whether to add the reverse of every edge before normalisation, so that
             :math:`s_{ij} = s_{ji}`; items may then have more than ``k`` neighbours.
         backend: ``"matmul"``, ``"torch_cluster"``, or ``"auto"``, which takes torch_cluster where
-            it is installed and the work is small.
+            it is installed, for small work on the CPU.
         name: Name of the graph; by default the feature names joined by ``"_"``.
         block_size: Items per block of the search; memory is ``block_size * num_items * 8`` bytes.
         missing: ``"self_loop"`` as above, or ``"mean"``: an item without the feature gets the mean

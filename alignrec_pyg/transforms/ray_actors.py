@@ -54,14 +54,19 @@ class EncodingJob:
     """What every actor is given.
 
     Args:
-        encoder: Turns content into rows.
+        encoder: Turns content into rows; ``None`` where the actors build one, as this one's device
+            may not be theirs.
+        name: What it is, for messages.
+        cache_key: Its own.
         content: What the items hold: arguments of
             :class:`~alignrec_pyg.transforms.content_reader.ContentReader`.
         batch_size: Items per call of the encoder.
         cache_dir: Folder in which batches are kept, which all machines see; ``None`` keeps none.
     """
 
-    encoder: ItemEncoder
+    encoder: ItemEncoder | None
+    name: str
+    cache_key: str
     content: Mapping[str, Any]
     batch_size: int
     cache_dir: Path | None
@@ -127,9 +132,9 @@ class _Actor:
 
         given: EncodingJob = ray.get(job)
         encoder = given.encoder if build is None else build()
-        if encoder.cache_key != given.encoder.cache_key:
+        if encoder is None or encoder.cache_key != given.cache_key:
             raise ValueError(
-                f"'build' needs to make the encoder that the transform has, {given.encoder!r} "
+                f"'build' needs to make the encoder that the transform has, {given.name} "
                 f"(got {encoder!r}, with another cache_key)"
             )
         self._run = given.run(encoder)

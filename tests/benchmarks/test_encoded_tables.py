@@ -47,6 +47,9 @@ def catalogue(tmp_path):
     return write
 
 
+CPU = torch.device("cpu")
+
+
 def items(num_items):
     data = HeteroData()
     data["item"].num_nodes = num_items
@@ -58,7 +61,7 @@ def test_rows_belong_to_the_items_of_their_ids(stage1, catalogue, capsys):
     table, images = catalogue(4)
     problems: list[str] = []
     data, names = add_encoded(
-        items(5), [f"mm={stage1}"], table, ["title", "plot"], images, problems
+        items(5), [f"mm={stage1}"], table, ["title", "plot"], images, CPU, problems
     )
     assert (names, problems) == (["mm"], [])
     photos = [
@@ -76,13 +79,13 @@ def test_rows_belong_to_the_items_of_their_ids(stage1, catalogue, capsys):
 def test_what_does_not_fit_is_told(catalogue, tmp_path):
     table, images = catalogue(3)
     problems: list[str] = []
-    add_encoded(items(3), [], table, ["title"], None, problems)
-    add_encoded(items(3), ["tfidf"], None, ["title"], images, problems)
-    add_encoded(items(3), ["tfidf"], table, ["name"], images, problems)
-    add_encoded(items(3), ["clip", "tfidf"], table, ["title"], images, problems)
+    add_encoded(items(3), [], table, ["title"], None, CPU, problems)
+    add_encoded(items(3), ["tfidf"], None, ["title"], images, CPU, problems)
+    add_encoded(items(3), ["tfidf"], table, ["name"], images, CPU, problems)
+    add_encoded(items(3), ["clip", "tfidf"], table, ["title"], images, CPU, problems)
     known = items(3)
     known["item"].x_tfidf = torch.ones(3, 2)
-    add_encoded(known, ["tfidf"], table, ["title"], images, problems)
+    add_encoded(known, ["tfidf"], table, ["title"], images, CPU, problems)
     parts = (
         "nothing reads them without --encoders",
         "needs --catalogue and --images",

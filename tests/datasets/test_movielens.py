@@ -3,6 +3,7 @@ import zipfile
 import pytest
 
 from alignrec_pyg.datasets import MovieLens
+from alignrec_pyg.datasets.movielens import Poster
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.transforms import KCore
 
@@ -49,7 +50,7 @@ def test_reads_ratings_texts_and_posters(folder):
         "American President, The (1995)",
         "Heat (1995)",
     ]
-    assert data["item"].image == [b"toys", None, b"heat"]
+    assert data["item"].image == [Poster(b"toys"), None, Poster(b"heat")]
     notes = "\n".join(dataset.report.notes)
     assert "posters_112.zip: 1 files not named <movieId>.jpg left alone" in notes
     assert "1 of 3 movies have no poster" in notes
@@ -106,7 +107,7 @@ def test_without_overviews(folder):
 def test_transforms_keep_content_beside_its_movie(folder):
     data = KCore(1)(MovieLens(folder, min_rating=4.2).data)
     assert data["item"].id.tolist() == [20, 30]
-    assert data["item"].image == [None, b"heat"]
+    assert data["item"].image == [None, Poster(b"heat")]
 
 
 @pytest.mark.parametrize(
@@ -166,4 +167,4 @@ def test_real_ml_latest_small(data_folder):
     data = KCore(5)(likes.data)
     assert data[INTERACTS].edge_index.size(1) == 41_083
     assert (data["user"].num_nodes, data["item"].num_nodes) == (601, 1_937)
-    assert all(image[:3] == b"\xff\xd8\xff" for image in data["item"].image)
+    assert all(image()[:3] == b"\xff\xd8\xff" for image in data["item"].image)

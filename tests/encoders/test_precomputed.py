@@ -41,6 +41,11 @@ def test_rows_in_another_order():
     assert rows(numbers, np.array([10, 20, 30])) == [[3, -4], [0, 0], [1, 2]]
 
 
+def test_a_table_of_a_model_is_taken_without_its_gradient():
+    table = torch.ones(2, 3, requires_grad=True)
+    assert rows(Precomputed(table, torch.tensor([7, 8])), [8, 7]) == [[1, 1, 1]] * 2
+
+
 def test_the_number_of_rows_has_to_fit():
     for items in (range(2), range(4)):
         with pytest.raises(ValueError, match=r"the shape \[[24], dim\].*got \[3, 2\]"):

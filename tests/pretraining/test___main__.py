@@ -69,12 +69,14 @@ def test_runs_the_job_and_says_where_the_encoder_is(monkeypatch, capsys, tmp_pat
     assert "--replace mm:image=mm_of_text mm:text=mm_of_image" in printed
 
     def run_workers(job, num_workers, *, use_gpu):
-        ran.append(num_workers)
+        ran.append((num_workers, use_gpu))
         return job.out / "encoder"
 
     monkeypatch.setattr(__main__, "run_with_ray", run_workers)
-    __main__.main(["--out", str(tmp_path), "--workers", "3"])
-    assert ran[-1] == 3
+    monkeypatch.setattr(__main__.torch.cuda, "is_available", lambda: True)
+    for device, use_gpu in (([], True), (["--device", "cuda"], True), (["--device", "cpu"], False)):
+        __main__.main(["--out", str(tmp_path), "--workers", "3", *device])
+        assert ran[-1] == (3, use_gpu)
 
 
 @pytest.mark.parametrize("arguments", [["--config", "huge"], ["--unknown"], ["--epochs", "two"]])

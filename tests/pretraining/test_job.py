@@ -11,7 +11,7 @@ import torch
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.encoders import BEiT3Config, BEiT3Encoder, BEiT3Model
 from alignrec_pyg.pretraining import PretrainConfig
-from alignrec_pyg.pretraining.job import PretrainJob, run_job
+from alignrec_pyg.pretraining.job import PretrainJob, _join_group, run_job
 from alignrec_pyg.transforms import EncodeItems
 
 pytest.importorskip("torchscale", exc_type=ImportError)
@@ -67,6 +67,17 @@ def catalogue(tmp_path):
 def on_table(folder, **arguments):
     settings = {"data": folder / "items.csv", "fields": ("title",), "images": folder / "images"}
     return job(folder / "out", **settings | {"num_codes": 4, "vocab_size": 30} | arguments)
+
+
+@pytest.mark.parametrize("asked", [None, "cuda", "cuda:1"])
+def test_each_worker_takes_a_gpu_of_its_own(asked, monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    device = torch.device("cuda", 1 if asked == "cuda:1" else 3)
+    assert _join_group(asked) == device
+    assert taken == [device]
 
 
 def test_a_table_with_gaps(catalogue):

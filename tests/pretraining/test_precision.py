@@ -19,7 +19,7 @@ def test_products_on_the_cpu(precision, dtype):
 @pytest.mark.parametrize("supported", [True, False])
 def test_bfloat16_where_the_gpu_has_it(monkeypatch, supported):
     asked = []
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     monkeypatch.setattr(torch, "autocast", lambda *args, enabled: asked.append((*args, enabled)))
     autocast(torch.device("cuda"), "auto")
     assert asked == [("cuda", torch.bfloat16, supported)]

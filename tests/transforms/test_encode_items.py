@@ -9,6 +9,7 @@ from PIL import Image
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.encoders import ItemContent, TfidfEncoder
+from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.transforms import EncodeItems, KNNItemGraph
 
 
@@ -51,6 +52,14 @@ def test_sets_rows_and_mask_in_batches(data):
     assert result["item"].x_mm.dtype == torch.float32
     assert encoder.batches == [3, 1]
     assert "x_mm" not in data["item"]
+
+
+def test_features_come_to_the_device_of_the_links(data):
+    data["user"].num_nodes = 1
+    data[INTERACTS].edge_index = torch.zeros(2, 1, dtype=torch.int64, device="meta")
+    encoded = EncodeItems(Lengths(), "mm")(data)
+    assert encoded["item"].x_mm.is_meta
+    assert encoded["item"].mask_mm.is_meta
 
 
 def test_reads_only_what_the_encoder_asks_for(data):

@@ -133,6 +133,17 @@ def test_an_encoder_made_in_the_actor_has_to_be_the_same(data, ray_of_this_proce
         encode(data, encoder=make_encoder("another"), actors=actors)
 
 
+@pytest.mark.parametrize("build", [None, make_encoder])
+def test_where_actors_make_the_encoder_it_is_not_sent(
+    data, ray_of_this_process, monkeypatch, build
+):
+    """It may be on a GPU that they do not have."""
+    sent, encoder = [], make_encoder()
+    monkeypatch.setattr(sys.modules["ray"], "put", lambda job: sent.append(job) or job)
+    encode(data, encoder=encoder, actors=RayActors(num_actors=2, build=build))
+    assert [job.encoder for job in sent] == [encoder if build is None else None]
+
+
 def test_nothing_to_encode_is_told_as_here(data, ray_of_this_process):
     data["item"].text = data["item"].image = [None] * 20
     with pytest.raises(ValueError, match="no item has text or image"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks.presets import PAPER
+from benchmarks.settings import SettingsError
 from tuning.configurations import Trial, collect
 from tuning.spaces import WIDE
 
@@ -42,6 +43,22 @@ def test_the_scheduler_and_number_of_trials_are_those_asked_for(words, max_epoch
     plan = steps._plan(session, WIDE["AlignRec"], preset)
     assert (plan.max_epochs, plan.trials) == (max_epochs, trials)
     assert (plan.cpus, plan.gpus) == (torch.get_num_threads(), 0.0)
+
+
+def test_shares_of_a_gpu_fit_the_device():
+    def gpus(*words, device="cuda"):
+        options = search._parser().parse_args(words)
+        session = SimpleNamespace(options=options, device=torch.device(device))
+        return steps._plan(session, WIDE["BPR"], PAPER["BPR"]).gpus
+
+    assert gpus() == gpus("--device", "cuda") == 0.25
+    assert gpus("--gpus-per-trial", "0") == gpus("--device", "cpu", device="cpu") == 0
+    assert gpus("--gpus-per-trial", "1", "--address", "auto", device="cpu") == 1
+    for device, share in (("cuda", "0"), ("cpu", "0.5")):
+        with pytest.raises(SettingsError, match=f"{share}: does not fit --device {device}"):
+            gpus("--device", device, "--gpus-per-trial", share, device=device)
+    with pytest.raises(SettingsError, match="torch finds no GPU"):
+        gpus("--gpus-per-trial", "1", device="cpu")
 
 
 def test_random_configurations_have_their_numbers_and_seed_0():

@@ -1,0 +1,53 @@
+"""The commands on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from alignrec_cli import main
+from alignrec_pyg.checkpoint import read_manifest
+from alignrec_pyg.pretraining.__main__ import main as pretrain
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+GPU = ("--device", "cuda")
+
+
+def test_train_evaluate_and_recommend(train_command, run, shop, tmp_path, capsys):
+    """Trained on the GPU, read on both devices."""
+    out = tmp_path / "run"
+    assert main([*train_command(out), *GPU]) == 0
+    expected = read_manifest(run / "run.json")["validation"]
+    for name, value in read_manifest(out / "run.json")["validation"].items():
+        assert value == pytest.approx(expected[name], abs=0.05)
+    printed = []
+    for device in ("cpu", "cuda"):
+        capsys.readouterr()
+        assert main(["evaluate", str(out), "--groups", "--device", device]) == 0
+        for command in (
+            ["--users", "u7", "u2", "--k", "3"],
+            ["--all", "--k", "2", "--explain"],
+            ["--similar", "103", "--k", "3"],
+        ):
+            assert main(["recommend", str(out), *command, "--device", device]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_encode_and_features(encode_command, tmp_path, capsys):
+    out = tmp_path / "films"
+    assert main([*encode_command(out), *GPU]) == 0
+    printed = []
+    for device in ("cpu", "cuda"):
+        capsys.readouterr()
+        assert main(["features", str(out), "--device", device]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_pretrain(tmp_path):
+    pytest.importorskip("torchscale", exc_type=ImportError)
+    pytest.importorskip("sentencepiece")
+    pretrain(["--out", str(tmp_path), "--epochs", "1", *GPU])
+    assert (tmp_path / "encoder").is_dir()
