@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from torch import distributed
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg import AlignRec, evaluate
+from alignrec_pyg import AlignRec, LightGCN, evaluate
 from alignrec_pyg.checkpoint import write_tensors
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.demo import Showcase
@@ -74,6 +74,15 @@ def test_the_quick_start_explains_the_example_of_the_readme() -> None:
     """Which test_readme.py runs."""
     pieces = "\n".join(blocks("docs/quickstart.md", "python"))
     assert code_lines(pieces) == code_lines(blocks("README.md", "python")[0])
+
+
+def test_the_quick_start_moves_to_a_gpu_and_leaves_the_graphs(toy: HeteroData) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    (block,) = blocks("docs/quickstart.md", "python gpu")
+    scope = {"train": toy, "val": toy, "test": toy, "model": LightGCN(toy)}
+    exec(block.replace('"cuda"', repr(device)), scope)
+    assert scope["test"] is not toy
+    assert evaluate(scope["model"], scope["test"], ks=2)["recall@2"] >= 0
 
 
 def test_the_method_has_every_equation_of_the_paper() -> None:
