@@ -37,6 +37,7 @@ ITEM_GRAPHS = "item_graphs"
 """Folder of a run that keeps its item graphs."""
 
 _BINARY = ("FREEDOM",)  # models whose paper weighs all neighbours alike; the others by cosine
+_FREEDOM_WEIGHTS = {"image": 0.1, "text": 0.9}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +116,19 @@ def parameters_of(model: type[Recommender]) -> list[str]:
     return list(inspect.signature(model).parameters)[1:]
 
 
+def freedom_weights(names: Sequence[str]) -> dict[str, float]:
+    """What each table weighs in FREEDOM's item graph: as in its paper, others equally."""
+    if set(names) == set(_FREEDOM_WEIGHTS):
+        return _FREEDOM_WEIGHTS
+    return dict.fromkeys(names, 1 / len(names))
+
+
 def make_data(data: HeteroData, settings: Settings, cache: Path) -> RunData:
     """Splits the data and makes what the model reads.
 
     A model of one item graph by cosines (AlignRec) reads one table, the feature sets side by side,
-    and its neighbours; FREEDOM's graph is the sum of those of the tables, as in its paper; models
-    of several graphs have one for each table.
+    and its neighbours; FREEDOM's graph is the weighted sum of those of the tables, as in its paper
+    (:func:`freedom_weights`); models of several graphs have one for each table.
 
     Args:
         data: Data of the folder, with the tables of ``settings.features``.
@@ -149,7 +157,8 @@ def make_data(data: HeteroData, settings: Settings, cache: Path) -> RunData:
     with told_for("--neighbors"):
         if "item_graph" in parameters:
             name = "+".join([weighting, *names])
-            data = KNNItemGraph(names, k, weighting=weighting, name=name, cache_dir=cache)(data)
+            weights = freedom_weights(names)
+            data = KNNItemGraph(weights, k, weighting=weighting, name=name, cache_dir=cache)(data)
             inputs["item_graph"] = name
         if "item_graphs" in parameters:
             for name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 from alignrec_cli.options import OptionError, nearest
 
@@ -27,9 +27,8 @@ def model_settings(model: type, entries: Sequence[str]) -> dict[str, Any]:
     Raises:
         OptionError: If entries do not fit; it lists all of them.
     """
-    hints = get_type_hints(model.__init__)  # type: ignore[misc]
-    parameters = list(inspect.signature(model).parameters)[1:]
-    kinds = {name: hints[name] for name in parameters if name not in _FROM_DATA}
+    parameters = list(inspect.signature(model, eval_str=True).parameters.values())[1:]
+    kinds = {p.name: p.annotation for p in parameters if p.name not in _FROM_DATA}
     arguments: dict[str, Any] = {}
     problems: list[str] = []
     for entry in entries:

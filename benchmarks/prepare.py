@@ -13,6 +13,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_cli.options import unknown_names
+from alignrec_cli.runs import freedom_weights
 from alignrec_pyg.datasets import MMRecFolder, Synthetic
 from alignrec_pyg.datasets.features import add_feature, feature_name
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
@@ -50,8 +51,6 @@ Scale = Literal["rows", "raw"]
 """Feature rows at length 1, or as they are stored."""
 
 NUM_NEIGHBORS = 10
-FREEDOM_WEIGHTS = {"image": 0.1, "text": 0.9}
-"""Weights of FREEDOM's item graph where the feature sets are exactly these; otherwise equal."""
 
 
 @dataclass(kw_only=True)
@@ -123,7 +122,7 @@ class PreparedData:
         """``features`` and item graph arguments of a model, on some of the feature sets.
 
         The graph of cosines (AlignRec) is over the fused table, the binary one (FREEDOM) over the
-        separate tables with :data:`FREEDOM_WEIGHTS`. Neighbour lists take the tables' place: for
+        separate tables with :func:`freedom_weights`. Neighbour lists take the tables' place: for
         all features all lists, for some of them the lists of their names, where there are any.
         Models with a graph per table read the list of the table's name, or the table's own
         neighbours.
@@ -168,8 +167,8 @@ class PreparedData:
         name = "+".join([weighting, *(lists or chosen)])
         names = list(lists or chosen)
         weights = dict.fromkeys(names, 1 / len(names))
-        if weighting == "binary" and set(names) == set(FREEDOM_WEIGHTS):
-            weights = FREEDOM_WEIGHTS
+        if weighting == "binary":
+            weights = freedom_weights(names)
         if lists:
             return self._built(
                 name,

@@ -25,10 +25,15 @@ def settings(**changes):
 
 
 @pytest.mark.parametrize("model", ["AlignRec", "FREEDOM", "MGCN", "VBPR", "BPR"])
-def test_models_read_what_compare_gives_them(model, encoded, tmp_path):
+@pytest.mark.parametrize("features", [("patch_pca", "tfidf"), ("image", "text")])
+def test_models_read_what_compare_gives_them(model, features, encoded, tmp_path):
     """The scripts' data, made by other code."""
-    ours = make_data(MMRecFolder(encoded).data, settings(model=model, neighbors=10), tmp_path)
-    theirs = prepare(str(encoded))
+    folder = shutil.copytree(encoded, tmp_path / encoded.name)
+    for old, new in zip(("patch_pca", "tfidf"), features, strict=True):
+        (folder / f"{old}.npy").rename(folder / f"{new}.npy")
+    made = settings(model=model, features=features, neighbors=10)
+    ours = make_data(MMRecFolder(folder).data, made, tmp_path)
+    theirs = prepare(str(folder))
     assert ours.inputs == theirs.inputs(PAPER[model])
     for name in ours.inputs.get("features", ()):
         assert feature_table(ours.train, name).equal(feature_table(theirs.train, name))
