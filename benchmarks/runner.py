@@ -74,10 +74,12 @@ class Parts(NamedTuple):
 
     def to(self, device: torch.device) -> Parts:
         """The same on a device; these graphs stay on the CPU, as results do."""
+        tests = {id(test): test for test in self.tests.values()}  # one may have several names
+        moved = {key: on_device(test, device) for key, test in tests.items()}
         return self._replace(
             train=on_device(self.train, device),
             val=on_device(self.val, device),
-            tests={name: on_device(part, device) for name, part in self.tests.items()},
+            tests={name: moved[id(test)] for name, test in self.tests.items()},
         )
 
 
@@ -269,8 +271,9 @@ def train_cell(
 
 def is_the_cells_own(error: Exception) -> bool:
     """Whether others may still run: values that are not finite, too little memory."""
-    # torch has no exception of its own for the CPU's memory
-    told = "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    # torch has no exception of its own for the CPU's memory, nor for that of a GPU's libraries
+    signs = ("not enough memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+    told = any(sign in str(error) for sign in signs)
     return told or isinstance(error, FloatingPointError | MemoryError | torch.OutOfMemoryError)
 
 

@@ -176,7 +176,14 @@ def failing_fit(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize("message", [NO_MEMORY, "not enough memory: you tried to allocate 8 bytes"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        NO_MEMORY,
+        "not enough memory: you tried to allocate 8 bytes",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
 def test_too_little_memory_fails_one_cell_only(
     tiny_folder, tmp_path, run_script, failing_fit, message
 ):
