@@ -50,8 +50,8 @@ class MovieLens(InteractionDataset):
 
     Items are the movies of the ratings that are kept, in the order of their numbers.
     ``data["item"].text`` holds the fields asked for, joined by a space (``None`` where all are
-    empty), ``data["item"].image`` the poster: that of an archive (:class:`Poster`), or its path
-    (``None`` where there is none). Times are seconds since 1970.
+    empty), ``data["item"].image`` the poster: its path, of an archive a function that gives its
+    bytes (``None`` where there is none). Times are seconds since 1970.
 
     The ratings and tags of `GroupLens <https://grouplens.org/datasets/movielens/>`_ (Harper and
     Konstan, ACM TiiS 2015) are for research; ``ml-latest-small`` holds 100,836 ratings of 610 users
