@@ -144,7 +144,13 @@ def _plan(session: Session, space: Space, preset: Preset) -> Plan:
     if gpus is None:
         gpus = _GPU_SHARE if session.device.type == "cuda" else 0.0
     if bool(gpus) != (options.device == "cuda") and options.device != "auto":
-        raise SettingsError([f"--gpus-per-trial {gpus:g}: does not fit --device {options.device}"])
+        need = "above 0" if options.device == "cuda" else "0"
+        raise SettingsError(
+            [
+                f"--gpus-per-trial: needs to be {need} with --device {options.device} (got "
+                f"{gpus:g}): leave one of the two out"
+            ]
+        )
     if gpus and session.device.type != "cuda" and options.address is None:
         raise SettingsError(["--gpus-per-trial: torch finds no GPU on this machine"])
     return Plan(

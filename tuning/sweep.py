@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 import ray
 from optuna.samplers import TPESampler
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -68,6 +70,25 @@ def run_sweep(folder: Path, job: TrialJob, plan: Plan) -> list[Trial]:
     Returns:
         All trials that began, in the order of their numbers and seeds.
     """
+    if isinstance(plan.trials, int):
+        # Of proposed trials Ray would prepare one process at a time, and give its trial to the
+        # first that is free: trials shorter than an import of torch would all run in one process.
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(places(plan)))
+    results = _fit(folder, job, plan)
+    for _ in range(_WORKER_FAILURES):
+        # Ray itself starts a trial again whose worker died, but not one that was still on its way
+        # to the worker.
+        if not any(isinstance(result.error, RayActorError) for result in results):
+            break
+        say("a worker died: its trial is started again")
+        results = _fit(folder, job, plan)
+    found = [trial for result in results if (trial := _trial(result)) is not None]
+    if len(found) < plan.number:
+        say(f"out of time: {plan.number - len(found)} of {plan.number} trials did not begin")
+    return sorted(found, key=lambda trial: (trial.number, trial.seed))
+
+
+def _fit(folder: Path, job: TrialJob, plan: Plan) -> tune.ResultGrid:
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, job=job), {"cpu": plan.cpus, "gpu": plan.gpus}
     )
@@ -82,10 +103,7 @@ def run_sweep(folder: Path, job: TrialJob, plan: Plan) -> list[Trial]:
             tune_config=_tune_config(plan),
             run_config=_run_config(folder, _Progress(plan)),
         )
-    found = [trial for result in tuner.fit() if (trial := _trial(result)) is not None]
-    if len(found) < plan.number:
-        say(f"out of time: {plan.number - len(found)} of {plan.number} trials did not begin")
-    return sorted(found, key=lambda trial: (trial.number, trial.seed))
+    return tuner.fit()
 
 
 def _restorable(folder: Path) -> bool:
@@ -113,18 +131,14 @@ def _tune_config(plan: Plan) -> tune.TuneConfig:
             reduction_factor=_REDUCTION,
         ),
         time_budget_s=plan.time_budget,
-        max_concurrent_trials=places(plan) if proposed else plan.max_concurrent,
+        max_concurrent_trials=plan.max_concurrent,
         reuse_actors=True,  # or every trial would import torch anew
         trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
     )
 
 
 def places(plan: Plan) -> int:
-    """Trials at a time: as many as asked for, or as the machines hold.
-
-    Of proposed trials Ray would otherwise prepare one process at a time, and where a trial is over
-    before the next process has imported torch, all trials run one after another in the first.
-    """
+    """Trials at a time: as many as asked for, or as the machines hold."""
     if plan.max_concurrent is not None:
         return plan.max_concurrent
     there = ray.cluster_resources()
@@ -151,7 +165,7 @@ def _trial(result: tune.Result) -> Trial | None:
     """What became of a trial; ``None`` if it never began."""
     told = result.metrics or {}
     asked_file = Path(result.path) / "params.json"
-    if told:
+    if result.config:
         asked = result.config[TRIAL]
     elif asked_file.exists():  # it failed before its first report
         asked = json.loads(asked_file.read_text(encoding="utf-8"))[TRIAL]

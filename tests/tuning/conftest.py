@@ -29,14 +29,14 @@ def tiny_folder(tmp_path_factory):
 def start_sweep():
     """Starts ``tuning/search.py`` in a session of its own, its output in a file."""
 
-    def start(log, *arguments):
+    def start(log, *arguments, script=ROOT / "tuning" / "search.py"):
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "RAY_raylet_start_wait_time_s": "200",  # on a busy machine
         }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each worker compiles all imports
-        command = [sys.executable, str(ROOT / "tuning" / "search.py"), *QUICK, *arguments]
+        command = [sys.executable, str(script), *QUICK, *arguments]
         with log.open("w") as file:
             return subprocess.Popen(
                 [str(word) for word in command],

@@ -93,7 +93,7 @@ def test_missing_ray_gives_the_line_that_installs_it(tiny_folder, tmp_path, monk
         (["--set", "AlignRec.cca_weight=0.1"], "--set AlignRec.cca_weight: the space decides it"),
         (["--lr", "0.1"], "--lr: the space decides it"),
         (["--item-neighbors", "7"], "--item-neighbors: the space decides it"),
-        (["--gpus-per-trial", "0.5", "--device", "cpu"], "torch finds no GPU on this machine"),
+        (["--gpus-per-trial", "0.5", "--device", "cpu"], "leave one of the two out"),
         (["--resume"], "holds no sweep"),
     ],
 )
@@ -265,3 +265,55 @@ def test_a_killed_worker_loses_nothing(seed, undisturbed, tiny_folder, tmp_path,
     os.kill(busy_worker(process, log), signal.SIGKILL)
     assert process.wait(timeout=900) == 0, log.read_text()[-5000:]
     assert same(out, undisturbed[0])
+
+
+KILLER = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from tuning import search, sweep
+ended = sweep._Progress.on_trial_complete
+killed = []
+def on_trial_complete(self, *, trials, trial, **info):
+    ended(self, trials=trials, trial=trial, **info)
+    if not killed:
+        killed.append(trial.last_result["pid"])
+        os.kill(killed[0], signal.SIGKILL)
+sweep._Progress.on_trial_complete = on_trial_complete
+sys.exit(search.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.tune_extra
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_worker_killed_between_two_trials_loses_nothing(
+    undisturbed, tiny_folder, tmp_path, start_sweep
+):
+    """It is being given the next trial, and Ray does not start that one again by itself."""
+    out, log, script = tmp_path / "out", tmp_path / "log", tmp_path / "killer.py"
+    script.write_text(KILLER.format(root=str(ROOT)))
+    process = start_sweep(log, "--data", tiny_folder, "--out", out, *SWEEP, script=script)
+    assert process.wait(timeout=900) == 0, log.read_text()[-5000:]
+    assert "a worker died: its trial is started again" in log.read_text()
+    assert same(out, undisturbed[0])
+
+
+@pytest.mark.tune_extra
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", KILLS)
+def test_a_killed_search_proposes_the_rest(seed, tiny_folder, tmp_path, start_sweep, run_sweep):
+    """What Optuna proposes hangs on what came before; that every trial ends well does not."""
+    out, log = tmp_path / "out", tmp_path / "log"
+    words = ["--search", "optuna", "--scheduler", "asha", *SWEEP[4:-2]]
+    process = start_sweep(log, "--data", tiny_folder, "--out", out, *words)
+    wait_for_trials(out, process, log, seed)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run_sweep(tmp_path / "log2", "--resume", "--out", out)
+    lines = trials(out)
+    assert {line["outcome"] for line in lines} <= {"finished", "stopped"}
+    assert {line["configuration"] for line in lines} == {str(n) for n in range(TRIALS)}
+    finalists = {line["configuration"] for line in lines if line["seed"] == "1"}
+    assert len(finalists) == 2
+    assert (out / "best.json").exists()

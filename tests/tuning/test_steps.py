@@ -54,8 +54,9 @@ def test_shares_of_a_gpu_fit_the_device():
     assert gpus() == gpus("--device", "cuda") == 0.25
     assert gpus("--gpus-per-trial", "0") == gpus("--device", "cpu", device="cpu") == 0
     assert gpus("--gpus-per-trial", "1", "--address", "auto", device="cpu") == 1
-    for device, share in (("cuda", "0"), ("cpu", "0.5")):
-        with pytest.raises(SettingsError, match=f"{share}: does not fit --device {device}"):
+    for device, need, share in (("cuda", "above 0", "0"), ("cpu", "0", "0.5")):
+        message = rf"needs to be {need} with --device {device} \(got {share}\): leave one of"
+        with pytest.raises(SettingsError, match=message):
             gpus("--device", device, "--gpus-per-trial", share, device=device)
     with pytest.raises(SettingsError, match="torch finds no GPU"):
         gpus("--gpus-per-trial", "1", device="cpu")

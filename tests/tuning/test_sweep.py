@@ -1,4 +1,5 @@
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -23,10 +24,15 @@ TOLD = {
 }
 
 
+PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
+
+
 @pytest.fixture(autouse=True)
 def machines(monkeypatch):
     """A cluster of 8 processors and 2 GPUs."""
     monkeypatch.setattr(sweep.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    monkeypatch.setenv(PENDING, "")  # so that it is put back
+    monkeypatch.delenv(PENDING)
 
 
 def plan(**changes):
@@ -100,11 +106,40 @@ def test_a_list_of_trials_is_run_once_and_optuna_proposes_a_number():
     ],
 )
 def test_as_many_trials_at_a_time_as_the_machines_hold(share, expected):
-    """Without a number Ray starts the processes of proposed trials one after the other."""
     assert sweep.places(plan(**share)) == expected
-    assert sweep._tune_config(plan(**share)).max_concurrent_trials == expected
-    listed = sweep._tune_config(plan(trials=[ASKED], **share))
-    assert listed.max_concurrent_trials == share.get("max_concurrent")
+    assert sweep._tune_config(plan(**share)).max_concurrent_trials == share.get("max_concurrent")
+
+
+@pytest.mark.parametrize(
+    ("trials", "user", "expected"), [(5, None, "8"), ([ASKED] * 5, None, None), (5, "3", "3")]
+)
+def test_processes_of_proposed_trials_start_together(trials, user, expected, monkeypatch, tmp_path):
+    """Those of listed ones do without our doing; what the user has set stays."""
+    if user is not None:
+        monkeypatch.setenv(PENDING, user)
+    monkeypatch.setattr(sweep, "_fit", lambda *_: [])
+    sweep.run_sweep(tmp_path, None, plan(trials=trials))
+    assert os.environ.get(PENDING) == expected
+
+
+def test_a_trial_whose_worker_died_on_the_way_to_it_is_started_again(monkeypatch, tmp_path, capsys):
+    """But not for ever, and not one that failed by itself."""
+    lost, own = sweep.RayActorError(), ValueError("own")
+    told = {**TOLD, "config": {TRIAL: ASKED}}
+
+    def ended(error):
+        return SimpleNamespace(error=error, metrics=told, config=told["config"], path=tmp_path)
+
+    def outcomes(*runs):
+        waiting = iter(runs)
+        monkeypatch.setattr(sweep, "_fit", lambda *_: [ended(error) for error in next(waiting)])
+        found = sweep.run_sweep(tmp_path, None, plan(trials=2))
+        return [trial.outcome for trial in found], len(list(waiting))
+
+    assert outcomes([None, lost], [own, lost], [own, None], []) == (["failed", "stopped"], 1)
+    assert capsys.readouterr().err.count("a worker died: its trial is started again") == 2
+    assert outcomes([own, None], []) == (["failed", "stopped"], 1)
+    assert outcomes(*[[None, lost]] * 5) == (["stopped", "failed"], 1)
 
 
 def test_ray_keeps_trying_when_workers_die_and_stops_at_no_failure(tmp_path):
@@ -150,7 +185,7 @@ def test_trials_come_in_the_order_of_their_numbers(restorable, tmp_path, monkeyp
             yield SimpleNamespace(config=asked, metrics=TOLD, error=None, path=str(tmp_path))
         yield SimpleNamespace(config=None, metrics={}, error=None, path=str(tmp_path / "none"))
 
-    tuner = SimpleNamespace(fit=results)
+    tuner = SimpleNamespace(fit=lambda: list(results()))
     monkeypatch.setattr(sweep, "_restorable", lambda folder: restorable)
     monkeypatch.setattr(sweep.tune, "with_parameters", lambda function, job: function)
     monkeypatch.setattr(sweep.tune, "with_resources", lambda function, share: function)
