@@ -5,8 +5,9 @@
 
 ``pretrain`` runs as a user runs it, loading and decoding included, on made-up photos of 500 x 500
 pixels and texts of twenty words, with a k-means codebook of 512 visual tokens. The first step of
-each run warms up; the time is that of the others. Peak memory is that of the process above the
-objective and, on a GPU, the most that tensors took of its memory.
+each run warms up; the time is that of the others. Loading processes are up to two micro-batches
+each ahead: their own limit shows only in more steps than that. Peak memory is that of the process
+above the objective; on a GPU, instead, the most that tensors took of its memory.
 
 Exit status: 0, 2 if the arguments do not fit.
 """
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = device_named(options.device, problems)
     if options.steps < 2:
         problems.append(f"--steps: needs 2 or more, the first warms up (got {options.steps})")
+    if options.num_workers < 0:
+        problems.append(f"--num-workers: needs 0 or more (got {options.num_workers})")
     for problem in problems:
         say(f"pretraining_speed.py: {problem}")
     if problems:

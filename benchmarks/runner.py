@@ -122,7 +122,7 @@ def run_cells(
     here = origin(device)
     results: list[CellResult] = []
     failed: dict[tuple[str, int], str] = {}
-    on_device = parts.to(device)
+    moved = parts.to(device)
     warm = False
     for number, (cell, key) in enumerate(zip(cells, keys, strict=True), start=1):
         title = f"[{number}/{len(cells)}] {cell.row} seed {cell.seed}"
@@ -133,7 +133,7 @@ def run_cells(
                 warm = True
             progress = _Progress(title, say)
             try:
-                result = _run(cell, key, on_device, store, here, progress)
+                result = _run(cell, key, moved, store, here, progress)
             except (FloatingPointError, MemoryError, RuntimeError) as error:
                 if not is_the_cells_own(error):
                     raise

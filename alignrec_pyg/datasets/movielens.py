@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -32,11 +33,15 @@ class Poster:
         content: The bytes.
     """
 
-    content: bytes = field(repr=False)
+    content: bytes
 
     def __call__(self) -> bytes:
         """Its bytes."""
         return self.content
+
+    def __repr__(self) -> str:
+        """By a hash: stage 1 tells images that are functions apart by what they print."""
+        return f"Poster({hashlib.sha256(self.content).hexdigest()[:16]})"
 
 
 class MovieLens(InteractionDataset):

@@ -26,7 +26,7 @@ class FeatureTable(nn.Module):
         super().__init__()
         self.trainable = trainable
         self.dim = sum(table.size(1) for table in tables)
-        self._initial = tables
+        self._initial = tables if trainable else ()
         table = tables[0] if len(tables) == 1 else torch.cat(tables, dim=1)
         if trainable:
             self.weight = nn.Parameter(table.clone() if len(tables) == 1 else table)

@@ -80,8 +80,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = _PROG) -> None:
     """Runs the command under the name ``prog``."""
     job, given = job_of(arguments, prog)
     if given.workers > 1:
-        gpu = torch.cuda.is_available() and given.device != "cpu"
-        folder = run_with_ray(job, given.workers, use_gpu=gpu)
+        device = torch.device(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.index is not None:
+            raise ValueError(
+                f"'--device' needs to be cuda or cpu with --workers (got {device}): every worker "
+                "has a GPU of its own"
+            )
+        folder = run_with_ray(job, given.workers, use_gpu=device.type == "cuda")
     else:
         folder = run_job(job, device=given.device, tell=lambda line: print(line, flush=True))
     if os.environ.get("RANK", "0") != "0":  # one of several that torchrun started

@@ -23,7 +23,7 @@ BATCHES = 5  # of 150 links
 @pytest.fixture
 def tiny_shape(monkeypatch):
     monkeypatch.setitem(cost.SHAPES, "baby", TINY)
-    return ["--threads", "1", "--widths", "image=5", "text=7"]
+    return ["--threads", "1", "--device", "cpu", "--widths", "image=5", "text=7"]
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_counts_and_memory_of_a_model(tiny_shape):
     found = cost.measure("FREEDOM", cost._parser().parse_args(tiny_shape))
     assert set(found) == set(COLUMNS)
     assert found["parameters"] == 70 * 64 + 40 * 12 + (5 + 7 + 2) * 64
-    wider = [*tiny_shape[:2], "--widths", "image=5", "text=50000"]
+    wider = [*tiny_shape[:4], "--widths", "image=5", "text=50000"]
     wide = cost.measure("FREEDOM", cost._parser().parse_args(wider))
     # a trainable table, its start, gradient and two moments: 8 MB each
     assert wide["memory"] > 24

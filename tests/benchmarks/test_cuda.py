@@ -50,8 +50,6 @@ def test_tables_have_the_rows_they_have_on_the_cpu(
     assert found["cpu"].keys() == found["cuda"].keys()
     for name, values in found["cpu"].items():
         for column, value in values.items():
-            if "memory" in column:
-                continue
             # two epochs on few users: a place or two may change hands
             assert found["cuda"][name][column] == pytest.approx(value, abs=0.1, rel=0.1), column
 

@@ -29,6 +29,7 @@ def test_pairs_after_the_first_step_over_their_time(monkeypatch, capsys):
     ("arguments", "problem"),
     [
         (["--steps", "1"], "--steps: needs 2 or more"),
+        (["--num-workers", "-1"], "--num-workers: needs 0 or more (got -1)"),
         (["--device", "cuda"], "--device cuda: torch finds no GPU"),
     ],
 )

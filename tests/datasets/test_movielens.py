@@ -5,6 +5,7 @@ import pytest
 from alignrec_pyg.datasets import MovieLens
 from alignrec_pyg.datasets.movielens import Poster
 from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.pretraining.pairs import image_identity
 from alignrec_pyg.transforms import KCore
 
 RATINGS = """userId,movieId,rating,timestamp
@@ -69,6 +70,12 @@ def test_text_fields_in_the_order_asked_for(folder):
         None,
         None,
     ]
+
+
+def test_posters_are_told_apart_by_their_bytes():
+    assert image_identity(Poster(b"toys")) == image_identity(Poster(b"toys"))
+    assert image_identity(Poster(b"toys")) != image_identity(Poster(b"heat"))
+    assert Poster(b"toys")() == b"toys"
 
 
 def test_likes_are_ratings_from_a_bound_on(folder):

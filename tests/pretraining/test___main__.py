@@ -77,6 +77,13 @@ def test_runs_the_job_and_says_where_the_encoder_is(monkeypatch, capsys, tmp_pat
     for device, use_gpu in (([], True), (["--device", "cuda"], True), (["--device", "cpu"], False)):
         __main__.main(["--out", str(tmp_path), "--workers", "3", *device])
         assert ran[-1] == (3, use_gpu)
+    monkeypatch.setattr(__main__.torch.cuda, "is_available", lambda: False)
+    __main__.main(["--out", str(tmp_path), "--workers", "3"])
+    assert ran[-1] == (3, False)
+    __main__.main(["--out", str(tmp_path), "--workers", "3", "--device", "cuda"])
+    assert ran[-1] == (3, True)  # the machines of a cluster may have what this one lacks
+    with pytest.raises(ValueError, match=r"needs to be cuda or cpu with --workers \(got cuda:1"):
+        __main__.main(["--out", str(tmp_path), "--workers", "3", "--device", "cuda:1"])
 
 
 @pytest.mark.parametrize("arguments", [["--config", "huge"], ["--unknown"], ["--epochs", "two"]])
