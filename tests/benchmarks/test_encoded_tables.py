@@ -12,9 +12,10 @@ from alignrec_pyg.encoders import (
     BEiT3Encoder,
     ItemContent,
     SentencePieceTokenizer,
+    TfidfEncoder,
 )
 from alignrec_pyg.graph import feature_table
-from benchmarks import features
+from benchmarks import encoded_tables, features
 from benchmarks.encoded_tables import add_encoded
 
 WORDS = ("heat", "toys", "war", "love", "space", "train", "ship")
@@ -114,3 +115,19 @@ def test_features_judges_what_encoders_make(stage1, catalogue, bare_folder, tmp_
     assert list(saved["sets"]) == ["mm"]
     assert saved["sets"]["mm"]["width"] == 64
     assert all(list(block) == ["mm"] for block in saved["protocols"].values() if block)
+
+
+def test_encoders_run_on_the_device_asked_for(catalogue, monkeypatch):
+    table, images = catalogue(3)
+    asked = []
+
+    class Spec:
+        name = "made"
+
+        def build(self, *, device):
+            asked.append(device)
+            return TfidfEncoder(2)
+
+    monkeypatch.setattr(encoded_tables, "encoder_spec", lambda entry: Spec())
+    add_encoded(items(3), ["made"], table, ["title"], images, torch.device("cuda", 1), [])
+    assert asked == ["cuda:1"]
