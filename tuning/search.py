@@ -87,9 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--finalists",
         type=positive_int,
-        default=3,
+        default=2,
         metavar="N",
-        help="best configurations of seed 0 that run with all --seeds (3)",
+        help="best configurations of seed 0 that run with all --seeds (2)",
     )
     add(
         "--time-budget",
