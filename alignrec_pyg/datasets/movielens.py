@@ -25,7 +25,7 @@ _MAX_POSTER_BYTES = 32 * 2**20  # a poster is some kB; an archive may claim more
 
 @dataclass(frozen=True)
 class Poster:
-    """The file of a poster, in memory; calling it gives its bytes, as all encoders do.
+    """The file of a poster, in memory: a function of its bytes, which encoders call.
 
     Plain bytes would not survive PyG's ``data.to(device)``, which takes them for a list of numbers.
 
