@@ -4,15 +4,27 @@ AlignRec (CIKM 2024, https://arxiv.org/abs/2403.12384) recommends items from int
 item's image and text.
 """
 
-from alignrec_pyg.beyond_accuracy import (
+from alignrec_pyg.evaluation.beyond_accuracy import (
     BeyondAccuracy,
     ListDiversity,
     beyond_accuracy,
     intra_list_diversity,
 )
-from alignrec_pyg.checkpoint import CheckpointError
-from alignrec_pyg.distributed import fit_with_ray
-from alignrec_pyg.evaluate import UserMetrics, evaluate, evaluate_users, recommend, user_metrics
+from alignrec_pyg.evaluation.groups import (
+    ActivityGroup,
+    PopularityGroup,
+    activity_groups,
+    long_tail_links,
+    popularity_groups,
+)
+from alignrec_pyg.evaluation.metrics import (
+    UserMetrics,
+    evaluate,
+    evaluate_users,
+    recommend,
+    user_metrics,
+)
+from alignrec_pyg.evaluation.ranking import Ranking, rank
 from alignrec_pyg.feature_eval import (
     CosineStatistics,
     FeatureRecall,
@@ -23,13 +35,7 @@ from alignrec_pyg.feature_eval import (
     mask_modality,
     zero_shot,
 )
-from alignrec_pyg.groups import (
-    ActivityGroup,
-    PopularityGroup,
-    activity_groups,
-    long_tail_links,
-    popularity_groups,
-)
+from alignrec_pyg.ids import UnknownItemError, UnknownUserError
 from alignrec_pyg.models import (
     BM3,
     BPR,
@@ -47,9 +53,9 @@ from alignrec_pyg.models import (
     Recommender,
     SLMRec,
 )
-from alignrec_pyg.outside_ids import UnknownItemError, UnknownUserError
-from alignrec_pyg.ranking import Ranking, rank
-from alignrec_pyg.train import FitResult, TrainConfig, TrainingDivergedError, fit
+from alignrec_pyg.storage import CheckpointError
+from alignrec_pyg.training.loop import FitResult, TrainConfig, TrainingDivergedError, fit
+from alignrec_pyg.training.ray import fit_with_ray
 
 __version__ = "0.1.0"
 

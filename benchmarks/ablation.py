@@ -24,18 +24,18 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 
 from dataclasses import replace
 
-from benchmarks import command
-from benchmarks.arguments import make_parser
-from benchmarks.paper_results import table_8
-from benchmarks.presets import AlignRecPreset
-from benchmarks.session import Session
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser
+from alignrec_pyg.experiments.paper import table_8
+from alignrec_pyg.experiments.presets import AlignRecPreset
+from alignrec_pyg.experiments.session import Session
 
 MODEL = "AlignRec"
 _SEEDS = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__, models=[MODEL], choosable=False, seeds=_SEEDS)
     return command.main("ablation.py", parser, _ablate, arguments)
 

@@ -28,22 +28,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser
+from alignrec_pyg.experiments.charts import write_maps
+from alignrec_pyg.experiments.provenance import code_version, origin
+from alignrec_pyg.experiments.results import chart_possible, header
+from alignrec_pyg.experiments.runner import cell_key, is_the_cells_own, train_cell
+from alignrec_pyg.experiments.session import Session, log
+from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.models import ContentRecommender
-from benchmarks import command
-from benchmarks.arguments import make_parser
-from benchmarks.chart import write_maps
-from benchmarks.provenance import code_version, origin
-from benchmarks.results import chart_possible, header
-from benchmarks.runner import cell_key, is_the_cells_own, train_cell
-from benchmarks.session import Session, say
-from benchmarks.settings import SettingsError
 
 MODELS = ("VBPR", "AlignRec")
 _SAMPLE = 2000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__, models=MODELS, seeds=1)
     return command.main("alignment_map.py", parser, _map, arguments)
 
@@ -65,9 +65,9 @@ def _map(session: Session) -> int:
         except (FloatingPointError, MemoryError, RuntimeError) as error:
             if not is_the_cells_own(error):
                 raise
-            say(f"{name}: failed: {error}")
+            log(f"{name}: failed: {error}")
             continue
-        say(f"{name}: best epoch {fitted.best_epoch + 1} of {fitted.num_epochs}")
+        log(f"{name}: best epoch {fitted.best_epoch + 1} of {fitted.num_epochs}")
         assert isinstance(model, ContentRecommender)
         with torch.no_grad():
             x = model.representations(parts.train)

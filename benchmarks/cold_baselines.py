@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.evaluation.ranking import Ranking, top_items
+from alignrec_pyg.experiments.cells import CellResult
+from alignrec_pyg.experiments.provenance import origin
+from alignrec_pyg.experiments.runner import RANKED, TEST, link_metrics
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, feature_table
-from alignrec_pyg.ranking import Ranking, top_items
-from benchmarks.cells import CellResult
-from benchmarks.provenance import origin
-from benchmarks.runner import RANKED, TEST, link_metrics
 
 
 def popularity(train: HeteroData, num_cold: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -32,23 +32,23 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.evaluate import user_metrics
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser
+from alignrec_pyg.evaluation.metrics import user_metrics
+from alignrec_pyg.evaluation.ranking import Ranking, rank
+from alignrec_pyg.experiments.cells import Cell, CellResult
+from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS, PreparedData
+from alignrec_pyg.experiments.runner import RANKED, TEST, Parts, RunOutcome
+from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.summary import Measurement
+from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import INTERACTS, ITEM, content_hash, feature_table, links_to_predict
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.ranking import Ranking, rank
 from alignrec_pyg.serving import add_items
 from alignrec_pyg.serving.new_items import IdVectors
 from alignrec_pyg.transforms import HoldOutItems, KNNItemGraph
-from benchmarks import command
-from benchmarks.arguments import make_parser
-from benchmarks.cells import Cell, CellResult
 from benchmarks.cold_baselines import as_result, content, popularity
-from benchmarks.prepare import NUM_NEIGHBORS, PreparedData
-from benchmarks.runner import RANKED, TEST, Parts, RunOutcome
-from benchmarks.session import Session
-from benchmarks.settings import SettingsError
-from benchmarks.summary import Measurement
-from benchmarks.table import Look
 
 MODELS = ("AlignRec", "VBPR", "FREEDOM")
 COLD = "held-out items only"
@@ -61,7 +61,7 @@ _RANKED_BY = "cold items 1"  # raise it with each change of what _ranked gives
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__, models=MODELS)
     parser.add_argument(
         "--held-out", type=_share, default=0.2, metavar="X", help="share of the items (0.2)"
@@ -78,7 +78,9 @@ def _cold_items(session: Session) -> int:
         raise SettingsError(["--neighbors: lists know no items that come later; give features"])
     if not session.data.features:
         raise SettingsError(["--data: needs a feature table: held-out items have nothing else"])
-    by_id = [name for name, preset in session.presets.items() if not preset.model.scores_content]
+    by_id = [
+        name for name, preset in session.presets.items() if not preset.model.supports_new_items
+    ]
     if by_id:
         raise SettingsError([f"--models {name}: tells items by their IDs only" for name in by_id])
     if options.item_seed < 0:

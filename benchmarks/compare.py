@@ -22,17 +22,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
-from benchmarks import command
-from benchmarks.arguments import make_parser
-from benchmarks.paper_results import table_2
-from benchmarks.session import Session
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser
+from alignrec_pyg.experiments.paper import table_2
+from alignrec_pyg.experiments.session import Session
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison.
 
     Returns:
-        As :func:`benchmarks.command.main`.
+        As :func:`alignrec_pyg.cli.command.main`.
     """
     parser = make_parser(__doc__)
     parser.add_argument(

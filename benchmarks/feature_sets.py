@@ -23,23 +23,23 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 
 from dataclasses import replace
 
-from alignrec_cli.options import unknown_names
-from benchmarks import command
-from benchmarks.arguments import make_parser
-from benchmarks.cells import CellResult
-from benchmarks.paper_results import table_4
-from benchmarks.presets import BM3Preset
-from benchmarks.session import Session
-from benchmarks.settings import SettingsError
-from benchmarks.summary import Measure, Measurement
-from benchmarks.table import Look
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser
+from alignrec_pyg.cli.options import unknown_names
+from alignrec_pyg.experiments.cells import CellResult
+from alignrec_pyg.experiments.paper import table_4
+from alignrec_pyg.experiments.presets import BM3Preset
+from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.summary import Measure, Measurement
+from alignrec_pyg.experiments.table import Look
 
 MODELS = ("VBPR", "BM3", "FREEDOM")
 SAVED = "memory saved %"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__, models=MODELS)
     parser.add_argument(
         "--sets", nargs="+", metavar="NAME[+NAME]", help="feature sets (each table, then all)"

@@ -46,6 +46,15 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.cli.arguments import device_named, named_files, results_folder
+from alignrec_pyg.cli.command import INTERRUPTED
+from alignrec_pyg.experiments.encoded_tables import add_encoded
+from alignrec_pyg.experiments.paper import ProtocolResults, table_3
+from alignrec_pyg.experiments.prepare import data_name, errors_about, read
+from alignrec_pyg.experiments.provenance import commit, hardware, versions
+from alignrec_pyg.experiments.results import chart_possible
+from alignrec_pyg.experiments.session import log
+from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.feature_eval import (
     FeatureRecall,
     ItemCFRecall,
@@ -58,9 +67,6 @@ from alignrec_pyg.feature_eval.item_targets import OF_RATINGS
 from alignrec_pyg.graph import INTERACTS, content_hash, feature_table, on_device
 from alignrec_pyg.transforms import SplitInteractions
 from alignrec_pyg.transforms.split_interactions import SplitRule
-from benchmarks.arguments import device_named, named_files, results_folder
-from benchmarks.command import INTERRUPTED
-from benchmarks.encoded_tables import add_encoded
 from benchmarks.features_arguments import (
     IN_TIME,
     feature_sets,
@@ -82,12 +88,6 @@ from benchmarks.features_report import (
     sets_table,
     write,
 )
-from benchmarks.paper_results import ProtocolResults, table_3
-from benchmarks.prepare import data_name, read, told_for
-from benchmarks.provenance import commit, hardware, versions
-from benchmarks.results import chart_possible
-from benchmarks.session import say
-from benchmarks.settings import SettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,15 +114,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(make_parser(__doc__).parse_args(arguments))
     except SettingsError as error:
-        say(f"features.py: {len(error.problems)} problem(s):")
+        log(f"features.py: {len(error.problems)} problem(s):")
         for problem in error.problems:
-            say(f"  - {problem}")
+            log(f"  - {problem}")
         return 2
     except OSError as error:
-        say(f"features.py: {error}")
+        log(f"features.py: {error}")
         return 2
     except KeyboardInterrupt:
-        say("interrupted")
+        log("interrupted")
         return INTERRUPTED
     return 0
 
@@ -223,9 +223,9 @@ def evaluate(
 
     def run(block: str, text: str, protocol: Callable[..., FeatureRecall], *args: Any) -> None:
         start = perf_counter()
-        with told_for(f"{block} on {text}"):
+        with errors_about(f"{block} on {text}"):
             found = protocol(*args)
-        say(f"{block} on {text}: recall@20 {found.recall[20]:.4f} ({perf_counter() - start:.1f} s)")
+        log(f"{block} on {text}: recall@20 {found.recall[20]:.4f} ({perf_counter() - start:.1f} s)")
         blocks.setdefault(block, {})[text] = found
         if isinstance(found, ItemCFRecall):
             blocks.setdefault(ANY_TIED, {})[text] = found.any_tied
@@ -261,7 +261,7 @@ def _graphs(options: argparse.Namespace, data: HeteroData, problems: list[str]) 
     train, held_out, about = data, None, "the latest link in time of each user"
     if options.links == "train" or targets != IN_TIME:
         rule: SplitRule = options.split or ("labels" if "split" in data[INTERACTS] else "random")
-        with told_for("--split"):
+        with errors_about("--split"):
             train, val, test = SplitInteractions(rule)(data)
         if targets != IN_TIME:
             held_out = val if targets == "val" else test

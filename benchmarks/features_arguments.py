@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from alignrec_cli.encoder_specs import FORMS
-from alignrec_cli.options import unknown_names
+from alignrec_pyg.cli.arguments import positive_int
+from alignrec_pyg.cli.encoder_specs import FORMS
+from alignrec_pyg.cli.options import unknown_names
 from alignrec_pyg.encoders.texts import FIELDS
+from alignrec_pyg.experiments.prepare import SYNTHETIC
 from alignrec_pyg.feature_eval.item_targets import Score
 from alignrec_pyg.feature_eval.ranks import Similarity
 from alignrec_pyg.feature_eval.user_targets import Ties
 from alignrec_pyg.transforms.split_interactions import SplitRule
-from benchmarks.arguments import positive_int
-from benchmarks.prepare import SYNTHETIC
 
 IN_TIME = "time"
 

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.experiments.charts import write_scatter
+from alignrec_pyg.experiments.paper import PAPER_LABEL, ProtocolResults
+from alignrec_pyg.experiments.results import chart_possible, remove_results
 from alignrec_pyg.feature_eval import (
     CosineStatistics,
     FeatureRecall,
@@ -23,9 +26,6 @@ from alignrec_pyg.feature_eval import (
 )
 from alignrec_pyg.feature_eval.rows import FeatureRows, unit_length
 from alignrec_pyg.graph import INTERACTS
-from benchmarks.chart import write_scatter
-from benchmarks.paper_results import PAPER_LABEL, ProtocolResults
-from benchmarks.results import chart_possible, remove_results
 
 KS = (10, 20, 50)
 

@@ -20,23 +20,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
-from alignrec_pyg.evaluate import user_metrics
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser, positive_int
+from alignrec_pyg.evaluation.groups import long_tail_links
+from alignrec_pyg.evaluation.metrics import user_metrics
+from alignrec_pyg.experiments.cells import CellResult
+from alignrec_pyg.experiments.runner import TEST
+from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.summary import Measurement
+from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
-from alignrec_pyg.groups import long_tail_links
-from benchmarks import command
-from benchmarks.arguments import make_parser, positive_int
-from benchmarks.cells import CellResult
-from benchmarks.runner import TEST
-from benchmarks.session import Session
-from benchmarks.settings import SettingsError
-from benchmarks.summary import Measurement
-from benchmarks.table import Look
 
 MODELS = ("BM3", "MGCN", "FREEDOM", "AlignRec")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__, models=MODELS)
     parser.add_argument(
         "--below", type=positive_int, default=4, metavar="N", help="few means less (4)"

@@ -38,7 +38,7 @@ import numpy as np
 import pandas as pd
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checkpoint import CheckpointError
+from alignrec_pyg.cli.arguments import problems_of_folder
 from alignrec_pyg.datasets import MovieLens
 from alignrec_pyg.encoders import (
     BEiT3Encoder,
@@ -50,8 +50,8 @@ from alignrec_pyg.encoders import (
 )
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, feature_table
 from alignrec_pyg.report import describe
+from alignrec_pyg.storage import CheckpointError
 from alignrec_pyg.transforms import EncodeItems, KCore
-from benchmarks.arguments import problems_of_folder
 
 FIELDS = ("title", "overview")
 MIN_RATING = 4

@@ -24,18 +24,18 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 import torch
 from torch import Tensor
 
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser
+from alignrec_pyg.experiments.cells import CellResult
+from alignrec_pyg.experiments.prepare import val_known_at_test
+from alignrec_pyg.experiments.results import split_text
+from alignrec_pyg.experiments.runner import TEST, Parts, RunOutcome, link_metrics
+from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.summary import Measurement
+from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
 from alignrec_pyg.transforms.split_interactions import SplitRule
-from benchmarks import command
-from benchmarks.arguments import make_parser
-from benchmarks.cells import CellResult
-from benchmarks.prepare import val_known_at_test
-from benchmarks.results import split_text
-from benchmarks.runner import TEST, Parts, RunOutcome, link_metrics
-from benchmarks.session import Session
-from benchmarks.settings import SettingsError
-from benchmarks.summary import Measurement
-from benchmarks.table import Look
 
 MODELS = ("LightGCN", "FREEDOM", "AlignRec")
 SPLITS: tuple[SplitRule, ...] = ("labels", "random", "leave_last_out", "global_time")
@@ -44,7 +44,7 @@ _COLUMNS = ("recall@20", "ndcg@20")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__, models=MODELS)
     parser.set_defaults(split=None)
     return command.main("protocols.py", parser, _compare, arguments)

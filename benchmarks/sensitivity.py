@@ -22,13 +22,13 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 
 from dataclasses import replace
 
-from benchmarks import command
-from benchmarks.arguments import make_parser, weight
-from benchmarks.cells import CellResult
-from benchmarks.chart import Curve, write_curves
-from benchmarks.presets import AlignRecPreset
-from benchmarks.session import Session
-from benchmarks.summary import Measurement, Row
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser, weight
+from alignrec_pyg.experiments.cells import CellResult
+from alignrec_pyg.experiments.charts import Curve, write_curves
+from alignrec_pyg.experiments.presets import AlignRecPreset
+from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.summary import Measurement, Row
 
 MODEL = "AlignRec"
 WEIGHTS = {"alpha": "cca_weight", "beta": "uia_weight", "lambda": "reg_weight"}
@@ -38,7 +38,7 @@ _VALIDATION = "validation recall@20"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__, models=[MODEL], choosable=False)
     parser.add_argument(
         "--values",

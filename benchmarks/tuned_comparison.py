@@ -23,18 +23,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
-from benchmarks import command
-from benchmarks.arguments import make_parser
-from benchmarks.cells import CellResult
-from benchmarks.grids import PUBLISHED, SEARCH, Grid, points
-from benchmarks.paper_results import table_2
-from benchmarks.prepare import SYNTHETIC
-from benchmarks.presets import Preset
-from benchmarks.runner import RunOutcome
-from benchmarks.session import Session
-from benchmarks.settings import SettingsError
-from benchmarks.summary import Measure, Measurement
-from benchmarks.table import Look
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser
+from alignrec_pyg.experiments.cells import CellResult
+from alignrec_pyg.experiments.grids import PUBLISHED, SEARCH, Grid, points
+from alignrec_pyg.experiments.paper import table_2
+from alignrec_pyg.experiments.prepare import SYNTHETIC
+from alignrec_pyg.experiments.presets import Preset
+from alignrec_pyg.experiments.runner import RunOutcome
+from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.summary import Measure, Measurement
+from alignrec_pyg.experiments.table import Look
 
 TEST_SELECTED = "test-selected recall@20 (one seed)"
 
@@ -45,7 +45,7 @@ _PATIENCE = 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__)
     parser.add_argument("--grid", choices=GRIDS, default="small", help="points to try (small)")
     parser.add_argument(

@@ -19,17 +19,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
-from benchmarks import command
-from benchmarks.arguments import make_parser
-from benchmarks.paper_results import table_5
-from benchmarks.session import Session
-from benchmarks.settings import SettingsError
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser
+from alignrec_pyg.experiments.paper import table_5
+from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.settings import SettingsError
 
 MODELS = ("VBPR", "BM3", "FREEDOM")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__, models=MODELS)
     return command.main("without_modality.py", parser, _leave_out, arguments)
 

@@ -21,17 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
-from benchmarks import command
-from benchmarks.arguments import make_parser, weight
-from benchmarks.presets import AlignRecPreset
-from benchmarks.session import Session
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser, weight
+from alignrec_pyg.experiments.presets import AlignRecPreset
+from alignrec_pyg.experiments.session import Session
 
 MODELS = ("ContentLightGCN", "VBPR", "MGCN")
 _ALIGNREC = AlignRecPreset()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`benchmarks.command.main`)."""
+    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__, models=MODELS)
     for name, default in (
         ("cca", _ALIGNREC.cca_weight),

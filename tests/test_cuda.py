@@ -233,7 +233,9 @@ def test_encoded_items_and_given_tables(data):
 
 def test_rankings_and_all_that_is_told_of_them(case, monkeypatch):
     model, test, moved, moved_test = case
-    monkeypatch.setattr("alignrec_pyg.ranking._BLOCK_SCORES_CUDA", 64 * 200)  # several blocks
+    monkeypatch.setattr(
+        "alignrec_pyg.evaluation.ranking._BLOCK_SCORES_CUDA", 64 * 200
+    )  # several blocks
 
     def told(model, graph):
         ranking = rank(model, graph, k=20)

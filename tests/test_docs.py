@@ -19,10 +19,10 @@ from torch import distributed
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import AlignRec, LightGCN, evaluate
-from alignrec_pyg.checkpoint import write_tensors
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.demo import Showcase
 from alignrec_pyg.encoders import CLIPEncoder, PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.storage import write_tensors
 from alignrec_pyg.transforms import ConcatFeatures, EncodeItems, KNNItemGraph, SplitInteractions
 
 ROOT = Path(__file__).parents[1]

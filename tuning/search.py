@@ -29,14 +29,14 @@ import argparse
 import os
 import re
 
-from alignrec_pyg.checkpoint import read_manifest
-from benchmarks import command
-from benchmarks.arguments import make_parser, positive_int
-from benchmarks.prepare import data_name
-from benchmarks.presets import PAPER
-from benchmarks.session import Session, say
-from tuning.definition import DEFINITION, required
-from tuning.spaces import SPACES
+from alignrec_pyg.cli import command
+from alignrec_pyg.cli.arguments import make_parser, positive_int
+from alignrec_pyg.experiments.prepare import data_name
+from alignrec_pyg.experiments.presets import PAPER
+from alignrec_pyg.experiments.session import Session, log
+from alignrec_pyg.storage import read_manifest
+from alignrec_pyg.tuning.definition import DEFINITION, required
+from alignrec_pyg.tuning.spaces import SPACES
 
 _MODEL = "AlignRec"
 _RAY = {
@@ -48,7 +48,7 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the sweep (see :func:`benchmarks.command.main`)."""
+    """Runs the sweep (see :func:`alignrec_pyg.cli.command.main`)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     options = parser.parse_args(given)
@@ -63,12 +63,12 @@ def _search(session: Session) -> int:
     required()
     for name, value in _RAY.items():  # read when Ray is imported
         os.environ.setdefault(name, value)
-    from tuning import steps
+    from alignrec_pyg.tuning import steps
 
     try:
         return steps.search(session)
     except KeyboardInterrupt:
-        say(f"the sweep continues with --resume --out {session.out}")
+        log(f"the sweep continues with --resume --out {session.out}")
         raise
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alignrec_pyg.datasets.delimited import open_bytes
-from alignrec_pyg.feature_tables import shown
+from alignrec_pyg.tables import repr_short
 
 Version = Literal["2014", "2023"]
 Field = Literal["title", "brand", "categories", "features", "description", "details"]
@@ -124,7 +124,9 @@ def _parsed(parse: Callable[[str], Any], line: bytes, path: Path, number: int) -
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise ValueError(f"{path}, line {number}: {what} is needed ({error})") from error
     if not isinstance(item, dict):
-        raise ValueError(f"{path}, line {number}: {what} with fields is needed (got {shown(item)})")
+        raise ValueError(
+            f"{path}, line {number}: {what} with fields is needed (got {repr_short(item)})"
+        )
     return item
 
 

@@ -18,7 +18,7 @@ from alignrec_pyg.datasets.columns import (
     checked_times,
 )
 from alignrec_pyg.datasets.interactions import Keep, interaction_graph
-from alignrec_pyg.feature_tables import shown
+from alignrec_pyg.tables import repr_short
 
 _Checked = TypeVar("_Checked")
 
@@ -167,8 +167,8 @@ def _listed_ids(column: Column, notes: list[str]) -> np.ndarray:
 def _with_catalogue(listed: np.ndarray, linked: np.ndarray, notes: list[str]) -> np.ndarray:
     if (listed.dtype == object) != (linked.dtype == object):
         raise ValueError(
-            f"'items' and 'interactions' need item ids of one type (got {shown(listed[0])} "
-            f"and {shown(linked[0])})"
+            f"'items' and 'interactions' need item ids of one type (got {repr_short(listed[0])} "
+            f"and {repr_short(linked[0])})"
         )
     unlisted = linked[pd.Index(listed).get_indexer(pd.Index(linked)) < 0]
     if len(unlisted):

@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
-from alignrec_pyg.feature_tables import shown
+from alignrec_pyg.tables import repr_short
 
 _EXACT_FLOAT = 2**53  # whole numbers beyond it are not exact as float64
 _INT64_MAX = 2**63 - 1
@@ -42,7 +42,7 @@ class Column:
             ValueError: Always; it names the place, the column, the rule and the value.
         """
         row = bad if isinstance(bad, int) else int(np.argmax(bad))
-        got = shown(self.values[row])
+        got = repr_short(self.values[row])
         raise ValueError(f"{self.where(row)}, column '{self.name}': {rule} (got {got})")
 
 

@@ -18,7 +18,7 @@ import pyarrow.csv as pa_csv
 
 from alignrec_pyg.datasets.arrow import column_values, empty_rows, id_values
 from alignrec_pyg.datasets.columns import Column
-from alignrec_pyg.feature_tables import shown
+from alignrec_pyg.tables import repr_short
 
 _SEPARATORS = {"\t": "tab", ",": "comma"}
 _HEADER_BYTES = 1 << 16
@@ -201,7 +201,7 @@ class DelimitedFile:
                 return separator
         raise ValueError(
             f"{self.path}, line 1: {len(names)} fields ({', '.join(names)}) separated by tab or "
-            f"comma are needed (got {shown(text)})"
+            f"comma are needed (got {repr_short(text)})"
         )
 
     def _read(self, chosen: list[str], text: list[str]) -> pa.Table:
@@ -286,7 +286,7 @@ class DelimitedFile:
         named = "the header names" if self._first_line > 1 else "there should be"
         raise ValueError(
             f"{self.path}, line {line}, column {min(fields, width) + 1}: {fields:,} fields, "
-            f"yet {named} {width} ({', '.join(self.columns)}) (got {shown(bad[0].text)})"
+            f"yet {named} {width} ({', '.join(self.columns)}) (got {repr_short(bad[0].text)})"
         ) from error
 
 

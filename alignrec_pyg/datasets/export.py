@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.feature_tables import shown
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
@@ -20,6 +19,7 @@ from alignrec_pyg.graph import (
     feature_table,
     require_graph,
 )
+from alignrec_pyg.tables import repr_short
 
 Split = tuple[HeteroData, HeteroData, HeteroData]
 """Train, val and test, as ``SplitInteractions`` gives them."""
@@ -180,7 +180,7 @@ def _tokens(data: HeteroData, node: str) -> np.ndarray:
         if token.translate(_SPACE) != token:
             raise ValueError(
                 f"data['{node}'].id row {row}: RecBole's ids hold no tab or line break "
-                f"(got {shown(token)})"
+                f"(got {repr_short(token)})"
             )
     return tokens
 

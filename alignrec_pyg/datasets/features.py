@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.feature_tables import (
+from alignrec_pyg.graph import ITEM, feature_key, mask_key
+from alignrec_pyg.tables import (
     NonFinite,
     as_float32,
     block_rows,
@@ -18,7 +19,6 @@ from alignrec_pyg.feature_tables import (
     odd_rows,
     row_of_item,
 )
-from alignrec_pyg.graph import ITEM, feature_key, mask_key
 
 
 def feature_name(stem: str) -> str:

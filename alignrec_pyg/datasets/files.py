@@ -14,9 +14,9 @@ from alignrec_pyg.datasets.columns import Column, as_strings, checked_ids
 from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
 from alignrec_pyg.datasets.interactions import Keep
 from alignrec_pyg.datasets.tables import open_table
-from alignrec_pyg.feature_tables import NonFinite, read_npy
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
+from alignrec_pyg.tables import NonFinite, read_npy
 
 
 def from_files(

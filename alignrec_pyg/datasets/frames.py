@@ -18,9 +18,9 @@ from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.columns import Column, checked_ids
 from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
 from alignrec_pyg.datasets.interactions import Keep
-from alignrec_pyg.feature_tables import NonFinite, shown
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
+from alignrec_pyg.tables import NonFinite, repr_short
 
 
 def from_frames(
@@ -203,7 +203,7 @@ def _ids_and_matrix(
         )
     notes.append(
         f"ATTENTION: feature '{name}' came without ids: its rows are taken in the row order of "
-        f"'items' (row 0 = {shown(item_id[0])})"
+        f"'items' (row 0 = {repr_short(item_id[0])})"
     )
     return item_id[: len(catalogue)], np.asarray(feature)
 

@@ -14,7 +14,7 @@ import pyarrow.json as pa_json
 from alignrec_pyg.datasets.arrow import column_values, id_values
 from alignrec_pyg.datasets.columns import Column
 from alignrec_pyg.datasets.delimited import open_bytes
-from alignrec_pyg.feature_tables import shown
+from alignrec_pyg.tables import repr_short
 
 _BLOCK_BYTES = 1 << 24
 _SAMPLE_LINES = 1000
@@ -59,7 +59,7 @@ class JsonLines:
             if missing:
                 raise ValueError(
                     f"{path}, line 1: the fields {', '.join(map(repr, required))} are needed "
-                    f"(got {shown(self.columns)})"
+                    f"(got {repr_short(self.columns)})"
                 )
             chosen = [name for name in kinds if optional is None or name in (*required, *optional)]
             if chosen:
@@ -131,7 +131,7 @@ class JsonLines:
             ) from error
         if not isinstance(value, dict):
             raise ValueError(
-                f"{self.path}, line {number}: a JSON object is needed (got {shown(value)})"
+                f"{self.path}, line {number}: a JSON object is needed (got {repr_short(value)})"
             )
         return value
 
@@ -172,6 +172,6 @@ class JsonLines:
                     rule = "a string" if kind == pa.string() else "a number"
                     raise ValueError(
                         f"{self.path}, line {number}, column '{name}': {rule} is needed, as in "
-                        f"other lines (got {shown(got)})"
+                        f"other lines (got {repr_short(got)})"
                     ) from error
         raise ValueError(f"{self.path} cannot be parsed: {error}") from error

@@ -9,8 +9,8 @@ import numpy as np
 from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.columns import Column, checked_row_numbers
 from alignrec_pyg.datasets.interactions import Keep, interaction_graph
-from alignrec_pyg.feature_tables import shown
 from alignrec_pyg.report import describe
+from alignrec_pyg.tables import repr_short
 
 _PARTS = {"train.txt": 0, "valid.txt": 1, "val.txt": 1, "test.txt": 2}
 _LISTS = {"user": "user_list.txt", "item": "item_list.txt"}
@@ -97,7 +97,7 @@ def _read(path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndar
                 )
                 raise ValueError(
                     f"{path}, line {number}, column {column}: row numbers separated by blanks are "
-                    f"needed (got {shown(field.decode(errors='replace'))})"
+                    f"needed (got {repr_short(field.decode(errors='replace'))})"
                 ) from None
             if len(values) == 0:
                 blank += 1
@@ -137,7 +137,8 @@ def _outside_ids(
                 continue
             if not outside or not row.isascii() or not row.isdigit():
                 raise ValueError(
-                    f"{path}, line {number}: an id and a row number are needed (got {shown(line)})"
+                    f"{path}, line {number}: an id and a row number are needed "
+                    f"(got {repr_short(line)})"
                 )
             if int(row) >= count:
                 beyond += 1

@@ -9,9 +9,9 @@ import numpy as np
 from alignrec_pyg.datasets.assemble import LinkColumns, assemble
 from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.delimited import DelimitedFile
-from alignrec_pyg.feature_tables import shown
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
+from alignrec_pyg.tables import repr_short
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -89,7 +89,7 @@ def _titles(path: Path) -> dict[str, str]:
             if not comma:
                 raise ValueError(
                     f"{path}, line {number}: an item, a comma and a title are needed "
-                    f"(got {shown(text)})"
+                    f"(got {repr_short(text)})"
                 )
             title = title.strip()
             if len(title) > 1 and title[0] == title[-1] == '"':

@@ -20,8 +20,8 @@ from alignrec_pyg.datasets.columns import (
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.features import add_feature, feature_name
 from alignrec_pyg.datasets.interactions import Keep, interaction_graph
-from alignrec_pyg.feature_tables import NonFinite, read_npy
 from alignrec_pyg.report import describe
+from alignrec_pyg.tables import NonFinite, read_npy
 
 _OPTIONAL = ("rating", "timestamp", "x_label")
 _NOT_A_TABLE = {"user_graph_dict.npy"}  # a pickled dictionary that some folders carry

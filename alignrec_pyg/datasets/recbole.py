@@ -13,9 +13,9 @@ from alignrec_pyg.datasets.columns import Column, as_strings, concatenated
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
 from alignrec_pyg.datasets.interactions import Keep
-from alignrec_pyg.feature_tables import NonFinite
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
+from alignrec_pyg.tables import NonFinite
 
 _PARTS = {"train": 0, "valid": 1, "val": 1, "test": 2}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.demo.page import page
 from alignrec_pyg.demo.trained import trained
 from alignrec_pyg.serving.packages import require
+from alignrec_pyg.storage import CheckpointError
 
 UNUSABLE = 2
 """Exit code: the data, the run, the port or the installation cannot be used."""

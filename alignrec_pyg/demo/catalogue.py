@@ -21,7 +21,7 @@ from alignrec_pyg.encoders.images import (
     to_pillow,
 )
 from alignrec_pyg.graph import ITEM
-from alignrec_pyg.outside_ids import item_ids
+from alignrec_pyg.ids import item_ids
 
 _POSTER_SIZE = (240, 360)  # pixels, at most: twice of what is shown, for dense screens
 _KEPT_POSTERS = 4096

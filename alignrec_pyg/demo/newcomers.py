@@ -17,8 +17,8 @@ from alignrec_pyg.encoders.base import needs_fit
 from alignrec_pyg.encoders.images import ImageError, image_source, quiet_pillow, read_image
 from alignrec_pyg.encoders.texts import clean_text
 from alignrec_pyg.graph import ITEM, feature_mask, feature_names, feature_table
+from alignrec_pyg.ids import item_ids
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.outside_ids import item_ids
 from alignrec_pyg.serving import add_items, new_items
 from alignrec_pyg.serving.new_items import IdVectors
 from alignrec_pyg.transforms import EncodeItems, KNNItemGraph

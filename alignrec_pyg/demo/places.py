@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.ranking import embeddings
 
 _BLOCK_SCORES = 1 << 22
 

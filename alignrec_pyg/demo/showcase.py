@@ -24,11 +24,11 @@ from alignrec_pyg.demo.views import (
     Recommendation,
     UserView,
 )
-from alignrec_pyg.evaluate import evaluate, recommend
+from alignrec_pyg.evaluation.metrics import evaluate, recommend
+from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.graph import INTERACTS, feature_names, feature_table
+from alignrec_pyg.ids import item_ids, user_ids
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.outside_ids import item_ids, user_ids
-from alignrec_pyg.ranking import embeddings
 from alignrec_pyg.serving import SimilarItems, explain, similar_items
 from alignrec_pyg.serving.new_items import IdVectors
 from alignrec_pyg.transforms import KNNItemGraph

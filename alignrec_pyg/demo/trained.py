@@ -16,7 +16,7 @@ from alignrec_pyg.encoders import ItemEncoder, PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.models import AlignRec, Recommender
 from alignrec_pyg.report import describe
-from alignrec_pyg.train import TrainConfig, fit
+from alignrec_pyg.training.loop import TrainConfig, fit
 from alignrec_pyg.transforms import (
     ConcatFeatures,
     EncodeItems,

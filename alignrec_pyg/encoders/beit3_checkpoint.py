@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alignrec_pyg.checkpoint import (
+from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model
+from alignrec_pyg.encoders.released import released_tensors
+from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
+from alignrec_pyg.encoders.weights import weights_hash
+from alignrec_pyg.storage import (
     CheckpointError,
     read_manifest,
     read_tensors,
     write_manifest,
     write_tensors,
 )
-from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model
-from alignrec_pyg.encoders.released import released_tensors
-from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
-from alignrec_pyg.encoders.weights import weights_hash
 
 _MANIFEST = "beit3.json"
 _KEYS = ("format", "config", "max_tokens", "tensors", "sha256", "tokenizer_sha256", "notes")

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from alignrec_pyg.encoders.base import ItemContent
-from alignrec_pyg.feature_tables import (
+from alignrec_pyg.graph import content_hash
+from alignrec_pyg.tables import (
     NonFinite,
     as_float32,
     check_finite,
@@ -19,10 +20,9 @@ from alignrec_pyg.feature_tables import (
     check_table,
     odd_rows,
     read_npy,
+    repr_short,
     row_of_item,
-    shown,
 )
-from alignrec_pyg.graph import content_hash
 
 
 class Precomputed:
@@ -113,7 +113,7 @@ class Precomputed:
         position = self._items.get_indexer(pd.Index(item_id))
         if (position < 0).any():
             unknown = item_id[int(np.argmin(position))]
-            raise ValueError(f"'items' needs items that were fitted (got {shown(unknown)})")
+            raise ValueError(f"'items' needs items that were fitted (got {repr_short(unknown)})")
         row = self._row_of_item[position]
         rows = np.zeros((len(row), self.out_dim), dtype=np.float32)
         found = (row >= 0) & ~self._missing[row]

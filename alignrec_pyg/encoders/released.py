@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from alignrec_pyg.checkpoint import CheckpointError
+from alignrec_pyg.storage import CheckpointError
 
 _CONTAINERS = ("model", "module", "state_dict")
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checkpoint import CheckpointError, read_manifest
 from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.content import ContentRecommender, items_with_features
 from alignrec_pyg.models.inputs import require_features
 from alignrec_pyg.nn import Alignment, FeatureTable
+from alignrec_pyg.storage import CheckpointError, read_manifest
 
 AlignedT = TypeVar("AlignedT", bound="Aligned")
 
@@ -96,7 +96,7 @@ class Aligned(Recommender):
         self.reg_similarity = reg_similarity
         self.reg_reduction = reg_reduction
         self.backbone = backbone
-        self.scores_content = backbone.scores_content
+        self.supports_new_items = backbone.supports_new_items
         self.alignment = Alignment(
             has_features=items_with_features(data, self.features),
             temperature=temperature,
@@ -153,11 +153,11 @@ class Aligned(Recommender):
         """The keyword arguments that build this model again, on a backbone like this one."""
         return {name: value for name, value in super().hparams.items() if name != "backbone"}
 
-    def rebuilt(self: AlignedT, data: HeteroData) -> AlignedT:
+    def clone_for(self: AlignedT, data: HeteroData) -> AlignedT:
         """An untrained model with the arguments of this one and its backbone, on other data."""
         if "backbone" in inspect.signature(type(self)).parameters:
-            return type(self)(data, self.backbone.rebuilt(data), **self.hparams)
-        return super().rebuilt(data)
+            return type(self)(data, self.backbone.clone_for(data), **self.hparams)
+        return super().clone_for(data)
 
     def description(self) -> dict[str, Any]:
         """What identifies the model on disk, its backbone included."""

@@ -92,7 +92,7 @@ class AlignRec(ContentRecommender):
         ValueError: If ``data`` lacks the features or the graph, or an option is unknown.
     """  # noqa: D205
 
-    scores_content = True
+    supports_new_items = True
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class AlignRec(ContentRecommender):
         if l2_batch_size < 1:
             raise ValueError(f"'l2_batch_size' needs to be 1 or more (got {l2_batch_size})")
         self.features = require_features(data, features, "AlignRec")
-        self.item_graph = self._select_item_graph(data, item_graph)
+        self.item_graph = self.select_item_graph(data, item_graph)
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
         self.cca_weight = cca_weight
@@ -206,14 +206,14 @@ class AlignRec(ContentRecommender):
     def representations(self, data: HeteroData) -> Representations:
         """ID and content vectors, before the fuser adds them."""
         id_user, id_item = self.propagation(
-            self.user_embedding.weight, self.item_embedding.weight, self._user_item_graph(data)
+            self.user_embedding.weight, self.item_embedding.weight, self.user_item_graph(data)
         )
         hidden = self.projection(self.layer_norm(self.feature_table()))
         gate = self.gate(hidden.relu() if self.mlp_relu else hidden).sigmoid()
         content_item = self.item_propagation(
-            self.item_embedding.weight * gate, self._item_graph(data, self.item_graph)
+            self.item_embedding.weight * gate, self.item_item_graph(data, self.item_graph)
         )
-        content_user = self._item_to_user_graph(data, self.user_aggregation).matmul(content_item)
+        content_user = self.item_to_user_graph(data, self.user_aggregation).matmul(content_item)
         return Representations(id_user, id_item, content_user, content_item)
 
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:

@@ -13,13 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checkpoint import (
-    CheckpointError,
-    read_manifest,
-    read_tensors,
-    write_manifest,
-    write_tensors,
-)
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
@@ -31,6 +24,13 @@ from alignrec_pyg.graph import (
 )
 from alignrec_pyg.models.inputs import select_item_graph, select_item_graphs
 from alignrec_pyg.nn import Adjacency, FeatureTable, user_item_adjacency
+from alignrec_pyg.storage import (
+    CheckpointError,
+    read_manifest,
+    read_tensors,
+    write_manifest,
+    write_tensors,
+)
 
 ModelT = TypeVar("ModelT", bound="Recommender")
 PreparedT = TypeVar("PreparedT")
@@ -61,7 +61,7 @@ class Recommender(nn.Module, ABC):
         ValueError: If ``embedding_dim`` is not positive or ``data`` has no users or items.
     """
 
-    scores_content: bool = False
+    supports_new_items: bool = False
     """Whether content alone gives an item a vector, without an ID vector and without links."""
 
     def __init__(self, data: HeteroData, *, embedding_dim: int) -> None:
@@ -130,7 +130,7 @@ class Recommender(nn.Module, ABC):
         names = list(inspect.signature(type(self).__init__).parameters)[2:]
         return {name: _plain(getattr(self, name)) for name in names}
 
-    def rebuilt(self: ModelT, data: HeteroData) -> ModelT:
+    def clone_for(self: ModelT, data: HeteroData) -> ModelT:
         """An untrained model with the arguments of this one, on other data."""
         return type(self)(data, **self.hparams)
 
@@ -256,17 +256,19 @@ class Recommender(nn.Module, ABC):
         """Sizes and hyper-parameters, for ``print(model)``."""
         return f"num_users={self.num_users}, num_items={self.num_items}"
 
-    def _user_item_graph(self, data: HeteroData) -> Adjacency:
+    def user_item_graph(self, data: HeteroData) -> Adjacency:
+        """The symmetrically normalised user-item graph, prepared for propagation and kept."""
         edge_index = data[INTERACTS].edge_index
-        return self._prepared(
+        return self.prepared_graph(
             "user_item",
             (edge_index,),
             lambda: user_item_adjacency(edge_index, self.num_users, self.num_items),
         )
 
-    def _item_graph(self, data: HeteroData, name: str) -> Adjacency:
+    def item_item_graph(self, data: HeteroData, name: str) -> Adjacency:
+        """The kNN item graph ``name``, prepared for propagation and kept."""
         edges = data[knn_edge_type(name)]
-        return self._prepared(
+        return self.prepared_graph(
             f"knn_{name}",
             (edges.edge_index, edges.edge_weight),
             lambda: Adjacency.from_edges(
@@ -274,7 +276,7 @@ class Recommender(nn.Module, ABC):
             ),
         )
 
-    def _prepared(
+    def prepared_graph(
         self, name: str, sources: tuple[Tensor, ...], build: Callable[[], PreparedT]
     ) -> PreparedT:
         """Keeps a graph prepared while it is asked for the very same, unchanged tensors."""
@@ -288,14 +290,16 @@ class Recommender(nn.Module, ABC):
         del kept[:-_NUM_PREPARED]
         return kept[-1].prepared
 
-    def _select_item_graph(self, data: HeteroData, item_graph: str | None) -> str:
+    def select_item_graph(self, data: HeteroData, item_graph: str | None) -> str:
+        """The kNN item graph to read: the one named, or the only one of ``data``."""
         name = select_item_graph(data, item_graph)
         self._data_hashes["item graph"] = _item_graph_hash(data, name)
         return name
 
-    def _select_item_graphs(
+    def select_item_graphs(
         self, data: HeteroData, item_graphs: Sequence[str] | None, features: Sequence[str]
     ) -> list[str]:
+        """The kNN item graphs to read, one for each feature set."""
         names = select_item_graphs(data, item_graphs, features)
         for name in names:
             self._data_hashes[f"item graph {name!r}"] = _item_graph_hash(data, name)

@@ -147,7 +147,7 @@ class BM3(Recommender):
 
     def _online(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         user, item = self.propagation(
-            self.user_embedding.weight, self.item_embedding.weight, self._user_item_graph(data)
+            self.user_embedding.weight, self.item_embedding.weight, self.user_item_graph(data)
         )
         return user, item + self.item_embedding.weight
 

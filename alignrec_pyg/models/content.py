@@ -67,9 +67,10 @@ class ContentRecommender(Recommender):
         """The terms of :meth:`terms`, on what the model makes of ``data``."""
         return self.terms(batch, self.representations(data))
 
-    def _item_to_user_graph(self, data: HeteroData, normalization: str = "symmetric") -> Adjacency:
+    def item_to_user_graph(self, data: HeteroData, normalization: str = "symmetric") -> Adjacency:
+        """The normalised graph that averages over each user's items, prepared and kept."""
         edge_index = data[INTERACTS].edge_index
-        return self._prepared(
+        return self.prepared_graph(
             "item_to_user",
             (edge_index,),
             lambda: item_to_user_adjacency(

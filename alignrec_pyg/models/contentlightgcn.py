@@ -48,7 +48,7 @@ class ContentLightGCN(ContentRecommender):
         ValueError: If ``data`` lacks the features or ``num_layers`` is negative.
     """
 
-    scores_content = True
+    supports_new_items = True
 
     def __init__(
         self,
@@ -85,10 +85,10 @@ class ContentLightGCN(ContentRecommender):
     def representations(self, data: HeteroData) -> Representations:
         """Propagated IDs; projected features, and their sums over each user's items."""
         id_user, id_item = self.propagation(
-            self.user_embedding.weight, self.item_embedding.weight, self._user_item_graph(data)
+            self.user_embedding.weight, self.item_embedding.weight, self.user_item_graph(data)
         )
         content_item = self.projection(self.feature_table())
-        content_user = self._item_to_user_graph(data).matmul(content_item)
+        content_user = self.item_to_user_graph(data).matmul(content_item)
         return Representations(id_user, id_item, content_user, content_item)
 
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:

@@ -90,7 +90,7 @@ class DualGNN(Recommender):
             ``num_neighbors`` is not positive.
     """  # noqa: D205
 
-    scores_content = True
+    supports_new_items = True
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class DualGNN(Recommender):
         user, item = self.propagation(
             preference.view(self.num_users, -1),
             torch.cat(content, dim=-1),
-            self._user_item_graph(data),
+            self.user_item_graph(data),
         )
         num_summed = self.num_layers + 1  # propagation gives the mean of the layers, we sum them
         weight = num_summed * self.modality_weight
@@ -173,7 +173,7 @@ class DualGNN(Recommender):
 
         drawn = self._drawn if self.training else None
         if drawn is None:
-            drawn = self._prepared(
+            drawn = self.prepared_graph(
                 "users", (edge_index,), lambda: user_adjacency(*self._neighbors(edge_index))
             )
         return user + drawn.matmul(user), item

@@ -63,7 +63,7 @@ class FREEDOM(Recommender):
         ValueError: If ``data`` lacks the features or the graph, or ``dropout`` is outside [0, 1).
     """  # noqa: D205
 
-    scores_content = True
+    supports_new_items = True
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class FREEDOM(Recommender):
         if not 0 <= dropout < 1:
             raise ValueError(f"'dropout' needs to be in [0, 1) (got {dropout})")
         self.features = select_features(data, features)
-        self.item_graph = self._select_item_graph(data, item_graph)
+        self.item_graph = self.select_item_graph(data, item_graph)
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
         self.dropout = dropout
@@ -126,10 +126,10 @@ class FREEDOM(Recommender):
         user, item = self.propagation(
             self.user_embedding.weight,
             self.item_embedding.weight,
-            self._user_item_graph(data) if pruned is None else pruned,
+            self.user_item_graph(data) if pruned is None else pruned,
         )
         neighbors = self.item_propagation(
-            self.item_embedding.weight, self._item_graph(data, self.item_graph)
+            self.item_embedding.weight, self.item_item_graph(data, self.item_graph)
         )
         return user, item + neighbors
 

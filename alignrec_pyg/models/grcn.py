@@ -85,7 +85,7 @@ class GRCN(Recommender):
         ValueError: If ``data`` lacks the features, or a number of layers or routings is negative.
     """  # noqa: D205
 
-    scores_content = True
+    supports_new_items = True
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class GRCN(Recommender):
             to_user = EdgeStructure.from_edges(edge_index.flip(0), self.num_items, self.num_users)
             return to_user, to_user.transposed()
 
-        return self._prepared("links", (edge_index,), build)
+        return self.prepared_graph("links", (edge_index,), build)
 
 
 def _most_confident(affinities: list[Tensor], confidence: Tensor, source: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class LATTICE(Recommender):
         ValueError: If ``data`` lacks the features or their graphs, or an argument is out of range.
     """  # noqa: D205
 
-    scores_content = True
+    supports_new_items = True
 
     _neighbors: Tensor
     _cosines: Tensor
@@ -140,7 +140,7 @@ class LATTICE(Recommender):
         if not 0 <= frozen_share <= 1:
             raise ValueError(f"'frozen_share' needs to be in [0, 1] (got {frozen_share})")
         self.features = require_features(data, features, "LATTICE")
-        self.item_graphs = self._select_item_graphs(data, item_graphs, self.features)
+        self.item_graphs = self.select_item_graphs(data, item_graphs, self.features)
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
         self.num_neighbors = num_neighbors
@@ -238,7 +238,7 @@ class LATTICE(Recommender):
 
     def _self_loop_graph(self, data: HeteroData) -> Adjacency:
         edge_index = data[INTERACTS].edge_index
-        return self._prepared(
+        return self.prepared_graph(
             "self_loops",
             (edge_index,),
             lambda: self_loop_adjacency(edge_index, self.num_users, self.num_items),
@@ -256,7 +256,9 @@ class LATTICE(Recommender):
         )
         if self.training and self._batches_of_epoch > 1:
             kept = (self._neighbors, self._cosines, self._shares)
-            return self._prepared("epoch_items", (*kept, *frozen), lambda: self._kept_graph(data))
+            return self.prepared_graph(
+                "epoch_items", (*kept, *frozen), lambda: self._kept_graph(data)
+            )
         if self.training:
             return self._new_graph(data, self._projected(), keep=True)
         with torch.no_grad():
@@ -269,7 +271,7 @@ class LATTICE(Recommender):
             if known is None or known.device != inputs.device or not torch.equal(known, inputs):
                 self._graphs.pop("items", None)
                 self._inference_inputs = inputs
-            return self._prepared(
+            return self.prepared_graph(
                 "items", frozen, lambda: self._new_graph(data, projected, keep=False)
             )
 

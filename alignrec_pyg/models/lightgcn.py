@@ -66,7 +66,7 @@ class LightGCN(Recommender):
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """Propagates the tables over the known links."""
         user, item = self.propagation(
-            self.user_embedding.weight, self.item_embedding.weight, self._user_item_graph(data)
+            self.user_embedding.weight, self.item_embedding.weight, self.user_item_graph(data)
         )
         return user, item
 

@@ -77,7 +77,7 @@ class MGCN(ContentRecommender):
         ValueError: If ``data`` lacks the features or a graph, or an option is out of range.
     """  # noqa: D205
 
-    scores_content = True
+    supports_new_items = True
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class MGCN(ContentRecommender):
         if l2_batch_size < 1:
             raise ValueError(f"'l2_batch_size' needs to be 1 or more (got {l2_batch_size})")
         self.features = require_features(data, features, "MGCN")
-        self.item_graphs = self._select_item_graphs(data, item_graphs, self.features)
+        self.item_graphs = self.select_item_graphs(data, item_graphs, self.features)
         self.num_layers = num_layers
         self.num_item_layers = num_item_layers
         self.cl_weight = cl_weight
@@ -133,14 +133,14 @@ class MGCN(ContentRecommender):
     def representations(self, data: HeteroData) -> Representations:
         """Propagated IDs :math:`C` and the fused views :math:`Z`."""
         id_user, id_item = self.propagation(
-            self.user_embedding.weight, self.item_embedding.weight, self._user_item_graph(data)
+            self.user_embedding.weight, self.item_embedding.weight, self.user_item_graph(data)
         )
         views = []
         for modality, gate, name in zip(self.modalities, self.gates, self.item_graphs, strict=True):
             purified = self.item_embedding.weight * gate(modality())
-            views.append(self.item_propagation(purified, self._item_graph(data, name)))
+            views.append(self.item_propagation(purified, self.item_item_graph(data, name)))
         item_views = torch.cat(views, dim=1)
-        user_views = self._item_to_user_graph(data).matmul(item_views)  # all modalities at once
+        user_views = self.item_to_user_graph(data).matmul(item_views)  # all modalities at once
         return Representations(
             id_user, id_item, self.fusion(user_views, id_user), self.fusion(item_views, id_item)
         )

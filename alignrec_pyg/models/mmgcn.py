@@ -81,7 +81,7 @@ class MMGCN(Recommender):
             or ``max_feature_dim`` is negative.
     """  # noqa: D205
 
-    scores_content = True
+    supports_new_items = True
 
     def __init__(
         self,
@@ -157,13 +157,13 @@ class MMGCN(Recommender):
 
     def _sides(self, data: HeteroData) -> tuple[_Side, _Side]:
         edge_index = data[INTERACTS].edge_index
-        to_users = self._prepared(
+        to_users = self.prepared_graph(
             "mean_to_users",
             (edge_index,),
             lambda: item_to_user_adjacency(edge_index, self.num_users, self.num_items, "row"),
         )
         # users are what "items" are to the reversed links
-        to_items = self._prepared(
+        to_items = self.prepared_graph(
             "mean_to_items",
             (edge_index,),
             lambda: item_to_user_adjacency(

@@ -39,7 +39,7 @@ def with_more_items(
     """
     known = model.num_items
     with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced here
-        grown = model.rebuilt(data)
+        grown = model.clone_for(data)
     tables = {
         f"{name}.weight"
         for name, module in grown.named_modules()

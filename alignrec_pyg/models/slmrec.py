@@ -68,7 +68,7 @@ class SLMRec(Recommender):
         ValueError: If ``data`` lacks the features or a temperature is not positive.
     """  # noqa: D205
 
-    scores_content = True
+    supports_new_items = True
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class SLMRec(Recommender):
         """Users and items of every space, that of the IDs first."""
         # One by one: all spaces side by side in one wider product take longer, and more memory.
         inputs = [self.item_embedding.weight, *(modality() for modality in self.modalities)]
-        graph = self._user_item_graph(data)
+        graph = self.user_item_graph(data)
         spaces = [self.propagation(self.user_embedding.weight, x, graph) for x in inputs]
         return [user for user, _ in spaces], [item for _, item in spaces]
 

@@ -47,7 +47,7 @@ class VBPR(ContentRecommender):
         ValueError: If ``data`` lacks the features.
     """  # noqa: D205
 
-    scores_content = True
+    supports_new_items = True
 
     def __init__(
         self,

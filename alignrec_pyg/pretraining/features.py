@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checkpoint import write_array, write_manifest
 from alignrec_pyg.encoders import BEiT3Encoder
 from alignrec_pyg.graph import ITEM, feature_key
 from alignrec_pyg.pretraining.catalogue import Catalogue
+from alignrec_pyg.storage import write_array, write_manifest
 from alignrec_pyg.transforms import EncodeItems
 
 TABLES = {

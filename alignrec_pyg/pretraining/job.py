@@ -30,7 +30,7 @@ from alignrec_pyg.pretraining.objective import MaskedDataModelling
 from alignrec_pyg.pretraining.pairs import PairConfig, PairDataset, image_identity
 from alignrec_pyg.pretraining.visual_tokens import PatchCodebook, VisualTokenizer
 from alignrec_pyg.pretraining.vqkd import VQKDTokenizer
-from alignrec_pyg.workers import Workers
+from alignrec_pyg.training.parallel import Workers
 
 _IMAGES_TO_FIT = 4_000
 _SIZES = {"base": BEiT3Config.base, "large": BEiT3Config.large, "tiny": BEiT3Config.tiny}

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from alignrec_pyg.encoders.images import ImageError, ImageSource, read_image, resize_square
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
 from alignrec_pyg.pretraining.masking import block_mask, text_mask
-from alignrec_pyg.sampling import seeded_generator
+from alignrec_pyg.training.sampling import seeded_generator
 
 # Streams of randomness of a pair within an epoch.
 _CROP = 1

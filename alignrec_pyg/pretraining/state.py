@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from alignrec_pyg.run_state import RunState
+from alignrec_pyg.training.state import RunState
 
 
 @dataclass

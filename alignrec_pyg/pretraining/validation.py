@@ -9,7 +9,7 @@ from alignrec_pyg.pretraining.loading import load
 from alignrec_pyg.pretraining.objective import Objective
 from alignrec_pyg.pretraining.pairs import PairDataset
 from alignrec_pyg.pretraining.precision import autocast
-from alignrec_pyg.workers import Workers
+from alignrec_pyg.training.parallel import Workers
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from alignrec_pyg.checkpoint import read_manifest, read_tensors, write_manifest, write_tensors
+from alignrec_pyg.storage import read_manifest, read_tensors, write_manifest, write_tensors
 
 _MANIFEST = "codebook.json"
 _TENSORS = "codebook.safetensors"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.encoders.released import released_tensors
 from alignrec_pyg.encoders.weights import weights_hash
+from alignrec_pyg.storage import CheckpointError
 
 _USED = ("encoder.", "encode_task_layer.", "quantize.embedding.weight")
 _UNUSED = ("decoder.", "decode_task_layer.", "teacher", "scaling", "loss", "quantize.")

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checkpoint import published
-from alignrec_pyg.evaluate import allowed_items
+from alignrec_pyg.evaluation.metrics import allowed_items
+from alignrec_pyg.evaluation.ranking import RankedBlock, checked_k, rank_blocks
 from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.ids import item_ids, user_ids, user_indices
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.outside_ids import item_ids, user_ids, user_numbers
-from alignrec_pyg.ranking import RankedBlock, checked_k, rank_blocks
 from alignrec_pyg.serving.packages import require
+from alignrec_pyg.storage import atomic_path
 
 _ROW_GROUP = 1 << 18  # rows held before they are written
 
@@ -69,7 +69,7 @@ def export_recommendations(
     asked = (
         torch.arange(model.num_users, device=device)
         if users is None
-        else user_numbers(data, users, "users").unique()
+        else user_indices(data, users, "users").unique()
     )
     names = (user_ids(data), item_ids(data))
     schema = arrow.schema(
@@ -89,7 +89,7 @@ def export_recommendations(
         else ()
     )
     written = 0
-    with published(Path(path)) as partial, parquet.ParquetWriter(partial, schema) as writer:
+    with atomic_path(Path(path)) as partial, parquet.ParquetWriter(partial, schema) as writer:
         waiting: list[Any] = []
         num_waiting = 0
         for block in blocks:

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checkpoint import (
+from alignrec_pyg.evaluation.ranking import checked_k, embeddings
+from alignrec_pyg.ids import item_ids
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.serving.packages import require
+from alignrec_pyg.storage import (
     CheckpointError,
+    atomic_path,
     check_sha256,
     file_sha256,
-    published,
     read_manifest,
     write_manifest,
 )
-from alignrec_pyg.models import Recommender
-from alignrec_pyg.outside_ids import item_ids
-from alignrec_pyg.ranking import checked_k, embeddings
-from alignrec_pyg.serving.packages import require
 
 IndexKind = Literal["flat", "hnsw"]
 """Exact search; or HNSW's graph, which finds most of the best in a fraction of the time."""
@@ -119,7 +119,7 @@ class ItemIndex:
         """
         faiss = require("faiss", "ItemIndex")
         path = Path(folder) / "items.faiss"
-        with published(path) as partial:
+        with atomic_path(path) as partial:
             faiss.write_index(self.index, str(partial))
             sha256 = file_sha256(partial)
         manifest = {"format": _FORMAT, "sha256": sha256, "item_id": self.item_id.tolist()}

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.serving.packages import require
+from alignrec_pyg.storage import CheckpointError
 
 ModelT = TypeVar("ModelT", bound=Recommender)
 

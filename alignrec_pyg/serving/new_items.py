@@ -24,9 +24,9 @@ from alignrec_pyg.graph import (
     knn_edge_type,
     mask_key,
 )
+from alignrec_pyg.ids import item_ids, listed
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.models.more_items import with_more_items
-from alignrec_pyg.outside_ids import item_ids, listed
 from alignrec_pyg.transforms import KNNItemGraph
 from alignrec_pyg.transforms.attach_items import attach_items, new_rows
 
@@ -166,7 +166,7 @@ def add_items(
     model.check_fits(data, "data")
     if id_vectors not in get_args(IdVectors):
         raise ValueError(f"'id_vectors' needs to be 'none' or 'neighbors' (got {id_vectors!r})")
-    if id_vectors == "none" and not model.scores_content:
+    if id_vectors == "none" and not model.supports_new_items:
         raise ValueError(
             f"{type(model).__name__} tells items by their ID vectors only, so content gives a new "
             "item no place: use a model that scores content (such as AlignRec or VBPR), or "

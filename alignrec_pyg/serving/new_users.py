@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.evaluate import allowed_items
+from alignrec_pyg.evaluation.metrics import allowed_items
+from alignrec_pyg.evaluation.ranking import checked_k, embeddings, top_items
+from alignrec_pyg.ids import item_ids, item_indices
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.outside_ids import item_ids, item_numbers
-from alignrec_pyg.ranking import checked_k, embeddings, top_items
 
 _BLOCK_NUMBERS = 1 << 24  # entries of the systems solved at a time: 64 MiB
 
@@ -137,7 +137,7 @@ def recommend_new_users(
 
 
 def _items(data: HeteroData, history: Any, number: int) -> Tensor:
-    items = item_numbers(data, history, f"histories[{number}]").unique()
+    items = item_indices(data, history, f"histories[{number}]").unique()
     if items.numel() == 0:
         raise ValueError(
             f"'histories[{number}]' needs at least one item: for a user of whom nothing is known "

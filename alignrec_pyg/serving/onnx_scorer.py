@@ -10,11 +10,11 @@ import numpy as np
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import __version__ as version
-from alignrec_pyg.checkpoint import published
+from alignrec_pyg.evaluation.ranking import checked_k, embeddings
+from alignrec_pyg.ids import item_ids, user_ids
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.outside_ids import item_ids, user_ids
-from alignrec_pyg.ranking import checked_k, embeddings
 from alignrec_pyg.serving.packages import require
+from alignrec_pyg.storage import atomic_path
 
 _OPSET = 17
 _IR_VERSION = 8  # read by every onnxruntime since 1.13
@@ -64,7 +64,7 @@ def export_onnx(model: Recommender, data: HeteroData, path: str | Path, k: int =
         entry = scorer.metadata_props.add()
         entry.key, entry.value = name, json.dumps(ids.tolist())
     onnx.checker.check_model(scorer)
-    with published(Path(path)) as partial:
+    with atomic_path(Path(path)) as partial:
         partial.write_bytes(scorer.SerializeToString())
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg import outside_ids
-from alignrec_pyg.evaluate import allowed_items
+from alignrec_pyg import ids as outside_ids
+from alignrec_pyg.evaluation.metrics import allowed_items
+from alignrec_pyg.evaluation.ranking import checked_k, embeddings
 from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.ids import item_indices, user_indices
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.nn.knn_search import nearest_rows
-from alignrec_pyg.outside_ids import item_numbers, user_numbers
-from alignrec_pyg.ranking import checked_k, embeddings
 
 
 class SimilarItems(NamedTuple):
@@ -71,7 +71,7 @@ def similar_items(
     """
     k = checked_k(k)
     model.check_fits(data, "data")
-    asked = item_numbers(data, item_ids, "item_ids")
+    asked = item_indices(data, item_ids, "item_ids")
     allowed = allowed_items(data, candidates, exclude)
     if allowed is None:
         allowed = torch.arange(model.num_items, device=asked.device)
@@ -129,8 +129,8 @@ def explain(
             f"'item_x' needs a row for each of the {model.num_items} items (got "
             f"{list(item_x.shape)})"
         )
-    (user,) = user_numbers(data, [user_id], "user_id").tolist()
-    asked = item_numbers(data, item_ids, "item_ids")
+    (user,) = user_indices(data, [user_id], "user_id").tolist()
+    asked = item_indices(data, item_ids, "item_ids")
     links = data[INTERACTS].edge_index
     history = links[1, links[0] == user].unique()
     if item_x is None:

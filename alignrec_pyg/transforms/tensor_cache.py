@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
-from alignrec_pyg.checkpoint import (
+from alignrec_pyg.graph import content_hash
+from alignrec_pyg.storage import (
     CheckpointError,
     read_manifest,
     read_tensors,
     write_manifest,
     write_tensors,
 )
-from alignrec_pyg.graph import content_hash
 
 _KEYS = ("content", "sha256", "facts", "facts_hash")
 _STRAY_SECONDS = 3600

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.experiments.runner import TEST
 from alignrec_pyg.graph import INTERACTS
 from benchmarks.cold_baselines import as_result, content, popularity
-from benchmarks.runner import TEST
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from alignrec_pyg import user_metrics
+from alignrec_pyg.evaluation.ranking import rank
+from alignrec_pyg.experiments.prepare import prepare
+from alignrec_pyg.experiments.presets import PAPER
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.ranking import rank
 from alignrec_pyg.serving import add_items
-from alignrec_pyg.train import fit
+from alignrec_pyg.training.loop import fit
 from alignrec_pyg.transforms import HoldOutItems
-from benchmarks.prepare import prepare
-from benchmarks.presets import PAPER
 
 COLD = "held-out items only"
 

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from benchmarks import arguments, runner
-from benchmarks.presets import PAPER
+from alignrec_pyg.cli import arguments
+from alignrec_pyg.experiments import runner
+from alignrec_pyg.experiments.presets import PAPER
 
 SCRIPTS = [
     "ablation",

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import command, compare, paper_results, results, runner, session
-from benchmarks.paper_results import PAPER_LABEL
-from benchmarks.presets import TABLE_2
-from benchmarks.provenance import Origin
+from alignrec_pyg.cli import command
+from alignrec_pyg.experiments import paper as paper_results
+from alignrec_pyg.experiments import results, runner, session
+from alignrec_pyg.experiments.paper import PAPER_LABEL
+from alignrec_pyg.experiments.presets import TABLE_2
+from alignrec_pyg.experiments.provenance import Origin
+from benchmarks import compare
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 MODELS = ["AlignRec", "BPR", "LightGCN", "VBPR", "BM3", "FREEDOM"]

@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
-from benchmarks import cost, features, pretraining_speed
-from benchmarks.generated import Shape
+from benchmarks import features
+from benchmarks.performance import cost, pretraining_speed
+from benchmarks.performance.generated import Shape
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

@@ -16,18 +16,19 @@ import pytest
 import torch
 
 from alignrec_pyg import models
-from alignrec_pyg.evaluate import evaluate
+from alignrec_pyg.evaluation.metrics import evaluate
+from alignrec_pyg.evaluation.ranking import rank
+from alignrec_pyg.experiments import runner
+from alignrec_pyg.experiments.cells import Cell, CellResult, CellStore
+from alignrec_pyg.experiments.grids import SEARCH, points
+from alignrec_pyg.experiments.prepare import prepare
+from alignrec_pyg.experiments.presets import PAPER, AlignRecPreset
+from alignrec_pyg.experiments.provenance import Origin
+from alignrec_pyg.experiments.summary import Measurement
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.ranking import rank
-from alignrec_pyg.train import TrainConfig, fit
-from benchmarks import alignment_map, feature_sets, runner, sensitivity, tuned_comparison
+from alignrec_pyg.training.loop import TrainConfig, fit
+from benchmarks import alignment_map, feature_sets, sensitivity, tuned_comparison
 from benchmarks.alignment_map import cosine_summary, joint_map
-from benchmarks.cells import Cell, CellResult, CellStore
-from benchmarks.grids import SEARCH, points
-from benchmarks.prepare import prepare
-from benchmarks.presets import PAPER, AlignRecPreset
-from benchmarks.provenance import Origin
-from benchmarks.summary import Measurement
 
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
 KNOWN = "validation known"

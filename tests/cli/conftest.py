@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alignrec_cli import main
+from alignrec_pyg.cli import main
 
 NUM_USERS, NUM_ITEMS, RATINGS = 40, 60, 12
 TASTES = ("red", "blue")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from alignrec_cli import app, main
 from alignrec_pyg import CheckpointError
+from alignrec_pyg.cli import app, main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("check", "pretrain", "encode", "train", "evaluate", "recommend", "features")
@@ -17,7 +17,7 @@ def test_help_imports_nothing_heavy():
     """Neither torch nor the package: help is there at once."""
     script = """
 import sys
-from alignrec_cli import main
+from alignrec_pyg.cli import main
 codes = [main(["--help"]), *(main([name, "--help"]) for name in sys.argv[1:])]
 codes.append(main(["train", "--modle", "BPR"]))
 print(sorted(set(codes)), {"torch", "numpy", "pandas", "alignrec_pyg"} & set(sys.modules))
@@ -83,7 +83,7 @@ def test_what_a_command_raises(error, code, told, monkeypatch, capsys):
 
     monkeypatch.setattr("alignrec_pyg.datasets.check", fail)
     if isinstance(error, ValueError):  # of check itself it would be one of the PATH
-        monkeypatch.setattr("alignrec_cli.runs.load_run", fail)
+        monkeypatch.setattr("alignrec_pyg.cli.runs.load_run", fail)
         assert main(["evaluate", "x"]) == code
     else:
         assert main(["check", "x"]) == code

@@ -1,6 +1,6 @@
 import pytest
 
-from alignrec_cli import main
+from alignrec_pyg.cli import main
 
 
 def test_exit_codes(tmp_path, capsys):

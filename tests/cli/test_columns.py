@@ -1,4 +1,4 @@
-from alignrec_cli.columns import named_columns
+from alignrec_pyg.cli.columns import named_columns
 from alignrec_pyg.datasets.recognition import GUESSES
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignrec_cli import main
-from alignrec_pyg.checkpoint import read_manifest
+from alignrec_pyg.cli import main
 from alignrec_pyg.pretraining.__main__ import main as pretrain
+from alignrec_pyg.storage import read_manifest
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

@@ -3,7 +3,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from alignrec_cli import main
+from alignrec_pyg.cli import main
 from alignrec_pyg.datasets import MMRecFolder, from_files
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder, images_by_id
 from alignrec_pyg.graph import INTERACTS, feature_names, feature_table

@@ -1,8 +1,7 @@
 import pytest
 
-from alignrec_cli import encoder_specs
-from alignrec_cli.encoder_specs import EncoderSpec, encoder_spec
-from alignrec_pyg.checkpoint import write_tensors
+from alignrec_pyg.cli import encoder_specs
+from alignrec_pyg.cli.encoder_specs import EncoderSpec, encoder_spec
 from alignrec_pyg.encoders import (
     BEiT3Config,
     BEiT3Encoder,
@@ -11,6 +10,7 @@ from alignrec_pyg.encoders import (
     SentencePieceTokenizer,
     TfidfEncoder,
 )
+from alignrec_pyg.storage import write_tensors
 
 
 def test_those_that_learn():

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from alignrec_cli import main
-from alignrec_cli.runs import load_run
 from alignrec_pyg import activity_groups, evaluate, popularity_groups, rank, user_metrics
+from alignrec_pyg.cli import main
+from alignrec_pyg.cli.runs import load_run
 from alignrec_pyg.graph import INTERACTS
 
 

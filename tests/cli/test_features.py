@@ -1,7 +1,7 @@
 import shutil
 
-from alignrec_cli import main
 from alignrec_pyg import cosine_statistics, item_cf, mask_modality, zero_shot
+from alignrec_pyg.cli import main
 from alignrec_pyg.datasets import MMRecFolder
 from alignrec_pyg.transforms import SplitInteractions
 

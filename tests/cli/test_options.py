@@ -2,7 +2,7 @@ import pytest
 import torch
 import typer
 
-from alignrec_cli import options
+from alignrec_pyg.cli import options
 
 
 def spread(*arguments):
@@ -41,7 +41,7 @@ def test_numbers():
 
 
 def test_an_error_names_the_option_on_every_line():
-    with pytest.raises(options.OptionError) as caught, options.told_for("--set"):
+    with pytest.raises(options.OptionError) as caught, options.errors_about("--set"):
         raise ValueError("one\ntwo")
     assert caught.value.format_message() == "--set: one\n--set: two"
     assert caught.value.exit_code == 2

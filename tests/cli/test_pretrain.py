@@ -1,6 +1,6 @@
 import pytest
 
-from alignrec_cli import main
+from alignrec_pyg.cli import main
 from alignrec_pyg.pretraining import __main__
 
 

@@ -3,10 +3,10 @@ import csv
 import pyarrow.parquet as pq
 import pytest
 
-from alignrec_cli import main
-from alignrec_cli.recommend import checked_ids, read_titles
-from alignrec_cli.runs import load_run
 from alignrec_pyg import recommend
+from alignrec_pyg.cli import main
+from alignrec_pyg.cli.recommend import checked_ids, read_titles
+from alignrec_pyg.cli.runs import load_run
 from alignrec_pyg.serving import explain, similar, similar_items
 
 

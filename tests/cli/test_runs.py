@@ -4,13 +4,13 @@ import shutil
 import pytest
 import torch
 
-from alignrec_cli.options import OptionError
-from alignrec_cli.runs import Settings, load_run, make_data, parameters_of
 from alignrec_pyg import AlignRec, CheckpointError
+from alignrec_pyg.cli.options import OptionError
+from alignrec_pyg.cli.runs import Settings, load_run, make_data, parameters_of
 from alignrec_pyg.datasets import MMRecFolder
+from alignrec_pyg.experiments.prepare import prepare
+from alignrec_pyg.experiments.presets import PAPER
 from alignrec_pyg.graph import INTERACTS, feature_table, knn_edge_type
-from benchmarks.prepare import prepare
-from benchmarks.presets import PAPER
 
 
 def settings(**changes):

@@ -2,9 +2,9 @@ from typing import Literal
 
 import pytest
 
-from alignrec_cli.options import OptionError
-from alignrec_cli.settings import fitted, model_settings
 from alignrec_pyg import LATTICE, AlignRec
+from alignrec_pyg.cli.options import OptionError
+from alignrec_pyg.cli.settings import fitted, model_settings
 
 
 def test_values_by_the_constructor():

@@ -1,4 +1,4 @@
-from alignrec_cli.text_tables import aligned
+from alignrec_pyg.cli.text_tables import aligned
 
 
 def test_columns_stand_under_each_other():

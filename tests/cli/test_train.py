@@ -6,12 +6,12 @@ from typing import get_args
 import pytest
 import torch
 
-from alignrec_cli import main
-from alignrec_cli.train import Model
 from alignrec_pyg import AlignRec, TrainConfig, fit, models
-from alignrec_pyg.checkpoint import read_manifest
+from alignrec_pyg.cli import main
+from alignrec_pyg.cli.train import Model
 from alignrec_pyg.datasets import MMRecFolder
-from alignrec_pyg.sampling import TripletSampler
+from alignrec_pyg.storage import read_manifest
+from alignrec_pyg.training.sampling import TripletSampler
 from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph, SplitInteractions
 
 
@@ -114,8 +114,8 @@ def test_options_are_the_librarys():
     config = TrainConfig()
     from inspect import signature
 
-    from alignrec_cli.encode import Rule
-    from alignrec_cli.train import train
+    from alignrec_pyg.cli.encode import Rule
+    from alignrec_pyg.cli.train import train
     from alignrec_pyg.transforms.split_interactions import SplitRule
 
     defaults = {name: p.default for name, p in signature(train).parameters.items()}

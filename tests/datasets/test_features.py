@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg import feature_tables
+from alignrec_pyg import tables as feature_tables
 from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
 
 TABLE = np.array([[1.0, 2.0], [0.0, 0.0], [3.0, -4.0]])

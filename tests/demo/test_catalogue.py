@@ -18,7 +18,7 @@ def data():
     return data
 
 
-def shown(address):
+def repr_short(address):
     kind, content = address.split(",")
     assert kind == "data:image/jpeg;base64"
     return Image.open(io.BytesIO(base64.b64decode(content)))
@@ -32,7 +32,7 @@ def test_titles_and_posters_by_number_and_by_id(data):
         "Item b",
     ]
     assert catalogue.item(1).id == "b"
-    assert shown(catalogue.item(0).poster).size == (4, 6)
+    assert repr_short(catalogue.item(0).poster).size == (4, 6)
     assert catalogue.item(2) is catalogue.item(2)  # made once
     assert Catalogue(data).item(0) == ShownItem("a", "Item a")
 
@@ -46,7 +46,7 @@ def test_images_of_the_data_are_taken_unless_others_are_given(data, poster):
 
 def test_posters_are_small_and_keep_their_form():
     wide = torch.zeros(3, 600, 1200, dtype=torch.uint8)
-    assert shown(poster_address(wide)).size == (240, 120)
+    assert repr_short(poster_address(wide)).size == (240, 120)
     assert poster_address(None) is None
     assert poster_address(b"no image") is None
 

@@ -6,8 +6,8 @@ from PIL import Image
 from alignrec_pyg import BPR
 from alignrec_pyg.demo.newcomers import Newcomers
 from alignrec_pyg.demo.views import CannotShowError
+from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.graph import feature_table
-from alignrec_pyg.ranking import embeddings
 from alignrec_pyg.serving import add_items, new_items
 from alignrec_pyg.transforms import ConcatFeatures, EncodeItems, KNNItemGraph
 

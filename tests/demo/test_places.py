@@ -5,8 +5,8 @@ from torch import nn
 from alignrec_pyg import BPR
 from alignrec_pyg.demo import places as module
 from alignrec_pyg.demo.places import places
+from alignrec_pyg.evaluation.ranking import rank
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.ranking import rank
 
 
 @pytest.mark.parametrize("block", [1, 1 << 22])

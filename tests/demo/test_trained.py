@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from alignrec_pyg import TrainConfig
-from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.demo import Showcase
 from alignrec_pyg.demo.trained import trained
 from alignrec_pyg.models import AlignRec
+from alignrec_pyg.storage import CheckpointError
 
 BRIEF = TrainConfig(max_epochs=1)
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.encoders import BEiT3Config, BEiT3Model, SentencePieceTokenizer
 from alignrec_pyg.encoders.beit3_checkpoint import (
     load_official,
@@ -15,6 +14,7 @@ from alignrec_pyg.encoders.beit3_checkpoint import (
     write_beit3,
 )
 from alignrec_pyg.encoders.weights import weights_hash
+from alignrec_pyg.storage import CheckpointError
 
 pytest.importorskip("torchscale", exc_type=ImportError)
 pytest.importorskip("sentencepiece")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_pyg import feature_tables
+from alignrec_pyg import tables as feature_tables
 from alignrec_pyg.encoders import ItemContent, Precomputed
 
 TABLE = np.array([[1.0, 2.0], [0.0, 0.0], [3.0, -4.0]])

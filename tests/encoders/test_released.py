@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.encoders.released import released_tensors
+from alignrec_pyg.storage import CheckpointError
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor(7)}
 

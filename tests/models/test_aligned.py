@@ -217,10 +217,10 @@ def test_saves_and_loads_with_a_new_backbone(backbone_cls, data, tmp_path):
 
 def test_built_anew_with_a_backbone_of_its_own(data):
     model = Aligned(data, build(VBPR, data), reg_weight=0.4)
-    again = model.rebuilt(data)
+    again = model.clone_for(data)
     assert again.description() == model.description()
     assert again.backbone is not model.backbone
-    assert again.scores_content
+    assert again.supports_new_items
 
 
 def test_loading_refuses_another_backbone_or_another_graph(data, tmp_path):

@@ -25,7 +25,7 @@ from alignrec_pyg import (
 )
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.sampling import TripletSampler, seeded_generator
+from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.transforms import KNNItemGraph
 
 

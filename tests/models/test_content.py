@@ -59,11 +59,11 @@ def test_what_a_subclass_has_to_give(toy, missing):
 @pytest.mark.parametrize("normalization", ["symmetric", "row"])
 def test_item_to_user_graph_is_prepared_once(toy, normalization):
     model = Plain(toy)
-    graph = model._item_to_user_graph(toy, normalization)
+    graph = model.item_to_user_graph(toy, normalization)
     links = toy["user", "interacts", "item"].edge_index
     expected = item_to_user_adjacency(links, 3, 4, normalization).matrix.to_dense()
     assert torch.equal(graph.matrix.to_dense(), expected)
-    assert model._item_to_user_graph(toy, normalization) is graph
+    assert model.item_to_user_graph(toy, normalization) is graph
 
 
 def test_items_have_features_unless_they_lack_all_of_them(toy):

@@ -8,7 +8,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg import DualGNN, TrainConfig, evaluate, fit
 from alignrec_pyg.graph import INTERACTS, InteractionBatch
 from alignrec_pyg.nn import urn_multiplicities, user_graph, user_item_edges
-from alignrec_pyg.sampling import seeded_generator
+from alignrec_pyg.training.sampling import seeded_generator
 
 BATCH = InteractionBatch(
     torch.tensor([0, 2, 0, 5]), torch.tensor([1, 3, 0, 4]), torch.tensor([2, 0, 3, 1])

@@ -5,7 +5,7 @@ from alignrec_pyg import FREEDOM
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, knn_edge_type
 from alignrec_pyg.models.freedom import sample_links
 from alignrec_pyg.nn import bpr_loss, user_item_edges
-from alignrec_pyg.sampling import seeded_generator
+from alignrec_pyg.training.sampling import seeded_generator
 
 BATCH = InteractionBatch(torch.tensor([0, 2, 0]), torch.tensor([1, 3, 0]), torch.tensor([2, 0, 3]))
 

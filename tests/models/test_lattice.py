@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 from alignrec_pyg import LATTICE, TrainConfig, evaluate, fit
-from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, knn_edge_type
 from alignrec_pyg.models import lattice
-from alignrec_pyg.sampling import TripletSampler, seeded_generator
+from alignrec_pyg.storage import CheckpointError
+from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.transforms import KNNItemGraph
 
 BATCH = InteractionBatch(torch.tensor([0, 2, 0]), torch.tensor([1, 3, 0]), torch.tensor([2, 0, 3]))

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from alignrec_pyg import CheckpointError
-from alignrec_pyg.checkpoint import write_tensors
 from alignrec_pyg.encoders import CLIPEncoder, ItemContent
 from alignrec_pyg.pretraining import CLIPFinetuneConfig, clip, contrastive_loss, finetune_clip
-from alignrec_pyg.train import TrainingDivergedError
+from alignrec_pyg.storage import write_tensors
+from alignrec_pyg.training.loop import TrainingDivergedError
 
 
 @pytest.fixture

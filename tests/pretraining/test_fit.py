@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from alignrec_pyg import run_state
-from alignrec_pyg.checkpoint import CheckpointError, read_manifest
 from alignrec_pyg.pretraining import PretrainConfig, fit, pretrain, state
 from alignrec_pyg.pretraining.pairs import PairDataset
-from alignrec_pyg.train import TrainingDivergedError
-from alignrec_pyg.workers import Workers
+from alignrec_pyg.storage import CheckpointError, read_manifest
+from alignrec_pyg.training import state as run_state
+from alignrec_pyg.training.loop import TrainingDivergedError
+from alignrec_pyg.training.parallel import Workers
 
 CONFIG = PretrainConfig(epochs=2, batch_size=8, micro_batch_size=3, log_every=2, lr=1e-3, seed=3)
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignrec_pyg.checkpoint import read_manifest
 from alignrec_pyg.pretraining import PretrainConfig, pretrain
+from alignrec_pyg.storage import read_manifest
 
 
 def trained(stage1, folder):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from alignrec_pyg.pretraining.state import PretrainState
-from alignrec_pyg.run_state import restore, save
+from alignrec_pyg.training.state import restore, save
 
 
 def test_round_trip(tmp_path):

@@ -3,12 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining import PretrainConfig
 from alignrec_pyg.pretraining.state import PretrainState
 from alignrec_pyg.pretraining.step import Trainer
-from alignrec_pyg.train import TrainingDivergedError
-from alignrec_pyg.workers import Workers
+from alignrec_pyg.training.loop import StopRequest, TrainingDivergedError
+from alignrec_pyg.training.parallel import Workers
 
 
 def trainer(objective, **config):

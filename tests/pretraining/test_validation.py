@@ -5,7 +5,7 @@ import torch
 
 from alignrec_pyg.pretraining import PretrainConfig
 from alignrec_pyg.pretraining.validation import _parts, validate
-from alignrec_pyg.workers import Workers
+from alignrec_pyg.training.parallel import Workers
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 4, 100])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.pretraining.visual_tokens import PatchCodebook
+from alignrec_pyg.storage import CheckpointError
 
 
 def pictures(n=40, size=16, seed=0):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alignrec_pyg.checkpoint import CheckpointError
 from alignrec_pyg.pretraining.vqkd import VQKDTokenizer
+from alignrec_pyg.storage import CheckpointError
 
 WIDTH, DEPTH, CODES = 128, 2, 40  # as of the fixture 'vqkd_weights'
 

@@ -20,7 +20,7 @@ def by_user(path):
 @pytest.mark.parametrize("row_group", [1, 3, 1 << 18])
 def test_rows_are_the_recommendations(toy, tmp_path, monkeypatch, row_group):
     monkeypatch.setattr(module, "_ROW_GROUP", row_group)
-    monkeypatch.setattr("alignrec_pyg.ranking._BLOCK_SCORES", 8)  # two users at a time
+    monkeypatch.setattr("alignrec_pyg.evaluation.ranking._BLOCK_SCORES", 8)  # two users at a time
     torch.manual_seed(0)
     model = BPR(toy)
     path = tmp_path / "folder" / "best.parquet"
@@ -78,7 +78,7 @@ def test_one_block_and_one_row_group_are_held(tmp_path, monkeypatch):
     data["user"].num_nodes, data["item"].num_nodes = 2000, 50
     data[INTERACTS].edge_index = torch.zeros(2, 0, dtype=torch.int64)
     monkeypatch.setattr(module, "_ROW_GROUP", 5000)
-    monkeypatch.setattr("alignrec_pyg.ranking._BLOCK_SCORES", 100 * 50)
+    monkeypatch.setattr("alignrec_pyg.evaluation.ranking._BLOCK_SCORES", 100 * 50)
     path = tmp_path / "best.parquet"
     assert export_recommendations(BPR(data, embedding_dim=4), data, path, k=20) == 40_000
     file = parquet.ParquetFile(path)

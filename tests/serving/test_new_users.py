@@ -5,7 +5,7 @@ from torch import nn
 
 from alignrec_pyg import BPR, recommend
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.outside_ids import UnknownItemError
+from alignrec_pyg.ids import UnknownItemError
 from alignrec_pyg.serving import fold_in_users, recommend_new_users
 from alignrec_pyg.serving import new_users as module
 

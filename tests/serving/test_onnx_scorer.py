@@ -6,8 +6,8 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import BPR, rank
+from alignrec_pyg.evaluation.ranking import rank_blocks
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.ranking import rank_blocks
 from alignrec_pyg.serving import export_onnx
 from alignrec_pyg.serving import onnx_scorer as module
 

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from alignrec_pyg import BPR
+from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.outside_ids import UnknownItemError, UnknownUserError
-from alignrec_pyg.ranking import embeddings
+from alignrec_pyg.ids import UnknownItemError, UnknownUserError
 from alignrec_pyg.serving import explain, similar, similar_items
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.presets import PAPER
+from alignrec_pyg.experiments.presets import PAPER
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--batch-size", "64", "--device", "cpu", "--threads", "1")
@@ -65,7 +65,7 @@ def run_sweep(start_sweep):
 def job(checkerboard, tmp_path):
     """What the trials of a small sweep share; its number of neighbours picks the item graph."""
     pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
-    from tuning.trial import ModelInputs, TrialJob
+    from alignrec_pyg.tuning.trial import ModelInputs, TrialJob
 
     train, test = (copy.copy(part) for part in checkerboard)
     for part in (train, test):

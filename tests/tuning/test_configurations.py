@@ -4,15 +4,15 @@ from statistics import stdev
 
 import pytest
 
-from benchmarks.runner import METRICS
-from tuning.configurations import (
+from alignrec_pyg.experiments.runner import METRICS
+from alignrec_pyg.tuning.configurations import (
     Trial,
     collect,
     configurations_table,
     ranked,
     trials_csv,
 )
-from tuning.spaces import Choice, Interval
+from alignrec_pyg.tuning.spaces import Choice, Interval
 
 SPACE = {"lr": Interval(1e-4, 1e-2), "num_layers": Choice((1, 2))}
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.settings import SettingsError
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.tuning.definition import DEFINITION, agree, defining, required
 from tuning import search
-from tuning.definition import DEFINITION, agree, defining, required
 
 CONTEXT = {"data": "d1", "code": "c1"}
 

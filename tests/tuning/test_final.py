@@ -7,18 +7,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alignrec_pyg.train import fit
+from alignrec_pyg.cli.arguments import make_parser
+from alignrec_pyg.experiments.presets import PAPER
+from alignrec_pyg.experiments.runner import METRICS
+from alignrec_pyg.experiments.settings import resolve
+from alignrec_pyg.training.loop import fit
+from alignrec_pyg.tuning.spaces import with_point
 from benchmarks import compare
-from benchmarks.arguments import make_parser
-from benchmarks.presets import PAPER
-from benchmarks.runner import METRICS
-from benchmarks.settings import resolve
-from tuning.spaces import with_point
 
 pytest.importorskip("ray", reason="needs Ray ('tune' extra)")
 
-from tuning import final
-from tuning.final import Share, by_hand, train_finalists
+from alignrec_pyg.tuning import final
+from alignrec_pyg.tuning.final import Share, by_hand, train_finalists
 
 pytestmark = pytest.mark.tune_extra
 

@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.runner import METRICS
-from tuning.configurations import Trial, collect
-from tuning.spaces import Choice, Interval, random_points
+from alignrec_pyg.experiments.runner import METRICS
+from alignrec_pyg.tuning.configurations import Trial, collect
+from alignrec_pyg.tuning.spaces import Choice, Interval, random_points
 
 pytest.importorskip("optuna", reason="needs Optuna ('tune' extra)")
 
-from tuning.importance import importances
+from alignrec_pyg.tuning.importance import importances
 
 pytestmark = pytest.mark.tune_extra
 

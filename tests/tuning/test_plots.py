@@ -1,9 +1,9 @@
 import pytest
 
-from benchmarks.runner import METRICS
-from tuning import plots
-from tuning.configurations import Trial, collect
-from tuning.spaces import Choice, Interval
+from alignrec_pyg.experiments.runner import METRICS
+from alignrec_pyg.tuning import plots
+from alignrec_pyg.tuning.configurations import Trial, collect
+from alignrec_pyg.tuning.spaces import Choice, Interval
 
 pytest.importorskip("matplotlib")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from alignrec_pyg.tuning.definition import DEFINITION
+from alignrec_pyg.tuning.spaces import WIDE
 from tuning import search
-from tuning.definition import DEFINITION
-from tuning.spaces import WIDE
 
 ROOT = Path(__file__).parents[2]
 KILLS = range(int(os.environ.get("ALIGNREC_KILLS", "1")))
@@ -98,7 +98,7 @@ def test_missing_ray_gives_the_line_that_installs_it(tiny_folder, tmp_path, monk
     ],
 )
 def test_refusals_tell_the_reason(arguments, message, tiny_folder, tmp_path, capsys, monkeypatch):
-    from tuning import steps
+    from alignrec_pyg.tuning import steps
 
     monkeypatch.setattr(steps, "_ray", lambda address: pytest.fail("Ray was started"))
     status = main("--data", tiny_folder, "--out", tmp_path, *arguments)
@@ -270,7 +270,8 @@ def test_a_killed_worker_loses_nothing(seed, undisturbed, tiny_folder, tmp_path,
 KILLER = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
-from tuning import search, sweep
+from tuning import search
+from alignrec_pyg.tuning import sweep
 ended = sweep._Progress.on_trial_complete
 killed = []
 def on_trial_complete(self, *, trials, trial, **info):

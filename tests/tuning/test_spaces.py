@@ -4,10 +4,10 @@ from math import log
 
 import pytest
 
+from alignrec_pyg.experiments.grids import points
+from alignrec_pyg.experiments.presets import PAPER, TRAIN_ARGUMENTS
 from alignrec_pyg.graph import knn_edge_type
-from benchmarks.grids import points
-from benchmarks.presets import PAPER, TRAIN_ARGUMENTS
-from tuning.spaces import (
+from alignrec_pyg.tuning.spaces import (
     ITEM_NEIGHBORS,
     PAPER_GRIDS,
     TRIAL,

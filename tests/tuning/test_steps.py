@@ -3,14 +3,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.presets import PAPER
-from benchmarks.settings import SettingsError
-from tuning.configurations import Trial, collect
-from tuning.spaces import WIDE
+from alignrec_pyg.experiments.presets import PAPER
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.tuning.configurations import Trial, collect
+from alignrec_pyg.tuning.spaces import WIDE
 
 pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
 
-from tuning import search, steps
+from alignrec_pyg.tuning import steps
+from tuning import search
 
 pytestmark = pytest.mark.tune_extra
 

@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.runner import METRICS
-from tuning.spaces import TRIAL
+from alignrec_pyg.experiments.runner import METRICS
+from alignrec_pyg.tuning.spaces import TRIAL
 
 pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
 
-from tuning import sweep
-from tuning.sweep import Plan, grace_period
-from tuning.trial import EPOCHS, FINISHED, METRIC
+from alignrec_pyg.tuning import sweep
+from alignrec_pyg.tuning.sweep import Plan, grace_period
+from alignrec_pyg.tuning.trial import EPOCHS, FINISHED, METRIC
 
 pytestmark = pytest.mark.tune_extra
 

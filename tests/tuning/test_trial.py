@@ -3,17 +3,17 @@ import copy
 import pytest
 import torch
 
+from alignrec_pyg.experiments import runner
+from alignrec_pyg.experiments.cells import CellStore
+from alignrec_pyg.experiments.runner import Parts, cell_key, data_version
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.train import TrainingDivergedError, fit
-from benchmarks import runner
-from benchmarks.cells import CellStore
-from benchmarks.runner import Parts, cell_key, data_version
-from tuning.spaces import TRIAL
+from alignrec_pyg.training.loop import TrainingDivergedError, fit
+from alignrec_pyg.tuning.spaces import TRIAL
 
 pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
 
-from tuning import trial
-from tuning.trial import EPOCHS, FINISHED, METRIC, run_trial
+from alignrec_pyg.tuning import trial
+from alignrec_pyg.tuning.trial import EPOCHS, FINISHED, METRIC, run_trial
 
 pytestmark = pytest.mark.tune_extra
 

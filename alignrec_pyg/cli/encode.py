@@ -1,0 +1,274 @@
+"""``alignrec encode``: raw data to a folder with feature tables and a split."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from alignrec_pyg.cli.columns import Item, Items, Rating, Text, Time, User, named_columns
+from alignrec_pyg.cli.options import (
+    Device,
+    OptionError,
+    device_named,
+    errors_about,
+    log,
+    natural,
+    number,
+    positive_int,
+    share,
+)
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
+
+    from alignrec_pyg.cli.encoder_specs import EncoderSpec
+
+Rule = Literal["random", "leave_last_out", "global_time", "labels"]
+
+
+def encode(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="A table of interactions, or a folder of a known kind."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write; new or empty.")],
+    items: Items = None,
+    text: Text = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Image path column of --items.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Folder or zip file of images named by item id: 1.jpg, 7.png."
+        ),
+    ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC ...",
+            help="Encoders: tfidf (texts), patch_pca (images), NAME=FOLDER (of stage 1 or of a "
+            "sentence transformer), NAME=hub:MODEL (a sentence transformer, downloaded), "
+            "NAME=clip:MODEL:WEIGHTS (open_clip; a file or tag).",
+            show_default="tfidf and patch_pca, as far as there is content",
+        ),
+    ] = None,
+    user: User = None,
+    item: Item = None,
+    rating: Rating = None,
+    time: Time = None,
+    min_rating: Annotated[
+        float | None,
+        typer.Option(parser=number, metavar="X", help="Leave lower ratings out: makes likes."),
+    ] = None,
+    k_core: Annotated[
+        int,
+        typer.Option(
+            parser=positive_int,
+            metavar="K",
+            help="Keep users and items with K interactions or more.",
+        ),
+    ] = 1,
+    split: Annotated[
+        Rule | None,
+        typer.Option(help="Rule of the split.", show_default="the data's own labels, else random"),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(parser=natural, metavar="N", help="Seed of the random split.")
+    ] = 0,
+    width: Annotated[
+        int, typer.Option(parser=positive_int, metavar="N", help="Width of tfidf and patch_pca.")
+    ] = 64,
+    max_failures: Annotated[
+        float,
+        typer.Option(parser=share, metavar="X", help="Share of images that may be unreadable."),
+    ] = 0.05,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where encoded batches are kept, to go on after an interruption.",
+            show_default="beside --out until it is written",
+        ),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Turn raw data into a folder of feature tables with a split.
+
+    Reads interactions (csv, tsv, jsonl, each also .gz; parquet; or a folder of MovieLens,
+    MicroLens, RecBole, LightGCN or MMRec), runs an encoder over the items' texts and images, splits
+    the interactions into train, validation and test, and writes a folder in MMRec's format, which
+    train, evaluate, recommend and features read, and benchmarks/compare.py --data.
+
+    An interrupted run goes on when it is started again; the folder appears when it is complete.
+    """
+    from alignrec_pyg.datasets import to_mmrec
+    from alignrec_pyg.graph import INTERACTS
+    from alignrec_pyg.report import describe_split
+    from alignrec_pyg.transforms import SplitInteractions
+
+    if images is not None and image is not None:
+        raise OptionError("--image, --images", "give one of them (got both)")
+    if items is not None and not text and image is None:
+        raise OptionError(
+            "--items", "name its text columns with --text, or its image column with --image"
+        )
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OptionError("--out", f"needs to be new or empty (got {out})")
+    place = device_named(device)
+    specs = _specs(encoder)
+    columns = named_columns(user=user, item=item, rating=rating, time=time)
+
+    data = _read(path, items, columns, text or [], image)
+    data = _filtered(data, min_rating, k_core)
+    if images is not None:
+        _add_images(data, images)
+    rows = cache if cache is not None else out.parent / f".{out.name}.cache"
+    there = _modalities(data)
+    if encoder is None:
+        learned = (("text", "tfidf"), ("image", "patch_pca"))
+        specs = _specs([name for modality, name in learned if modality in there])
+    _check_names(specs, data)
+    data = _encoded(data, specs, there, width, max_failures, rows, place)
+    rule = split or ("labels" if "split" in data[INTERACTS] else "random")
+    with errors_about("--split"):
+        parts = SplitInteractions(rule, seed=seed, keep_cold_users=True)(data)
+    print(f"split: {rule}\n{describe_split(*parts)}")
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        made = Path(temporary) / out.name
+        to_mmrec(data, made, split=parts)
+        if out.exists():
+            out.rmdir()
+        made.rename(out)
+    if cache is None:
+        shutil.rmtree(rows, ignore_errors=True)
+    log(f"written: {out}")
+
+
+def _read(
+    path: Path, items: Path | None, columns: dict[str, str], text: list[str], image: str | None
+) -> HeteroData:
+    from alignrec_pyg.datasets.recognition import recognize
+
+    with errors_about("PATH"):
+        found = recognize(path, items=items, columns=columns, text=text, image=image)
+    dataset = found.read()
+    print(f"read as: {found.kind}\n{dataset.report}")
+    return dataset.data
+
+
+def _filtered(data: HeteroData, min_rating: float | None, k_core: int) -> HeteroData:
+    """Without low ratings and rare users and items; those without any interaction always go."""
+    from alignrec_pyg.graph import INTERACTS, ITEM, USER
+    from alignrec_pyg.transforms import KCore, MinRating
+
+    if min_rating is not None:
+        with errors_about("--min-rating"):
+            data = MinRating(min_rating)(data)
+    with errors_about("--k-core"):
+        data = KCore(k_core)(data)
+    print(
+        f"kept: {data[USER].num_nodes:,} users, {data[ITEM].num_nodes:,} items, "
+        f"{data[INTERACTS].edge_index.size(1):,} interactions"
+    )
+    return data
+
+
+def _add_images(data: HeteroData, images: Path) -> None:
+    from alignrec_pyg.encoders import images_by_id
+    from alignrec_pyg.graph import ITEM
+
+    with errors_about("--images"):
+        by_id = images_by_id(images)
+    ids = data[ITEM].id.tolist()
+    found = [by_id.get(str(item)) for item in ids]
+    if not any(image is not None for image in found):
+        names = ", ".join(list(by_id)[:3]) or "none"
+        raise OptionError(
+            "--images",
+            f"no image of {images} is named by an item's id (items are like {ids[0]}, images: "
+            f"{names})",
+        )
+    data[ITEM].image = found
+
+
+def _encoded(
+    data: HeteroData,
+    specs: Sequence[EncoderSpec],
+    modalities: Sequence[str],
+    width: int,
+    max_failures: float,
+    cache: Path,
+    device: str,
+) -> HeteroData:
+    from alignrec_pyg.transforms import EncodeItems
+
+    for spec in specs:
+        option = f"--encoder {spec.name}={spec.source}"
+        if not spec.source:
+            option = f"--encoder {spec.name} --width {width}"
+        with errors_about(option):
+            try:
+                encoder = spec.build(width=width, modalities=modalities, device=device)
+            except RuntimeError as error:  # weights that cannot be fetched, a damaged encoder
+                raise ValueError(str(error)) from error
+        encode_items = EncodeItems(encoder, spec.name, cache_dir=cache, max_failures=max_failures)
+        try:
+            data = encode_items(data)
+        except ValueError as error:
+            raise ValueError(f"{option}: {error}") from error
+        print(encode_items.report)
+    return data
+
+
+def _specs(texts: Sequence[str] | None) -> list[EncoderSpec]:
+    """The encoders asked for, before anything is read."""
+    from alignrec_pyg.cli.encoder_specs import encoder_spec
+
+    specs: list[EncoderSpec] = []
+    for text in texts or ():
+        with errors_about("--encoder"):
+            specs.append(encoder_spec(text))
+        if specs[-1].name in [spec.name for spec in specs[:-1]]:
+            raise OptionError("--encoder", f"needs each name once ('{specs[-1].name}' is repeated)")
+    return specs
+
+
+def _check_names(specs: Sequence[EncoderSpec], data: HeteroData) -> None:
+    from alignrec_pyg.graph import feature_names
+
+    for spec in specs:
+        if spec.name in feature_names(data):
+            raise OptionError(
+                "--encoder", f"the data have a table '{spec.name}' already: name another"
+            )
+
+
+def _modalities(data: HeteroData) -> list[str]:
+    """What the items have.
+
+    Raises:
+        ValueError: If that is nothing.
+    """
+    from alignrec_pyg.graph import ITEM
+
+    there = [
+        modality
+        for modality, keys in (("image", ("image", "image_path")), ("text", ("text",)))
+        if any(entry is not None for key in keys for entry in data[ITEM].get(key) or ())
+    ]
+    if not there:
+        raise ValueError(
+            "the items have neither texts nor images: give --items with --text, or --images"
+        )
+    return there

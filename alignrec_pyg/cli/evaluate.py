@@ -1,0 +1,116 @@
+"""``alignrec evaluate``: a trained model on the test links."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alignrec_pyg.cli.options import Device, device_named, log, positive_int
+from alignrec_pyg.cli.text_tables import aligned
+
+if TYPE_CHECKING:
+    from alignrec_pyg.cli.runs import Run
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="What train wrote.")]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        help="The data the model was trained on, if they moved.",
+    ),
+]
+
+_METRICS = ("recall", "ndcg", "precision", "map", "mrr")
+
+
+def evaluate(
+    run: RunFolder,
+    data: DataFolder = None,
+    k: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--k",
+            parser=positive_int,
+            metavar="K ...",
+            help="Cut-offs of the metrics.",
+            show_default="10 20",
+        ),
+    ] = None,
+    groups: Annotated[
+        bool,
+        typer.Option(
+            "--groups",
+            help="Also by activity of users and popularity of items, at the largest K.",
+        ),
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the figures, unrounded.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Score the test links, once.
+
+    All items compete but the user's training links (validation links stay, as in the papers'
+    tables); means over the users with test links.
+    """
+    from alignrec_pyg import evaluate as evaluate_model
+    from alignrec_pyg.cli.runs import load_run
+    from alignrec_pyg.storage import write_manifest
+
+    trained = load_run(run, data, device_named(device))
+    cut_offs = sorted(set(k or (10, 20)))
+    metrics = evaluate_model(trained.model, trained.data.test, cut_offs)
+    rows = [["", *(f"@{cut_off}" for cut_off in cut_offs)]]
+    for name in _METRICS:
+        rows.append([name, *(f"{metrics[f'{name}@{cut_off}']:.4f}" for cut_off in cut_offs)])
+    print(
+        f"{trained.settings.model} on the test links of {metrics['num_users']:,.0f} users "
+        f"({trained.data_folder.name}, split {trained.settings.split})\n{aligned(rows)}"
+    )
+    figures: dict[str, Any] = {"model": trained.settings.model, "metrics": metrics}
+    if groups:
+        figures["groups"] = _groups(trained, cut_offs[-1])
+    if json is not None:
+        write_manifest(json, figures)
+        log(f"written: {json}")
+
+
+def _groups(run: Run, k: int) -> dict[str, list[dict[str, Any]]]:
+    """Prints the groups' metrics and returns them."""
+    from alignrec_pyg import activity_groups, popularity_groups, rank, user_metrics
+    from alignrec_pyg.graph import links_to_predict
+
+    links = links_to_predict(run.data.test)
+    ranking = rank(run.model, run.data.test, k)
+    found: dict[str, Sequence[Any]] = {
+        "activity": activity_groups(user_metrics(ranking, links, k), run.data.train),
+        "popularity": popularity_groups(ranking, run.data.train, links, k),
+    }
+    groups = {kind: [_finite(asdict(group)) for group in found[kind]] for kind in found}
+    rows = [["", "train links", "users", f"recall@{k}", f"ndcg@{k}"]]
+    for group in (*groups["activity"], *groups["popularity"]):
+        low, high = group["min_degree"], group["max_degree"]
+        rows.append(
+            [
+                f"items: {group['name']}" if "name" in group else "users",
+                f"{low} to {high}" if low <= high else "none",
+                f"{group['num_users']:,}",
+                *("" if group[m] is None else f"{group[m]:.4f}" for m in ("recall", "ndcg")),
+            ]
+        )
+    print(f"\n{aligned(rows)}")
+    return groups
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,3 @@
+"""Experiments: models on one data set, compared."""
+
+__all__: list[str] = []

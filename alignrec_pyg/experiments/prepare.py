@@ -1,0 +1,380 @@
+"""From a data set to what the models of an experiment read: split, feature tables, item graphs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.cli.options import unknown_names
+from alignrec_pyg.cli.runs import freedom_weights
+from alignrec_pyg.datasets import MMRecFolder, Synthetic
+from alignrec_pyg.datasets.features import add_feature, feature_name
+from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.experiments.presets import Preset
+from alignrec_pyg.experiments.runner import TEST, Parts
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.graph import (
+    INTERACTS,
+    ITEM,
+    content_hash,
+    feature_key,
+    feature_names,
+    feature_table,
+    item_graph_names,
+    knn_edge_type,
+    mask_key,
+)
+from alignrec_pyg.report import DataReport, SplitReport, describe, describe_split
+from alignrec_pyg.tables import read_npy
+from alignrec_pyg.transforms import (
+    ConcatFeatures,
+    EncodeItems,
+    HoldOutItems,
+    ItemGraphFromNeighbors,
+    KNNItemGraph,
+    NeighborLists,
+    SplitInteractions,
+)
+from alignrec_pyg.transforms.knn_item_graph import Weighting
+from alignrec_pyg.transforms.split_interactions import SplitRule
+
+SYNTHETIC = "synthetic"
+
+Scale = Literal["rows", "raw"]
+"""Feature rows at length 1, or as they are stored."""
+
+NUM_NEIGHBORS = 10
+
+
+@dataclass(kw_only=True)
+class PreparedData:
+    """A split data set. Fused tables and item graphs are made when a model first reads them.
+
+    Args:
+        name: Name of the data set.
+        train: Graph to train on.
+        val: Graph with the links to select by.
+        test: Graph with the links to score at the end.
+        features: The feature sets to use.
+        scale: Of all feature tables, for all models alike.
+        neighbors: Ready neighbour lists, by the name of what they were made of.
+        source_report: What was read.
+        split: What the split holds.
+        split_rule: The rule of the split.
+        item_neighbors: Neighbours of an item in the graphs made of tables.
+        item_graphs: How each item graph was made, with its content hash.
+        graph_transforms: What made it.
+        cold: Items held out entirely, with their links; ``None`` where none were.
+    """
+
+    name: str
+    train: HeteroData
+    val: HeteroData
+    test: HeteroData
+    features: list[str]
+    scale: Scale
+    neighbors: dict[str, NeighborLists]
+    source_report: DataReport
+    split: SplitReport
+    split_rule: SplitRule
+    item_neighbors: int = NUM_NEIGHBORS
+    item_graphs: dict[str, str] = field(default_factory=dict)
+    graph_transforms: dict[str, KNNItemGraph | ItemGraphFromNeighbors] = field(default_factory=dict)
+    cold: HeteroData | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """The graphs, for :func:`~alignrec_pyg.experiments.runner.run_cells`."""
+        return Parts(self.train, self.val, {TEST: self.test})
+
+    @property
+    def report(self) -> DataReport:
+        """What was read, with the tables that were made of it since."""
+        known = {feature.name: feature for feature in self.source_report.features}
+        there = describe(self.train).features
+        return replace(
+            self.source_report,
+            features=tuple(known.get(feature.name, feature) for feature in there),
+        )
+
+    def why_not(self, preset: Preset, features: Sequence[str] | None = None) -> str | None:
+        """Why a model cannot run on ``features`` (default: all); ``None`` if it can."""
+        chosen = self.features if features is None else features
+        if preset.tables in ("separate", "fused") and not chosen:
+            return "needs a feature table, and the data has none"
+        if preset.item_graph is not None and not chosen and not self.neighbors:
+            return "needs an item graph: give feature tables, or neighbour lists with --neighbors"
+        lacking = [name for name, entry in self.neighbors.items() if entry.cosine is None]
+        if preset.table_graphs:
+            lacking = [name for name in lacking if name in chosen]
+        if (preset.item_graph == "cosine" or preset.table_graphs) and lacking:
+            return f"needs the cosines of the neighbours, which {', '.join(lacking)} lacks"
+        return None
+
+    def inputs(self, preset: Preset, features: Sequence[str] | None = None) -> dict[str, Any]:
+        """``features`` and item graph arguments of a model, on some of the feature sets.
+
+        The graph of cosines (AlignRec) is over the fused table, the binary one (FREEDOM) over the
+        separate tables with :func:`freedom_weights`. Neighbour lists take the tables' place: for
+        all features all lists, for some of them the lists of their names, where there are any.
+        Models with a graph per table read the list of the table's name, or the table's own
+        neighbours.
+
+        Args:
+            preset: Settings of the model, for which :meth:`why_not` has nothing to say.
+            features: Feature sets (default: all).
+
+        Raises:
+            SettingsError: If a graph is impossible.
+        """
+        chosen = list(self.features if features is None else features)
+        arguments: dict[str, Any] = {}
+        if preset.tables == "fused":
+            arguments["features"] = [self._fused(chosen)]
+        elif preset.tables != "none":
+            arguments["features"] = chosen
+        if preset.item_graph is not None:
+            arguments["item_graph"] = self._item_graph(preset.item_graph, chosen)
+        if preset.table_graphs:
+            arguments["item_graphs"] = [self._table_graph(name) for name in chosen]
+        return arguments
+
+    def _fused(self, chosen: Sequence[str]) -> str:
+        """The one table of some features: the only one there is, or their concatenation."""
+        name = "+".join(chosen)  # a sign that no table's own name holds
+        if name not in feature_names(self.train):
+            fuse = ConcatFeatures(chosen, name, normalize=False)
+            made = fuse(self.train)[ITEM]
+            for part in (self.train, self.val, self.test):
+                for key in (feature_key(name), mask_key(name)):
+                    part[ITEM][key] = made[key]
+            if self.cold is not None:
+                self.cold = fuse(self.cold)
+        return name
+
+    def _item_graph(self, weighting: Weighting, chosen: Sequence[str]) -> str:
+        """The graph over some features, built where it is not there yet."""
+        lists = {name: entry for name, entry in self.neighbors.items() if name in chosen}
+        if set(chosen) == set(self.features):
+            lists = self.neighbors
+        name = "+".join([weighting, *(lists or chosen)])
+        names = list(lists or chosen)
+        weights = dict.fromkeys(names, 1 / len(names))
+        if weighting == "binary":
+            weights = freedom_weights(names)
+        if lists:
+            return self._built(
+                name,
+                ItemGraphFromNeighbors(lists, weights=weights, weighting=weighting, name=name),
+            )
+        if weighting == "cosine":
+            weights = {self._fused(chosen): 1.0}
+        name = self._graph_name(name)
+        return self._built(
+            name, KNNItemGraph(weights, self.item_neighbors, weighting=weighting, name=name)
+        )
+
+    def _table_graph(self, feature: str) -> str:
+        """The graph of cosines of one table, built where it is not there yet."""
+        if feature in self.neighbors:
+            lists = {feature: self.neighbors[feature]}
+            return self._built(
+                feature,
+                ItemGraphFromNeighbors(lists, weights={feature: 1.0}, weighting="cosine"),
+            )
+        name = self._graph_name(feature)
+        return self._built(
+            name, KNNItemGraph(feature, self.item_neighbors, weighting="cosine", name=name)
+        )
+
+    def _graph_name(self, name: str) -> str:
+        """Graphs of another number of neighbours than usual stand beside the others."""
+        usual = self.item_neighbors == NUM_NEIGHBORS
+        return name if usual else f"{name}+k{self.item_neighbors}"
+
+    def _built(self, name: str, transform: KNNItemGraph | ItemGraphFromNeighbors) -> str:
+        if name not in item_graph_names(self.train):
+            with errors_about("--neighbors" if self.neighbors else f"item graph {name!r}"):
+                edges = transform(self.train)[knn_edge_type(name)]
+            for part in (self.train, self.val, self.test):
+                part[knn_edge_type(name)].edge_index = edges.edge_index
+                part[knn_edge_type(name)].edge_weight = edges.edge_weight
+            digest = content_hash(edges.edge_index, edges.edge_weight)
+            self.item_graphs[name] = f"{transform!r}, hash {digest}"
+            self.graph_transforms[name] = transform
+        return name
+
+
+def prepare(
+    source: str,
+    *,
+    features: Sequence[str] | None = None,
+    tables: Mapping[str, Path] | None = None,
+    neighbors: Mapping[str, Path] | None = None,
+    split: SplitRule | None = None,
+    scale: Scale = "rows",
+    held_out: HoldOutItems | None = None,
+    item_neighbors: int = NUM_NEIGHBORS,
+) -> PreparedData:
+    """Reads, encodes and splits a data set.
+
+    Args:
+        source: ``"synthetic"``, or a folder in MMRec format.
+        features: Feature tables to use (default: all).
+        tables: ``.npy`` files with further feature tables, by name; row r belongs to item r.
+        neighbors: ``.npz`` files with neighbour lists, by feature name.
+        split: Rule (default: the file's labels where there are any, else ``"random"``).
+        scale: Whether feature rows are scaled to length 1, so that no table outweighs another or
+            the IDs by its unit, or stay as they are stored.
+        held_out: Parts items from the others before anything else is done with them.
+        item_neighbors: Neighbours of an item in the graphs made of tables.
+
+    Raises:
+        SettingsError: If features are unknown, table or neighbour files unfit (it lists all of
+            them), if the data is not as described by its reader, or if the split is impossible.
+    """
+    problems: list[str] = []
+    data, report, chosen = read(source, features, tables, problems)
+    lists = _read_neighbors(neighbors or {}, problems)
+    if problems:
+        raise SettingsError(problems)
+    if scale == "rows":
+        for name in chosen:
+            key = feature_key(name)
+            data[ITEM][key] = torch.nn.functional.normalize(feature_table(data, name))
+    cold = None
+    if held_out is not None:
+        with errors_about("--data"):
+            data, cold = held_out(data)
+    rule: SplitRule = split or ("labels" if "split" in data[INTERACTS] else "random")
+    with errors_about("--split"):
+        train, val, test = SplitInteractions(rule)(data)
+    return PreparedData(
+        name=data_name(source),
+        train=train,
+        val=val,
+        test=test,
+        features=chosen,
+        scale=scale,
+        neighbors=lists,
+        source_report=report,
+        split=describe_split(train, val, test),
+        split_rule=rule,
+        cold=cold,
+        item_neighbors=item_neighbors,
+    )
+
+
+def read(
+    source: str,
+    features: Sequence[str] | None,
+    tables: Mapping[str, Path] | None,
+    problems: list[str],
+) -> tuple[HeteroData, DataReport, list[str]]:
+    """Reads a data set with the feature tables to use, encoded where it has raw content only.
+
+    Args:
+        source: ``"synthetic"``, or a folder in MMRec format.
+        features: Feature tables to use (default: all); the others leave the data.
+        tables: ``.npy`` files with further feature tables, by name; row r belongs to item r.
+        problems: Unknown features and unfit tables are appended.
+
+    Returns:
+        The data before any split, what was read, and the names of the feature tables.
+
+    Raises:
+        SettingsError: If the data is not as described by its reader.
+    """
+    if source == SYNTHETIC:
+        data, report = _synthetic()
+    else:
+        with errors_about("--data"):
+            folder = MMRecFolder(Path(source))
+            data, report = folder.data, folder.report
+    notes = list(report.notes)
+    _add_tables(data, tables or {}, notes, problems)
+    chosen = _choose(data, features, problems)
+    return data, replace(report, notes=tuple(notes)), chosen
+
+
+def val_known_at_test(data: PreparedData) -> HeteroData:
+    """The test graph with the validation links known: in the graph, and left out of rankings."""
+    test = copy.copy(data.test)
+    edges = test[INTERACTS]
+    edges.edge_index = torch.cat([edges.edge_index, data.val[INTERACTS].edge_label_index], dim=1)
+    return test
+
+
+def data_name(source: str) -> str:
+    """The data set's name: that of its folder, or ``"synthetic"``."""
+    return SYNTHETIC if source == SYNTHETIC else Path(source).resolve().name
+
+
+@contextmanager
+def errors_about(option: str) -> Iterator[None]:
+    """Puts the command line's word in front of messages that name arguments of Python.
+
+    Raises:
+        SettingsError: Instead of a ``ValueError`` of the block.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise SettingsError([f"{option}: {error}"]) from error
+
+
+def _synthetic() -> tuple[HeteroData, DataReport]:
+    dataset = Synthetic()
+    data = EncodeItems(TfidfEncoder(), "text")(dataset.data)
+    data = EncodeItems(PatchPCAEncoder(), "image")(data)
+    for raw in ("text", "image"):  # models read the tables only
+        del data[ITEM][raw]
+    return data, dataset.report
+
+
+def _add_tables(
+    data: HeteroData, paths: Mapping[str, Path], notes: list[str], problems: list[str]
+) -> None:
+    for name, path in paths.items():
+        if name in feature_names(data):
+            problems.append(f"--tables {name}: the data has a table of this name already")
+            continue
+        if name != feature_name(name):
+            problems.append(f"--tables {name}: needs a name of letters, digits and underscores")
+            continue
+        try:
+            add_feature(data, name, read_npy(path), "error", notes)
+        except (OSError, ValueError) as error:
+            problems.append(f"--tables {name}: {error}")
+        else:
+            notes.append(f"feature {name!r} from {path.name}, outside of the data's folder")
+
+
+def _choose(data: HeteroData, features: Sequence[str] | None, problems: list[str]) -> list[str]:
+    """The feature sets asked for; the other tables leave ``data``."""
+    there = feature_names(data)
+    chosen = there if features is None else list(dict.fromkeys(features))
+    problems += unknown_names("feature", chosen, there)
+    for name in there:
+        if name not in chosen:
+            del data[ITEM][feature_key(name)]
+            if mask_key(name) in data[ITEM]:
+                del data[ITEM][mask_key(name)]
+    return chosen
+
+
+def _read_neighbors(paths: Mapping[str, Path], problems: list[str]) -> dict[str, NeighborLists]:
+    lists: dict[str, NeighborLists] = {}
+    for name, path in paths.items():
+        try:
+            lists[name] = NeighborLists.load(path)
+        except ValueError as error:
+            problems.append(f"--neighbors {name}: {error}")
+    return lists

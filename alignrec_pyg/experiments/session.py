@@ -1,0 +1,326 @@
+"""An experiment at work: which cells it runs, and how it ends in a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from alignrec_pyg.cli.arguments import ALL
+from alignrec_pyg.experiments.cells import Cell, CellResult, CellStore
+from alignrec_pyg.experiments.paper import PaperResults
+from alignrec_pyg.experiments.prepare import PreparedData, prepare
+from alignrec_pyg.experiments.presets import AlignRecPreset, Preset
+from alignrec_pyg.experiments.results import (
+    Experiment,
+    chart_possible,
+    footer,
+    header,
+    remove_results,
+    table_text,
+    write_results,
+)
+from alignrec_pyg.experiments.runner import KS, Parts, RunOutcome, run_cells
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.statistics import Comparison
+from alignrec_pyg.experiments.summary import (
+    Measure,
+    Row,
+    compare_pairs,
+    compare_rows,
+    of_test_links,
+    rows,
+)
+from alignrec_pyg.experiments.table import Look
+from alignrec_pyg.graph import links_to_predict
+from alignrec_pyg.models import ContentRecommender
+from alignrec_pyg.report import DataReport
+from alignrec_pyg.transforms import HoldOutItems
+from alignrec_pyg.transforms.split_interactions import SplitRule
+
+PaperT = TypeVar("PaperT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A script at work: its arguments, checked, and its data.
+
+    Args:
+        options: The arguments.
+        device: Where to run.
+        presets: Settings of the models asked for, by name.
+        data: The data.
+        tables: Files of further feature tables, by name.
+        neighbors: Files of neighbour lists, by name.
+        seeds: Seeds of every row.
+        out: Folder of the results.
+    """
+
+    options: argparse.Namespace
+    device: torch.device
+    presets: dict[str, Preset]
+    data: PreparedData
+    tables: Mapping[str, Path]
+    neighbors: Mapping[str, Path]
+    seeds: range
+    out: Path
+
+    @property
+    def measure(self) -> Measure:
+        """The test metrics of a cell."""
+        return of_test_links(links_to_predict(self.data.test))
+
+    def with_split(self, rule: SplitRule) -> Session:
+        """The same with the data split by another rule.
+
+        Raises:
+            SettingsError: If the data lacks what the rule needs.
+        """
+        return self._prepared(rule)
+
+    def without_items(self, held_out: HoldOutItems) -> Session:
+        """The same with some items held out entirely, and only the others split.
+
+        Raises:
+            SettingsError: If there are too few.
+        """
+        return self._prepared(self.options.split, held_out)
+
+    def _prepared(self, rule: SplitRule | None, held_out: HoldOutItems | None = None) -> Session:
+        data = prepare(
+            self.options.data,
+            features=self.options.features,
+            tables=self.tables,
+            neighbors=self.neighbors,
+            split=rule,
+            scale=self.options.feature_scale,
+            held_out=held_out,
+            item_neighbors=self.options.item_neighbors,
+        )
+        return replace(self, data=data)
+
+    def cells(
+        self,
+        row: str,
+        preset: Preset,
+        *,
+        features: Sequence[str] | None = None,
+        alignment: Mapping[str, Any] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Cell]:
+        """The cells of one row, one for each seed.
+
+        Args:
+            row: Name of the row.
+            preset: Settings.
+            features: Feature sets to read (default: all).
+            alignment: Arguments of ``Aligned``, if the model wears it.
+            seeds: Seeds (default: those of the session).
+        """
+        hparams = {**preset.hparams(), **self.data.inputs(preset, features)}
+        return [
+            Cell(
+                row=row,
+                model=preset.model,
+                hparams=hparams,
+                config=preset.with_train(seed=seed, ks=KS).train,
+                alignment=alignment,
+            )
+            for seed in (self.seeds if seeds is None else seeds)
+        ]
+
+    def runnable(self) -> tuple[dict[str, Preset], dict[str, str]]:
+        """Settings of the models that can run on the data, and why the others cannot.
+
+        Raises:
+            SettingsError: If one that was named with ``--models`` cannot, or none can.
+        """
+        reasons = {name: self.data.why_not(preset) for name, preset in self.presets.items()}
+        not_run = {name: reason for name, reason in reasons.items() if reason is not None}
+        named = self.options.models not in (None, [ALL])
+        if not_run and (named or len(not_run) == len(self.presets)):
+            raise SettingsError([f"{name} {reason}" for name, reason in not_run.items()])
+        return {n: p for n, p in self.presets.items() if n not in not_run}, not_run
+
+    def papers(self, table: Callable[[str, DataReport], PaperT]) -> PaperT:
+        """Published figures for this data; none if it is not the paper's, or split anew."""
+        known = self.data.split_rule == "labels"
+        return table(self.data.name if known else "", self.data.report)
+
+    def required(self, name: str) -> Preset:
+        """Settings of a model that the experiment is about.
+
+        Raises:
+            SettingsError: If it cannot run on the data.
+        """
+        reason = self.data.why_not(self.presets[name])
+        if reason is not None:
+            raise SettingsError([f"{name} {reason}"])
+        return self.presets[name]
+
+    def wearers(self, names: Iterable[str]) -> dict[str, Preset]:
+        """Settings of models that are to wear AlignRec's alignments.
+
+        Raises:
+            SettingsError: If one is not among the session's, cannot wear them or cannot run.
+        """
+        names = list(dict.fromkeys(names))
+        problems = [
+            f"{name} is not among the models to run: {', '.join(self.presets)}"
+            for name in names
+            if name not in self.presets
+        ]
+        for name in names:
+            if name in self.presets:
+                if not issubclass(self.presets[name].model, ContentRecommender):
+                    problems.append(f"{name} does not tell content from ID vectors")
+                elif (reason := self.data.why_not(self.presets[name])) is not None:
+                    problems.append(f"{name} {reason}")
+        if problems:
+            raise SettingsError(problems)
+        return {name: self.presets[name] for name in names}
+
+    def alignment(self, **weights: float) -> dict[str, Any]:
+        """Arguments of ``Aligned``: all feature sets, AlignRec's weights or others."""
+        alignrec = AlignRecPreset()
+        return {
+            "features": self.data.features,
+            "cca_weight": alignrec.cca_weight,
+            "uia_weight": alignrec.uia_weight,
+            "reg_weight": alignrec.reg_weight,
+            **weights,
+        }
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Makes sure that the model of every row can be built.
+
+        Raises:
+            SettingsError: If not.
+        """
+        problems = []
+        for cell in {cell.row: cell for cell in cells}.values():
+            try:
+                cell.build(self.data.train)
+            except ValueError as error:
+                problems.append(f"{cell.row}: {error}")
+        if problems:
+            raise SettingsError(problems)
+
+    def run(
+        self,
+        cells: Sequence[Cell],
+        parts: Parts | None = None,
+        presets: Mapping[str, Preset] | None = None,
+    ) -> RunOutcome:
+        """Runs the cells; those that are in the results' folder are not run again.
+
+        Args:
+            cells: The cells.
+            parts: Graphs (default: those of the data, with its test links).
+            presets: Settings to tell (default: those of the models).
+
+        Raises:
+            SettingsError: If a model cannot be built from its settings.
+        """
+        self.check(cells)
+        print(header(self.data, presets or self._used(cells)), flush=True)
+        store = CellStore(self.out / "cells")
+        return run_cells(cells, parts or self.data.parts, store, self.device, log)
+
+    def conclude(
+        self,
+        stem: str,
+        title: str,
+        outcome: RunOutcome,
+        *,
+        presets: Mapping[str, Preset] | None = None,
+        measure: Measure | None = None,
+        reference: str | None = None,
+        pairs: Sequence[tuple[str, str]] | None = None,
+        compared: bool = True,
+        not_run: Mapping[str, str] | None = None,
+        paper: PaperResults | None = None,
+        paper_source: str = "Table 2",
+        look: Look = Look(),
+        notes: Sequence[str] = (),
+        split_told: bool = True,
+        draw: Callable[[Sequence[Row], Path], None] | None = None,
+    ) -> int:
+        """Prints and writes the table of an experiment.
+
+        Args:
+            stem: Name of the files.
+            title: What was asked, on this data.
+            outcome: What :meth:`run` gave.
+            presets: Settings by row (default: those of the models).
+            measure: Columns of the table (default: the test metrics).
+            reference: Row that the others are tested against (default: the best).
+            pairs: Rows to test against each other instead, the first against the second.
+            compared: Whether rows are tested against each other at all.
+            not_run: Why other models have no row.
+            paper: Published values, by row.
+            paper_source: Where they stand.
+            look: How the table shows its rows.
+            notes: More to know when reading the table.
+            split_told: Whether the table is of the data's own split.
+            draw: Draws another picture than the table's bars.
+
+        Returns:
+            The script's exit status.
+        """
+        failed = {f"{row} seed {seed}": reason for (row, seed), reason in outcome.failed.items()}
+        table = rows(outcome.results, self.seeds, measure or self.measure)
+        if not table:
+            remove_results(self.out, stem)
+            for name, reason in failed.items():
+                log(f"not run: {name}: {reason}")
+            log("no cell has a result: no files are written, those of an earlier run are removed")
+            return 1
+        comparisons: Sequence[Comparison] = ()
+        if compared:
+            comparisons = (
+                compare_rows(table, reference) if pairs is None else compare_pairs(table, pairs)
+            )
+        experiment = Experiment(
+            title=f"{title} ({self.data.name})",
+            data=self.data,
+            presets=self._used(outcome.results) if presets is None else presets,
+            seeds=self.seeds,
+            device=self.device,
+            cells=outcome.results,
+            table=table,
+            comparisons=comparisons,
+            not_run={**(not_run or {}), **failed},
+            paper=paper or {},
+            paper_source=paper_source,
+            look=look,
+            notes=notes,
+            split_told=split_told,
+        )
+        print(f"\n{table_text(experiment, bold=sys.stdout.isatty())}\n")
+        print(footer(experiment))
+        picture = None if draw is None else partial(draw, table)
+        written = write_results(experiment, self.out, stem, picture)
+        print("written: " + ", ".join(str(path) for path in written))
+        if not chart_possible():
+            print("no chart: it needs matplotlib (the 'benchmarks' extra)")
+        return 1 if outcome.failed else 0
+
+    def _used(self, cells: Sequence[Cell] | Sequence[CellResult]) -> dict[str, Preset]:
+        """The models' settings, of those that ``cells`` are of."""
+        names = {
+            cell.settings()["model"] if isinstance(cell, Cell) else cell.settings["model"]
+            for cell in cells
+        }
+        return {name: preset for name, preset in self.presets.items() if name in names}
+
+
+def log(line: str) -> None:
+    """Tells progress and problems, on standard error."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,15 @@
+"""Training: the loop, its sampler, its state on disk and its workers."""
+
+from alignrec_pyg.training.loop import FitResult, TrainConfig, TrainingDivergedError, fit
+from alignrec_pyg.training.ray import fit_with_ray
+from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
+
+__all__ = [
+    "FitResult",
+    "TrainConfig",
+    "TrainingDivergedError",
+    "TripletSampler",
+    "fit",
+    "fit_with_ray",
+    "seeded_generator",
+]

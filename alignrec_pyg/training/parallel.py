@@ -1,0 +1,180 @@
+"""The processes that train one model together, and what they do otherwise than one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.evaluation.metrics import evaluate
+from alignrec_pyg.graph import INTERACTS, InteractionBatch, content_hash, links_to_predict
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.training.state import TrainState
+
+
+class Workers:
+    """One process, or all of the process group that ``torchrun`` or Ray Train has set up.
+
+    Args:
+        device: The device of this process.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        together = distributed.is_available() and distributed.is_initialized()
+        self.rank = distributed.get_rank() if together else 0
+        self.size = distributed.get_world_size() if together else 1
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """``module``, with gradients averaged over the workers after a backward pass."""
+        if self.size == 1:
+            return module
+        ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids)
+
+    def accumulating(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Within it, gradients of a wrapped module stay with the worker."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+    def sums(self, values: Sequence[float] | Tensor) -> list[float]:
+        """Each value added up over the workers, the same everywhere."""
+        numbers = values.tolist() if isinstance(values, Tensor) else list(map(float, values))
+        if self.size == 1:
+            return numbers
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(total)
+        return total.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up anywhere."""
+        return flag if self.size == 1 else self.sums([float(flag)])[0] > 0
+
+    def all_equal(self, *facts: str) -> bool:
+        """Whether all workers have the same facts."""
+        if self.size == 1:
+            return True
+        number = int(content_hash(*facts)[:12], 16)  # 48 bits: a double holds them exactly
+        ends = torch.tensor([number, -number], dtype=torch.float64, device=self.device)
+        distributed.all_reduce(ends, distributed.ReduceOp.MAX)
+        return bool(ends.sum() == 0)
+
+    def broadcast_parameters(self, module: nn.Module) -> None:
+        """Gives all workers the first one's parameters and buffers."""
+        if self.size > 1:
+            for tensor in module.state_dict().values():
+                distributed.broadcast(tensor, 0)
+
+    def add_gradients(self, module: nn.Module) -> None:
+        """Adds up every parameter's gradient over the workers."""
+        if self.size > 1:
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    distributed.all_reduce(parameter.grad)
+
+    def barrier(self) -> None:
+        """Waits until all are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+def evaluate_together(
+    model: Recommender, data: HeteroData, ks: Sequence[int], workers: Workers
+) -> dict[str, float]:
+    """:func:`~alignrec_pyg.evaluate` with the users shared out; the same values on all workers."""
+    if workers.size == 1:
+        return evaluate(model, data, ks)
+    label = links_to_predict(data)
+    own = label[0].unique()[workers.rank :: workers.size]
+    part = copy.copy(data)
+    part[INTERACTS].edge_label_index = label[:, torch.isin(label[0], own)]
+    metrics = evaluate(model, part, ks)
+    num_users = metrics.pop("num_users")
+    *sums, total = workers.sums([*(value * num_users for value in metrics.values()), num_users])
+    means = {name: value / total for name, value in zip(metrics, sums, strict=True)}
+    return {**means, "num_users": total}
+
+
+def check_workers(
+    workers: Workers, run: Mapping[str, Any], saved: TrainState | None, val: HeteroData
+) -> None:
+    """Makes sure that all workers are about to do the same, and can share it.
+
+    Args:
+        workers: Who trains.
+        run: What identifies the run.
+        saved: What each found in its ``checkpoint_dir``; ``None`` without one.
+        val: Graph whose users will be shared out.
+
+    Raises:
+        ValueError: If not.
+    """
+    if not workers.all_equal(repr(run)):
+        raise ValueError(
+            f"the {workers.size} workers need the same model, graphs and settings (theirs differ)"
+        )
+    place = "nothing" if saved is None else f"{saved.epoch} epochs and {saved.step} batches"
+    if not workers.all_equal(place):
+        raise ValueError(
+            f"'checkpoint_dir' needs to be one folder that all {workers.size} workers see (they "
+            f"found different states; here: {place})"
+        )
+    num_users = links_to_predict(val, "val")[0].unique().numel()
+    if num_users < workers.size:
+        raise ValueError(
+            f"'val' needs a user with links to predict for each of the {workers.size} workers "
+            f"(got {num_users}): take fewer workers"
+        )
+
+
+def check_shares_add_up(
+    model: Recommender,
+    data: HeteroData,
+    batch: InteractionBatch,
+    generators: Sequence[torch.Generator],
+    workers: Workers,
+) -> None:
+    """Makes sure that the loss terms of the workers' shares of a batch add up to those of all.
+
+    Computes them on copies of the model, which stays as it is.
+
+    Args:
+        model: The model, about to be trained.
+        data: Training graph.
+        batch: Any whole batch.
+        generators: Those of the epoch and of the batch.
+        workers: Who shares the batch.
+
+    Raises:
+        ValueError: If they do not: the model was not written for shares.
+    """
+    states = [generator.get_state() for generator in generators]
+
+    def terms(part: InteractionBatch) -> dict[str, float]:
+        used = copy.deepcopy(model).train()
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+        used.on_epoch_start(data, generators[0])
+        used.on_batch_start(generators[1])
+        with torch.no_grad():
+            return {name: float(term) for name, term in used.loss_terms(data, part).items()}
+
+    whole = terms(batch)
+    shares = workers.sums(list(terms(batch.share(workers.rank, workers.size)).values()))
+    wrong = {
+        name: (found, value)
+        for (name, value), found in zip(whole.items(), shares, strict=True)
+        if math.isfinite(value) and not math.isclose(found, value, rel_tol=1e-3, abs_tol=1e-6)
+    }
+    if wrong:
+        raise ValueError(
+            f"{type(model).__name__} cannot be trained by {workers.size} workers: its loss terms "
+            f"on shares of a batch do not add up to those on the batch (sum, whole): {wrong}; "
+            "write them for shares (see BatchShare), or train with one worker"
+        )

@@ -1,0 +1,113 @@
+"""Training on several GPUs or machines, by Ray Train."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import on_device
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.training.loop import FitResult, TrainConfig, fit
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What each worker is given."""
+
+    model: Recommender
+    train: HeteroData
+    val: HeteroData
+    config: TrainConfig | None
+    checkpoint_dir: Path
+    checkpoint_seconds: float
+
+
+def fit_with_ray(
+    model: Recommender,
+    train: HeteroData,
+    val: HeteroData,
+    config: TrainConfig | None = None,
+    *,
+    num_workers: int,
+    checkpoint_dir: str | Path,
+    use_gpu: bool = False,
+    checkpoint_seconds: float = 60.0,
+) -> FitResult:
+    """:func:`~alignrec_pyg.fit` on workers of Ray Train, which may be on several machines.
+
+    The workers take the steps of one worker, up to rounding (see :func:`~alignrec_pyg.fit`). One
+    that fails is started again with the others, up to three times, and the run goes on from its
+    last save; the same call continues a run that was interrupted.
+
+    Args:
+        model: Model to train, on any device; ends with the weights of the best epoch, in
+            evaluation mode.
+        train: Graph to train on (on the same device), sent to every worker with ``val`` and
+            ``model``.
+        val: Graph with the links to predict for validation.
+        config: How to train; ``batch_size`` is that of all workers together.
+        num_workers: Processes that train together.
+        checkpoint_dir: As in :func:`~alignrec_pyg.fit`; a folder that all machines see under this
+            path.
+        use_gpu: Whether each worker takes a GPU.
+        checkpoint_seconds: Time between saves.
+
+    Returns:
+        The best epoch, its metrics and the history.
+
+    Raises:
+        ImportError: If Ray is missing.
+        ValueError: If ``num_workers`` is not positive, or a graph is not that of the model or on
+            another device.
+        RuntimeError: If a worker failed more often; Ray's error, which names the worker's own.
+    """
+    try:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+    except ImportError as error:
+        raise ImportError(
+            "several workers need Ray Train: pip install 'alignrec-pyg[tune]', or call fit in a "
+            "script that torchrun starts"
+        ) from error
+    if num_workers < 1:
+        raise ValueError(f"'num_workers' needs to be 1 or more (got {num_workers})")
+    model.check_fits(train, "train")
+    model.check_fits(val, "val")
+    folder = Path(checkpoint_dir).resolve()  # workers have another working directory
+    job = _Job(
+        copy.deepcopy(model).cpu(),
+        on_device(train, "cpu"),
+        on_device(val, "cpu"),
+        config,
+        folder,
+        checkpoint_seconds,
+    )
+    TorchTrainer(
+        _worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name="fit",
+            storage_path=str(folder / "ray"),
+            failure_config=FailureConfig(max_failures=3),
+        ),
+    ).fit()
+    # The run in the folder has ended: this only reads it.
+    return fit(model, train, val, config, checkpoint_dir=folder)
+
+
+def _worker(arguments: dict[str, _Job]) -> None:
+    from ray.train.torch import get_device
+
+    job, device = arguments["job"], get_device()
+    fit(
+        job.model.to(device),
+        on_device(job.train, device),
+        on_device(job.val, device),
+        job.config,
+        checkpoint_dir=job.checkpoint_dir,
+        checkpoint_seconds=job.checkpoint_seconds,
+    )

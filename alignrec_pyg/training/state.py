@@ -1,0 +1,174 @@
+"""The state of a training run, and its way to the disk and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignrec_pyg.storage import (
+    CheckpointError,
+    read_manifest,
+    read_tensors,
+    write_manifest,
+    write_tensors,
+)
+
+_MANIFEST = "state.json"
+_KEYS = ("run", "state", "files")
+
+
+@dataclass
+class RunState:
+    """Where training stands, beside the weights and the optimiser.
+
+    What a kind of training needs beyond it is a field of a subclass, anything JSON can hold.
+
+    Args:
+        epoch: Epochs done.
+        step: Batches done in the current epoch.
+        finished: Whether training has ended.
+        seconds: Time spent.
+        history: Entries so far.
+        best_epoch: Best epoch so far; -1 before the first.
+        best_weights: The model's state after it, where the best weights are kept.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    finished: bool = False
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+def save(
+    folder: Path,
+    run: dict[str, Any],
+    state: RunState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Writes the state; until the last step the previous one stays whole."""
+    kept: dict[str, str] = {}
+    if (folder / _MANIFEST).exists():
+        kept = read_manifest(folder / _MANIFEST, _KEYS)["files"]
+    last = f"last-{state.epoch:06d}-{state.step:06d}.safetensors"
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    files = {last: write_tensors(folder / last, tensors | _optimizer_tensors(optimizer))}
+    if state.best_weights:
+        best = f"best-{state.best_epoch:06d}.safetensors"
+        files[best] = kept.get(best) or write_tensors(folder / best, state.best_weights)
+    told = {name: getattr(state, name) for name in _told(state)}
+    write_manifest(folder / _MANIFEST, {"run": run, "state": told, "files": files})
+    _remove_strays(folder, files)
+
+
+def restore(
+    folder: Path,
+    run: dict[str, Any],
+    state: RunState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Reads a saved state into ``state``, ``model`` and ``optimizer``, if there is one.
+
+    Raises:
+        CheckpointError: If files are missing or damaged, or belong to another run.
+    """
+    if not (folder / _MANIFEST).exists():
+        return
+    manifest = read_manifest(folder / _MANIFEST, _KEYS)
+    _check_same_run(folder, manifest["run"], run)
+    _remove_strays(folder, manifest["files"])
+    stored: dict[str, Tensor] = {}
+    for name, sha256 in manifest["files"].items():
+        tensors = read_tensors(folder / name, sha256)
+        if name.startswith("best-"):
+            device = next(model.parameters()).device
+            state.best_weights = {key: value.to(device) for key, value in tensors.items()}
+        else:
+            stored = tensors
+    model.load_state_dict(
+        {
+            name.removeprefix("model."): value
+            for name, value in stored.items()
+            if name.startswith("model.")
+        }
+    )
+    _load_optimizer_tensors(optimizer, stored)
+    for name in _told(state):
+        setattr(state, name, manifest["state"][name])
+
+
+def _told(state: RunState) -> list[str]:
+    """Fields that the manifest holds."""
+    return [part.name for part in fields(state) if part.name != "best_weights"]
+
+
+def _check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -> None:
+    differing = _differing(stored, run)
+    if differing:
+        raise CheckpointError(
+            f"{folder} holds another run (stored, asked for): {differing}; choose another "
+            "'checkpoint_dir' or delete this one"
+        )
+
+
+def _differing(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Pairs of what differs, by name; of dictionaries again by name."""
+    found: dict[str, Any] = {}
+    for name in sorted(stored.keys() | asked.keys()):
+        was, now = stored.get(name), asked.get(name)
+        if was != now:
+            if isinstance(was, dict) and isinstance(now, dict):
+                found[name] = _differing(was, now)
+            else:
+                found[name] = (was, now)
+    return found
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as ``optimizer.<parameter>.<name>``."""
+    return {
+        f"optimizer.{index}.{name}": value
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def _load_optimizer_tensors(optimizer: torch.optim.Optimizer, stored: dict[str, Tensor]) -> None:
+    """Puts back what :func:`_optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in stored.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _remove_strays(folder: Path, files: dict[str, str]) -> None:
+    """Deletes tensors that are not among ``files``, and whatever is half written."""
+    for path in (*folder.glob("*.safetensors"), *folder.glob("*.part")):
+        if path.name not in files:
+            path.unlink(missing_ok=True)  # several workers start at once
+
+
+@dataclass
+class TrainState(RunState):
+    """Where training stands, beside the weights and the optimiser.
+
+    Args:
+        loss_sums: Sums of the loss terms over the batches of the current epoch.
+        best_metrics: Validation metrics of the best epoch.
+        num_stale: Evaluations since then.
+    """
+
+    loss_sums: dict[str, float] = field(default_factory=dict)
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    num_stale: int = 0

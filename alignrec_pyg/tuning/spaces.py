@@ -1,0 +1,233 @@
+"""What a sweep searches: values of each setting, for every model."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal
+
+from alignrec_pyg.experiments.grids import PUBLISHED, points
+from alignrec_pyg.experiments.presets import Preset
+
+if TYPE_CHECKING:
+    import optuna
+
+Value = int | float
+Point = dict[str, Value]
+"""One configuration: values by name of a constructor's argument or field of training."""
+
+ITEM_NEIGHBORS = "item_neighbors"
+"""Neighbours of an item in the item graph: a setting of the data, not of a constructor."""
+
+TRIAL = "trial"
+"""Where a trial finds its ``number``, ``point`` and ``seed`` in the configuration of Ray."""
+
+Kind = Literal["wide", "paper"]
+
+_DIGITS = 3
+"""Digits of a drawn number, so that a configuration can be typed."""
+_ATTEMPTS = 100
+"""Draws for each distinct configuration asked for."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values.
+
+    Args:
+        values: The values, ascending.
+    """
+
+    values: tuple[Value, ...]
+
+    def draw(self, generator: random.Random) -> Value:
+        """A value at random, all equally likely."""
+        return generator.choice(self.values)
+
+    def suggest(self, trial: optuna.Trial, name: str) -> Value:
+        """The value that Optuna proposes under ``name``."""
+        value: Value = trial.suggest_categorical(name, self.values)
+        return value
+
+    def distribution(self) -> optuna.distributions.BaseDistribution:
+        """What Optuna calls it."""
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.values)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number between two.
+
+    Args:
+        low: The smallest.
+        high: The largest.
+        log: Whether its logarithm is drawn uniformly, instead of the number.
+    """
+
+    low: float
+    high: float
+    log: bool = field(default=True, kw_only=True)
+
+    def draw(self, generator: random.Random) -> Value:
+        """A value at random."""
+        if self.log:
+            return _short(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+        return _short(generator.uniform(self.low, self.high))
+
+    def suggest(self, trial: optuna.Trial, name: str) -> Value:
+        """The value that Optuna proposes under ``name``, to a few digits."""
+        return _short(trial.suggest_float(name, self.low, self.high, log=self.log))
+
+    def distribution(self) -> optuna.distributions.BaseDistribution:
+        """What Optuna calls it."""
+        from optuna.distributions import FloatDistribution
+
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+
+Axis = Choice | Interval
+Space = Mapping[str, Axis]
+
+_LR = Interval(1e-4, 1e-2)
+_LAYERS = Choice((1, 2, 3, 4))
+_ITEM_LAYERS = Choice((1, 2))
+_TEMPERATURE = Interval(0.05, 1.0)
+_ALIGNMENT = Interval(1e-4, 1.0)
+_L2 = Interval(1e-6, 1e-2)
+_NORMS = Interval(1e-5, 2.0)
+_NEIGHBORS = Choice((5, 10, 20))
+
+WIDE: dict[str, Space] = {
+    "AlignRec": {
+        "lr": _LR,
+        "cca_weight": _ALIGNMENT,
+        "uia_weight": _ALIGNMENT,
+        "reg_weight": _ALIGNMENT,
+        "l2_weight": _L2,
+        "temperature": _TEMPERATURE,
+        "num_layers": _LAYERS,
+        "num_item_layers": _ITEM_LAYERS,
+        ITEM_NEIGHBORS: _NEIGHBORS,
+    },
+    "BPR": {"lr": _LR, "reg_weight": _NORMS},
+    "LightGCN": {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-6, 1e-2)},
+    "VBPR": {"lr": _LR, "reg_weight": _NORMS},
+    "MMGCN": {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-5, 0.1)},
+    "GRCN": {
+        "lr": _LR,
+        "num_layers": _LAYERS,
+        "num_routings": Choice((1, 2, 3)),
+        "reg_weight": Interval(1e-5, 0.1),
+    },
+    "DualGNN": {
+        "lr": _LR,
+        "num_layers": _LAYERS,
+        "num_neighbors": Choice((10, 20, 40)),
+        "reg_weight": Interval(1e-5, 0.1),
+    },
+    "BM3": {
+        "lr": _LR,
+        "num_layers": _LAYERS,
+        "dropout": Interval(0.1, 0.7, log=False),
+        "cl_weight": Interval(0.1, 10.0),
+        "reg_weight": Interval(1e-3, 1.0),
+    },
+    "MGCN": {
+        "lr": _LR,
+        "num_layers": _LAYERS,
+        "num_item_layers": _ITEM_LAYERS,
+        "cl_weight": _ALIGNMENT,
+        "l2_weight": _L2,
+        "temperature": _TEMPERATURE,
+        ITEM_NEIGHBORS: _NEIGHBORS,
+    },
+    "FREEDOM": {
+        "lr": _LR,
+        "num_layers": _LAYERS,
+        "num_item_layers": _ITEM_LAYERS,
+        "dropout": Interval(0.5, 0.95, log=False),
+        "reg_weight": Interval(1e-5, 0.1),
+        ITEM_NEIGHBORS: _NEIGHBORS,
+    },
+    "LATTICE": {
+        "lr": _LR,
+        "num_layers": _LAYERS,
+        "num_item_layers": _ITEM_LAYERS,
+        "num_neighbors": _NEIGHBORS,
+        "frozen_share": Interval(0.5, 1.0, log=False),
+        "l2_weight": _L2,
+        ITEM_NEIGHBORS: _NEIGHBORS,
+    },
+    "SLMRec": {
+        "lr": _LR,
+        "num_layers": _LAYERS,
+        "temperature": _TEMPERATURE,
+        "ssl_temperature": _TEMPERATURE,
+        "ssl_weight": Interval(0.01, 1.0),
+    },
+    "ContentLightGCN": {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-6, 1e-2)},
+}
+"""Ranges around what the papers searched: learning rate, weights, temperatures, depth."""
+
+PAPER_GRIDS: dict[str, Space] = {
+    name: {axis: Choice(tuple(sorted(values))) for axis, values in grid.items()}
+    for name, grid in PUBLISHED.items()
+}
+"""The papers' own grids (AlignRec: the six points of its Table 7)."""
+
+SPACES: dict[Kind, dict[str, Space]] = {"wide": WIDE, "paper": PAPER_GRIDS}
+
+
+def grid_points(space: Space) -> list[Point]:
+    """Every combination of the values.
+
+    Raises:
+        ValueError: If a setting has an interval, which has no list of values.
+    """
+    intervals = [name for name, axis in space.items() if isinstance(axis, Interval)]
+    if intervals:
+        raise ValueError(f"a grid needs lists of values, and {', '.join(intervals)} have intervals")
+    lists = [axis.values for axis in space.values() if isinstance(axis, Choice)]
+    return [dict(zip(space, values, strict=True)) for values in product(*lists)]
+
+
+def random_points(space: Space, number: int, seed: int) -> list[Point]:
+    """Distinct configurations drawn at random, fewer than asked for if there are no more.
+
+    Args:
+        space: What to draw from.
+        number: How many; the first of them are the same whatever the number.
+        seed: Of the draws.
+    """
+    generator = random.Random(seed)
+    drawn: list[Point] = []
+    for _ in range(_ATTEMPTS * number):
+        point = {name: axis.draw(generator) for name, axis in space.items()}
+        if point not in drawn:
+            drawn.append(point)
+        if len(drawn) == number:
+            break
+    return drawn
+
+
+def with_point(preset: Preset, point: Point) -> Preset:
+    """The preset with a configuration's values, but for the item graph's."""
+    axes = {name: (value,) for name, value in point.items() if name != ITEM_NEIGHBORS}
+    (changed,) = points(preset, axes)
+    return changed
+
+
+def suggested(space: Space, trial: optuna.Trial) -> dict[str, Any]:
+    """The configuration that Optuna proposes, in the form that Ray's ``OptunaSearch`` unfolds."""
+    names = {name: f"{TRIAL}/point/{name}" for name in space}
+    point = {names[name]: axis.suggest(trial, names[name]) for name, axis in space.items()}
+    return {**point, f"{TRIAL}/number": trial.number, f"{TRIAL}/seed": 0}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")

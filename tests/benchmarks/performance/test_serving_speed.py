@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import re
+
+from benchmarks.performance import serving_speed
+
+
+def test_every_way_to_serve_has_its_row(capsys):
+    words = ["--users", "60", "--items", "40", "--dim", "8", "--k", "5", "--queries", "20"]
+    assert serving_speed.main(words) == 0
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[1:]] == [
+        "| export to parquet", "| FAISS flat", "| FAISS hnsw", "| ONNX", "| recommend, one user",
+    ]  # fmt: skip
+    assert "| 300 rows, " in rows[1]  # five for each of 60 users
+    assert "recall@5 1.0000" in rows[2]  # the exact index against itself
+    assert all(
+        float(speed.replace(",", "")) > 0 for speed in re.findall(r"([\d,]+) users/s", printed)
+    )
+    assert "60 users, 40 items, width 8, k 5, 1 threads" in printed
+
+
+def test_a_call_gives_its_result_and_time():
+    result, seconds = serving_speed.taken(sorted, [2, 1], reverse=False)
+    assert result == [1, 2]
+    assert seconds >= 0
+
+
+def test_sizes_have_to_fit(capsys):
+    assert serving_speed.main(["--users", "60", "--queries", "61"]) == 2
+    assert serving_speed.main(["--items", "40", "--queries", "1", "--k", "41"]) == 2
+    assert "--queries needs to be at most --users" in capsys.readouterr().err

@@ -1,0 +1,188 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.evaluation import ranking as module
+from alignrec_pyg.evaluation.ranking import checked_k, rank, rank_blocks, top_items
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.models import BPR
+
+USERS, ITEMS = 40, 30
+
+
+class Counted(BPR):
+    """Scores given as a matrix."""
+
+    def __init__(self, data, scores):
+        super().__init__(data, embedding_dim=scores.size(1))
+        self.user_embedding.weight = nn.Parameter(scores)
+        self.item_embedding.weight = nn.Parameter(torch.eye(scores.size(1)))
+        self.calls = 0
+
+    def forward(self, data):
+        self.calls += 1
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return super().forward(data)
+
+
+def slow_list(scores, known, user, k):
+    order = sorted(range(scores.size(1)), key=lambda i: -float(scores[user, i]))
+    new = [i for i in order if (user, i) not in known][:k]
+    return new + [scores.size(1)] * (k - len(new))
+
+
+@pytest.fixture
+def case():
+    """User 7 knows all but two items, user 8 every item."""
+    generator = torch.Generator().manual_seed(0)
+    liked = torch.rand(USERS, ITEMS, generator=generator) < 0.4
+    held_out = liked & (torch.rand(USERS, ITEMS, generator=generator) < 0.1)
+    known = liked & ~held_out
+    known[7, 2:], known[8] = True, True
+    data = HeteroData()
+    data["user"].num_nodes, data["item"].num_nodes = USERS, ITEMS
+    edges = known.nonzero().t()
+    data[INTERACTS].edge_index = edges[:, torch.randperm(edges.size(1), generator=generator)]
+    label = held_out.nonzero().t()
+    data[INTERACTS].edge_label_index = label[:, torch.randperm(label.size(1), generator=generator)]
+    return data, Counted(data, torch.randn(USERS, ITEMS, generator=generator)).train()
+
+
+def expected(case, users, k):
+    data, model = case
+    known = set(map(tuple, data[INTERACTS].edge_index.t().tolist()))
+    return [slow_list(model.user_embedding.weight.detach(), known, user, k) for user in users]
+
+
+@pytest.mark.parametrize("k", [1, 5, ITEMS, ITEMS + 3])
+@pytest.mark.parametrize("block", [1, 7 * ITEMS, 1 << 22])
+def test_lists_are_those_of_a_loop_over_users(case, k, block, monkeypatch):
+    data, model = case
+    monkeypatch.setattr(module, "_BLOCK_SCORES", block)
+    result = rank(model, data, k, users=torch.arange(USERS))
+    assert result.user.tolist() == list(range(USERS))
+    assert result.item.tolist() == expected(case, range(USERS), k)
+    assert (result.user.dtype, result.item.dtype) == (torch.int64, torch.int32)
+    assert model.calls == 1
+    assert model.training
+
+
+def test_users_are_those_with_links_to_predict_unless_named(case):
+    data, model = case
+    users = sorted(set(data[INTERACTS].edge_label_index[0].tolist()))
+    assert 1 < len(users) < USERS
+    result = rank(model, data)
+    assert result.user.tolist() == users
+    assert result.item.shape == (len(users), 50)
+    assert result.item.tolist() == expected(case, users, 50)
+    for named in (torch.tensor([9, 3, 8, 3]), torch.tensor([9, 3, 8], dtype=torch.int32)):
+        result = rank(model, data, 4, users=named)
+        assert result.user.tolist() == [3, 8, 9]
+        assert result.user.dtype == torch.int64
+        assert result.item.tolist() == expected(case, [3, 8, 9], 4)
+    assert result.item[1].tolist() == [ITEMS] * 4  # user 8 knows everything
+
+
+def test_nobody_to_rank_for(case):
+    data, model = case
+    result = rank(model, data, 4, users=torch.tensor([], dtype=torch.int64))
+    assert (result.user.shape, result.item.shape) == ((0,), (0, 4))
+    assert result.item.dtype == torch.int32
+
+
+def test_blocks_cover_the_users_in_order(case, monkeypatch):
+    data, model = case
+    monkeypatch.setattr(module, "_BLOCK_SCORES", 9 * ITEMS)
+    blocks = list(rank_blocks(model, data, torch.arange(5, 35), 3))
+    assert [user.numel() for user, _, _ in blocks] == [9, 9, 9, 3]
+    assert torch.cat([user for user, _, _ in blocks]).tolist() == list(range(5, 35))
+    assert torch.cat([item for _, item, _ in blocks]).tolist() == expected(case, range(5, 35), 3)
+
+
+@pytest.mark.parametrize("k", [1, 4, 12])
+def test_only_some_items_and_known_ones_too(case, k, monkeypatch):
+    data, model = case
+    monkeypatch.setattr(module, "_BLOCK_SCORES", 50)
+    allowed = [2, 3, 5, 8, 13, 21, 29]
+    scores = model.user_embedding.weight.detach()
+    known = set(map(tuple, data[INTERACTS].edge_index.t().tolist()))
+    for exclude_known, masked in ((True, known), (False, set())):
+        others = {(u, i) for u in range(USERS) for i in range(ITEMS) if i not in allowed}
+        result = rank(
+            model,
+            data,
+            k,
+            torch.arange(USERS),
+            items=torch.tensor([*allowed[::-1], 5]),
+            exclude_known=exclude_known,
+        )
+        assert result.item.tolist() == [
+            slow_list(scores, masked | others, user, k) for user in range(USERS)
+        ]
+    assert rank(model, data, 2, torch.tensor([3]), items=torch.tensor([]).long()).item.tolist() == [
+        [ITEMS, ITEMS]
+    ]
+    with pytest.raises(ValueError, match=r"'items' needs to be in \[0, 29\] \(got 30\)"):
+        rank(model, data, items=torch.tensor([30]))
+
+
+def test_blocks_tell_the_scores(case):
+    data, model = case
+    (block,) = rank_blocks(model, data, torch.tensor([7, 8]), 3)
+    weight = model.user_embedding.weight.detach()
+    assert block.score[0, :2].tolist() == weight[7, block.item[0, :2]].tolist()
+    assert block.score[0, 2] == block.score[1].max() == -math.inf
+
+
+def test_places_that_no_item_takes_are_no_item_and_score_nothing():
+    none = torch.empty(2, 0, dtype=torch.int64)
+    user_x, item_x = torch.tensor([[1.0]]), torch.tensor([[-2.0], [-1.0]])
+    (block,) = top_items(user_x, item_x, torch.tensor([0]), none, 4, of="a model")
+    assert block.item.tolist() == [[1, 0, 2, 2]]
+    assert block.score.tolist() == [[-1.0, -2.0, -math.inf, -math.inf]]
+
+
+def test_nan_scores_are_an_error_and_training_goes_on(case):
+    data, model = case
+    with torch.no_grad():
+        model.user_embedding.weight[3, 4] = math.nan
+    with pytest.raises(FloatingPointError, match="Counted gives NaN scores"):
+        rank(model, data, users=torch.arange(USERS))
+    assert model.training
+
+
+def test_users_need_to_be_numbers_of_users(case):
+    data, model = case
+    for users in (torch.tensor([True, False]), torch.tensor([0.0]), torch.tensor([[0]]), [0]):
+        with pytest.raises(ValueError, match="'users' needs to be a 1-D tensor of whole numbers"):
+            rank(model, data, users=users)
+    for wrong in (-1, USERS):
+        with pytest.raises(ValueError, match=rf"'users' needs to be in \[0, 39\] \(got {wrong}\)"):
+            rank(model, data, users=torch.tensor([0, wrong]))
+
+
+def test_cut_offs_are_positive_integers():
+    assert checked_k(np.int64(5)) == 5
+    assert checked_k(5, longest=5) == 5
+    for k in (0, -1, 2.0, "3", None, True, [3]):
+        with pytest.raises(ValueError, match="'k' needs to be a positive integer"):
+            checked_k(k)
+    with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 5\] \(got 6\): rank with"):
+        checked_k(6, longest=5)
+
+
+def test_data_need_to_fit(case):
+    data, model = case
+    with pytest.raises(ValueError, match="'k' needs"):
+        rank(model, data, 0)
+    del data[INTERACTS].edge_label_index
+    with pytest.raises(ValueError, match="needs links to predict"):
+        rank(model, data)
+    data["item"].num_nodes = ITEMS + 1
+    with pytest.raises(ValueError, match="'data' needs the 40 users and 30 items"):
+        rank(model, data, users=torch.tensor([0]))

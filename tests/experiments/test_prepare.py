@@ -1,0 +1,260 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from alignrec_pyg.experiments.prepare import prepare, val_known_at_test
+from alignrec_pyg.experiments.presets import PAPER
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.graph import INTERACTS, feature_names, feature_table, knn_edge_type
+from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph
+
+
+def edges(data, name):
+    store = data[knn_edge_type(name)]
+    return store.edge_index, store.edge_weight
+
+
+def test_every_model_reads_what_it_is_made_for(tiny_folder):
+    data = prepare(str(tiny_folder))
+    assert {name: data.inputs(preset) for name, preset in PAPER.items()} == {
+        "AlignRec": {"features": ["image+text"], "item_graph": "cosine+image+text"},
+        "BPR": {},
+        "LightGCN": {},
+        "VBPR": {"features": ["image", "text"]},
+        "BM3": {"features": ["image", "text"]},
+        "FREEDOM": {"features": ["image", "text"], "item_graph": "binary+image+text"},
+        "ContentLightGCN": {"features": ["image", "text"]},
+        "MMGCN": {"features": ["image", "text"]},
+        "GRCN": {"features": ["image", "text"]},
+        "DualGNN": {"features": ["image", "text"]},
+        "SLMRec": {"features": ["image", "text"]},
+        "MGCN": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
+        "LATTICE": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
+    }
+    assert all(data.why_not(preset) is None for preset in PAPER.values())
+    fused = ConcatFeatures(["image", "text"], normalize=False)(data.train)
+    assert torch.equal(feature_table(data.train, "image+text"), feature_table(fused, "mm"))
+    expected = {
+        "cosine+image+text": KNNItemGraph(
+            "image+text", weighting="cosine", name="cosine+image+text"
+        ),
+        "binary+image+text": KNNItemGraph(
+            {"image": 0.1, "text": 0.9}, weighting="binary", name="binary+image+text"
+        ),
+        "text": KNNItemGraph("text", weighting="cosine"),
+    }
+    for name, transform in expected.items():
+        for part in (data.train, data.val, data.test):
+            for ours, theirs in zip(
+                edges(part, name), edges(transform(data.train), name), strict=True
+            ):
+                assert torch.equal(ours, theirs)
+    assert data.split_rule == "labels"
+    assert data.train[INTERACTS].edge_index.size(1) == 24 * 6
+    assert [report.name for report in data.report.features] == ["image", "image+text", "text"]
+
+
+def test_another_number_of_neighbours_makes_graphs_of_other_names(tiny_folder):
+    data = prepare(str(tiny_folder), item_neighbors=3)
+    beside = replace(data, item_neighbors=10)
+    names = {
+        "AlignRec": ("item_graph", "cosine+image+text+k3", "cosine+image+text"),
+        "FREEDOM": ("item_graph", "binary+image+text+k3", "binary+image+text"),
+        "MGCN": ("item_graphs", ["image+k3", "text+k3"], ["image", "text"]),
+    }
+    for model, (argument, few, usual) in names.items():
+        assert data.inputs(PAPER[model])[argument] == few
+        assert beside.inputs(PAPER[model])[argument] == usual
+    expected = KNNItemGraph("image+text", 3, weighting="cosine", name="cosine+image+text+k3")
+    for part in (data.train, data.val, data.test):
+        index, weight = edges(part, "cosine+image+text+k3")
+        theirs = edges(expected(data.train), "cosine+image+text+k3")
+        assert torch.equal(index, theirs[0])
+        assert torch.equal(weight, theirs[1])
+    assert "k=3" in data.item_graphs["cosine+image+text+k3"]
+    assert "k=3" in data.item_graphs["image+k3"]
+
+
+def test_one_feature_set_is_read_as_it_is(tiny_folder):
+    data = prepare(str(tiny_folder), features=["text"])
+    assert data.inputs(PAPER["AlignRec"])["features"] == ["text"]
+    data.inputs(PAPER["FREEDOM"])
+    assert feature_names(data.train) == ["text"]
+    assert "KNNItemGraph({'text': 1.0}" in data.item_graphs["binary+text"]
+
+
+def test_other_feature_sets_weigh_the_same(tmp_path, write_folder):
+    folder = write_folder(tmp_path / "audio", features=("text", "whisper"), labels=False)
+    data = prepare(str(folder))
+    data.inputs(PAPER["FREEDOM"])
+    assert "{'text': 0.5, 'whisper': 0.5}" in data.item_graphs["binary+text+whisper"]
+    assert data.split_rule == "random"
+
+
+def test_neighbours_take_the_place_of_the_search(tiny_folder, tmp_path, write_neighbors):
+    lists = {
+        "image": write_neighbors(tmp_path / "image.npz", k=4),
+        "text": write_neighbors(tmp_path / "text.npz", k=3, shift=7),
+    }
+    data = prepare(str(tiny_folder), neighbors=lists)
+    for name in ("FREEDOM", "AlignRec"):
+        data.inputs(PAPER[name])
+    edge_index, weight = edges(data.train, "binary+image+text")
+    of_first = {
+        source: value
+        for source, target, value in zip(*edge_index.tolist(), weight.tolist(), strict=True)
+        if target == 0
+    }
+    assert of_first == pytest.approx(
+        {0: 0.1 / 4 + 0.9 / 3, 1: 0.1 / 4, 2: 0.1 / 4, 3: 0.1 / 4, 7: 0.9 / 3, 14: 0.9 / 3}
+    )
+    assert (
+        "{'image': 0.5, 'text': 0.5}, weighting='cosine'" in data.item_graphs["cosine+image+text"]
+    )
+
+
+def test_neighbours_without_cosines_are_too_little_for_alignrec(
+    tiny_folder, tmp_path, write_neighbors
+):
+    path = write_neighbors(tmp_path / "text.npz", cosine=False)
+    data = prepare(str(tiny_folder), neighbors={"text": path})
+    reasons = {name: data.why_not(preset) for name, preset in PAPER.items()}
+    assert {name for name, reason in reasons.items() if reason} == {"AlignRec", "MGCN", "LATTICE"}
+    assert "cosines" in reasons["AlignRec"]
+
+
+def test_only_what_is_asked_for_is_built_and_once(tiny_folder):
+    data = prepare(str(tiny_folder))
+    data.inputs(PAPER["BPR"])
+    assert data.item_graphs == {}
+    assert feature_names(data.train) == ["image", "text"]
+    data.inputs(PAPER["AlignRec"])
+    graph = edges(data.train, "cosine+image+text")[0]
+    data.inputs(PAPER["AlignRec"])
+    assert (
+        edges(data.train, "cosine+image+text")[0]
+        is edges(data.val, "cosine+image+text")[0]
+        is graph
+    )
+
+
+def test_some_of_the_feature_sets_have_graphs_and_tables_of_their_own(tmp_path, write_folder):
+    folder = write_folder(tmp_path / "three", features=("audio", "image", "text"))
+    data = prepare(str(folder))
+    assert data.inputs(PAPER["AlignRec"], ["image", "text"]) == {
+        "features": ["image+text"],
+        "item_graph": "cosine+image+text",
+    }
+    assert data.inputs(PAPER["FREEDOM"], ["text"]) == {
+        "features": ["text"],
+        "item_graph": "binary+text",
+    }
+    assert data.inputs(PAPER["MGCN"], ["text"])["item_graphs"] == ["text"]
+    fused = ConcatFeatures(["image", "text"], normalize=False)(data.train)
+    assert torch.equal(feature_table(data.test, "image+text"), feature_table(fused, "mm"))
+
+
+def test_a_list_of_a_table_is_its_graph(tiny_folder, tmp_path, write_neighbors):
+    lists = {"text": write_neighbors(tmp_path / "text.npz", k=3, shift=7)}
+    data = prepare(str(tiny_folder), neighbors=lists)
+    assert data.inputs(PAPER["MGCN"])["item_graphs"] == ["image", "text"]
+    assert "ItemGraphFromNeighbors" in data.item_graphs["text"]
+    assert "KNNItemGraph" in data.item_graphs["image"]
+    edge_index, _ = edges(data.train, "text")
+    assert sorted(edge_index[0][edge_index[1] == 0].tolist()) == [0, 7, 14]
+
+
+def test_outside_tables_join_the_datas_own(tiny_folder, tmp_path):
+    table = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    np.save(tmp_path / "mine.npy", table)
+    data = prepare(str(tiny_folder), tables={"mine": tmp_path / "mine.npy"}, scale="raw")
+    assert data.features == ["image", "mine", "text"]
+    assert torch.equal(feature_table(data.train, "mine"), torch.from_numpy(table))
+    assert any("mine.npy" in note for note in data.report.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "message"),
+    [
+        ("text", np.ones((30, 2)), "a table of this name"),
+        ("mine", np.ones((29, 2)), "needs the shape"),
+        ("my-own+table", np.ones((30, 2)), "letters, digits and underscores"),
+        ("mine", np.full((30, 2), np.nan), "finite"),
+    ],
+)
+def test_unfit_outside_tables_are_told(tiny_folder, tmp_path, name, table, message):
+    np.save(tmp_path / "a.npy", table)
+    with pytest.raises(SettingsError, match=message):
+        prepare(str(tiny_folder), tables={name: tmp_path / "a.npy"})
+    with pytest.raises(SettingsError, match="missing.npy"):
+        prepare(str(tiny_folder), tables={"mine": tmp_path / "missing.npy"})
+
+
+def test_known_validation_links_are_in_the_graph_of_the_test(tiny_folder):
+    data = prepare(str(tiny_folder))
+    test = val_known_at_test(data)
+    known, val = test[INTERACTS].edge_index, data.val[INTERACTS].edge_label_index
+    assert known.size(1) == 24 * 6 + val.size(1)
+    assert torch.equal(known[:, 24 * 6 :], val)
+    assert data.test[INTERACTS].edge_index.size(1) == 24 * 6
+    assert torch.equal(test[INTERACTS].edge_label_index, data.test[INTERACTS].edge_label_index)
+
+
+def test_problems_come_together(tiny_folder, tmp_path):
+    np.savez(tmp_path / "a.npz", other=np.zeros(3))
+    with pytest.raises(SettingsError) as caught:
+        prepare(
+            str(tiny_folder),
+            features=["imgae", "txt"],
+            neighbors={"text": tmp_path / "a.npz"},
+        )
+    assert len(caught.value.problems) == 3
+
+
+def test_feature_rows_have_length_1_for_all_models_or_stay_as_stored(tiny_folder):
+    stored = np.load(tiny_folder / "text.npy")
+    raw = prepare(str(tiny_folder), scale="raw")
+    np.testing.assert_array_equal(feature_table(raw.train, "text"), stored)
+    scaled = prepare(str(tiny_folder))
+    length = np.linalg.norm(stored, axis=1, keepdims=True)
+    np.testing.assert_allclose(feature_table(scaled.train, "text"), stored / length, rtol=1e-5)
+    for data in (raw, scaled):
+        data.inputs(PAPER["AlignRec"])
+        both = torch.cat([feature_table(data.train, name) for name in ("image", "text")], dim=1)
+        assert torch.equal(feature_table(data.train, "image+text"), both)
+
+
+def test_a_part_of_the_features_reads_no_list_of_the_others(tiny_folder, tmp_path, write_neighbors):
+    lists = {"text": write_neighbors(tmp_path / "text.npz", k=3, shift=7)}
+    data = prepare(str(tiny_folder), neighbors=lists)
+    freedom = PAPER["FREEDOM"]
+    of_all = data.inputs(freedom)["item_graph"]
+    without_text = data.inputs(freedom, ["image"])["item_graph"]
+    assert "ItemGraphFromNeighbors" in data.item_graphs[of_all]
+    assert "KNNItemGraph({'image': 1.0}" in data.item_graphs[without_text]
+    assert data.inputs(freedom, ["text"])["item_graph"] == of_all == "binary+text"
+
+
+def test_lists_of_other_names_than_the_tables_serve_all_of_them(
+    tiny_folder, tmp_path, write_neighbors
+):
+    lists = {"published": write_neighbors(tmp_path / "text.npz", k=3, shift=7)}
+    data = prepare(str(tiny_folder), neighbors=lists)
+    assert data.inputs(PAPER["FREEDOM"])["item_graph"] == "binary+published"
+    assert data.inputs(PAPER["FREEDOM"], ["text"])["item_graph"] == "binary+text"
+    assert "KNNItemGraph" in data.item_graphs["binary+text"]
+
+
+def test_a_table_named_like_two_others_is_not_taken_for_them(tmp_path, write_folder):
+    folder = write_folder(tmp_path / "joint", features=("image", "image_text", "mm", "text"))
+    data = prepare(str(folder))
+    alone = data.inputs(PAPER["AlignRec"], ["image_text"])
+    both = data.inputs(PAPER["AlignRec"], ["image", "text"])
+    assert alone == {"features": ["image_text"], "item_graph": "cosine+image_text"}
+    assert both == {"features": ["image+text"], "item_graph": "cosine+image+text"}
+    found = [edges(data.train, name["item_graph"])[0] for name in (alone, both)]
+    assert not torch.equal(*found)
+    (fused,) = data.inputs(PAPER["AlignRec"])["features"]
+    assert feature_table(data.train, fused).size(1) == 6 + 7 + 8 + 9

@@ -1,0 +1,459 @@
+import copy
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+import alignrec_pyg
+from alignrec_pyg import (
+    BM3,
+    BPR,
+    FREEDOM,
+    CheckpointError,
+    LightGCN,
+    TrainConfig,
+    TrainingDivergedError,
+    evaluate,
+    fit,
+)
+from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.storage import read_manifest
+
+
+def small_config(**changes) -> TrainConfig:
+    return TrainConfig(**{"lr": 0.01, "batch_size": 256, "max_epochs": 4, "seed": 3, **changes})
+
+
+def build(train, model_cls=BPR, **hparams):
+    torch.manual_seed(0)
+    return model_cls(train, embedding_dim=8, **hparams)
+
+
+def same_weights(a, b) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_learning_rate_decays_continuously():
+    config = TrainConfig(lr=0.01, lr_decay=0.96, lr_decay_epochs=50)
+    assert config.lr_at(0) == pytest.approx(0.01)
+    assert config.lr_at(25) == pytest.approx(0.01 * math.sqrt(0.96))
+    assert config.lr_at(50) == pytest.approx(0.01 * 0.96)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"lr_decay": -1.0},
+        {"lr_decay_epochs": 0},
+        {"batch_size": 0},
+        {"max_epochs": 0},
+        {"eval_every": 0},
+        {"patience": -1},
+        {"weight_decay": -0.1},
+        {"seed": -1},
+        {"monitor": "recall@50"},
+        {"monitor": "accuracy@10"},
+        {"lr": "1e-3"},
+        {"weight_decay": math.nan},
+        {"batch_size": 10.5},
+        {"max_epochs": math.inf},
+        {"ks": 20.0},
+        {"ks": (20, 0)},
+        {"ks": ()},
+    ],
+)
+def test_bad_settings_are_named(change):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"'{name}' needs to"):
+        TrainConfig(**change)
+
+
+def test_numpy_numbers_become_plain_ones():
+    config = TrainConfig(lr=np.float32(0.5), batch_size=np.int64(7), ks=np.array([10, 20]))
+    assert json.dumps([config.lr, config.batch_size, config.ks]) == "[0.5, 7, [10, 20]]"
+
+
+def test_one_epoch_equals_a_plain_loop(checkerboard):
+    train, test = checkerboard
+    model, plain = build(train, LightGCN), build(train, LightGCN)
+    fit(model, train, test, small_config(max_epochs=1))
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.01)
+    for batch in alignrec_pyg.training.sampling.TripletSampler(train, batch_size=256, seed=3).epoch(
+        0
+    ):
+        optimizer.zero_grad()
+        plain.loss(train, batch)[0].backward()
+        optimizer.step()
+    for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+class Scripted(BPR):
+    """Embeddings that reach a given recall@1 in each epoch, whatever the optimiser does."""
+
+    recalls = ()
+    epoch = -1
+
+    def on_epoch_start(self, data, generator) -> None:
+        self.epoch += 1
+
+    def forward(self, data):
+        right = torch.arange(50) < 50 * self.recalls[self.epoch]
+        scores = torch.eye(50)
+        scores[~right] *= -1
+        return scores, torch.eye(50)
+
+
+def scripted(train, recalls):
+    model = build(train, Scripted)
+    model.recalls = recalls
+    return model
+
+
+def test_stops_after_patience_plus_one_evaluations_without_improvement(checkerboard):
+    train, test = checkerboard
+    recalls = [0.2, 0.4, 0.4, 0.3, 0.4, 1.0]  # equal is no improvement
+    config = small_config(max_epochs=6, patience=2, ks=(1,), monitor="recall@1")
+    result = fit(scripted(train, recalls), train, test, config)
+    assert result.num_epochs == 5  # stale at 2, 3, 4: three is more than two
+    assert result.best_epoch == 1
+    assert result.best_metrics["recall@1"] == pytest.approx(0.4)
+    result = fit(
+        scripted(train, recalls),
+        train,
+        test,
+        small_config(max_epochs=6, patience=3, ks=(1,), monitor="recall@1"),
+    )
+    assert (result.num_epochs, result.best_epoch) == (6, 5)
+
+
+def test_model_ends_with_the_weights_of_the_best_epoch(checkerboard):
+    train, test = checkerboard
+    config = small_config(lr=0.05, max_epochs=12, patience=20, ks=(1,), monitor="recall@1")
+    model = build(train)
+    result = fit(model, train, test, config)
+    best = max(entry["recall@1"] for entry in result.history)
+    assert result.best_metrics["recall@1"] == best
+    assert evaluate(model, test, ks=(1,))["recall@1"] == best
+    first = next(e["epoch"] for e in result.history if e["recall@1"] == best)
+    assert result.best_epoch == first
+
+
+def test_history_and_report(checkerboard):
+    train, test = checkerboard
+    reported = []
+    result = fit(
+        build(train),
+        train,
+        test,
+        small_config(max_epochs=5, eval_every=2),
+        report=lambda epoch, metrics: reported.append((epoch, metrics)),
+    )
+    assert [epoch for epoch, _ in reported] == [1, 3, 4]  # the last epoch is always evaluated
+    assert [entry["epoch"] for entry in result.history] == [0, 1, 2, 3, 4]
+    assert {"loss", "loss/bpr", "loss/reg", "lr"} <= result.history[0].keys()
+    assert "recall@20" not in result.history[0]
+    assert reported[0][1]["recall@20"] == result.history[1]["recall@20"]
+
+
+def test_the_best_up_to_now_is_reported_also_after_an_interruption(
+    checkerboard, tmp_path, monkeypatch
+):
+    train, test = checkerboard
+    values = [0.1, 0.5, 0.3, 0.2, 0.6, 0.4, 0.1, 0.2]
+    evaluations = iter([*values[:3], *values[2:]])  # the third epoch is trained again
+    monkeypatch.setattr(
+        "alignrec_pyg.training.loop.evaluate_together",
+        lambda *_: {"recall@1": next(evaluations), "recall@20": float(len(reported))},
+    )
+    reported = []
+
+    def report(epoch, metrics):
+        reported.append(metrics)
+        if len(reported) == 3:
+            raise RuntimeError("interrupted")
+
+    def run():
+        config = small_config(max_epochs=8, ks=(1, 20), monitor="recall@1", patience=8)
+        return fit(
+            build(train), train, test, config,
+            report=report, checkpoint_dir=tmp_path, checkpoint_seconds=0,
+        )  # fmt: skip
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        run()
+    result = run()
+    seen = {}
+    for told in reported:
+        seen[told["epoch"]] = told
+    assert len(reported) == 9
+    assert [seen[epoch]["recall@1"] for epoch in range(8)] == values
+    for epoch, told in seen.items():
+        best = max(values[: int(epoch) + 1])
+        assert told["best_recall@1"] == best
+        assert told["best_epoch"] == values.index(best)
+        assert told["best_recall@20"] == seen[told["best_epoch"]]["recall@20"]
+    assert reported[-1]["best_recall@1"] == result.best_metrics["recall@1"]
+    assert not any(name.startswith("best_") for entry in result.history for name in entry)
+
+
+def test_history_holds_the_mean_of_the_terms(checkerboard):
+    train, test = checkerboard
+    seen = []
+
+    class Spy(BPR):
+        def loss(self, data, batch):
+            total, terms = super().loss(data, batch)
+            seen.append(terms["bpr"].item())
+            return total, terms
+
+    result = fit(build(train, Spy), train, test, small_config(max_epochs=1))
+    assert result.history[0]["loss/bpr"] == pytest.approx(sum(seen) / len(seen))
+
+
+def test_loss_that_is_not_finite_names_epoch_batch_and_term(checkerboard):
+    train, test = checkerboard
+
+    class Poisoned(BPR):
+        calls = 0
+
+        def loss_terms(self, data, batch):
+            self.calls += 1
+            terms = super().loss_terms(data, batch)
+            if self.calls == 7:
+                terms["reg"] = terms["reg"] * math.inf
+            return terms
+
+    num_batches = len(alignrec_pyg.training.sampling.TripletSampler(train, batch_size=256))
+    assert num_batches == 5
+    with pytest.raises(TrainingDivergedError, match=r"epoch 1, batch 1: loss, loss/reg"):
+        fit(build(train, Poisoned), train, test, small_config())
+
+
+def test_term_of_weight_zero_may_be_infinite(checkerboard):
+    train, test = checkerboard
+
+    class Unweighted(BPR):
+        def loss_terms(self, data, batch):
+            terms = super().loss_terms(data, batch)
+            return {**terms, "reg": terms["reg"] * math.inf}
+
+    result = fit(build(train, Unweighted, reg_weight=0.0), train, test, small_config(max_epochs=1))
+    assert math.isinf(result.history[0]["loss/reg"])
+
+
+def test_diverged_parameters_are_not_saved(checkerboard, tmp_path):
+    train, test = checkerboard
+
+    class Poisoned(BPR):
+        def on_batch_start(self, generator):
+            self.item_embedding.weight.register_hook(lambda grad: grad * math.nan)
+
+    with pytest.raises(TrainingDivergedError, match="item_embedding.weight is not finite in epoch"):
+        fit(
+            build(train, Poisoned),
+            train,
+            test,
+            small_config(batch_size=10_000, eval_every=3),
+            checkpoint_dir=tmp_path,
+            checkpoint_seconds=0,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_graphs_are_checked_before_training(checkerboard):
+    train, test = checkerboard
+    model = build(train)
+    unsplit = copy.copy(test)
+    del unsplit[INTERACTS].edge_label_index
+    with pytest.raises(ValueError, match="'val' needs links to predict"):
+        fit(model, train, unsplit)
+    smaller = copy.copy(test)
+    smaller["user"].num_nodes = 40
+    with pytest.raises(ValueError, match=r"'val' needs the 50 users .* \(got 40 and 50\)"):
+        fit(model, train, smaller)
+    with pytest.raises(ValueError, match=r"'train' needs to be a HeteroData .* pass its \.data"):
+        fit(model, [train], test)
+    with pytest.raises(ValueError, match="'train' and the model need to be on one device"):
+        fit(model.to("meta"), train, test)
+
+
+def test_model_ends_in_evaluation_mode(checkerboard):
+    train, test = checkerboard
+    model = build(train, FREEDOM)
+    fit(model, train, test, small_config(max_epochs=1))
+    user = model(train)[0]
+    assert torch.equal(user, model.eval()(train)[0])
+    assert not torch.equal(user, model.train()(train)[0])  # the links of the last epoch only
+
+
+def test_a_graph_is_prepared_once_for_each_part(checkerboard, monkeypatch):
+    train, test = checkerboard
+    test = test.clone()  # as .to("cuda") does: equal tensors, no longer shared
+    builds = []
+    build_graph = alignrec_pyg.models.base.user_item_adjacency
+
+    def counting(*args):
+        builds.append(args)
+        return build_graph(*args)
+
+    monkeypatch.setattr("alignrec_pyg.models.base.user_item_adjacency", counting)
+    fit(build(train, LightGCN), train, test, small_config(max_epochs=5))
+    assert len(builds) == 2
+
+
+def test_no_diverged_state_is_saved(checkerboard, tmp_path):
+    train, test = checkerboard
+    model = build(train)
+    with torch.no_grad():
+        model.user_embedding.weight[0] = math.nan
+    with pytest.raises(TrainingDivergedError, match="epoch 0"):
+        fit(model, train, test, small_config(), checkpoint_dir=tmp_path, checkpoint_seconds=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("model_cls", [BM3, FREEDOM])  # both draw random numbers of their own
+def test_interrupted_run_continues_to_the_same_bits(checkerboard, tmp_path, model_cls):
+    """Ctrl-C in the middle of an epoch, twice, then on to the end."""
+    train, test = checkerboard
+    whole = build(train, model_cls)
+    expected = fit(whole, train, test, small_config())
+
+    class Interrupted(model_cls):
+        batches = 0
+        interrupt_at = 0
+
+        def loss(self, data, batch):
+            self.batches += 1
+            if self.batches == self.interrupt_at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().loss(data, batch)
+
+    Interrupted.__name__ = model_cls.__name__
+    for interrupt_at in (3, 9):
+        model = build(train, Interrupted)
+        model.interrupt_at = interrupt_at
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, train, test, small_config(), checkpoint_dir=tmp_path)
+        state = read_manifest(tmp_path / "state.json")["state"]
+        assert state["step"] > 0
+    model = build(train, model_cls)
+    found = fit(model, train, test, small_config(), checkpoint_dir=tmp_path)
+    assert found.history == expected.history
+    assert same_weights(model, whole)
+    # a finished run is not trained again
+    again = build(train, model_cls)
+    assert fit(again, train, test, small_config(), checkpoint_dir=tmp_path).history == found.history
+    assert same_weights(again, whole)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_in_the_last_epoch_is_not_lost(checkerboard, tmp_path, number, error):
+    train, test = checkerboard
+
+    def last(epoch, metrics):
+        if epoch == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(error):
+        fit(build(train), train, test, small_config(), report=last, checkpoint_dir=tmp_path)
+    assert read_manifest(tmp_path / "state.json")["state"]["finished"]
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys, torch
+    from alignrec_pyg import BM3, TrainConfig, fit
+    torch.set_num_threads(1)
+    train, test = torch.load(sys.argv[1], weights_only=False)
+    kill_at, folder = int(sys.argv[2]), sys.argv[3]
+
+    class Killed(BM3):
+        batches = 0
+        def loss(self, data, batch):
+            self.batches += 1
+            if self.batches == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().loss(data, batch)
+
+    Killed.__name__ = "BM3"
+    torch.manual_seed(0)
+    config = TrainConfig(lr=0.01, batch_size=256, max_epochs=4, seed=3)
+    fit(Killed(train, embedding_dim=8), train, test, config,
+        checkpoint_dir=folder, checkpoint_seconds=0)
+    """
+)
+
+
+def test_killed_run_continues_to_the_same_bits(checkerboard, tmp_path):
+    train, test = checkerboard
+    whole = build(train, BM3)
+    expected = fit(whole, train, test, small_config())
+    torch.save((train, test), tmp_path / "data.pt")
+    (tmp_path / "killed.py").write_text(KILLED)
+    for kill_at in (8, 6):
+        process = subprocess.run(
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                tmp_path / "killed.py",
+                tmp_path / "data.pt",
+                str(kill_at),
+                tmp_path / "run",
+            ],
+            check=False,
+        )
+        assert process.returncode == -signal.SIGKILL
+    state = read_manifest(tmp_path / "run" / "state.json")["state"]
+    assert (state["epoch"], state["step"]) == (2, 2)  # 7 batches, then 5 more
+    model = build(train, BM3)
+    found = fit(model, train, test, small_config(), checkpoint_dir=tmp_path / "run")
+    assert found.history == expected.history
+    assert same_weights(model, whole)
+
+
+def test_another_run_in_the_folder_is_an_error_that_names_the_difference(checkerboard, tmp_path):
+    train, test = checkerboard
+    fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match=r"'config': \{'lr': \(0.01, 0.5\)\}"):
+        fit(build(train), train, test, small_config(lr=0.5), checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="'hparams'"):
+        fit(build(train, reg_weight=3.0), train, test, small_config(), checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="'model': \\('BPR', 'LightGCN'\\)"):
+        fit(build(train, LightGCN), train, test, small_config(), checkpoint_dir=tmp_path)
+    train[INTERACTS].edge_label_index = train[INTERACTS].edge_label_index[:, 1:]
+    with pytest.raises(CheckpointError, match="'graphs'"):
+        fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
+
+
+def test_damaged_checkpoint_is_an_error(checkerboard, tmp_path):
+    train, test = checkerboard
+    fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
+    (best,) = tmp_path.glob("best-*.safetensors")
+    best.write_bytes(best.read_bytes()[:-5])
+    with pytest.raises(CheckpointError, match=r"best-.* is damaged"):
+        fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
+
+
+def test_without_a_checkpoint_folder_the_signals_are_left_alone(checkerboard):
+    train, test = checkerboard
+
+    class Interrupted(BPR):
+        def loss(self, data, batch):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().loss(data, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(train, Interrupted), train, test, small_config())
