@@ -3,14 +3,64 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.training.loop import FitResult, TrainConfig, fit
+
+
+def run_with_ray(
+    worker: Callable[[dict[str, Any]], None],
+    arguments: dict[str, Any],
+    folder: Path,
+    *,
+    num_workers: int,
+    use_gpu: bool,
+) -> None:
+    """Calls a function in several processes of Ray Train, which form one process group.
+
+    A worker that fails is started again with the others, up to three times.
+
+    Args:
+        worker: A function of a module, called with ``arguments`` in every process.
+        arguments: What it is given; paths in it are absolute, as workers have another working
+            directory.
+        folder: Where Ray keeps its own files, a folder that all machines see under this path.
+        num_workers: Number of processes.
+        use_gpu: Whether each of them takes a GPU.
+
+    Raises:
+        ImportError: If Ray is missing.
+        ValueError: If ``num_workers`` is not positive.
+        RuntimeError: If a worker failed more often; Ray's error, which names the worker's own.
+    """
+    try:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+    except ImportError as error:
+        raise ImportError(
+            f"several workers need Ray Train, which cannot be imported ({error}): "
+            "pip install 'ray[tune]' (from a checkout: uv sync --extra tune), or start them with "
+            "torchrun"
+        ) from error
+    if num_workers < 1:
+        raise ValueError(f"'num_workers' needs to be 1 or more (got {num_workers})")
+    TorchTrainer(
+        worker,
+        train_loop_config=arguments,
+        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name="workers",
+            storage_path=str(folder / "ray"),
+            failure_config=FailureConfig(max_failures=3),
+        ),
+    ).fit()
 
 
 @dataclass(frozen=True)
@@ -64,16 +114,6 @@ def fit_with_ray(
             another device.
         RuntimeError: If a worker failed more often; Ray's error, which names the worker's own.
     """
-    try:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-    except ImportError as error:
-        raise ImportError(
-            "several workers need Ray Train: pip install 'alignrec-pyg[tune]', or call fit in a "
-            "script that torchrun starts"
-        ) from error
-    if num_workers < 1:
-        raise ValueError(f"'num_workers' needs to be 1 or more (got {num_workers})")
     model.check_fits(train, "train")
     model.check_fits(val, "val")
     folder = Path(checkpoint_dir).resolve()  # workers have another working directory
@@ -85,16 +125,7 @@ def fit_with_ray(
         folder,
         checkpoint_seconds,
     )
-    TorchTrainer(
-        _worker,
-        train_loop_config={"job": job},
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
-        run_config=RunConfig(
-            name="fit",
-            storage_path=str(folder / "ray"),
-            failure_config=FailureConfig(max_failures=3),
-        ),
-    ).fit()
+    run_with_ray(_worker, {"job": job}, folder, num_workers=num_workers, use_gpu=use_gpu)
     # The run in the folder has ended: this only reads it.
     return fit(model, train, val, config, checkpoint_dir=folder)
 

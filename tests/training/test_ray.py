@@ -13,12 +13,11 @@ from alignrec_pyg.storage import read_manifest
 def test_missing_ray_is_named(monkeypatch, checkerboard, tmp_path):
     train, test = checkerboard
     monkeypatch.setitem(sys.modules, "ray.train", None)
-    with pytest.raises(ImportError, match=r"alignrec-pyg\[tune\].*torchrun"):
+    with pytest.raises(ImportError, match=r"pip install 'ray\[tune\]'.*torchrun"):
         fit_with_ray(AlignRec(train), train, test, num_workers=2, checkpoint_dir=tmp_path)
 
 
 def test_a_graph_elsewhere_is_told_before_workers_start(checkerboard, tmp_path):
-    pytest.importorskip("ray.train", reason="needs Ray ('tune' extra)")
     train, test = checkerboard
     with pytest.raises(ValueError, match="'val' and the model need to be on one device"):
         fit_with_ray(
