@@ -19,6 +19,7 @@ from alignrec_pyg.graph import (
     feature_names,
     feature_table,
 )
+from alignrec_pyg.text_tables import aligned_table
 
 SPLIT_NAMES = ("train", "val", "test")
 """Names of the labels 0, 1, 2 in ``data["user", "interacts", "item"].split``."""
@@ -104,7 +105,7 @@ class DataReport:
 
     def __str__(self) -> str:
         """The report as aligned text."""
-        lines = _aligned(
+        lines = aligned_table(
             [
                 ["users", f"{self.users:,}"],
                 ["items", f"{self.items:,}"],
@@ -114,7 +115,7 @@ class DataReport:
                 ["users without links", f"{self.users_without_links:,}"],
                 ["items without links", f"{self.items_without_links:,}"],
             ]
-        )
+        ).splitlines()
         if self.parts:
             lines += ["split labels:", *_indented(_part_lines(self.parts))]
         if self.features:
@@ -306,7 +307,7 @@ def _feature_lines(features: Sequence[FeatureReport]) -> list[str]:
                 feature.content_hash,
             ]
         )
-    return _aligned(rows)
+    return aligned_table(rows).splitlines()
 
 
 def _part_lines(parts: Sequence[PartReport]) -> list[str]:
@@ -321,19 +322,7 @@ def _part_lines(parts: Sequence[PartReport]) -> list[str]:
             part.in_train,
         )
         rows.append([part.name, *(f"{count:,}" for count in counts)])
-    return _aligned(rows)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with the first column aligned left and the others right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if position == 0 else cell.rjust(width)
-            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    return aligned_table(rows).splitlines()
 
 
 def _indented(lines: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alignrec_pyg.cli.options import Device, device_named, log, positive_int
-from alignrec_pyg.cli.text_tables import aligned
+from alignrec_pyg.text_tables import aligned_table
 
 if TYPE_CHECKING:
     from alignrec_pyg.cli.runs import Run
@@ -71,7 +71,7 @@ def evaluate(
         rows.append([name, *(f"{metrics[f'{name}@{cut_off}']:.4f}" for cut_off in cut_offs)])
     print(
         f"{trained.settings.model} on the test links of {metrics['num_users']:,.0f} users "
-        f"({trained.data_folder.name}, split {trained.settings.split})\n{aligned(rows)}"
+        f"({trained.data_folder.name}, split {trained.settings.split})\n{aligned_table(rows)}"
     )
     figures: dict[str, Any] = {"model": trained.settings.model, "metrics": metrics}
     if groups:
@@ -104,7 +104,7 @@ def _groups(run: Run, k: int) -> dict[str, list[dict[str, Any]]]:
                 *("" if group[m] is None else f"{group[m]:.4f}" for m in ("recall", "ndcg")),
             ]
         )
-    print(f"\n{aligned(rows)}")
+    print(f"\n{aligned_table(rows)}")
     return groups
 
 

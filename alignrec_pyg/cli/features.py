@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alignrec_pyg.cli.options import Device, device_named, positive_int
-from alignrec_pyg.cli.text_tables import aligned
+from alignrec_pyg.text_tables import aligned_table
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
@@ -73,7 +73,7 @@ def _recalls(data: HeteroData, sets: Mapping[str, list[str]], ks: tuple[int, ...
             scale = next(iter(recalls.values()))
             lines |= {"(popularity)": scale.popularity, "(random)": scale.random}
         rows += [[protocol, name, *(f"{line[k]:.4f}" for k in ks)] for name, line in lines.items()]
-    return aligned(rows, left=(0, 1))
+    return aligned_table(rows, left=(0, 1))
 
 
 def _jobs(
@@ -111,4 +111,4 @@ def _cosines(data: HeteroData, sets: Mapping[str, list[str]]) -> str:
         rows.append(
             [name, f"{width:,}", f"{told.num_missing:,}", f"{told.mean:.4f}", f"{told.std:.4f}"]
         )
-    return aligned(rows)
+    return aligned_table(rows)

@@ -19,7 +19,7 @@ from alignrec_pyg.cli.options import (
     log,
     positive_int,
 )
-from alignrec_pyg.cli.text_tables import aligned
+from alignrec_pyg.text_tables import aligned_table
 
 if TYPE_CHECKING:
     from alignrec_pyg.cli.runs import Run
@@ -101,7 +101,7 @@ def recommend(
     else:
         header, rows = _recommended(trained, asked, k, limits, titles, explained=explain)
     if out is None:
-        print(aligned([header, *rows], left=[0, *range(2, len(header))]))
+        print(aligned_table([header, *rows], left=[0, *range(2, len(header))]))
         return
     _write_csv(out, header, rows)
     log(f"written: {out} ({len(rows):,} rows)")
