@@ -86,7 +86,7 @@ def _map(session: Session) -> int:
         write_maps(path, f"content and ID vectors of items ({session.data.name})", pictures)
         print(f"written: {path}")
     else:
-        print("no picture: it needs matplotlib (the 'benchmarks' extra)")
+        print("no picture: it needs matplotlib (pip install matplotlib)")
     return 0 if len(maps) == len(cells) else 1
 
 

@@ -175,7 +175,7 @@ def _run(options: argparse.Namespace) -> None:
     written = write(report, out, feature_maps(data, report.sets))
     print("written: " + ", ".join(str(path) for path in written))
     if not chart_possible():
-        print("no picture: it needs matplotlib (the 'benchmarks' extra)")
+        print("no picture: it needs matplotlib (pip install matplotlib)")
 
 
 def _described(data: HeteroData, parts: Sequence[str], options: argparse.Namespace) -> FeatureSet:

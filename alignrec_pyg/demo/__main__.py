@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.demo.page import page
 from alignrec_pyg.demo.trained import trained
-from alignrec_pyg.serving.packages import require
 from alignrec_pyg.storage import CheckpointError
 
 UNUSABLE = 2
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = "synthetic" if given.data is None else given.data.resolve().name
     run: Path = given.run or Path("results", "demo", name)
     try:
-        require("gradio", "the demo page", extra="demo")  # before anything is trained
+        # Before anything is trained.
+        require_package("gradio", "the demo page", "gradio", extra="demo")
         made = trained(given.data, run, tell=_tell)
         page(
             made.model,

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.demo import cards
 from alignrec_pyg.demo.showcase import Showcase
 from alignrec_pyg.demo.views import CannotShowError
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.serving.new_items import IdVectors
-from alignrec_pyg.serving.packages import require
 from alignrec_pyg.transforms import KNNItemGraph
 
 LISTED_USERS = 5_000
@@ -72,7 +72,7 @@ def page(
         ValueError: If ``data`` is not that of the model, there is not one title or image for each
             item, or ``encode`` or ``item_graphs`` do not make what the model reads.
     """
-    require("gradio", "the demo page", extra="demo")
+    require_package("gradio", "the demo page", "gradio", extra="demo")
     showcase = Showcase(
         model,
         data,
@@ -100,7 +100,7 @@ class Page:
     """
 
     def __init__(self, showcase: Showcase, *, title: str = "Recommendations") -> None:
-        gradio = require("gradio", "the demo page", extra="demo")
+        gradio = require_package("gradio", "the demo page", "gradio", extra="demo")
         self._showcase = showcase
         self._gradio = gradio
         self._aspect = showcase.catalogue.aspect()
@@ -133,7 +133,7 @@ class Page:
         Raises:
             OSError: If the port is taken.
         """
-        starlette = require("starlette.middleware", "the demo page", extra="demo")
+        starlette = require_package("starlette.middleware", "the demo page", "gradio", extra="demo")
         _, address, _ = self._blocks.launch(
             server_name=host,
             server_port=port,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignrec_pyg.encoders.packages import require_package
+from alignrec_pyg.checks import require_package
 
 _INIT_STD = 0.02
 _UNUSED_POSITIONS = 2  # first rows of both position tables, as in fairseq
@@ -226,6 +226,8 @@ def _torchscale() -> tuple[Any, Any]:
     with warnings.catch_warnings():
         # torchscale imports timm by a name that moved
         warnings.filterwarnings("ignore", "Importing from timm", FutureWarning)
-        config = require_package("torchscale.architecture.config", "BEiT3Model")
-        beit3 = require_package("torchscale.model.BEiT3", "BEiT3Model")
+        config, beit3 = (
+            require_package(module, "BEiT3Model", "torchscale==0.3.0", extra="encoders")
+            for module in ("torchscale.architecture.config", "torchscale.model.BEiT3")
+        )
     return config.EncoderConfig, beit3.BEiT3

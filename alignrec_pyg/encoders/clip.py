@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.encoders.base import ItemContent
 from alignrec_pyg.encoders.images import ImageSource, read_image, to_pillow
-from alignrec_pyg.encoders.packages import require_package
 from alignrec_pyg.encoders.weights import weights_hash
 
 _PARTS = ("image", "text")
@@ -67,7 +67,7 @@ class CLIPEncoder:
             raise ValueError(
                 f"'batch_size' needs to be an integer of at least 1 (got {batch_size!r})"
             )
-        open_clip = require_package("open_clip", "CLIPEncoder")
+        open_clip = require_package("open_clip", "CLIPEncoder", "open-clip-torch", extra="encoders")
         self.model_name = model_name
         self.pretrained = pretrained
         self.modalities = modalities

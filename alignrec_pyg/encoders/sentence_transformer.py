@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.encoders.base import ItemContent
-from alignrec_pyg.encoders.packages import require_package
 from alignrec_pyg.encoders.weights import weights_hash
 
 
@@ -50,7 +50,12 @@ class SentenceTransformerEncoder:
                 raise ValueError(
                     f"'{argument}' needs to be an integer of at least 1 (got {number!r})"
                 )
-        package = require_package("sentence_transformers", "SentenceTransformerEncoder")
+        package = require_package(
+            "sentence_transformers",
+            "SentenceTransformerEncoder",
+            "sentence-transformers",
+            extra="encoders",
+        )
         self.source = model
         self.batch_size = batch_size
         self.model = _load(package, model, torch.device(device))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignrec_pyg.encoders.packages import require_package
+from alignrec_pyg.checks import require_package
 
 _UNK, _BOS, _EOS = 0, 1, 2  # ids of these pieces inside the sentencepiece model
 _THREADS = 4  # part of what training gives, so not left to the machine
@@ -170,4 +170,6 @@ def _encodable(text: str) -> str:
 
 
 def _package() -> ModuleType:
-    return require_package("sentencepiece", "SentencePieceTokenizer")
+    return require_package(
+        "sentencepiece", "SentencePieceTokenizer", "sentencepiece", extra="encoders"
+    )

@@ -309,7 +309,7 @@ class Session:
         written = write_results(experiment, self.out, stem, picture)
         print("written: " + ", ".join(str(path) for path in written))
         if not chart_possible():
-            print("no chart: it needs matplotlib (the 'benchmarks' extra)")
+            print("no chart: it needs matplotlib (pip install matplotlib)")
         return 1 if outcome.failed else 0
 
     def _used(self, cells: Sequence[Cell] | Sequence[CellResult]) -> dict[str, Preset]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from alignrec_pyg.checks import require_package
+
 Backend = Literal["auto", "torch_cluster", "matmul"]
 
 # Cosines are taken in double precision and rounded to a multiple of 2^-30 (about 1e-9) before they
@@ -119,15 +121,12 @@ def import_torch_cluster() -> ModuleType:
     Raises:
         ImportError: If it is missing, or built for another torch.
     """
-    try:
-        import torch_cluster
-    except (ImportError, RuntimeError, OSError) as error:
-        raise ImportError(
-            "backend='torch_cluster' needs torch-cluster, which cannot be imported "
-            f"({error}): run `uv sync --extra graph` (or `pip install --no-build-isolation "
-            "torch-cluster==1.6.3`), or use backend='matmul', which gives the same edges"
-        ) from error
-    return torch_cluster
+    return require_package(
+        "torch_cluster",
+        "backend='torch_cluster' (backend='matmul' gives the same edges without it)",
+        "--no-build-isolation torch-cluster==1.6.3",
+        extra="graph",
+    )
 
 
 def _encode(cosine: Tensor, index: Tensor, owner: Tensor, n: int) -> Tensor:

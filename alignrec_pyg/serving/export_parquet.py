@@ -11,12 +11,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.evaluation.metrics import allowed_items
 from alignrec_pyg.evaluation.ranking import RankedBlock, checked_k, rank_blocks
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.ids import item_ids, user_ids, user_indices
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.serving.packages import require
 from alignrec_pyg.storage import atomic_path
 
 _ROW_GROUP = 1 << 18  # rows held before they are written
@@ -61,8 +61,10 @@ def export_recommendations(
         FloatingPointError: If a score is NaN.
         OSError: If the file cannot be written.
     """
-    arrow = require("pyarrow", "export_recommendations")
-    parquet = require("pyarrow.parquet", "export_recommendations")
+    arrow = require_package("pyarrow", "export_recommendations", "pyarrow", extra="serving")
+    parquet = require_package(
+        "pyarrow.parquet", "export_recommendations", "pyarrow", extra="serving"
+    )
     k = checked_k(k)
     model.check_fits(data, "data")
     device = data[INTERACTS].edge_index.device

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.evaluation.ranking import checked_k, embeddings
 from alignrec_pyg.ids import item_ids
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.serving.packages import require
 from alignrec_pyg.storage import (
     CheckpointError,
     atomic_path,
@@ -65,7 +65,7 @@ class ItemIndex:
             raise ValueError(f"'kind' needs to be one of {get_args(IndexKind)} (got {kind!r})")
         width = checked_k(width)
         model.check_fits(data, "data")
-        faiss = require("faiss", "ItemIndex")
+        faiss = require_package("faiss", "ItemIndex", "faiss-cpu", extra="serving")
         _, item_x = embeddings(model, data)
         vectors = _array(item_x)
         if kind == "flat":
@@ -117,7 +117,7 @@ class ItemIndex:
         Raises:
             OSError: If the folder cannot be written.
         """
-        faiss = require("faiss", "ItemIndex")
+        faiss = require_package("faiss", "ItemIndex", "faiss-cpu", extra="serving")
         path = Path(folder) / "items.faiss"
         with atomic_path(path) as partial:
             faiss.write_index(self.index, str(partial))
@@ -133,7 +133,7 @@ class ItemIndex:
             ImportError: If faiss is not installed.
             CheckpointError: If a file is missing, damaged or of another format.
         """
-        faiss = require("faiss", "ItemIndex")
+        faiss = require_package("faiss", "ItemIndex", "faiss-cpu", extra="serving")
         path = Path(folder) / "items.faiss"
         manifest = read_manifest(path.with_name("index.json"), ("format", "sha256", "item_id"))
         if manifest["format"] != _FORMAT:

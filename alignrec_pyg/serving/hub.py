@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.serving.packages import require
 from alignrec_pyg.storage import CheckpointError
 
 ModelT = TypeVar("ModelT", bound=Recommender)
@@ -47,7 +47,7 @@ def push_to_hub(
         ImportError: If huggingface_hub is not installed.
         huggingface_hub.errors.HfHubHTTPError: If the hub refuses.
     """
-    hub = require("huggingface_hub", "push_to_hub")
+    hub = require_package("huggingface_hub", "push_to_hub", "huggingface-hub", extra="serving")
     api = hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
@@ -93,7 +93,7 @@ def from_hub(
         huggingface_hub.errors.HfHubHTTPError: If the hub refuses, for example as there is no such
             repository.
     """
-    hub = require("huggingface_hub", "from_hub")
+    hub = require_package("huggingface_hub", "from_hub", "huggingface-hub", extra="serving")
     folder = Path(
         hub.snapshot_download(
             repo_id, revision=revision, token=token, cache_dir=cache_dir, allow_patterns=_FILES

@@ -10,10 +10,10 @@ import numpy as np
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import __version__ as version
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.evaluation.ranking import checked_k, embeddings
 from alignrec_pyg.ids import item_ids, user_ids
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.serving.packages import require
 from alignrec_pyg.storage import atomic_path
 
 _OPSET = 17
@@ -46,7 +46,7 @@ def export_onnx(model: Recommender, data: HeteroData, path: str | Path, k: int =
     """
     model.check_fits(data, "data")
     k = checked_k(k, model.num_items)
-    onnx = require("onnx", "export_onnx")
+    onnx = require_package("onnx", "export_onnx", "onnx", extra="serving")
     user_x, item_x = (x.cpu().float().numpy() for x in embeddings(model, data))
     if user_x.nbytes + item_x.nbytes > _MOST_BYTES:
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.training.loop import FitResult, TrainConfig, fit
@@ -40,15 +41,12 @@ def run_with_ray(
         ValueError: If ``num_workers`` is not positive.
         RuntimeError: If a worker failed more often; Ray's error, which names the worker's own.
     """
-    try:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-    except ImportError as error:
-        raise ImportError(
-            f"several workers need Ray Train, which cannot be imported ({error}): "
-            "pip install 'ray[tune]' (from a checkout: uv sync --extra tune), or start them with "
-            "torchrun"
-        ) from error
+    require_package(
+        "ray.train", "training with several workers (torchrun does without)", "'ray[tune]'", "tune"
+    )
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
     if num_workers < 1:
         raise ValueError(f"'num_workers' needs to be 1 or more (got {num_workers})")
     TorchTrainer(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.encoders.base import ItemEncoder
 from alignrec_pyg.encoders.images import quiet_pillow
 from alignrec_pyg.training.loop import StopRequest
@@ -93,13 +94,8 @@ def batches_from_actors(
         ImportError: If Ray is missing.
         ValueError: As there, or if an actor's encoder is another one.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ImportError(
-            "actors need Ray: pip install 'alignrec-pyg[tune]', or leave 'actors' out"
-        ) from error
+    ray = require_package("ray", "'actors'", "'ray[tune]'", extra="tune")
+    require_package("ray.data", "'actors'", "'ray[tune]'", extra="tune")
     parts = list(run.parts())
     if not parts:
         return

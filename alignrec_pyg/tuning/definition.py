@@ -26,8 +26,8 @@ def required() -> None:
     if missing:
         raise SettingsError(
             [
-                f"sweeps need {' and '.join(missing)}: pip install 'alignrec-pyg[tune]', or "
-                "uv run --extra tune tuning/search.py"
+                f"sweeps need {' and '.join(missing)}: run `pip install 'ray[tune]' optuna "
+                "filelock`, or in a checkout `uv sync --extra tune`"
             ]
         )
 

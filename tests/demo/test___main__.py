@@ -27,7 +27,7 @@ def launched(monkeypatch, served):
         told["title"] = arguments["title"]
         return Told()
 
-    monkeypatch.setattr(module, "require", lambda *given, **named: None)
+    monkeypatch.setattr(module, "require_package", lambda *given, **named: None)
     monkeypatch.setattr(module, "trained", trained)
     monkeypatch.setattr(module, "page", page)
     return told
@@ -52,7 +52,7 @@ def test_a_folder_names_its_run(launched, tmp_path):
 
 
 def test_data_that_cannot_be_read(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(module, "require", lambda *given, **named: None)
+    monkeypatch.setattr(module, "require_package", lambda *given, **named: None)
     assert main(["--data", str(tmp_path / "none"), "--run", str(tmp_path / "run")]) == UNUSABLE
     assert "'path' needs to be a folder" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -20,7 +20,7 @@ STRANGE = "<b>Bold</b> {{name}} ${1 + 1}"
 
 def test_what_to_install_is_said(served, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(ImportError, match=r"the demo page needs gradio.*--extra demo"):
+    with pytest.raises(ImportError, match=r"the demo page needs 'gradio'.*--extra demo"):
         page(served.model, served.data)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import builtins
 import math
 import weakref
 
@@ -136,14 +135,10 @@ def test_out_of_memory_halves_the_block(monkeypatch):
 
 @pytest.mark.parametrize("error", [ImportError, RuntimeError, OSError])
 def test_missing_or_broken_torch_cluster(monkeypatch, error):
-    real_import = builtins.__import__
+    def broken_import(name):
+        raise error("undefined symbol")
 
-    def broken_import(name, *args, **kwargs):
-        if name == "torch_cluster":
-            raise error("undefined symbol")
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", broken_import)
+    monkeypatch.setattr("alignrec_pyg.checks.import_module", broken_import)
     assert not torch_cluster_installed()
     with pytest.raises(ImportError, match="uv sync --extra graph"):
         cosine_neighbors(torch.ones(3, 2), 1, backend="torch_cluster")

@@ -13,7 +13,7 @@ from alignrec_pyg.storage import read_manifest
 def test_missing_ray_is_named(monkeypatch, checkerboard, tmp_path):
     train, test = checkerboard
     monkeypatch.setitem(sys.modules, "ray.train", None)
-    with pytest.raises(ImportError, match=r"pip install 'ray\[tune\]'.*torchrun"):
+    with pytest.raises(ImportError, match=r"torchrun.*pip install 'ray\[tune\]'"):
         fit_with_ray(AlignRec(train), train, test, num_workers=2, checkpoint_dir=tmp_path)
 
 

@@ -166,7 +166,7 @@ def test_an_encoder_that_has_to_be_fitted_is_refused():
 
 def test_missing_ray_is_named(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"alignrec-pyg\[tune\].*leave 'actors' out"):
+    with pytest.raises(ImportError, match=r"'actors' needs 'ray'.*pip install 'ray\[tune\]'"):
         encode(data, actors=RayActors(num_actors=2))
 
 

@@ -21,7 +21,7 @@ def session(out, **options):
 @pytest.mark.parametrize("name", ["ray", "optuna", "filelock"])
 def test_what_is_missing_is_named_with_the_way_to_install_it(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(SettingsError, match=rf"need .*{name}.*pip install 'alignrec-pyg\[tune\]'"):
+    with pytest.raises(SettingsError, match=rf"need .*{name}.*pip install 'ray\[tune\]'"):
         required()
 
 

@@ -75,7 +75,7 @@ def test_arguments_are_checked(arguments, message, capsys):
 def test_missing_ray_gives_the_line_that_installs_it(tiny_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main("--data", tiny_folder, "--out", tmp_path) == 2
-    assert "pip install 'alignrec-pyg[tune]'" in capsys.readouterr().err
+    assert "pip install 'ray[tune]' optuna filelock" in capsys.readouterr().err
     assert not (tmp_path / DEFINITION).exists()
 
 
