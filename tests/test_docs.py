@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
+import runpy
+import shlex
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ from torch import distributed
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import AlignRec, LightGCN, evaluate
+from alignrec_pyg.cli import main
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.demo import Showcase
 from alignrec_pyg.encoders import CLIPEncoder, PatchPCAEncoder, TfidfEncoder
@@ -27,9 +30,11 @@ from alignrec_pyg.transforms import ConcatFeatures, EncodeItems, KNNItemGraph, S
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks/README.md", *PAGES]
 PACKAGES = [
     ".".join(path.parent.relative_to(ROOT).parts)
     for path in sorted((ROOT / "alignrec_pyg").rglob("__init__.py"))
+    if path.parent.name != "cli"  # documented as commands, in command_line.md
 ]
 
 
@@ -292,25 +297,49 @@ def check_imports(block: str) -> None:
     exec("\n".join(line for line in block.splitlines() if line.startswith("from ")), {})
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/reproduce.md"])
-def test_options_in_commands_are_options_of_the_scripts(page: str) -> None:
-    """Of the script, or of the arguments that scripts share."""
-    commands = [
-        line.split("#")[0]
-        for block in blocks(page, "bash")
-        for line in block.replace("\\\n", " ").splitlines()
-        if "benchmarks/" in line
-    ]
-    assert commands
-    for command in commands:
-        script = ROOT / re.search(r"benchmarks/\w+\.py", command).group()
-        sources = [script, script.with_name("arguments.py")]
-        if script.name == "features.py":
-            sources[1] = script.with_name("features_arguments.py")
-        known = "".join(source.read_text(encoding="utf-8") for source in sources)
-        own = command.split(script.name)[1]
-        unknown = [flag for flag in re.findall(r"--[\w-]+", own) if f'"{flag}"' not in known]
-        assert unknown == [], command
+def commands(page: Path) -> list[list[str]]:
+    """The words of every command in a page's blocks that runs something of ours."""
+    found = []
+    for block in re.findall(
+        r"^```(?:bash|console)\n(.*?)^```", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
+    ):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words[:2] == ["uv", "run"]:
+                words = words[2:]
+                while words[:1] == ["--extra"]:
+                    words = words[2:]
+            if words[:1] == ["python"]:
+                words = words[1:]
+            script = words[:1] and (ROOT / words[0]).suffix == ".py" and (ROOT / words[0]).exists()
+            if words[:1] in (["-m"], ["alignrec"]) or script:
+                found.append(words)
+    assert found or page.name != "README.md"
+    return found
+
+
+def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What the program that ``words`` start says about its options."""
+    if words[0] == "alignrec":
+        main([words[1], "--help"])
+    else:
+        name = words[1] if words[0] == "-m" else words[0]
+        run = runpy.run_module if words[0] == "-m" else runpy.run_path
+        with patch.object(sys, "argv", [name, "--help"]), pytest.raises(SystemExit):
+            run(str(name if words[0] == "-m" else ROOT / name), run_name="__main__")
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.stem)
+def test_options_in_commands_are_in_their_help(
+    page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    for words in commands(page):
+        flags = {word.split("=")[0] for word in words if word.startswith("--")}
+        known = set(re.findall(r"--[\w-]+", help_of(words, capsys)))
+        assert flags <= known, " ".join(words)
 
 
 def documented() -> dict[str, list[str]]:
@@ -328,24 +357,24 @@ def documented() -> dict[str, list[str]]:
     return names
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_the_api_has_every_public_name_once(package: str) -> None:
+def test_the_api_documents_public_names_once() -> None:
     """Where it is defined for users, if another package passes it on."""
-    module: ModuleType = importlib.import_module(package)
-    pages = documented()
-    assert len(pages[package]) == len(set(pages[package]))
-    assert set(pages[package]) <= set(module.__all__)
-    elsewhere = [
-        getattr(importlib.import_module(other), name)
-        for other in pages
-        if other.startswith(f"{package}.")
-        for name in pages[other]
-    ]
-    missing = set(module.__all__) - set(pages[package]) - {"__version__"}
-    found_elsewhere = {
-        name for name in missing if any(getattr(module, name) is e for e in elsewhere)
-    }
-    assert missing == found_elsewhere
+    found: dict[int, str] = {}
+    for name, documented_names in documented().items():
+        module = importlib.import_module(name)
+        public = getattr(module, "__all__", dir(module))
+        for entry in documented_names:
+            assert entry in public, (name, entry)
+            assert found.setdefault(id(getattr(module, entry)), name) == name, entry
+        assert len(documented_names) == len(set(documented_names))
+    for package in PACKAGES:
+        module = importlib.import_module(package)
+        missing = [
+            name
+            for name in module.__all__
+            if name != "__version__" and id(getattr(module, name)) not in found
+        ]
+        assert missing == [], package
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
