@@ -19,8 +19,7 @@ from alignrec_pyg import models
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "alignrec_pyg"
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
-CONTRACTS = {"ContentRecommender", "Recommender", "Representations"}
-MODELS = [name for name in models.__all__ if name not in CONTRACTS]
+MODELS = [*models.model_names(), "Aligned"]
 
 # put together here, so that this file does not hold what it looks for
 HOSTS = re.compile(

@@ -219,7 +219,7 @@ def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
     manifest = read_manifest(folder / _MANIFEST, ("settings", "data", "fingerprint"))
     stored = manifest["settings"]
     expected = {field.name for field in fields(Settings)}
-    if stored.keys() != expected or stored["model"] not in models.__all__:
+    if stored.keys() != expected or stored["model"] not in models.model_names():
         raise CheckpointError(f"{folder / _MANIFEST} is damaged or of another version: train anew")
     settings = Settings(**{**stored, "features": tuple(stored["features"])})
     source = Path(manifest["data"]) if data_folder is None else data_folder

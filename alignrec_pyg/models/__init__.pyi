@@ -1,0 +1,19 @@
+from .aligned import Aligned as Aligned
+from .alignrec import AlignRec as AlignRec
+from .base import Recommender as Recommender
+from .bm3 import BM3 as BM3
+from .bpr import BPR as BPR
+from .content import ContentRecommender as ContentRecommender
+from .content import Representations as Representations
+from .contentlightgcn import ContentLightGCN as ContentLightGCN
+from .dualgnn import DualGNN as DualGNN
+from .freedom import FREEDOM as FREEDOM
+from .grcn import GRCN as GRCN
+from .lattice import LATTICE as LATTICE
+from .lightgcn import LightGCN as LightGCN
+from .mgcn import MGCN as MGCN
+from .mmgcn import MMGCN as MMGCN
+from .slmrec import SLMRec as SLMRec
+from .vbpr import VBPR as VBPR
+
+def model_names() -> tuple[str, ...]: ...
