@@ -24,7 +24,7 @@ from alignrec_pyg.feature_eval import (
     bootstrap_difference,
     bootstrap_interval,
 )
-from alignrec_pyg.feature_eval.rows import FeatureRows, unit_length
+from alignrec_pyg.feature_eval.feature_rows import FeatureRows, unit_length
 from alignrec_pyg.graph import INTERACTS
 
 KS = (10, 20, 50)

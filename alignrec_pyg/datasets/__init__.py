@@ -1,21 +1,20 @@
 """Interactions and item content from files, from your own frames, or made up with a plan."""
 
 from alignrec_pyg.datasets.amazon import AmazonReviews
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.export import to_mmrec, to_recbole
 from alignrec_pyg.datasets.files import from_files
 from alignrec_pyg.datasets.frames import from_frames
 from alignrec_pyg.datasets.image_cache import FetchReport, fetch_images
+from alignrec_pyg.datasets.interactions import InteractionDataset
 from alignrec_pyg.datasets.lightgcn import LightGCNFolder
 from alignrec_pyg.datasets.microlens import MicroLens
 from alignrec_pyg.datasets.mmrec import MMRecFolder
 from alignrec_pyg.datasets.movielens import MovieLens
 from alignrec_pyg.datasets.recbole import RecBoleFolder
-from alignrec_pyg.datasets.recognition import from_path
+from alignrec_pyg.datasets.recognition import CheckResult, check, from_path
 from alignrec_pyg.datasets.sparse import from_scipy
 from alignrec_pyg.datasets.synthetic import Synthetic
 from alignrec_pyg.datasets.transfer import download
-from alignrec_pyg.datasets.validation import CheckResult, check
 
 __all__ = [
     "AmazonReviews",

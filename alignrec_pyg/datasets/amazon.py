@@ -11,13 +11,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from alignrec_pyg.datasets.amazon_meta import FIELDS, Field, Version, read_meta
+from alignrec_pyg.datasets.amazon_items import (
+    FIELDS,
+    Field,
+    Version,
+    read_image_features,
+    read_metadata,
+)
 from alignrec_pyg.datasets.assemble import LinkColumns, assemble
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.features import add_feature, aligned_rows
-from alignrec_pyg.datasets.image_vectors import read_image_vectors
-from alignrec_pyg.datasets.interactions import Keep
+from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
 from alignrec_pyg.datasets.json_lines import JsonLines
 from alignrec_pyg.datasets.transfer import download
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, core_links
@@ -137,12 +141,12 @@ class AmazonReviews(InteractionDataset):
         links, repeated = _core(links, min_rating, k, keep, notes)
         data, _ = assemble(links, notes, keep=keep)
         item_id: np.ndarray = data[ITEM].id
-        meta = read_meta(fetched("meta"), version, item_id, text, notes)
+        meta = read_metadata(fetched("meta"), version, item_id, text, notes)
         data[ITEM].text = meta.text
         data[ITEM].image_url = meta.image_url
         dtypes = {}
         if image_features:
-            ids, table = read_image_vectors(fetched("image_features"), item_id, notes)
+            ids, table = read_image_features(fetched("image_features"), item_id, notes)
             table = aligned_rows("image", ids, table, item_id, notes)
             add_feature(data, "image", table, "error", notes)
             dtypes["image"] = "float32"

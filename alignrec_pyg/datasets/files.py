@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from alignrec_pyg.datasets.assemble import LinkColumns, assemble, joined_text
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.columns import Column, as_strings, checked_ids
 from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
-from alignrec_pyg.datasets.interactions import Keep
+from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
 from alignrec_pyg.datasets.tables import open_table
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe

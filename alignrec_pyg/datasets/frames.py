@@ -14,10 +14,9 @@ from torch import Tensor
 
 from alignrec_pyg.datasets.arrow import column_values
 from alignrec_pyg.datasets.assemble import LinkColumns, assemble, joined_text
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.columns import Column, checked_ids
 from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
-from alignrec_pyg.datasets.interactions import Keep
+from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 from alignrec_pyg.tables import NonFinite, repr_short

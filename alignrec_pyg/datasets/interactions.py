@@ -1,4 +1,4 @@
-"""The one way from checked columns to a graph."""
+"""Datasets of interactions, and the graph built from checked columns."""
 
 from __future__ import annotations
 
@@ -11,9 +11,34 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, ITEM, USER
+from alignrec_pyg.report import DataReport
 
 Keep = Literal["first", "last"]
 """Which row of a repeated (user, item) pair stays."""
+
+
+class InteractionDataset:
+    """Users, items and their interactions, read and checked.
+
+    Args:
+        data: The graph, as :mod:`alignrec_pyg.graph` describes it. ``edge_index`` holds *all*
+            links; where the source knows them, ``.time`` (int64 or float64 ``[E]``, in the
+            source's unit), ``.rating`` (float32 ``[E]``) and ``.split`` (int8 ``[E]``: 0 train,
+            1 val, 2 test) stand beside it.
+        report: Counts and notes from reading.
+    """
+
+    def __init__(self, data: HeteroData, report: DataReport) -> None:
+        self.data = data
+        self.report = report
+
+    def __repr__(self) -> str:
+        """The class and the sizes."""
+        report = self.report
+        return (
+            f"{type(self).__name__}(users={report.users}, items={report.items}, "
+            f"interactions={report.interactions})"
+        )
 
 
 def interaction_graph(

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.columns import Column, checked_row_numbers
-from alignrec_pyg.datasets.interactions import Keep, interaction_graph
+from alignrec_pyg.datasets.interactions import InteractionDataset, Keep, interaction_graph
 from alignrec_pyg.report import describe
 from alignrec_pyg.tables import repr_short
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from alignrec_pyg.datasets.assemble import LinkColumns, assemble
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.delimited import DelimitedFile
+from alignrec_pyg.datasets.interactions import InteractionDataset
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 from alignrec_pyg.tables import repr_short

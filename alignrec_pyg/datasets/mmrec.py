@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.columns import (
     checked_ids,
     checked_numbers,
@@ -19,7 +18,7 @@ from alignrec_pyg.datasets.columns import (
 )
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.features import add_feature, feature_name
-from alignrec_pyg.datasets.interactions import Keep, interaction_graph
+from alignrec_pyg.datasets.interactions import InteractionDataset, Keep, interaction_graph
 from alignrec_pyg.report import describe
 from alignrec_pyg.tables import NonFinite, read_npy
 

@@ -12,10 +12,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.columns import checked_ids, checked_numbers, checked_times
 from alignrec_pyg.datasets.delimited import DelimitedFile
-from alignrec_pyg.datasets.interactions import interaction_graph
+from alignrec_pyg.datasets.interactions import InteractionDataset, interaction_graph
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from alignrec_pyg.datasets.assemble import LinkColumns, assemble, joined_text
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.columns import Column, as_strings, concatenated
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
-from alignrec_pyg.datasets.interactions import Keep
+from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 from alignrec_pyg.tables import NonFinite

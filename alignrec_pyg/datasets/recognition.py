@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.files import from_files
+from alignrec_pyg.datasets.interactions import InteractionDataset
 from alignrec_pyg.datasets.lightgcn import LightGCNFolder
 from alignrec_pyg.datasets.microlens import MicroLens
 from alignrec_pyg.datasets.mmrec import MMRecFolder
 from alignrec_pyg.datasets.movielens import MovieLens
 from alignrec_pyg.datasets.recbole import RecBoleFolder
 from alignrec_pyg.datasets.tables import open_table
+from alignrec_pyg.report import DataReport
 
 GUESSES: Mapping[str, Sequence[str]] = {
     "user": ("user", "user_id", "userId", "userID", "reviewerID", "customer", "customer_id", "uid"),
@@ -38,6 +39,31 @@ class Recognized:
 
     kind: str
     read: Callable[[], InteractionDataset]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check found.
+
+    Args:
+        kind: What the data were read as, such as ``"MMRec folder"``.
+        report: Sizes and notes; ``None`` if the data cannot be used as they are.
+        problems: What has to be mended, each with its place.
+    """
+
+    kind: str
+    report: DataReport | None
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The result as text."""
+        lines = [f"read as: {self.kind}"]
+        if self.report is not None:
+            lines.append(str(self.report))
+        if self.problems:
+            lines.append(f"problems ({len(self.problems)}):")
+            lines += [f"  - {problem}" for problem in self.problems]
+        return "\n".join(lines)
 
 
 def from_path(
@@ -67,6 +93,38 @@ def from_path(
             it holds is not as its importer asks.
     """
     return recognize(path, items=items, columns=columns, text=text, image=image).read()
+
+
+def check(
+    path: str | Path,
+    *,
+    items: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    text: Sequence[str] = (),
+    image: str | None = None,
+) -> CheckResult:
+    """Read data as :func:`~alignrec_pyg.datasets.from_path` does, and say what it met.
+
+    Nothing is written. Every column of interactions is checked, so one problem does not hide
+    another column's.
+
+    Args:
+        path: The folder or file.
+        items: A table of items, where ``path`` is a file.
+        columns: Where ``path`` is a file: columns by their role, of ``"user"``, ``"item"``,
+            ``"rating"``, ``"time"``, ``"split"``; roles not given are told by the usual names
+            (``user_id``, ``parent_asin``, ``timestamp``, ...), and the notes say so.
+        text: Columns of ``items`` with text.
+        image: Column of ``items`` with paths of images.
+
+    Raises:
+        ValueError: If there is nothing at ``path``, or it is no data that any importer knows.
+    """
+    found = recognize(path, items=items, columns=columns, text=text, image=image)
+    try:
+        return CheckResult(found.kind, found.read().report, ())
+    except ValueError as error:
+        return CheckResult(found.kind, None, tuple(str(error).split("\n")))
 
 
 def recognize(

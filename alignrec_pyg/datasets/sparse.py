@@ -8,9 +8,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike
 
-from alignrec_pyg.datasets.base import InteractionDataset
 from alignrec_pyg.datasets.columns import Column, checked_ids
-from alignrec_pyg.datasets.interactions import interaction_graph
+from alignrec_pyg.datasets.interactions import InteractionDataset, interaction_graph
 from alignrec_pyg.report import describe
 
 

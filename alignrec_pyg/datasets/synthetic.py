@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from alignrec_pyg.datasets.base import InteractionDataset
-from alignrec_pyg.datasets.interactions import interaction_graph
+from alignrec_pyg.datasets.interactions import InteractionDataset, interaction_graph
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 

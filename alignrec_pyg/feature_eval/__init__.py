@@ -5,10 +5,10 @@ from alignrec_pyg.feature_eval.bootstrap import (
     bootstrap_difference,
     bootstrap_interval,
 )
+from alignrec_pyg.feature_eval.cosine import CosineStatistics, cosine_statistics
 from alignrec_pyg.feature_eval.masking import mask_features, mask_modality, masked_items
 from alignrec_pyg.feature_eval.protocols import ItemCFRecall, item_cf, zero_shot
 from alignrec_pyg.feature_eval.recall import FeatureRecall
-from alignrec_pyg.feature_eval.spread import CosineStatistics, cosine_statistics
 
 __all__ = [
     "BootstrapInterval",

@@ -9,11 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.feature_eval.feature_rows import FeatureRows
 from alignrec_pyg.feature_eval.item_targets import Score, most_similar_items
-from alignrec_pyg.feature_eval.queries import Queries
-from alignrec_pyg.feature_eval.ranks import Similarity, TargetRanks, target_ranks
+from alignrec_pyg.feature_eval.ranks import Queries, Similarity, TargetRanks, target_ranks
 from alignrec_pyg.feature_eval.recall import FeatureRecall, checked_cut_offs, recall_fields
-from alignrec_pyg.feature_eval.rows import FeatureRows
 from alignrec_pyg.feature_eval.user_targets import Ties, held_out_links, latest_links
 from alignrec_pyg.graph import require_graph
 

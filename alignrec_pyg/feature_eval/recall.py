@@ -11,8 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignrec_pyg.feature_eval.queries import Queries, candidate_counts, popularity_ranks
-from alignrec_pyg.feature_eval.ranks import TargetRanks
+from alignrec_pyg.feature_eval.ranks import (
+    Queries,
+    TargetRanks,
+    candidate_counts,
+    popularity_ranks,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.feature_eval.queries import Queries
+from alignrec_pyg.feature_eval.ranks import Queries
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, links_to_predict
 
 Ties = Literal["last", "random", "min_id", "max_id"]

@@ -3,11 +3,10 @@
 from alignrec_pyg.transforms.concat_features import ConcatFeatures
 from alignrec_pyg.transforms.encode_items import EncodeItems
 from alignrec_pyg.transforms.encoding_report import ContentFailure, EncodingReport
+from alignrec_pyg.transforms.filters import KCore, MinRating
 from alignrec_pyg.transforms.hold_out_items import HoldOutItems
 from alignrec_pyg.transforms.item_graph_from_neighbors import ItemGraphFromNeighbors, NeighborLists
-from alignrec_pyg.transforms.k_core import KCore
 from alignrec_pyg.transforms.knn_item_graph import KNNItemGraph
-from alignrec_pyg.transforms.min_rating import MinRating
 from alignrec_pyg.transforms.ray_actors import RayActors
 from alignrec_pyg.transforms.split_interactions import SplitInteractions
 

@@ -10,7 +10,12 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.graph import INTERACTS, ITEM
-from alignrec_pyg.transforms.rows import select_rows
+from alignrec_pyg.transforms.subset import (
+    check_no_item_graphs,
+    check_unsplit,
+    select_links,
+    select_nodes,
+)
 
 
 class HoldOutItems(BaseTransform):
@@ -44,17 +49,8 @@ class HoldOutItems(BaseTransform):
 
     def forward(self, data: HeteroData) -> tuple[HeteroData, HeteroData]:
         """The graph without the held-out items, and that of them."""
-        others = [edge_type for edge_type in data.edge_types if edge_type != INTERACTS]
-        if others:
-            raise ValueError(
-                f"'data' needs to have no edges but {INTERACTS} (got {others}): build item graphs "
-                "after HoldOutItems, on the items that stay"
-            )
-        if "edge_label_index" in data[INTERACTS]:
-            raise ValueError(
-                "'data' needs to be unsplit (got an edge_label_index): apply HoldOutItems before "
-                "SplitInteractions"
-            )
+        check_no_item_graphs(data, "HoldOutItems")
+        check_unsplit(data, "HoldOutItems")
         item = data[INTERACTS].edge_index[1]
         linked = item.unique()
         count = max(1, int(self.share * linked.numel()))
@@ -73,20 +69,11 @@ class HoldOutItems(BaseTransform):
 
 
 def _of_items(data: HeteroData, kept: Tensor) -> HeteroData:
-    """A shallow copy with some of the items, and their interactions."""
+    """A shallow copy with the items of the mask ``kept`` and their interactions."""
     result = copy.copy(data)
-    items = kept.nonzero()[:, 0]
-    store = result[ITEM]
-    values = {name: value for name, value in store.items() if name != "num_nodes"}
-    for name, value in select_rows(values, items, kept.numel(), "items").items():
-        store[name] = value
-    store.num_nodes = items.numel()
-    links = result[INTERACTS]
-    edge_index = links.edge_index
-    edges = kept[edge_index[1]].nonzero()[:, 0]
-    values = {name: value for name, value in links.items() if name != "edge_index"}
-    for name, value in select_rows(values, edges, edge_index.size(1), "interactions").items():
-        links[name] = value
-    number = kept.long().cumsum(0) - 1
-    links.edge_index = torch.stack([edge_index[0, edges], number[edge_index[1, edges]]])
+    select_nodes(result, ITEM, kept.nonzero()[:, 0])
+    select_links(result, kept[result[INTERACTS].edge_index[1]].nonzero()[:, 0])
+    user, item = result[INTERACTS].edge_index
+    new_index = kept.long().cumsum(0) - 1
+    result[INTERACTS].edge_index = torch.stack([user, new_index[item]])
     return result

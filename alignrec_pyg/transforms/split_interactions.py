@@ -14,7 +14,7 @@ from torch_geometric.data.storage import EdgeStorage
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.graph import INTERACTS, ITEM, USER
-from alignrec_pyg.transforms.rows import group_ranks, select_rows
+from alignrec_pyg.transforms.subset import check_unsplit, select_rows
 
 SplitRule = Literal["random", "leave_last_out", "global_time", "labels"]
 
@@ -105,10 +105,7 @@ class SplitInteractions(BaseTransform):
     def forward(self, data: HeteroData) -> tuple[HeteroData, HeteroData, HeteroData]:
         """The training, validation and test graph."""
         links = data[INTERACTS]
-        if "edge_label_index" in links:
-            raise ValueError(
-                "'data' needs to be unsplit (got an edge_label_index): give the whole graph"
-            )
+        check_unsplit(data, "SplitInteractions")
         num_users, num_items = data[USER].num_nodes, data[ITEM].num_nodes
         edge_index: Tensor = links.edge_index
         part = self._parts(links, num_users)
@@ -175,7 +172,7 @@ class SplitInteractions(BaseTransform):
             order = torch.randperm(user.numel(), generator=generator).to(user.device)
         else:
             order = _checked_times(links).argsort(stable=True)
-        rank, size = group_ranks(user[order], num_users)
+        rank, size = rank_within_groups(user[order], num_users)
 
         held_out = torch.full_like(size, 2)
         num_test = torch.ones_like(size)
@@ -204,6 +201,21 @@ class SplitInteractions(BaseTransform):
     def __repr__(self) -> str:
         detail = f", seed={self.seed}" if self.by == "random" else ""
         return f"{self.__class__.__name__}(by='{self.by}'{detail})"
+
+
+def rank_within_groups(group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Position of each entry within its group, in the given order, and the size of the group.
+
+    Shapes:
+        - **input:** group int64 :math:`(E)`, values below ``num_groups``
+        - **output:** rank int64 :math:`(E)`, size int64 :math:`(E)`
+    """
+    size = torch.bincount(group, minlength=num_groups)
+    start = size.cumsum(0) - size
+    order = group.argsort(stable=True)
+    rank = torch.empty_like(group)
+    rank[order] = torch.arange(group.numel(), device=group.device) - start[group[order]]
+    return rank, size[group]
 
 
 def _with_links(data: HeteroData, values: dict[str, Any]) -> HeteroData:

@@ -1,6 +1,8 @@
 import numpy as np
+import pandas as pd
 import pytest
 
+from alignrec_pyg.datasets import InteractionDataset, Synthetic, from_frames
 from alignrec_pyg.datasets.interactions import interaction_graph
 from alignrec_pyg.graph import INTERACTS
 
@@ -61,3 +63,16 @@ def test_contract():
 def test_keep_is_checked():
     with pytest.raises(ValueError, match="'keep' needs to be 'first' or 'last'"):
         build(keep="any")
+
+
+def test_every_dataset_has_data_and_report_and_says_its_size():
+    frame = pd.DataFrame({"user": [1, 1, 2], "item": [5, 6, 5]})
+    for dataset in (from_frames(frame), Synthetic(4, 6, 20, num_topics=2, image_size=4)):
+        assert isinstance(dataset, InteractionDataset)
+        assert dataset.report.interactions == dataset.data["user", "item"].edge_index.size(1)
+    assert repr(from_frames(frame)) == "InteractionDataset(users=2, items=2, interactions=3)"
+
+
+def test_user_nodes_come_first():
+    frame = pd.DataFrame({"user": [1, 1, 2], "item": [5, 6, 5]})
+    assert from_frames(frame).data.node_types == ["user", "item"]

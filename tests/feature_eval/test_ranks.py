@@ -3,10 +3,15 @@ import itertools
 import pytest
 import torch
 
-from alignrec_pyg.feature_eval import rows as rows_module
-from alignrec_pyg.feature_eval.queries import Queries
-from alignrec_pyg.feature_eval.ranks import target_ranks
-from alignrec_pyg.feature_eval.rows import FeatureRows
+from alignrec_pyg.feature_eval import feature_rows as rows_module
+from alignrec_pyg.feature_eval.feature_rows import FeatureRows
+from alignrec_pyg.feature_eval.ranks import (
+    Queries,
+    candidate_counts,
+    excluded_pairs,
+    popularity_ranks,
+    target_ranks,
+)
 
 OPTIONS = {"similarity": "cosine", "exclude_history": False, "normalize_items": False}
 
@@ -143,3 +148,34 @@ def test_features_of_zeros_only_find_nothing_by_inner_product(case, queries):
     found = target_ranks(FeatureRows(case, "image"), queries, **options, block_size=4)
     assert bool(found.unranked.all())
     assert found.rank.unique().tolist() == [25]
+
+
+@pytest.fixture
+def short_queries():
+    """Three queries on 8 items; histories repeat items and hold targets, targets repeat too."""
+    return Queries(
+        id=torch.tensor([2, 5, 6]),
+        history=torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2], [3, 1, 3, 0, 7, 4, 5, 6]]),
+        target=torch.tensor([[0, 1, 1, 2], [1, 2, 0, 7]]),
+        popularity=torch.tensor([4, 1, 2, 2, 9, 0, 2, 1]),
+    )
+
+
+def test_history_is_left_out_but_for_targets(short_queries):
+    expected = [[0, 3], [1, 7], [2, 4], [2, 5], [2, 6]]
+    assert excluded_pairs(short_queries).t().tolist() == expected
+    assert candidate_counts(short_queries, exclude_history=True).tolist() == [7, 7, 5]
+    assert candidate_counts(short_queries, exclude_history=False).tolist() == [8, 8, 8]
+
+
+@pytest.mark.parametrize("exclude_history", [False, True])
+def test_popularity_ranks_are_those_of_a_sort(short_queries, exclude_history):
+    excluded = excluded_pairs(short_queries).t().tolist() if exclude_history else []
+    expected = []
+    for row, target in short_queries.target.t().tolist():
+        candidates = [item for item in range(8) if [row, item] not in excluded]
+        candidates.sort(key=lambda item: (-int(short_queries.popularity[item]), item))
+        expected.append(candidates.index(target))
+    found = popularity_ranks(short_queries, exclude_history=exclude_history)
+    assert found.tolist() == expected
+    assert expected == ([4, 2, 1, 4] if exclude_history else [5, 2, 1, 6])

@@ -11,6 +11,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.transforms import SplitInteractions
+from alignrec_pyg.transforms.split_interactions import rank_within_groups
 
 MMREC_ORACLE = {5: (3, 1, 1), 9: (7, 1, 1), 10: (8, 1, 1), 15: (12, 1, 2), 20: (16, 2, 2)}
 
@@ -221,3 +222,9 @@ def test_rejects_arguments(arguments, name):
 def test_repr():
     assert repr(SplitInteractions("random", seed=2)) == "SplitInteractions(by='random', seed=2)"
     assert repr(SplitInteractions("labels")) == "SplitInteractions(by='labels')"
+
+
+def test_ranks_within_groups():
+    rank, size = rank_within_groups(torch.tensor([2, 0, 2, 2, 0]), 4)
+    assert rank.tolist() == [0, 0, 1, 2, 1]
+    assert size.tolist() == [3, 2, 3, 3, 2]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_pyg.transforms.rows import group_ranks, select_rows
+from alignrec_pyg.transforms.subset import select_rows
 
 
 def test_picks_rows_of_every_kind_and_leaves_the_rest():
@@ -52,9 +52,3 @@ def test_sequences_never_become_one_array():
     assert picked["image"][0] is None
     assert [image.shape for image in picked["image"][1:]] == [(2, 3), (4, 4)]
     assert peak < 1_000_000
-
-
-def test_ranks_within_groups():
-    rank, size = group_ranks(torch.tensor([2, 0, 2, 2, 0]), 4)
-    assert rank.tolist() == [0, 0, 1, 2, 1]
-    assert size.tolist() == [3, 2, 3, 3, 2]

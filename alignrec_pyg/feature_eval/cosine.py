@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.feature_eval.rows import FeatureRows, unit_length
+from alignrec_pyg.feature_eval.feature_rows import FeatureRows, unit_length
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What Amazon's metadata files say of an item: its text and the address of its image."""
+"""Readers of Amazon's item files: texts, image addresses and published image features."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from alignrec_pyg.datasets.delimited import open_bytes
 from alignrec_pyg.tables import repr_short
@@ -37,9 +38,15 @@ _NAMES = {"brand": {"2014": "brand", "2023": "store"}}
 _MAX_LINE_BYTES = 8 << 20
 _LARGEST = ("hi_res", "large", "thumb")
 
+IMAGE_FEATURE_DIM = 4096
+"""Width of the published image features."""
+
+_RECORD = np.dtype([("id", "S10"), ("row", "<f4", (IMAGE_FEATURE_DIM,))])
+_BLOCK_RECORDS = 4096
+
 
 @dataclass(frozen=True)
-class ItemMeta:
+class ItemMetadata:
     """What is known of items, row by row.
 
     Args:
@@ -51,13 +58,13 @@ class ItemMeta:
     image_url: list[str | None]
 
 
-def read_meta(
+def read_metadata(
     path: str | Path,
     version: Version,
     item_id: np.ndarray,
     fields: Sequence[Field],
     notes: list[str],
-) -> ItemMeta:
+) -> ItemMetadata:
     """The metadata of the items asked for; lines of other items are not parsed.
 
     The lines of 2014 are Python literals, read by :func:`ast.literal_eval`, which runs nothing;
@@ -105,7 +112,61 @@ def read_meta(
         missing = int((~there).sum())
         if missing:
             notes.append(f"{path.name}: {missing:,} of {len(row_of):,} items have {what}")
-    return ItemMeta(text, image_url)
+    return ItemMetadata(text, image_url)
+
+
+def read_image_features(
+    path: str | Path, item_id: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the items asked for, of an ``image_features_*.b`` file.
+
+    The file is read through once, in blocks; where an item has several rows, the first one counts.
+
+    Args:
+        path: The file.
+        item_id: Ids (ASINs), object array of strings.
+        notes: Counted notes, appended to.
+
+    Returns:
+        The ids that have a row ``[rows]`` and the table, float32 ``[rows, 4096]``.
+
+    Raises:
+        ValueError: If the file does not consist of such records, or has none of the items.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    if size == 0 or size % _RECORD.itemsize:
+        raise ValueError(
+            f"{path} needs to consist of records of {_RECORD.itemsize:,} bytes, 10 of id and "
+            f"{IMAGE_FEATURE_DIM:,} floats (got {size:,} bytes): it may be cut off"
+        )
+    wanted = pd.Index(item_id)
+    position = np.full(len(item_id), -1, dtype=np.int64)  # of each item in the file
+    records = np.memmap(path, dtype=_RECORD, mode="r")
+    repeated = 0
+    for start in range(0, len(records), _BLOCK_RECORDS):
+        raw = np.array(records["id"][start : start + _BLOCK_RECORDS])
+        try:
+            ids = np.char.decode(raw, "ascii").astype(object)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: ids need to be ASCII ({error})") from error
+        item = wanted.get_indexer(pd.Index(ids))
+        rows = np.flatnonzero(item >= 0)
+        item, first = np.unique(item[rows], return_index=True)
+        repeated += len(rows) - len(item) + int((position[item] >= 0).sum())
+        new = position[item] < 0
+        position[item[new]] = start + rows[first[new]]
+    found = np.flatnonzero(position >= 0)
+    if not len(found):
+        raise ValueError(f"{path} has a row for none of {len(item_id):,} items: another category?")
+    if repeated:
+        notes.append(f"{path.name}: {repeated:,} further rows of an item left out")
+    table = np.empty((len(found), IMAGE_FEATURE_DIM), dtype=np.float32)
+    order = np.argsort(position[found])  # through the file once, forwards
+    for start in range(0, len(order), _BLOCK_RECORDS):
+        block = order[start : start + _BLOCK_RECORDS]
+        table[block] = records["row"][position[found[block]]]
+    return item_id[found], table
 
 
 def _id_field(version: Version) -> str:

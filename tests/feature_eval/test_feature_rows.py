@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from alignrec_pyg.feature_eval import rows as module
-from alignrec_pyg.feature_eval.rows import FeatureRows, unit_length
+from alignrec_pyg.feature_eval import feature_rows as module
+from alignrec_pyg.feature_eval.feature_rows import FeatureRows, unit_length
 
 
 @pytest.mark.parametrize("normalize_parts", [False, True])

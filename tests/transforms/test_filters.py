@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import zipfile
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.transforms import KCore
+from alignrec_pyg.transforms import KCore, MinRating
 
 pairs = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 6)), min_size=1, max_size=45)
 
@@ -95,7 +96,7 @@ def test_rejects_item_graphs_and_splits():
         KCore(1)(data)
     data = graph([(0, 0)])
     data[INTERACTS].edge_label_index = data[INTERACTS].edge_index
-    with pytest.raises(ValueError, match="before SplitInteractions"):
+    with pytest.raises(ValueError, match="apply KCore to the whole graph"):
         KCore(1)(data)
 
 
@@ -136,3 +137,42 @@ def test_movielens(data_folder, lowest, expected):
         core["user"].num_nodes,
         core["item"].num_nodes,
     ) == expected
+
+
+def rated_graph():
+    data = HeteroData()
+    data["user"].num_nodes, data["item"].num_nodes = 3, 3
+    data[INTERACTS].edge_index = torch.tensor([[0, 0, 1, 2], [0, 1, 1, 2]])
+    data[INTERACTS].rating = torch.tensor([5.0, 3.5, 4.0, 1.0])
+    data[INTERACTS].time = torch.tensor([10, 20, 30, 40])
+    return data
+
+
+def test_keeps_what_is_rated_so_or_higher():
+    data = rated_graph()
+    likes = MinRating(4)(data)
+    assert likes[INTERACTS].edge_index.tolist() == [[0, 1], [0, 1]]
+    assert likes[INTERACTS].rating.tolist() == [5.0, 4.0]
+    assert likes[INTERACTS].time.tolist() == [10, 30]
+    assert (likes["user"].num_nodes, likes["item"].num_nodes) == (3, 3)
+    assert KCore(1)(likes)["user"].num_nodes == 2
+    assert data[INTERACTS].edge_index.size(1) == 4  # the input stays
+
+
+def test_min_rating_rejects():
+    with pytest.raises(ValueError, match="leaves no interactions .got 6, the highest of 4 ratings"):
+        MinRating(6)(rated_graph())
+    with pytest.raises(ValueError, match="'min_rating' needs to be a finite number"):
+        MinRating(math.nan)
+    data = rated_graph()
+    del data[INTERACTS].rating
+    with pytest.raises(ValueError, match="'rating' needs to be known"):
+        MinRating(4)(data)
+    data = rated_graph()
+    data[INTERACTS].edge_label_index = data[INTERACTS].edge_index
+    with pytest.raises(ValueError, match="needs to be unsplit"):
+        MinRating(4)(data)
+
+
+def test_min_rating_repr():
+    assert repr(MinRating(3.5)) == "MinRating(3.5)"

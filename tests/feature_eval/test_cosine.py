@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_pyg.feature_eval import rows
-from alignrec_pyg.feature_eval.spread import CosineStatistics, cosine_statistics
+from alignrec_pyg.feature_eval import feature_rows
+from alignrec_pyg.feature_eval.cosine import CosineStatistics, cosine_statistics
 from alignrec_pyg.report import describe
 
 
@@ -14,8 +14,8 @@ from alignrec_pyg.report import describe
 @pytest.mark.parametrize("normalize_parts", [False, True])
 @pytest.mark.parametrize("cast", [1 << 22, 30])
 def test_statistics_are_those_of_all_pairs(case, features, normalize_parts, cast, monkeypatch):
-    monkeypatch.setattr(rows, "_CAST_ELEMENTS", cast)
-    table = rows.FeatureRows(case, features, normalize_parts=normalize_parts)[:].numpy()
+    monkeypatch.setattr(feature_rows, "_CAST_ELEMENTS", cast)
+    table = feature_rows.FeatureRows(case, features, normalize_parts=normalize_parts)[:].numpy()
     present = [row / np.linalg.norm(row) for row in table if row.any()]
     cosines = [a @ b for a, b in combinations(present, 2)]
     found = cosine_statistics(case, features, normalize_parts=normalize_parts)
