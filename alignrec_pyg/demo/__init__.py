@@ -1,28 +1,28 @@
-"""A page that shows a trained model: recommendations with their reasons, and items it never saw."""
+"""A web page that demonstrates a trained model: recommendations, explanations and new items."""
 
 from alignrec_pyg.demo.catalogue import ShownItem
 from alignrec_pyg.demo.page import Page, page
-from alignrec_pyg.demo.showcase import Showcase
-from alignrec_pyg.demo.views import (
+from alignrec_pyg.demo.page_data import (
     About,
     CannotShowError,
-    Like,
+    ItemRank,
     NewItemView,
-    Place,
     Recommendation,
+    SimilarItem,
     UserView,
 )
+from alignrec_pyg.demo.showcase import Showcase
 
 __all__ = [
     "About",
     "CannotShowError",
-    "Like",
+    "ItemRank",
     "NewItemView",
     "Page",
-    "Place",
     "Recommendation",
     "Showcase",
     "ShownItem",
+    "SimilarItem",
     "UserView",
     "page",
 ]

@@ -1,4 +1,4 @@
-"""The demo page from the command line: ``python -m alignrec_pyg.demo``."""
+"""The command line of the demo page: ``python -m alignrec_pyg.demo``."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 from tqdm import tqdm
 
 from alignrec_pyg.checks import require_package
+from alignrec_pyg.demo.model import load_or_train
 from alignrec_pyg.demo.page import page
-from alignrec_pyg.demo.trained import trained
 from alignrec_pyg.storage import CheckpointError
 
 UNUSABLE = 2
-"""Exit code: the data, the run, the port or the installation cannot be used."""
+"""Exit code for unusable data, run folders, ports or installations."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Creates the argument parser."""
     made = argparse.ArgumentParser(
         prog="python -m alignrec_pyg.demo",
-        description="Shows recommendations with posters and reasons in a browser, and places new "
-        "items by image and text. The first start trains AlignRec (a minute or two), later ones "
-        "load it. Without --data it shows embedded synthetic data.",
+        description="Displays recommendations with posters and explanations in a browser, and adds "
+        "new items by image and text. The first start trains AlignRec (a minute or two), later "
+        "ones load it. Without --data it uses synthetic data.",
     )
     add = made.add_argument
-    add("--data", type=Path, metavar="FOLDER", help="a MovieLens folder, with posters or without")
+    add("--data", type=Path, metavar="FOLDER", help="a MovieLens folder, with or without posters")
     add(
         "--run",
         type=Path,
         metavar="FOLDER",
-        help="where the model is kept (default: results/demo/NAME of the data)",
+        help="folder of the model (default: results/demo/NAME of the data)",
     )
     add("--port", type=int, metavar="N", help="port (default: the first free one from 7860)")
     return made
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serves the page until Ctrl-C.
 
     Returns:
-        0, or 2 if the data, ``--run`` or the port cannot be used or gradio is missing.
+        0, or 2 if the data, ``--run`` or the port cannot be used, or gradio is missing.
     """
     given = parser().parse_args(arguments)
     name = "synthetic" if given.data is None else given.data.resolve().name
@@ -50,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Before anything is trained.
         require_package("gradio", "the demo page", "gradio", extra="demo")
-        made = trained(given.data, run, tell=_tell)
+        made = load_or_train(given.data, run, log=_log)
         page(
             made.model,
             made.data,
             titles=made.titles,
             encode=made.encode,
             item_graphs=made.item_graphs,
-            id_vectors="neighbors",  # without, hardly any user would get a new item
+            id_vectors="neighbors",  # with "none", new items are recommended to hardly any user
             title=f"AlignRec on {name}",
         ).launch(given.port)
     except (CheckpointError, ImportError, OSError, ValueError) as error:
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     tqdm.write(line, file=sys.stderr)  # above the progress bar, if there is one
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of an item: its title and its poster."""
+"""Titles and images of the items that the page displays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from alignrec_pyg.encoders.images import (
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.ids import item_ids
 
-_POSTER_SIZE = (240, 360)  # pixels, at most: twice of what is shown, for dense screens
+_POSTER_SIZE = (240, 360)  # pixels, at most: twice the displayed size, for high-density screens
 _KEPT_POSTERS = 4096
 _MEASURED_POSTERS = 16
 _NARROWEST, _WIDEST = 0.5, 2.0
@@ -31,12 +31,12 @@ _NARROWEST, _WIDEST = 0.5, 2.0
 
 @dataclass(frozen=True)
 class ShownItem:
-    """An item as it is shown.
+    """An item as it is displayed.
 
     Args:
-        id: What the outside world calls it.
+        id: Its original id.
         title: Its title.
-        poster: Its poster as a ``data:`` address; ``None`` where it has none that can be read.
+        poster: Its image as a ``data:`` URL; ``None`` without an image that can be read.
     """
 
     id: Any
@@ -45,15 +45,15 @@ class ShownItem:
 
 
 class Catalogue:
-    """Titles and posters of all items, made ready when they are asked for.
+    """Titles and images of all items, prepared on first use.
 
     Args:
-        data: The items.
-        titles: A title for each item; ``None`` or blank where it has none (it is then shown by its
-            id).
-        images: An image for each item, anything
-            :func:`~alignrec_pyg.encoders.images.read_image` takes, ``None`` where it has none.
-            Without it ``data["item"].image`` or ``.image_path`` is taken, if there is one.
+        data: The graph with the items.
+        titles: A title for each item; an item whose title is ``None`` or blank is displayed by its
+            id.
+        images: An image for each item, in any form that
+            :func:`~alignrec_pyg.encoders.images.read_image` accepts, or ``None``. By default
+            ``data["item"].image`` or ``.image_path``, if present.
 
     Raises:
         ValueError: If there is not one title or image for each item.
@@ -80,15 +80,15 @@ class Catalogue:
         self._shown = lru_cache(_KEPT_POSTERS)(self._make)
 
     def item(self, number: int) -> ShownItem:
-        """The item of this number."""
+        """The item with index ``number``."""
         return self._shown(number)
 
     def items(self, ids: np.ndarray) -> list[ShownItem]:
-        """The items of these ids, which are all known."""
+        """The items with these original ids."""
         return [self._shown(self._numbers[entry]) for entry in ids.tolist()]
 
     def aspect(self) -> float:
-        """Width by height that posters here tend to have; 1 without any."""
+        """Median aspect ratio (width by height) of the images; 1 without images."""
         found: list[float] = []
         for image in () if self._images is None else self._images:
             pixels = _pixels(image)
@@ -106,10 +106,10 @@ class Catalogue:
 
 
 def poster_address(image: object) -> str | None:
-    """A small JPEG of an image as a ``data:`` address, which a page needs nobody to ask for.
+    """A thumbnail of an image as a ``data:`` URL, which a browser displays without a request.
 
     Returns:
-        The address; ``None`` without an image, or with one that cannot be read.
+        The URL; ``None`` without an image or if it cannot be read.
     """
     pixels = _pixels(image)
     if pixels is None:

@@ -1,4 +1,4 @@
-"""The page: what the showcase tells, in a browser."""
+"""The web page, built with gradio."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.checks import require_package
-from alignrec_pyg.demo import cards
+from alignrec_pyg.demo import render
+from alignrec_pyg.demo.page_data import CannotShowError
 from alignrec_pyg.demo.showcase import Showcase
-from alignrec_pyg.demo.views import CannotShowError
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.serving.new_items import IdVectors
 from alignrec_pyg.transforms import KNNItemGraph
 
 LISTED_USERS = 5_000
-"""Users in the list to pick from; others are there for whoever types their id."""
+"""Number of users in the selection list; others can be selected by typing their id."""
 
-_K, _MOST = 10, 50  # length of a list on the page, at first and at most
-_FONTS = ["system-ui", "sans-serif"]  # the machine's: others would be fetched
+_K, _MAX_K = 10, 50  # initial and largest length of a list on the page
+_FONTS = ["system-ui", "sans-serif"]  # installed ones: others would be fetched from a host
 _MAX_FILE = "40mb"
-_KEEP_UPLOADS = (600, 600)  # seconds: how often to look for old ones, how old they are then
+_KEEP_UPLOADS = (600, 600)  # seconds between two clean-ups, and the age of files they remove
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _CSS = Path(__file__).with_name("page.css")
 
@@ -46,31 +46,31 @@ def page(
     id_vectors: IdVectors = "none",
     title: str = "Recommendations",
 ) -> Page:
-    """A page that shows a trained model: ``page(model, test, titles=names).launch()``.
+    """Creates a page that demonstrates a model: ``page(model, test, titles=names).launch()``.
 
-    Who opens it picks a user and sees what they know, what they are recommended and which of their
-    items are most like it; or brings an image, a text or both, and sees where the model places such
-    an item, which takes no training.
+    Visitors select a user to see the history, the recommendations and the items of the history that
+    explain them. They can also provide an image, a text or both as a new item, which is added to
+    the model without training.
 
     Args:
         model: A trained model.
-        data: The graph to serve: what users know is its ``edge_index``. Where it has links to
-            predict, recommendations among them are marked, and the page tells the metrics.
-        titles: A title for each item, in the order of their numbers; by default their ids.
-        images: An image for each item, ``None`` where it has none; by default
-            ``data["item"].image`` or ``.image_path``. Items without one are shown by their title.
-        encode: The transforms that made the features the model reads, in their order, for new
-            items: each :class:`~alignrec_pyg.transforms.EncodeItems` with the encoder as it was
-            fitted, and ``fit=False``. Without them the page takes no new items.
-        item_graphs: The transforms that made the item graphs the model reads.
-        id_vectors: What stands for the ID vectors of new items, as in
+        data: The graph to serve. Its ``edge_index`` is the history of the users. If it has links to
+            predict, recommendations among them are marked, and the page displays the metrics.
+        titles: A title for each item, in the order of their indices; by default their ids.
+        images: An image for each item, or ``None``; by default ``data["item"].image`` or
+            ``.image_path``. Items without an image are displayed by their title.
+        encode: The transforms that computed the features of the model, in the same order, for new
+            items: each :class:`~alignrec_pyg.transforms.EncodeItems` with its fitted encoder and
+            ``fit=False``. Without them, the page accepts no new items.
+        item_graphs: The transforms that built the item graphs of the model.
+        id_vectors: How the ID vectors of new items are initialised, as in
             :func:`~alignrec_pyg.serving.add_items`.
         title: Title of the page.
 
     Raises:
-        ImportError: If gradio is not installed (the ``demo`` extra).
-        ValueError: If ``data`` is not that of the model, there is not one title or image for each
-            item, or ``encode`` or ``item_graphs`` do not make what the model reads.
+        ImportError: If gradio is not installed.
+        ValueError: If ``data`` does not fit the model, there is not one title or image for each
+            item, or ``encode`` and ``item_graphs`` do not produce the inputs of the model.
     """
     require_package("gradio", "the demo page", "gradio", extra="demo")
     showcase = Showcase(
@@ -88,15 +88,15 @@ def page(
 class Page:
     """The page of a :class:`~alignrec_pyg.demo.Showcase`.
 
-    It asks no other host for anything, and its answers forbid the browser to; no use of it is
-    reported to anybody. Uploaded files are deleted after some minutes.
+    It makes no requests to other hosts, its content security policy forbids the browser to make
+    any, and no usage is reported. Uploaded files are deleted after some minutes.
 
     Args:
-        showcase: What to show.
+        showcase: Computes what the page displays.
         title: Title of the page.
 
     Raises:
-        ImportError: If gradio is not installed (the ``demo`` extra).
+        ImportError: If gradio is not installed.
     """
 
     def __init__(self, showcase: Showcase, *, title: str = "Recommendations") -> None:
@@ -115,20 +115,20 @@ class Page:
                 with gradio.Tab("A new item"):
                     self._new_item_tab()
             with gradio.Tab("About"):
-                gradio.HTML(cards.about(showcase.about()), elem_classes="ar")
+                gradio.HTML(render.about(showcase.about()), elem_classes="ar")
 
     def launch(self, port: int | None = None, *, host: str = "127.0.0.1", wait: bool = True) -> str:
         """Serves the page.
 
         Args:
             port: Port to serve at; by default the first free one from 7860.
-            host: Address to serve at: with the default this machine alone can open the page, with
-                ``"0.0.0.0"`` every one that reaches it.
-            wait: Whether to say the address and serve until Ctrl-C; else the page is there until
-                :meth:`close` or the end of the program.
+            host: Address to serve at. By default the page is available on this machine only, with
+                ``"0.0.0.0"`` on the network.
+            wait: Whether to print the address and serve until Ctrl-C; otherwise the page is served
+                until :meth:`close` is called or the program ends.
 
         Returns:
-            Its address.
+            The address of the page.
 
         Raises:
             OSError: If the port is taken.
@@ -149,13 +149,13 @@ class Page:
             css=f":root {{ --ar-aspect: {self._aspect:.3f}; }}\n{_CSS.read_text(encoding='utf-8')}",
         )
         if wait:
-            sys.stdout.write(f"open {address} (Ctrl-C ends it)\n")
+            sys.stdout.write(f"open {address} (stop with Ctrl-C)\n")
             sys.stdout.flush()
             self._blocks.block_thread()
         return str(address)
 
     def close(self) -> None:
-        """Serves no longer."""
+        """Stops serving the page."""
         self._blocks.close(verbose=False)
 
     def _user_tab(self) -> None:
@@ -170,7 +170,7 @@ class Page:
                 allow_custom_value=len(users) > LISTED_USERS,
                 elem_id="ar-user",
             )
-            k = gradio.Slider(1, _MOST, value=_K, step=1, label="Recommendations", elem_id="ar-k")
+            k = gradio.Slider(1, _MAX_K, value=_K, step=1, label="Recommendations", elem_id="ar-k")
             hide = gradio.Checkbox(
                 label="Without the most popular tenth of the items", elem_id="ar-hide"
             )
@@ -212,12 +212,12 @@ class Page:
                     elem_id="ar-text",
                 )
                 k = gradio.Slider(
-                    1, _MOST, value=_K, step=1, label="Similar items", elem_id="ar-new-k"
+                    1, _MAX_K, value=_K, step=1, label="Similar items", elem_id="ar-new-k"
                 )
                 show = gradio.Button("Show what it is like", variant="primary", elem_id="ar-show")
             with gradio.Column(scale=2, min_width=320):
                 result = gradio.HTML(
-                    cards.invitation(reads),
+                    render.invitation(reads),
                     elem_id="ar-result",
                     elem_classes="ar",
                 )
@@ -232,23 +232,23 @@ class Page:
         )
 
     def for_user(self, user: str | None, k: int, hide_popular: bool) -> tuple[str, str]:
-        """What a user knows and is recommended, as HTML."""
+        """The history of a user and the recommendations, as HTML."""
         try:
             view = self._showcase.for_user(user, int(k), hide_popular=hide_popular)
         except CannotShowError as error:
-            return "", cards.message(str(error))
-        return cards.known_items(view), cards.recommendations(view)
+            return "", render.message(str(error))
+        return render.known_items(view), render.recommendations(view)
 
     def new_item(self, image: bytes | None, text: str | None, k: int) -> str:
-        """What a new item is like, as HTML."""
+        """A new item compared with the catalogue, as HTML."""
         try:
-            return cards.new_item(self._showcase.new_item(image, text, int(k)))
+            return render.new_item(self._showcase.new_item(image, text, int(k)))
         except CannotShowError as error:
-            return cards.message(str(error))
+            return render.message(str(error))
 
 
 class _OwnHostOnly:
-    """Tells browsers to ask no other host for anything, whatever the page's parts may want."""
+    """Adds a content security policy that forbids requests to other hosts."""
 
     def __init__(self, app: _App) -> None:
         self._app = app

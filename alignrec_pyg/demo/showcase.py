@@ -1,4 +1,4 @@
-"""What the page shows of a trained model, without the page."""
+"""Computation of everything that the page displays, independent of the page itself."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.demo.catalogue import Catalogue, ShownItem
-from alignrec_pyg.demo.likeness import Likeness
-from alignrec_pyg.demo.newcomers import Newcomer, Newcomers
-from alignrec_pyg.demo.places import places
-from alignrec_pyg.demo.views import (
+from alignrec_pyg.demo.new_items import (
+    AddedItem,
+    NewItemAdder,
+    UserRanks,
+    rank_for_users,
+)
+from alignrec_pyg.demo.page_data import (
     About,
     CannotShowError,
-    Like,
+    ItemRank,
     NewItemView,
-    Place,
     Recommendation,
+    SimilarItem,
     UserView,
 )
 from alignrec_pyg.evaluation.metrics import evaluate, recommend
@@ -34,38 +38,43 @@ from alignrec_pyg.serving.new_items import IdVectors
 from alignrec_pyg.transforms import KNNItemGraph
 
 REASONS = 3
-"""Items of a user's own that are named for a recommendation."""
+"""Number of items of the history that explain a recommendation."""
 
 SHOWN_KNOWN = 24
-"""Items of a user's own that are shown."""
+"""Number of items of the history that are displayed."""
 
 SHOWN_USERS = 6
-"""Users that are named for a new item."""
+"""Number of users that are listed for a new item."""
 
 POPULAR_SHARE = 0.1
-"""Share of the items that counts as the most popular."""
+"""Share of the items that are considered the most popular."""
 
 _METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 
+_PAIRS = 50_000
+_WORDS = ((0.999, "very much like"), (0.99, "much like"), (0.9, "somewhat like"))
+_OTHERWISE = "hardly like"
+
+
 class Showcase:
-    """A trained model, asked what a person may want to see of it.
+    """Answers the requests of the page from a trained model.
 
     Args:
         model: A trained model.
-        data: The graph to serve: what users know is its ``edge_index``, and its links to predict,
-            where it has any, tell which recommendations users did choose.
+        data: The graph to serve. Its ``edge_index`` is the history of the users; recommendations
+            among its links to predict, if it has any, are marked.
         titles: As :func:`~alignrec_pyg.demo.page`.
         images: As :func:`~alignrec_pyg.demo.page`.
-        encode: The transforms that made the features the model reads, in their order, for new
+        encode: The transforms that computed the features of the model, in the same order, for new
             items: each :class:`~alignrec_pyg.transforms.EncodeItems` with ``fit=False``. Without
-            them no new items are taken in.
+            them, new items cannot be added.
         item_graphs: As :func:`~alignrec_pyg.serving.add_items`.
         id_vectors: As :func:`~alignrec_pyg.serving.add_items`.
 
     Raises:
-        ValueError: If ``data`` is not that of the model, there is not one title or image for each
-            item, or ``encode`` or ``item_graphs`` do not make what the model reads.
+        ValueError: If ``data`` does not fit the model, there is not one title or image for each
+            item, or ``encode`` and ``item_graphs`` do not produce the inputs of the model.
     """
 
     def __init__(
@@ -81,13 +90,13 @@ class Showcase:
     ) -> None:
         model.check_fits(data, "data")
         self.catalogue = Catalogue(data, titles, images)
-        self._newcomers = None
+        self._new_items = None
         if encode:
-            self._newcomers = Newcomers(model, data, encode, item_graphs, id_vectors)
+            self._new_items = NewItemAdder(model, data, encode, item_graphs, id_vectors)
         self._model = model
         self._data = data
         _, self._item_x = embeddings(model, data)
-        self._likeness = Likeness(self._item_x)
+        self._scale = SimilarityScale(self._item_x)
         self._user_ids = user_ids(data).tolist()
         self._user_numbers = {str(entry): user for user, entry in enumerate(self._user_ids)}
         links = data[INTERACTS].edge_index.cpu()
@@ -98,23 +107,23 @@ class Showcase:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of what a new item is placed by (``"image"``, ``"text"``, both), or none."""
-        return () if self._newcomers is None else self._newcomers.reads
+        """The modalities of new items that the encoders read: ``"image"``, ``"text"``, or both."""
+        return () if self._new_items is None else self._new_items.reads
 
     def users(self) -> list[tuple[str, str]]:
-        """A line for each user, with the number of items they know, and their id as text."""
+        """A label with the number of known items, and the id as text, for each user."""
         return [
             (f"user {name} · {count:,} {'item' if count == 1 else 'items'}", name)
             for name, count in zip(self._user_numbers, self._num_known, strict=True)
         ]
 
     def for_user(self, user: str | None, k: int, *, hide_popular: bool = False) -> UserView:
-        """What a user knows and is recommended.
+        """Returns the history of a user and the recommendations.
 
         Args:
-            user: Their id as text.
-            k: How many recommendations.
-            hide_popular: Whether to leave out the most popular tenth of the items.
+            user: Id of the user as text.
+            k: Number of recommendations.
+            hide_popular: Whether to exclude the most popular tenth of the items.
 
         Raises:
             CannotShowError: If there is no such user.
@@ -137,46 +146,47 @@ class Showcase:
             num_known=len(known),
             known=tuple(self.catalogue.item(item) for item in known[:SHOWN_KNOWN]),
             recommended=tuple(
-                Recommendation(item, self._likes(why), item.id in chosen)
+                Recommendation(item, self._similar(why), item.id in chosen)
                 for item, why in zip(self.catalogue.items(ids), reasons, strict=True)
             ),
             asked=k,
         )
 
     def new_item(self, image: object, text: str | None, k: int) -> NewItemView:
-        """Takes an item in by its content, without training, and says what it is like.
+        """Adds an item by its content, without training, and compares it with the catalogue.
 
         Args:
-            image: A file or anything else that holds an image; ``None`` without one.
-            text: Its text; ``None`` or blank without one.
-            k: How many similar items, and the length of the lists that users get.
+            image: The image, in any form that :func:`~alignrec_pyg.encoders.images.image_source`
+                accepts; ``None`` without one.
+            text: The text; ``None`` or blank without one.
+            k: Number of similar items, and length of the users' recommendation lists.
 
         Raises:
-            CannotShowError: If there is neither image nor text, the image cannot be read, or
-                nothing that was given tells the model anything.
+            CannotShowError: If there is neither an image nor a text, the image cannot be read, or
+                the content gives no features.
         """
-        if self._newcomers is None:
+        if self._new_items is None:
             raise CannotShowError("This page has no encoders for new items.")
-        new = self._newcomers.take_in(image, text)
+        new = self._new_items.add(image, text)
         number = new.model.num_items - 1
         (similar,) = similar_items(new.model, new.data, [new.id], k)
-        place, left = places(new.model, new.data, number)
-        best = place.argsort(stable=True)[:SHOWN_USERS].tolist()
+        ranks = rank_for_users(new.model, new.data, number)
+        best = ranks.rank.argsort(stable=True)[:SHOWN_USERS].tolist()
         _, item_x = embeddings(new.model, new.data)
         return NewItemView(
             item=ShownItem(new.id, "The new item", new.poster),
             text=new.text,
             used=new.used,
             notes=new.notes,
-            similar=self._likes(similar),
-            places=tuple(self._place(new, item_x, user, place, left) for user in best),
-            num_lists=int((place <= k).sum()),
+            similar=self._similar(similar),
+            ranks=tuple(self._rank(new, item_x, user, ranks) for user in best),
+            num_lists=int((ranks.rank <= k).sum()),
             num_users=len(self._user_ids),
             asked=k,
         )
 
     def about(self) -> About:
-        """Model, data and metrics."""
+        """Returns a summary of the model, the data and the metrics."""
         links = self._data[INTERACTS]
         label = links.get("edge_label_index")
         measurable = (
@@ -199,15 +209,18 @@ class Showcase:
             metrics={name: metrics[name] for name in _METRICS if name in metrics},
         )
 
-    def _place(
-        self, new: Newcomer, item_x: Tensor, user: int, place: Tensor, left: Tensor
-    ) -> Place:
+    def _rank(self, new: AddedItem, item_x: Tensor, user: int, ranks: UserRanks) -> ItemRank:
         name = self._user_ids[user]
         (reasons,) = explain(new.model, new.data, name, [new.id], REASONS, item_x=item_x)
-        return Place(name, int(place[user]), int(left[user]), self._likes(reasons))
+        return ItemRank(
+            user=name,
+            rank=int(ranks.rank[user]),
+            num_candidates=int(ranks.num_candidates[user]),
+            reasons=self._similar(reasons),
+        )
 
     def _known(self, user: int) -> list[int]:
-        """Numbers of the items a user knows, each once, the latest first."""
+        """Indices of the items in the history of a user, each once, the latest first."""
         links = self._data[INTERACTS]
         mine = (links.edge_index[0] == user).nonzero()[:, 0]
         if "time" in links:
@@ -221,9 +234,49 @@ class Showcase:
         chosen = label[1, label[0] == user].cpu().numpy()
         return set(item_ids(self._data)[chosen].tolist())
 
-    def _likes(self, similar: SimilarItems) -> tuple[Like, ...]:
+    def _similar(self, similar: SimilarItems) -> tuple[SimilarItem, ...]:
         items = self.catalogue.items(similar.item)
         return tuple(
-            Like(item, self._likeness.words(cosine), self._likeness.share_below(cosine))
+            SimilarItem(item, self._scale.words(cosine), self._scale.share_below(cosine))
             for item, cosine in zip(items, similar.similarity.tolist(), strict=True)
         )
+
+
+class SimilarityScale:
+    """Describes a cosine by the share of all pairs of items whose cosine is smaller.
+
+    The cosines of different models are not comparable, but these shares are. Of 1,000 pairs of
+    items, one is "very much like", nine are "much like", 90 "somewhat like", and the others "hardly
+    like" each other.
+
+    Args:
+        item_x: Vectors of the items in the catalogue.
+        seed: Seed of the sample of pairs.
+
+    Shapes:
+        - **input:** item_x :math:`(|I|, d)`
+    """
+
+    def __init__(self, item_x: Tensor, *, seed: int = 0) -> None:
+        item_x = item_x[item_x.any(dim=1)].cpu()
+        count = item_x.size(0)
+        if count < 2:
+            self._cosines = torch.zeros(0)
+            return
+        generator = torch.Generator().manual_seed(seed)
+        first = torch.randint(count, (_PAIRS,), generator=generator)
+        step = torch.randint(1, count, (_PAIRS,), generator=generator)  # never the same item
+        item_x = normalize(item_x)
+        cosines = (item_x[first] * item_x[(first + step) % count]).sum(dim=1)
+        self._cosines = cosines.sort().values
+
+    def share_below(self, cosine: float) -> float:
+        """The share of pairs of items that are less similar; 0 without any pairs."""
+        if self._cosines.numel() == 0:
+            return 0.0
+        return float(torch.searchsorted(self._cosines, cosine) / self._cosines.numel())
+
+    def words(self, cosine: float) -> str:
+        """The description that completes the sentence "it is ... the other item"."""
+        share = self.share_below(cosine)
+        return next((words for least, words in _WORDS if share >= least), _OTHERWISE)

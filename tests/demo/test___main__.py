@@ -6,7 +6,7 @@ import pytest
 from alignrec_pyg.demo import __main__ as module
 from alignrec_pyg.demo import page
 from alignrec_pyg.demo.__main__ import UNUSABLE, main, parser
-from alignrec_pyg.demo.trained import Trained
+from alignrec_pyg.demo.model import DemoModel
 
 
 @pytest.fixture
@@ -18,17 +18,17 @@ def launched(monkeypatch, served):
         def launch(self, port):
             told["port"] = port
 
-    def trained(folder, run, *, tell):
-        tell("training")
+    def load_or_train(folder, run, *, log):
+        log("training")
         told["folder"], told["run"] = folder, run
-        return Trained(served.model, served.data, served.titles, served.encode, [])
+        return DemoModel(served.model, served.data, served.titles, served.encode, [])
 
     def page(model, data, **arguments):
         told["title"] = arguments["title"]
         return Told()
 
     monkeypatch.setattr(module, "require_package", lambda *given, **named: None)
-    monkeypatch.setattr(module, "trained", trained)
+    monkeypatch.setattr(module, "load_or_train", load_or_train)
     monkeypatch.setattr(module, "page", page)
     return told
 

@@ -13,7 +13,7 @@ import pytest
 
 from alignrec_pyg import TrainConfig
 from alignrec_pyg.demo import page
-from alignrec_pyg.demo.trained import trained
+from alignrec_pyg.demo.model import load_or_train
 
 STRANGE = "<b>Bold</b> {{name}} ${1 + 1}"
 
@@ -167,7 +167,7 @@ def bring_an_item(opened: Opened, poster: Path, tmp_path: Path) -> None:
     opened.upload(poster)
     opened.show("Placed by its image alone")
     assert len(opened.all("#ar-result .ar-card")) == 10
-    assert "place" in opened.text("#ar-result .ar-row")
+    assert "rank" in opened.text("#ar-result .ar-row")
     opened.all("#ar-text textarea")[0].send_keys("qqq")
     opened.show("knows none of its words")
     opened.width(390)
@@ -186,7 +186,9 @@ def bring_an_item(opened: Opened, poster: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_on_movielens_in_a_browser(data_folder, apart, browser, tmp_path):
-    made = trained(data_folder / "ml-latest-small", tmp_path, config=TrainConfig(max_epochs=2))
+    made = load_or_train(
+        data_folder / "ml-latest-small", tmp_path, config=TrainConfig(max_epochs=2)
+    )
 
     def serve(tell):
         shown = page(

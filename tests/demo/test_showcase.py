@@ -3,7 +3,8 @@ import torch
 
 from alignrec_pyg import evaluate, recommend
 from alignrec_pyg.demo import CannotShowError, Showcase
-from alignrec_pyg.demo.places import places
+from alignrec_pyg.demo.new_items import rank_for_users
+from alignrec_pyg.demo.showcase import SimilarityScale
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.serving import explain, similar_items
 
@@ -80,18 +81,18 @@ def test_unknown_users_are_told(showcase):
 def test_a_new_item_is_like_what_similar_items_gives(served, showcase):
     item = served.data["item"]
     view = showcase.new_item(item.image[5], item.text[5], 4)
-    new = showcase._newcomers.take_in(item.image[5], item.text[5])
+    new = showcase._new_items.add(item.image[5], item.text[5])
     (similar,) = similar_items(new.model, new.data, [new.id], 4)
     assert [like.item.id for like in view.similar] == similar.item.tolist()
-    place, left = places(new.model, new.data, 80)
-    best = place.sort(stable=True)
-    assert [entry.user for entry in view.places] == best.indices[:6].tolist()
-    assert [entry.place for entry in view.places] == best.values[:6].tolist()
-    assert [entry.of for entry in view.places] == left[best.indices[:6]].tolist()
-    assert view.num_lists == int((place <= 4).sum())
+    rank, left = rank_for_users(new.model, new.data, 80)
+    best = rank.sort(stable=True)
+    assert [entry.user for entry in view.ranks] == best.indices[:6].tolist()
+    assert [entry.rank for entry in view.ranks] == best.values[:6].tolist()
+    assert [entry.num_candidates for entry in view.ranks] == left[best.indices[:6]].tolist()
+    assert view.num_lists == int((rank <= 4).sum())
     assert (view.num_users, view.used, view.item.poster is None) == (60, ("image", "text"), False)
-    (why,) = explain(new.model, new.data, view.places[0].user, [80], 3)
-    assert [like.item.id for like in view.places[0].reasons] == why.item.tolist()
+    (why,) = explain(new.model, new.data, view.ranks[0].user, [80], 3)
+    assert [like.item.id for like in view.ranks[0].reasons] == why.item.tolist()
 
 
 def test_more_similar_items_than_there_are(served, showcase):
@@ -135,3 +136,41 @@ def test_about_has_no_metrics_on_links_that_are_known(served):
 def test_data_of_another_model_are_refused(served, toy):
     with pytest.raises(ValueError, match="'data' needs the 60 users"):
         Showcase(served.model, toy)
+
+
+def test_shares_are_those_of_all_pairs():
+    item_x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    unit = item_x / item_x.norm(dim=1, keepdim=True)
+    first, second = torch.triu_indices(40, 40, offset=1)
+    cosines = (unit[first] * unit[second]).sum(dim=1)
+    scale = SimilarityScale(5 * item_x)
+    for cosine in (-0.9, -0.2, 0.0, 0.5, 0.95):
+        expected = float((cosines < cosine).double().mean())
+        assert scale.share_below(cosine) == pytest.approx(expected, abs=0.01)
+    assert (scale.share_below(-1.1), scale.share_below(1.1)) == (0.0, 1.0)
+
+
+def test_words_by_share():
+    angle = torch.linspace(0, torch.pi, 2000)  # cosines of pairs cover [-1, 1]
+    scale = SimilarityScale(torch.stack([angle.cos(), angle.sin()], dim=1))
+    cosines = scale._cosines
+    words = [scale.words(float(cosines[int(share * len(cosines))])) for share in SHARES]
+    assert words == [
+        "hardly like",
+        "hardly like",
+        "somewhat like",
+        "somewhat like",
+        "much like",
+        "very much like",
+    ]
+
+
+SHARES = (0.1, 0.89, 0.901, 0.98, 0.991, 0.9995)
+
+
+def test_items_without_a_direction_are_no_pair():
+    item_x = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    assert SimilarityScale(item_x).share_below(-0.1) == 0.0
+    assert SimilarityScale(item_x).share_below(0.1) == 1.0
+    for too_few in (item_x[:2], item_x[:0]):
+        assert SimilarityScale(too_few).words(0.5) == "hardly like"

@@ -1,41 +1,46 @@
-"""Items that a person at the page brings."""
+"""New items that a visitor of the page provides, and their ranks for all users."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.demo.catalogue import poster_address
-from alignrec_pyg.demo.views import CannotShowError
+from alignrec_pyg.demo.page_data import CannotShowError
 from alignrec_pyg.encoders.base import needs_fit
 from alignrec_pyg.encoders.images import ImageError, image_source, quiet_pillow, read_image
 from alignrec_pyg.encoders.texts import clean_text
-from alignrec_pyg.graph import ITEM, feature_mask, feature_names, feature_table
+from alignrec_pyg.evaluation.ranking import embeddings
+from alignrec_pyg.graph import INTERACTS, ITEM, feature_mask, feature_names, feature_table
 from alignrec_pyg.ids import item_ids
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.serving import add_items, new_items
 from alignrec_pyg.serving.new_items import IdVectors
 from alignrec_pyg.transforms import EncodeItems, KNNItemGraph
 
+_BLOCK_SCORES = 1 << 22
+
 
 @dataclass(frozen=True)
-class Newcomer:
-    """A model and a graph that have one item more, and how it got in.
+class AddedItem:
+    """A model and a graph to which one item was added.
 
     Args:
-        model: The model, with the item as its last.
-        data: The graph, with the item as its last.
-        id: What the item is called there.
-        poster: Its image as a ``data:`` address; ``None`` without one.
-        text: Its text as it was read; ``None`` without one.
-        used: What its features were made of: ``"image"``, ``"text"`` or both.
-        notes: What was given and not used, and why.
+        model: The model; the new item is its last one.
+        data: The graph; the new item is its last one.
+        id: Id of the new item.
+        poster: Its image as a ``data:`` URL; ``None`` without one.
+        text: Its text after cleaning; ``None`` without one.
+        used: The modalities that its features were computed from: ``"image"``, ``"text"`` or both.
+        notes: Which given content was not used, and why.
     """
 
     model: Recommender
@@ -47,8 +52,8 @@ class Newcomer:
     notes: tuple[str, ...]
 
 
-class Newcomers:
-    """Takes single items into a trained model, each into the model as it was trained.
+class NewItemAdder:
+    """Adds single items to a trained model, always starting from the model as it was trained.
 
     Args:
         model: A trained model.
@@ -58,8 +63,8 @@ class Newcomers:
         id_vectors: As :func:`~alignrec_pyg.serving.add_items`.
 
     Raises:
-        ValueError: If an encoder would be fitted anew, none reads images or texts, or what
-            ``encode`` and ``item_graphs`` make is not what the model reads.
+        ValueError: If an encoder would be fitted again, none reads images or texts, or ``encode``
+            and ``item_graphs`` do not produce the inputs of the model.
     """
 
     def __init__(
@@ -74,8 +79,8 @@ class Newcomers:
         fitting = [repr(step) for step in encoding if step.fit and needs_fit(step.encoder)]
         if fitting:
             raise ValueError(
-                f"'encode' needs fit=False: {', '.join(fitting)} would learn anew from a single "
-                "item (keep the encoder that the model's features were made with)"
+                f"'encode' needs fit=False: {', '.join(fitting)} would be fitted on a single item "
+                "(keep the encoder that computed the features of the model)"
             )
         read = {modality for step in encoding for modality in step.encoder.modalities}
         self.reads = tuple(modality for modality in ("image", "text") if modality in read)
@@ -92,17 +97,17 @@ class Newcomers:
         self._encoding = encoding
         self._check()
 
-    def take_in(self, image: object, text: str | None) -> Newcomer:
-        """The model with one more item.
+    def add(self, image: object, text: str | None) -> AddedItem:
+        """Returns the model and the graph with one more item.
 
         Args:
-            image: Anything that :func:`~alignrec_pyg.encoders.images.image_source` takes; ``None``
-                without an image.
-            text: Its text; ``None`` or blank without one.
+            image: The image, in any form that :func:`~alignrec_pyg.encoders.images.image_source`
+                accepts; ``None`` without one.
+            text: The text; ``None`` or blank without one.
 
         Raises:
-            CannotShowError: If there is neither image nor text, the image cannot be read, or
-                nothing that was given makes a feature.
+            CannotShowError: If there is neither an image nor a text, the image cannot be read, or
+                the content gives no features.
         """
         pixels = _read(image)
         words = clean_text(text).text
@@ -118,13 +123,13 @@ class Newcomers:
         for part in names:
             steps = [step for step in self._encoding if part in step.encoder.modalities]
             if not steps:
-                notes.append(f"The {part} was not used: this model does not read {part}s.")
+                notes.append(f"The {part} was not used: this model does not use {part}s.")
             elif all(bool(feature_mask(new, step.name)[0]) for step in steps):
                 notes.append(_NOTHING_IN[part])
             else:
                 used.append(part)
         if not used:
-            raise CannotShowError(" ".join([*notes, "So nothing tells where to place the item."]))
+            raise CannotShowError(" ".join([*notes, "The item therefore has no features."]))
         model, data = add_items(
             self._model,
             self._data,
@@ -132,7 +137,7 @@ class Newcomers:
             item_graphs=self._item_graphs,
             id_vectors=self._id_vectors,
         )
-        return Newcomer(
+        return AddedItem(
             model=model,
             data=data,
             id=item_ids(data).tolist()[-1],
@@ -143,7 +148,7 @@ class Newcomers:
         )
 
     def _new_id(self) -> Any:
-        """An id that no item has, of the kind of theirs; ``None`` where items go by number."""
+        """An unused id of the same type as the others; ``None`` if items have no ids."""
         ids = self._data[ITEM].get("id")
         if ids is None:
             return None
@@ -155,14 +160,14 @@ class Newcomers:
         return name
 
     def _check(self) -> None:
-        """Whether the first item of the catalogue can be taken in once more."""
+        """Adds a copy of the first item, to detect unsuitable arguments early."""
         names = {step.name for step in self._encoding}
         table = {name: feature_table(self._data, name)[:1] for name in feature_names(self._data)}
         missing = sorted(names - table.keys())
         if missing:
             raise ValueError(
-                f"'encode' needs to make feature tables that 'data' has, {sorted(table)} "
-                f"(it makes {missing} too)"
+                f"'encode' needs to compute feature tables that 'data' has, {sorted(table)} "
+                f"(it also computes {missing})"
             )
         name = self._new_id()
         add_items(
@@ -172,6 +177,46 @@ class Newcomers:
             item_graphs=self._item_graphs,
             id_vectors=self._id_vectors,
         )
+
+
+class UserRanks(NamedTuple):
+    """Rank of one item for every user, among the items that the user does not know.
+
+    Shapes:
+        - **rank:** counted from 1, int64 :math:`(|U|)`
+        - **num_candidates:** number of items that are ranked, int64 :math:`(|U|)`
+    """
+
+    rank: Tensor
+    num_candidates: Tensor
+
+
+@torch.no_grad()
+def rank_for_users(model: Recommender, data: HeteroData, item: int) -> UserRanks:
+    """Ranks an item without interactions for every user: one plus the number of higher scores.
+
+    Users are scored in blocks, so that no matrix of users x items is held in memory.
+
+    Args:
+        model: Any recommender; it is in evaluation mode meanwhile.
+        data: The graph to serve.
+        item: Index of the item.
+    """
+    user_x, item_x = embeddings(model, data)
+    known = data[INTERACTS].edge_index
+    num_users, num_items = user_x.size(0), item_x.size(0)
+    rank = torch.empty(num_users, dtype=torch.int64, device=user_x.device)
+    step = max(1, _BLOCK_SCORES // num_items)
+    num_candidates = torch.full_like(rank, num_items)
+    for start in range(0, num_users, step):
+        block = slice(start, start + step)
+        scores = user_x[block] @ item_x.T
+        user, other = known[:, (known[0] >= start) & (known[0] < start + step)]
+        own = scores[:, item].clone()
+        scores[user - start, other] = -math.inf
+        rank[block] = 1 + (scores > own.unsqueeze(1)).sum(dim=1)
+        num_candidates[block] -= scores.isneginf().sum(dim=1)
+    return UserRanks(rank.cpu(), num_candidates.cpu())
 
 
 _A = {"image": "an image", "text": "a text"}

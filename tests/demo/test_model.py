@@ -8,7 +8,7 @@ from PIL import Image
 
 from alignrec_pyg import TrainConfig
 from alignrec_pyg.demo import Showcase
-from alignrec_pyg.demo.trained import trained
+from alignrec_pyg.demo.model import load_or_train
 from alignrec_pyg.models import AlignRec
 from alignrec_pyg.storage import CheckpointError
 
@@ -40,9 +40,9 @@ def movielens(folder, *, posters=True, size=70):
 
 def test_trains_once_and_loads_the_next_time(tmp_path):
     folder, run, lines = movielens(tmp_path / "ml"), tmp_path / "run", []
-    first = trained(folder, run, config=BRIEF, tell=lines.append)
+    first = load_or_train(folder, run, config=BRIEF, log=lines.append)
     assert any(line.startswith("epoch 1: validation recall@20 0.") for line in lines)
-    again = trained(folder, run, config=BRIEF, tell=lines.append)
+    again = load_or_train(folder, run, config=BRIEF, log=lines.append)
     assert lines[-1] == f"loading the model of {run}"
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name])
@@ -62,15 +62,15 @@ def test_trains_once_and_loads_the_next_time(tmp_path):
 
 
 def test_a_folder_without_posters_is_placed_by_texts(tmp_path):
-    made = trained(movielens(tmp_path / "ml", posters=False), tmp_path / "run", config=BRIEF)
+    made = load_or_train(movielens(tmp_path / "ml", posters=False), tmp_path / "run", config=BRIEF)
     showcase = Showcase(made.model, made.data, encode=made.encode, item_graphs=made.item_graphs)
     assert showcase.reads == ("text",)
 
 
 def test_a_run_of_other_data_is_refused(tmp_path):
-    trained(movielens(tmp_path / "ml"), tmp_path / "run", config=BRIEF)
+    load_or_train(movielens(tmp_path / "ml"), tmp_path / "run", config=BRIEF)
     with pytest.raises(CheckpointError, match="does not fit|was trained"):
-        trained(movielens(tmp_path / "other", size=72), tmp_path / "run", config=BRIEF)
+        load_or_train(movielens(tmp_path / "other", size=72), tmp_path / "run", config=BRIEF)
 
 
 def test_training_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
@@ -83,25 +83,25 @@ def test_training_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(AlignRec, "save_pretrained", fail)
         with pytest.raises(OSError, match="full"):
-            trained(folder, run, config=config)
-    trained(folder, run, config=config, tell=lines.append)
+            load_or_train(folder, run, config=config)
+    load_or_train(folder, run, config=config, log=lines.append)
     assert not any(line.startswith("epoch") for line in lines)  # all were done
     assert (run / "config.json").is_file()
 
 
 def test_embedded_data_by_default(tmp_path):
-    made = trained(None, tmp_path, config=BRIEF)
+    made = load_or_train(None, tmp_path, config=BRIEF)
     assert len(made.titles) == made.model.num_items == 600
     assert made.titles[3].endswith(" (3)")
 
 
 def test_a_folder_that_is_none_is_told(tmp_path):
     with pytest.raises(ValueError, match="'path' needs to be a folder"):
-        trained(tmp_path / "none", tmp_path / "run")
+        load_or_train(tmp_path / "none", tmp_path / "run")
 
 
 @pytest.mark.slow
 def test_on_movielens(data_folder, tmp_path):
-    made = trained(data_folder / "ml-latest-small", tmp_path, config=BRIEF)
+    made = load_or_train(data_folder / "ml-latest-small", tmp_path, config=BRIEF)
     assert (made.model.num_users, made.model.num_items) == (601, 1955)
     assert "Toy Story (1995)" in made.titles

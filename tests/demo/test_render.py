@@ -2,9 +2,16 @@ import re
 
 import pytest
 
-from alignrec_pyg.demo import cards
+from alignrec_pyg.demo import render
 from alignrec_pyg.demo.catalogue import ShownItem
-from alignrec_pyg.demo.views import About, Like, NewItemView, Place, Recommendation, UserView
+from alignrec_pyg.demo.page_data import (
+    About,
+    ItemRank,
+    NewItemView,
+    Recommendation,
+    SimilarItem,
+    UserView,
+)
 
 STRANGE = "<script>alert('${x}')</script> {{name}} `a` & \"b\""
 
@@ -14,7 +21,7 @@ def item(number, title=None, poster=None):
 
 
 def user_view(**changes):
-    like = Like(item(2, poster="data:two"), "much like", 0.9956)
+    like = SimilarItem(item(2, poster="data:two"), "much like", 0.9956)
     values = {
         "user": 17,
         "num_known": 30,
@@ -29,14 +36,14 @@ def user_view(**changes):
 
 
 def new_item_view(**changes):
-    like = Like(item(2), "very much like", 0.9999)
+    like = SimilarItem(item(2), "very much like", 0.9999)
     values = {
         "item": item(80, "The new item", "data:new"),
         "text": "a ship",
         "used": ("image", "text"),
         "notes": (),
         "similar": (like,),
-        "places": (Place(17, 3, 1_200, (like,)),),
+        "ranks": (ItemRank(17, 3, 1_200, (like,)),),
         "num_lists": 4,
         "num_users": 601,
         "asked": 1,
@@ -50,25 +57,25 @@ def words(page):
 
 
 def test_known_items_with_their_number():
-    page = cards.known_items(user_view())
+    page = render.known_items(user_view())
     assert "What user 17 knows 30 items" in words(page)
     assert "and 28 more" in page
     assert page.count("<figure") == 2
-    one = cards.known_items(user_view(num_known=1, known=(item(2),)))
+    one = render.known_items(user_view(num_known=1, known=(item(2),)))
     assert "knows 1 item " in words(one)
     assert "more" not in words(one)
-    none = cards.known_items(user_view(num_known=0, known=()))
+    none = render.known_items(user_view(num_known=0, known=()))
     assert 'role="alert"' in none
-    assert "Nothing is known of user 17" in none
+    assert "User 17 has no known items" in none
 
 
 def test_recommendations_with_reasons_and_marks():
-    page = cards.recommendations(user_view())
+    page = render.recommendations(user_view())
     assert page.count('class="ar-row"') == 2
     assert "1 Title 5 ✓ did choose it" in words(page)
     assert "Why? It is much like Title 2" in words(page)
     assert "closer than 99.6% of all pairs of items" in page
-    assert "2 Title 6 Nothing that they know can be compared with it." in words(page)
+    assert "2 Title 6 No known item of the user can be compared with it." in words(page)
     assert '<img src="data:five" alt="Title 5">' in page
     assert page.count("did choose it") == 1
     assert "role" not in page
@@ -82,24 +89,24 @@ def test_recommendations_with_reasons_and_marks():
     ],
 )
 def test_short_lists_are_told(changes, told):
-    page = cards.recommendations(user_view(**changes))
+    page = render.recommendations(user_view(**changes))
     assert 'role="alert"' in page
     assert told in words(page)
 
 
 def test_items_without_a_poster_are_shown_by_their_title():
-    assert '<div class="ar-poster ar-none"><span>Title 3</span></div>' in cards.known_items(
+    assert '<div class="ar-poster ar-none"><span>Title 3</span></div>' in render.known_items(
         user_view()
     )
 
 
 def test_a_new_item_with_what_was_used():
-    page = words(cards.new_item(new_item_view()))
+    page = words(render.new_item(new_item_view()))
     assert "Placed by its image and text together, without training. a ship" in page
     assert "Title 2 very much like it" in page
     assert "Who would get it 4 of 601 users have it among their best 1 " in page
-    assert "User 17 place 3 of 1,200" in page
-    alone = cards.new_item(new_item_view(used=("text",), notes=("No image.",), text="x" * 400))
+    assert "User 17 rank 3 of 1,200" in page
+    alone = render.new_item(new_item_view(used=("text",), notes=("No image.",), text="x" * 400))
     assert "Placed by its text alone" in words(alone)
     assert 'role="alert">No image.</div>' in alone
     assert "x" * 280 + " …" in alone
@@ -107,42 +114,44 @@ def test_a_new_item_with_what_was_used():
 
 
 def test_few_or_no_similar_items_are_told():
-    fewer = words(cards.new_item(new_item_view(asked=10)))
+    fewer = words(render.new_item(new_item_view(asked=10)))
     assert "The catalogue has only 1 items to compare it with." in fewer
-    assert "Nothing in the catalogue is like it" in cards.new_item(new_item_view(similar=()))
+    assert "No item of the catalogue can be compared with it" in render.new_item(
+        new_item_view(similar=())
+    )
 
 
 def test_the_invitation_names_what_is_read():
-    assert "Bring an image or a text, or both:" in cards.invitation(("image", "text"))
-    assert "Bring a text: the" in cards.invitation(("text",))
+    assert "Provide an image or a text, or both:" in render.invitation(("image", "text"))
+    assert "Provide a text: the" in render.invitation(("text",))
 
 
 def test_about_shows_tables():
     view = About("AlignRec", {"k": 2}, {"users": 1_234}, {"mm": 64}, {"recall@20": 0.25})
-    page = words(cards.about(view))
+    page = words(render.about(view))
     for part in ("users 1,234", "mm 64 wide", "recall@20 0.2500", "Model: AlignRec k 2"):
         assert part in page
-    assert "held-out links recall" not in words(cards.about(About("M", {}, {}, {}, {})))
+    assert "held-out links recall" not in words(render.about(About("M", {}, {}, {}, {})))
 
 
 def test_nothing_from_outside_is_taken_for_html_or_for_a_template():
     strange = item(1, STRANGE)
-    like = Like(strange, "much like", 0.99)
+    like = SimilarItem(strange, "much like", 0.99)
     pages = [
-        cards.message(STRANGE),
-        cards.known_items(user_view(known=(strange,), user=STRANGE)),
-        cards.recommendations(
+        render.message(STRANGE),
+        render.known_items(user_view(known=(strange,), user=STRANGE)),
+        render.recommendations(
             user_view(recommended=(Recommendation(strange, (like,), False),), user=STRANGE)
         ),
-        cards.new_item(
+        render.new_item(
             new_item_view(
                 text=STRANGE,
                 notes=(STRANGE,),
                 similar=(like,),
-                places=(Place(STRANGE, 1, 2, (like,)),),
+                ranks=(ItemRank(STRANGE, 1, 2, (like,)),),
             )
         ),
-        cards.about(About(STRANGE, {STRANGE: STRANGE}, {}, {STRANGE: 1}, {})),
+        render.about(About(STRANGE, {STRANGE: STRANGE}, {}, {STRANGE: 1}, {})),
     ]
     for page in pages:
         assert "<script" not in page

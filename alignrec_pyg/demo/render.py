@@ -1,4 +1,4 @@
-"""The page's parts as HTML; every word from outside is escaped."""
+"""Rendering of the page's parts as HTML; text from the data and from visitors is escaped."""
 
 from __future__ import annotations
 
@@ -6,33 +6,40 @@ import html
 from collections.abc import Iterable, Sequence
 
 from alignrec_pyg.demo.catalogue import ShownItem
-from alignrec_pyg.demo.views import About, Like, NewItemView, Place, Recommendation, UserView
+from alignrec_pyg.demo.page_data import (
+    About,
+    ItemRank,
+    NewItemView,
+    Recommendation,
+    SimilarItem,
+    UserView,
+)
 
-# The page's HTML goes through a template, to which these mean something.
+# The HTML passes through a template engine, in which these characters have a meaning.
 _TEMPLATE_SIGNS = {ord(sign): f"&#{ord(sign)};" for sign in "{}$`"}
 _SHOWN_TEXT = 280
 
 
 def message(text: str) -> str:
-    """Something the person at the page needs to know, in place of results."""
+    """A message that is displayed instead of results."""
     return f'<div class="ar-message" role="alert">{escaped(text)}</div>'
 
 
 def invitation(reads: Sequence[str]) -> str:
-    """What a person may do who has brought nothing yet."""
+    """The hint that is displayed before an item was provided."""
     parts = " or ".join({"image": "an image", "text": "a text"}[part] for part in reads)
     both = ", or both" if len(reads) > 1 else ""
     return (
-        f"<p>Bring {parts}{both}: the model places such an item beside those it knows, without "
-        "training, and tells who would get it.</p>"
+        f"<p>Provide {parts}{both}: the item is added to the model without training, and compared "
+        "with the known items.</p>"
     )
 
 
 def known_items(view: UserView) -> str:
-    """What a user knows."""
+    """The history of a user."""
     shown = len(view.known)
     if view.num_known == 0:
-        return message(f"Nothing is known of user {view.user}: the model has to guess.")
+        return message(f"User {view.user} has no known items.")
     hidden = view.num_known - shown
     count = f"{view.num_known:,} item{'' if view.num_known == 1 else 's'}"
     return (
@@ -43,7 +50,7 @@ def known_items(view: UserView) -> str:
 
 
 def recommendations(view: UserView) -> str:
-    """What a user is recommended, and why."""
+    """The recommendations for a user with their reasons."""
     if not view.recommended:
         return message(f"There is nothing left to recommend to user {view.user}.")
     fewer = ""
@@ -53,7 +60,7 @@ def recommendations(view: UserView) -> str:
             "items to choose from."
         )
     rows = "".join(
-        _recommendation(place, entry) for place, entry in enumerate(view.recommended, start=1)
+        _recommendation(rank, entry) for rank, entry in enumerate(view.recommended, start=1)
     )
     return (
         f"<h3>Recommended to user {escaped(view.user)}</h3>{fewer}<ol class='ar-list'>{rows}</ol>"
@@ -61,7 +68,7 @@ def recommendations(view: UserView) -> str:
 
 
 def new_item(view: NewItemView) -> str:
-    """A new item, what it is like, and who would get it."""
+    """A new item, the most similar known items, and the users for whom it ranks highest."""
     text = view.text or ""
     if len(text) > _SHOWN_TEXT:
         text = text[:_SHOWN_TEXT].rstrip() + " …"
@@ -74,7 +81,7 @@ def new_item(view: NewItemView) -> str:
         f"<p>{escaped(text)}</p></div></div>"
     )
     if not view.similar:
-        return head + notes + message("Nothing in the catalogue is like it in any way.")
+        return head + notes + message("No item of the catalogue can be compared with it.")
     fewer = ""
     if len(view.similar) < view.asked:
         fewer = message(f"The catalogue has only {len(view.similar):,} items to compare it with.")
@@ -84,12 +91,12 @@ def new_item(view: NewItemView) -> str:
         f"{head}{notes}<h3>Most like it in the catalogue</h3>{fewer}"
         f'<div class="ar-grid">{similar}</div>'
         f"<h3>Who would get it <small>{share} among their best {view.asked:,}</small></h3>"
-        f"<ol class='ar-list'>{''.join(_place(place) for place in view.places)}</ol>"
+        f"<ol class='ar-list'>{''.join(_rank(entry) for entry in view.ranks)}</ol>"
     )
 
 
 def about(view: About) -> str:
-    """The model, the data and how good it is."""
+    """The summary of the model, the data and the metrics."""
     counts = [(name, f"{count:,}") for name, count in view.counts.items()]
     features = [(name, f"{width:,} wide") for name, width in view.features.items()]
     hparams = [(name, str(value)) for name, value in view.hparams.items()]
@@ -106,14 +113,14 @@ def about(view: About) -> str:
         f'<div class="ar-about">{parts}</div>'
         "<p>Recommendations are the items of highest score that the user does not know; metrics "
         "average over all users with held-out links, over all items. A reason is the item of the "
-        "user's own whose vector has the highest cosine to the recommended one: it says what the "
-        "model places near, not what caused the score. “Very much like” is one pair of items in a "
-        "thousand, “much like” the next nine, “somewhat like” the next 90.</p>"
+        "user's own whose vector has the highest cosine to the recommended one: it shows which "
+        "items the model considers similar, not what caused the score. “Very much like” is one "
+        "pair of items in a thousand, “much like” the next nine, “somewhat like” the next 90.</p>"
     )
 
 
 def escaped(text: object) -> str:
-    """Text as HTML that shows it, and nothing else."""
+    """The text with all characters escaped that HTML or the template engine would interpret."""
     return html.escape(str(text)).translate(_TEMPLATE_SIGNS)
 
 
@@ -138,12 +145,12 @@ def _card(item: ShownItem, below: str = "") -> str:
     )
 
 
-def _words(like: Like) -> str:
+def _words(like: SimilarItem) -> str:
     closer = f"closer than {like.share_below:.1%} of all pairs of items"
     return f'<span class="ar-words" title="{closer}">{escaped(like.words)} it</span>'
 
 
-def _recommendation(place: int, entry: Recommendation) -> str:
+def _recommendation(rank: int, entry: Recommendation) -> str:
     chosen = ""
     if entry.held_out:
         chosen = (
@@ -152,22 +159,22 @@ def _recommendation(place: int, entry: Recommendation) -> str:
         )
     return (
         f'<li class="ar-row">{_poster(entry.item)}<div>'
-        f'<p class="ar-title"><span class="ar-place">{place}</span>{escaped(entry.item.title)}'
+        f'<p class="ar-title"><span class="ar-rank">{rank}</span>{escaped(entry.item.title)}'
         f"{chosen}</p>{_reasons(entry.reasons)}</div></li>"
     )
 
 
-def _place(entry: Place) -> str:
+def _rank(entry: ItemRank) -> str:
     return (
         f'<li class="ar-row"><div><p class="ar-title">User {escaped(entry.user)} '
-        f'<span class="ar-words">place {entry.place:,} of {entry.of:,}</span></p>'
+        f'<span class="ar-words">rank {entry.rank:,} of {entry.num_candidates:,}</span></p>'
         f"{_reasons(entry.reasons)}</div></li>"
     )
 
 
-def _reasons(reasons: Sequence[Like]) -> str:
+def _reasons(reasons: Sequence[SimilarItem]) -> str:
     if not reasons:
-        return '<p class="ar-why">Nothing that they know can be compared with it.</p>'
+        return '<p class="ar-why">No known item of the user can be compared with it.</p>'
     rows = "".join(
         f'<li title="closer than {like.share_below:.1%} of all pairs of items">'
         f"{_poster(like.item)}<span><em>{escaped(like.words)}</em> "

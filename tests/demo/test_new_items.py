@@ -2,24 +2,26 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from alignrec_pyg import BPR
-from alignrec_pyg.demo.newcomers import Newcomers
-from alignrec_pyg.demo.views import CannotShowError
-from alignrec_pyg.evaluation.ranking import embeddings
-from alignrec_pyg.graph import feature_table
+from alignrec_pyg.demo import new_items as adding
+from alignrec_pyg.demo.new_items import NewItemAdder, rank_for_users
+from alignrec_pyg.demo.page_data import CannotShowError
+from alignrec_pyg.evaluation.ranking import embeddings, rank
+from alignrec_pyg.graph import INTERACTS, feature_table
 from alignrec_pyg.serving import add_items, new_items
 from alignrec_pyg.transforms import ConcatFeatures, EncodeItems, KNNItemGraph
 
 
 @pytest.fixture
-def newcomers(served):
-    return Newcomers(served.model, served.data, served.encode, served.item_graphs)
+def adder(served):
+    return NewItemAdder(served.model, served.data, served.encode, served.item_graphs)
 
 
-def test_an_item_comes_in_as_add_items_takes_it(served, newcomers):
+def test_an_item_comes_in_as_add_items_takes_it(served, adder):
     image, text = served.data["item"].image[5], served.data["item"].text[5]
-    new = newcomers.take_in(image, text)
+    new = adder.add(image, text)
     assert (new.used, new.notes, new.text, new.id) == (("image", "text"), (), text, 80)
     features = {"mm": feature_table(served.data, "mm")[5:6]}
     model, data = add_items(
@@ -36,9 +38,9 @@ def test_an_item_comes_in_as_add_items_takes_it(served, newcomers):
 
 
 @pytest.mark.parametrize(("part", "zero"), [("image", slice(8, 16)), ("text", slice(0, 8))])
-def test_image_alone_and_text_alone(served, newcomers, part, zero):
+def test_image_alone_and_text_alone(served, adder, part, zero):
     content = {"image": None, "text": None, part: served.data["item"][part][5]}
-    new = newcomers.take_in(**content)
+    new = adder.add(**content)
     assert (new.used, new.notes) == ((part,), ())
     row = feature_table(new.data, "mm")[80]
     assert not row[zero].any()
@@ -46,28 +48,28 @@ def test_image_alone_and_text_alone(served, newcomers, part, zero):
     assert (new.poster is None) == (part == "text")
 
 
-def test_what_tells_nothing_is_said(served, newcomers):
+def test_what_tells_nothing_is_said(served, adder):
     image = served.data["item"].image[5]
-    new = newcomers.take_in(image, "qqq www")
+    new = adder.add(image, "qqq www")
     assert new.used == ("image",)
     assert new.notes == ("The text was not used: the encoder knows none of its words.",)
     for image, text, reason in (
         (None, None, "Give an image or a text."),
         (None, "  <br> ", "Give an image or a text."),
-        (None, "qqq www", "knows none of its words. So nothing tells where"),
+        (None, "qqq www", "knows none of its words. The item therefore"),
         (b"nothing", "words", "The image cannot be read: no JPEG"),
         (b"\x89PNG\r\n\x1a\n broken", None, "The image cannot be read: "),
         ("no/such/file.png", None, "The image cannot be read: no such file."),
     ):
         with pytest.raises(CannotShowError, match=reason):
-            newcomers.take_in(image, text)
+            adder.add(image, text)
 
 
-def test_images_of_any_size_but_huge(newcomers):
-    assert newcomers.take_in(Image.new("L", (1, 700)), None).used == ("image",)
+def test_images_of_any_size_but_huge(adder):
+    assert adder.add(Image.new("L", (1, 700)), None).used == ("image",)
     huge = np.broadcast_to(np.zeros(1, dtype=np.uint8), (9_000, 9_000))
     with pytest.raises(CannotShowError, match="cannot be read: 9,000 x 9,000 pixels, more than"):
-        newcomers.take_in(huge, None)
+        adder.add(huge, None)
 
 
 def test_encoders_of_texts_only(served):
@@ -75,14 +77,14 @@ def test_encoders_of_texts_only(served):
     data, graph = served.data, KNNItemGraph("text", k=5)
     data = graph(data)
     model = type(served.model)(data, features=["text"], item_graph="text")
-    newcomers = Newcomers(model, data, encode, [graph])
-    assert newcomers.reads == ("text",)
+    adder = NewItemAdder(model, data, encode, [graph])
+    assert adder.reads == ("text",)
     text, image = data["item"].text[0], data["item"].image[0]
-    new = newcomers.take_in(image, text)
+    new = adder.add(image, text)
     assert new.used == ("text",)
-    assert new.notes == ("The image was not used: this model does not read images.",)
+    assert new.notes == ("The image was not used: this model does not use images.",)
     with pytest.raises(CannotShowError, match=r"Give a text\."):
-        newcomers.take_in(None, None)
+        adder.add(None, None)
 
 
 @pytest.mark.parametrize(
@@ -95,14 +97,14 @@ def test_a_new_item_has_an_id_that_no_other_has(served, ids, expected):
     if ids is not None:
         data["item"].id = np.array(list(ids), dtype=None if expected == 90 else object)
     model = type(served.model)(data, features=["mm"], item_graph="mm")
-    newcomers = Newcomers(model, data, served.encode, served.item_graphs)
-    assert newcomers.take_in(None, data["item"].text[0]).id == expected
+    adder = NewItemAdder(model, data, served.encode, served.item_graphs)
+    assert adder.add(None, data["item"].text[0]).id == expected
 
 
 def test_models_of_ids_join_by_their_neighbours(served):
     model = BPR(served.data, embedding_dim=4)
-    newcomers = Newcomers(model, served.data, served.encode, served.item_graphs, "neighbors")
-    new = newcomers.take_in(served.data["item"].image[0], None)
+    adder = NewItemAdder(model, served.data, served.encode, served.item_graphs, "neighbors")
+    new = adder.add(served.data["item"].image[0], None)
     assert embeddings(new.model, new.data)[1][80].any()
 
 
@@ -112,11 +114,44 @@ def test_arguments_that_do_not_fit_are_told_before_the_page_is_there(served):
     for given, item_graphs, reason in (
         ([learning, *encode[1:]], graphs, "'encode' needs fit=False: EncodeItems"),
         ([ConcatFeatures(["image", "text"])], graphs, "'encode' needs an EncodeItems"),
-        ([EncodeItems(encode[0].encoder, "plot", fit=False)], graphs, r"it makes \['plot'\] too"),
+        (
+            [EncodeItems(encode[0].encoder, "plot", fit=False)],
+            graphs,
+            r"also computes \[.plot",
+        ),
         (encode, [], "'item_graphs' needs the KNNItemGraph"),
         (encode, [KNNItemGraph("mm", k=7)], "'graph' needs the arguments"),
     ):
         with pytest.raises(ValueError, match=reason):
-            Newcomers(model, data, given, item_graphs)
+            NewItemAdder(model, data, given, item_graphs)
     with pytest.raises(ValueError, match="BPR tells items by their ID vectors only"):
-        Newcomers(BPR(data), data, encode, graphs)
+        NewItemAdder(BPR(data), data, encode, graphs)
+
+
+@pytest.mark.parametrize("block", [1, 1 << 22])
+def test_ranks_are_those_of_the_rankings(served, monkeypatch, block):
+    monkeypatch.setattr(adding, "_BLOCK_SCORES", block)  # a user at a time, or all at once
+    model, data = served.model, served.data
+    known = data[INTERACTS].edge_index
+    item = 7
+    rank_of, left = rank_for_users(model, data, item)
+    ranking = rank(model, data, model.num_items, torch.arange(model.num_users)).item
+    checked = 0
+    for user in range(model.num_users):
+        mine = known[1, known[0] == user]
+        assert int(left[user]) == model.num_items - mine.numel()
+        if item not in mine:
+            assert int(ranking[user, int(rank_of[user]) - 1]) == item
+            checked += 1
+    assert 10 < checked < model.num_users
+
+
+def test_a_known_link_twice_counts_once(toy):
+    edges = toy[INTERACTS].edge_index  # user 0 knows items 0 and 1
+    toy[INTERACTS].edge_index = torch.cat([edges, edges[:, :1]], dim=1)
+    model = BPR(toy, embedding_dim=1)
+    model.user_embedding.weight = nn.Parameter(torch.ones(3, 1))
+    model.item_embedding.weight = nn.Parameter(torch.tensor([[4.0], [3.0], [2.0], [1.0]]))
+    rank_of, left = rank_for_users(model, toy, 3)
+    assert rank_of.tolist() == [2, 2, 4]  # of user 1 among 0 and 3; user 2 knows it
+    assert left.tolist() == [2, 2, 3]

@@ -3,12 +3,12 @@ import dataclasses
 import pytest
 
 from alignrec_pyg.demo.catalogue import ShownItem
-from alignrec_pyg.demo.views import CannotShowError, Like
+from alignrec_pyg.demo.page_data import CannotShowError, SimilarItem
 
 
 def test_views_are_plain_values():
-    like = Like(ShownItem(3, "Three"), "much like", 0.99)
-    assert like == Like(ShownItem(3, "Three"), "much like", 0.99)
+    like = SimilarItem(ShownItem(3, "Three"), "much like", 0.99)
+    assert like == SimilarItem(ShownItem(3, "Three"), "much like", 0.99)
     with pytest.raises(dataclasses.FrozenInstanceError):
         like.words = "hardly like"
 

@@ -1,4 +1,4 @@
-"""Data, encoders and a trained model for the command."""
+"""The data, the encoders and the trained model of the demo command."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from alignrec_pyg.transforms import (
 )
 
 LIKE = 4
-"""Least rating that counts as a like."""
+"""Lowest rating that is considered positive."""
 
 _CORE = 5
 _TITLE_WORDS = 2
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What :func:`~alignrec_pyg.demo.page` needs.
+class DemoModel:
+    """The arguments of :func:`~alignrec_pyg.demo.page`.
 
     Args:
         model: The trained model.
         data: The graph to serve, with links to predict.
         titles: A title for each item.
-        encode: What makes the features of new items.
-        item_graphs: What made the item graph.
+        encode: The transforms that compute the features of new items.
+        item_graphs: The transforms that built the item graph.
     """
 
     model: Recommender
@@ -51,34 +51,35 @@ class Trained:
     item_graphs: Sequence[KNNItemGraph]
 
 
-def trained(
+def load_or_train(
     folder: Path | None,
     run: Path,
     *,
     config: TrainConfig | None = None,
-    tell: Callable[[str], None] = lambda line: None,
-) -> Trained:
-    """AlignRec on a MovieLens folder or on made-up data, trained once and then loaded.
+    log: Callable[[str], None] = lambda line: None,
+) -> DemoModel:
+    """Loads AlignRec for a MovieLens folder or for synthetic data, or trains it the first time.
 
-    Likes of MovieLens are ratings of 4 or more, thinned to the 5-core; a movie's text is its title,
-    genres and plot. Features are TF-IDF of the texts and principal components of the images, as far
-    as there are any, learned anew at every start (seconds; the same on the same machine).
+    Of MovieLens, ratings of at least 4 are used, filtered to the 5-core; the text of a movie is its
+    title, genres and plot. Features are TF-IDF vectors of the texts and principal components of the
+    images, if present, which are fitted at every start (within seconds; deterministic on one
+    machine).
 
     Args:
-        folder: A MovieLens folder; ``None`` means :class:`~alignrec_pyg.datasets.Synthetic`.
-        run: Folder of the model; trained and saved there if there is none. Training that was
-            interrupted goes on.
-        config: How to train.
-        tell: Called with lines that say what is going on.
+        folder: A MovieLens folder; ``None`` uses :class:`~alignrec_pyg.datasets.Synthetic`.
+        run: Folder of the model, which is trained and saved there if the folder has none.
+            Interrupted training is resumed.
+        config: Training configuration.
+        log: Called with progress messages, one line each.
 
     Raises:
         ValueError: If the data cannot be read or are too few.
-        CheckpointError: If ``run`` holds something else, such as the model of other data.
+        CheckpointError: If ``run`` has the model of other data, or is not the folder of a model.
         OSError: If ``run`` cannot be written.
     """
-    tell(f"reading {'synthetic data' if folder is None else folder}")
+    log(f"reading {'synthetic data' if folder is None else folder}")
     data, titles = _synthetic() if folder is None else _movielens(folder)
-    tell(str(describe(data)))
+    log(str(describe(data)))
     encoders: dict[str, ItemEncoder] = {}
     if any(text is not None for text in data[ITEM].text):
         encoders["text"] = TfidfEncoder(64)
@@ -86,22 +87,22 @@ def trained(
         encoders["image"] = PatchPCAEncoder(64, image_size=None if folder is None else 64)
     concat, graph = ConcatFeatures(list(encoders), name="mm"), KNNItemGraph("mm", k=10)
     for name, encoder in encoders.items():
-        tell(f"encoding {name}s")
+        log(f"encoding {name}s")
         data = EncodeItems(encoder, name)(data)
     train, val, test = SplitInteractions("random", seed=0)(graph(concat(data)))
     if (run / "config.json").exists():
-        tell(f"loading the model of {run}")
+        log(f"loading the model of {run}")
         model = AlignRec.from_pretrained(run, train)
     else:
-        tell(f"training AlignRec, once: {run} keeps it")
-        torch.manual_seed(0)  # of the initial weights
+        log(f"training AlignRec, which is saved in {run}")
+        torch.manual_seed(0)  # for the initial weights
         model = AlignRec(train, features=["mm"], item_graph="mm")
         fit(
             model,
             train,
             val,
             config or TrainConfig(lr=3e-3, max_epochs=60, patience=8),
-            report=lambda epoch, entry: tell(
+            report=lambda epoch, entry: log(
                 f"epoch {epoch + 1}: validation recall@20 {entry['recall@20']:.4f} "
                 f"(best {entry['best_recall@20']:.4f})"
             ),
@@ -109,7 +110,7 @@ def trained(
         )
         model.save_pretrained(run)
     encode = [EncodeItems(encoder, name, fit=False) for name, encoder in encoders.items()]
-    return Trained(model, test, titles, [*encode, concat], [graph])
+    return DemoModel(model, test, titles, [*encode, concat], [graph])
 
 
 def _synthetic() -> tuple[HeteroData, list[str]]:
