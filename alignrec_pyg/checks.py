@@ -1,11 +1,146 @@
-"""The checks of arguments and of optional packages: what is wrong, what was given, the way out."""
+"""The checks of arguments and of optional packages.
+
+A message names the argument, the rule and the value got, and ends with a way out where there is
+one: ``'k' needs to be in [1, 99] (got 120): rank with a larger k``. What passes is returned as a
+plain Python number, so that NumPy's numbers may be given and what is stored can go into JSON.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Iterable
 from importlib import import_module
+from numbers import Integral, Real
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the command line imports this module and loads no torch for --help
+    from torch import Tensor
 
 _BROKEN = "; torch and compiled packages beside it, such as torchvision, need builds that match"
+_IN_WORDS = {
+    "(-inf, inf)": "finite",
+    "[0, inf)": "finite and 0 or more",
+    "(0, inf)": "finite and positive",
+}
+
+
+def check_integer(
+    argument: str, value: Any, least: int, most: int | None = None, *, hint: str = ""
+) -> int:
+    """Checks that an argument is an integer in a range.
+
+    Args:
+        argument: Its name.
+        value: The value got; a truth value is no integer.
+        least: Smallest value allowed.
+        most: Largest value allowed; ``None`` means any.
+        hint: What the message ends with, such as the way out.
+
+    Returns:
+        The value as ``int``.
+
+    Raises:
+        ValueError: If it is none, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"'{argument}' needs to be an integer (got {value!r})")
+    if value < least or (most is not None and value > most):
+        rule = f"{least} or more" if most is None else f"in [{least}, {most}]"
+        raise ValueError(f"'{argument}' needs to be {rule} (got {value}){hint}")
+    return int(value)
+
+
+def check_number(
+    argument: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Checks that an argument is a finite number in an interval.
+
+    Args:
+        argument: Its name.
+        value: The value got; a truth value is no number.
+        least: Smallest value allowed, or
+        above: what the value has to exceed; both ``None`` means any.
+        most: Largest value allowed, or
+        below: what the value has to stay below; both ``None`` means any.
+
+    Returns:
+        The value as ``float``.
+
+    Raises:
+        ValueError: If it is none, not finite or out of the interval.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"'{argument}' needs to be a number (got {value!r})")
+    inside = (
+        math.isfinite(value)
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (most is None or value <= most)
+        and (below is None or value < below)
+    )
+    if not inside:
+        raise ValueError(
+            f"'{argument}' needs to be {_interval(least, above, most, below)} (got {value})"
+        )
+    return float(value)
+
+
+def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
+    """Checks that an argument is one of some values.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value not in choices:
+        raise ValueError(f"'{argument}' needs to be one of {choices} (got {value!r})")
+
+
+def check_cut_offs(ks: Any) -> tuple[int, ...]:
+    """Checks one cut-off of metrics or several, the argument ``ks``.
+
+    Returns:
+        The cut-offs as a tuple of ``int``.
+
+    Raises:
+        ValueError: If there is none, or one is no positive integer.
+    """
+    listed = list(ks) if isinstance(ks, Iterable) else [ks]
+    whole = all(isinstance(k, Integral) and not isinstance(k, bool) for k in listed)
+    if not listed or not whole or min(listed) < 1:
+        raise ValueError(f"'ks' needs to hold positive integers (got {ks!r})")
+    return tuple(int(k) for k in listed)
+
+
+def check_indices(argument: str, index: Any, count: int) -> Tensor:
+    """Checks that an argument holds indices of users or items.
+
+    Args:
+        argument: Its name.
+        index: The value got.
+        count: Number of users or items.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        ValueError: If it is no 1-D tensor of integers in [0, ``count``).
+    """
+    import torch
+
+    integers = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if not isinstance(index, torch.Tensor) or index.dim() != 1 or index.dtype not in integers:
+        raise ValueError(f"'{argument}' needs to be a 1-D tensor of integers (got {index!r})")
+    outside = index[(index < 0) | (index >= count)]
+    if outside.numel():
+        raise ValueError(f"'{argument}' needs to be in [0, {count - 1}] (got {int(outside[0])})")
+    return index
 
 
 def require_package(
@@ -39,3 +174,13 @@ def require_package(
             f"{needed_by} needs '{module}', which cannot be imported ({error}): run "
             f"`pip install {install}`{checkout}{broken}"
         ) from error
+
+
+def _interval(
+    least: float | None, above: float | None, most: float | None, below: float | None
+) -> str:
+    """The rule in words."""
+    opening = f"[{least:g}" if least is not None else f"({-math.inf if above is None else above:g}"
+    closing = f"{most:g}]" if most is not None else f"{math.inf if below is None else below:g})"
+    interval = f"{opening}, {closing}"
+    return _IN_WORDS.get(interval, f"in {interval}")

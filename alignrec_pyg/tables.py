@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from alignrec_pyg.checks import check_choice
+
 NonFinite = Literal["error", "missing"]
 """What rows with NaN or infinity mean: an error, or an item that lacks the feature."""
 
@@ -62,8 +64,7 @@ def check_nonfinite(nonfinite: str) -> None:
     Raises:
         ValueError: If it is none.
     """
-    if nonfinite not in ("error", "missing"):
-        raise ValueError(f"'nonfinite' needs to be 'error' or 'missing' (got {nonfinite!r})")
+    check_choice("nonfinite", nonfinite, ("error", "missing"))
 
 
 def check_finite(name: str, broken: np.ndarray) -> None:

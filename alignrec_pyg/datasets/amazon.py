@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from alignrec_pyg.checks import check_choice, check_integer
 from alignrec_pyg.datasets.amazon_items import (
     FIELDS,
     Field,
@@ -193,14 +194,12 @@ def _check(
             "'category' needs to be a name as in the files, such as 'Sports_and_Outdoors' "
             f"(got {category!r})"
         )
-    if version not in get_args(Version):
-        raise ValueError(f"'version' needs to be one of {get_args(Version)} (got {version!r})")
-    if source not in ("5core", "ratings"):
-        raise ValueError(f"'source' needs to be '5core' or 'ratings' (got {source!r})")
+    check_choice("version", version, get_args(Version))
+    check_choice("source", source, ("5core", "ratings"))
     if version == "2023" and (source == "ratings" or image_features):
         raise ValueError("source='ratings' and image_features=True are there for version '2014'")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-        raise ValueError(f"'k' needs to be an integer of at least 1, or None (got {k!r})")
+    if k is not None:
+        check_integer("k", k, 1)
     if isinstance(text, str) or not set(text) <= set(FIELDS):
         raise ValueError(f"'text' needs to be a list of {list(FIELDS)} (got {text!r})")
 

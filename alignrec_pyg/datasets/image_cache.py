@@ -17,6 +17,7 @@ import requests
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
+from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.graph import ITEM
 
 AMAZON_IMAGE_HOSTS = (
@@ -98,14 +99,10 @@ def fetch_images(
     """
     if "image_url" not in data[ITEM]:
         raise ValueError("'data' needs data['item'].image_url (it has none)")
-    for name, value in (
-        ("timeout", timeout),
-        ("max_seconds", max_seconds),
-        ("max_bytes", max_bytes),
-        ("workers", workers),
-    ):
-        if value <= 0:
-            raise ValueError(f"'{name}' needs to be positive (got {value})")
+    check_number("timeout", timeout, above=0)
+    check_number("max_seconds", max_seconds, above=0)
+    check_integer("max_bytes", max_bytes, 1)
+    check_integer("workers", workers, 1)
     if isinstance(hosts, str) or not hosts:
         raise ValueError(f"'hosts' needs to be a list of host names (got {hosts!r})")
     urls: Sequence[str | None] = data[ITEM].image_url

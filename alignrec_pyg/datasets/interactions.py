@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_choice
 from alignrec_pyg.graph import INTERACTS, ITEM, USER
 from alignrec_pyg.report import DataReport
 
@@ -76,8 +77,7 @@ def interaction_graph(
     Raises:
         ValueError: If ``keep`` is neither ``"first"`` nor ``"last"``.
     """
-    if keep not in ("first", "last"):
-        raise ValueError(f"'keep' needs to be 'first' or 'last' (got {keep!r})")
+    check_choice("keep", keep, ("first", "last"))
     pairs = pd.DataFrame({"user": user, "item": item})
     repeated = pairs.duplicated(keep=keep).to_numpy()
     if repeated.any() and where is not None:

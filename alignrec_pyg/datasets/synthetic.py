@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.datasets.interactions import InteractionDataset, interaction_graph
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
@@ -87,23 +88,18 @@ class Synthetic(InteractionDataset):
             ("image_size", image_size, 4),
             ("seed", seed, 0),
         ):
-            if value < low:
-                raise ValueError(f"'{name}' needs to be at least {low} (got {value})")
-        for name, share in (
-            ("image_signal", image_signal),
-            ("text_signal", text_signal),
-            ("noise", noise),
-        ):
-            if not 0.0 <= share <= 1.0:
-                raise ValueError(f"'{name}' needs to be in [0, 1] (got {share})")
-        if not 0.0 <= popularity_skew < np.inf:
-            raise ValueError(f"'popularity_skew' needs to be at least 0 (got {popularity_skew})")
-        least, most = MIN_PER_USER * num_users, num_users * num_items
-        if not least <= num_interactions <= most:
-            raise ValueError(
-                f"'num_interactions' needs to be in [{least}, {most}], at least {MIN_PER_USER} for "
-                f"each of {num_users} users and at most all pairs (got {num_interactions})"
-            )
+            check_integer(name, value, low)
+        check_number("image_signal", image_signal, least=0, most=1)
+        check_number("text_signal", text_signal, least=0, most=1)
+        check_number("noise", noise, least=0, most=1)
+        check_number("popularity_skew", popularity_skew, least=0)
+        check_integer(
+            "num_interactions",
+            num_interactions,
+            MIN_PER_USER * num_users,
+            num_users * num_items,
+            hint=f": at least {MIN_PER_USER} for each of {num_users} users and at most all pairs",
+        )
         streams = np.random.default_rng(seed).spawn(4)
         topic = streams[0].permutation(np.arange(num_items) % num_topics)
         user, item = _interactions(

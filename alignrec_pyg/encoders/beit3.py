@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.encoders.base import MODALITIES, ItemContent
 from alignrec_pyg.encoders.beit3_checkpoint import load_official, read_beit3, write_beit3
 from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model, normalized_pixels
@@ -66,12 +67,8 @@ class BEiT3Encoder:
                 f"{tokenizer.vocab_size}): use the one the model was trained with, or build the "
                 f"model with vocab_size={tokenizer.vocab_size}"
             )
-        if isinstance(max_tokens, bool) or not 3 <= max_tokens <= config.longest_text:
-            raise ValueError(
-                f"'max_tokens' needs to be in [3, {config.longest_text}] (got {max_tokens!r})"
-            )
         self.modalities = modalities
-        self.max_tokens = max_tokens
+        self.max_tokens = check_integer("max_tokens", max_tokens, 3, config.longest_text)
         self.tokenizer = tokenizer
         self.model = model.to(device).eval()
 

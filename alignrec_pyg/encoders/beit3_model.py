@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignrec_pyg.checks import require_package
+from alignrec_pyg.checks import check_integer, require_package
 
 _INIT_STD = 0.02
 _UNUSED_POSITIONS = 2  # first rows of both position tables, as in fairseq
@@ -47,16 +47,13 @@ class BEiT3Config:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"'{name}' needs to be an integer of at least 1 (got {value!r})")
+            check_integer(name, value, _UNUSED_POSITIONS + 3 if name == "max_positions" else 1)
         for name, of in (("embed_dim", "num_heads"), ("image_size", "patch_size")):
             if getattr(self, name) % getattr(self, of):
                 raise ValueError(
                     f"'{name}' needs to be a multiple of {of}={getattr(self, of)} "
                     f"(got {getattr(self, name)})"
                 )
-        if self.max_positions < _UNUSED_POSITIONS + 3:
-            raise ValueError(f"'max_positions' needs to be at least 5 (got {self.max_positions})")
 
     @classmethod
     def base(cls, **changes: int) -> BEiT3Config:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignrec_pyg.checks import require_package
+from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.encoders.base import ItemContent
 from alignrec_pyg.encoders.images import ImageSource, read_image, to_pillow
 from alignrec_pyg.encoders.weights import weights_hash
@@ -63,10 +63,7 @@ class CLIPEncoder:
     ) -> None:
         if not modalities or len(set(modalities)) != len(modalities) or set(modalities) - {*_PARTS}:
             raise ValueError(f"'modalities' needs to be some of {_PARTS} (got {modalities})")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(
-                f"'batch_size' needs to be an integer of at least 1 (got {batch_size!r})"
-            )
+        check_integer("batch_size", batch_size, 1)
         open_clip = require_package("open_clip", "CLIPEncoder", "open-clip-torch", extra="encoders")
         self.model_name = model_name
         self.pretrained = pretrained

@@ -19,6 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.encoders.base import ItemContent
 from alignrec_pyg.encoders.images import read_image, resize_square
 
@@ -51,9 +52,8 @@ class TfidfEncoder:
     modalities = ("text",)
 
     def __init__(self, out_dim: int = 64, *, min_df: int = 1, seed: int = 0) -> None:
-        _check_positive(out_dim=out_dim, min_df=min_df)
-        self.out_dim = out_dim
-        self.min_df = min_df
+        self.out_dim = check_integer("out_dim", out_dim, 1)
+        self.min_df = check_integer("min_df", min_df, 1)
         self.seed = seed
         self._vectorizer: TfidfVectorizer | None = None
         self._svd: TruncatedSVD | None = None
@@ -134,14 +134,11 @@ class PatchPCAEncoder:
         image_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        _check_positive(out_dim=out_dim, patch_size=patch_size, patch_dim=patch_dim)
-        if patch_dim > 3 * patch_size**2:
-            raise ValueError(
-                f"'patch_dim' needs to be in [1, {3 * patch_size**2}] for patch_size={patch_size} "
-                f"(got {patch_dim})"
-            )
+        check_integer("out_dim", out_dim, 1)
+        check_integer("patch_size", patch_size, 1)
+        check_integer("patch_dim", patch_dim, 1, 3 * patch_size**2, hint=f" for {patch_size=}")
         if image_size is not None:
-            _check_positive(image_size=image_size)
+            check_integer("image_size", image_size, 1)
             if image_size % patch_size:
                 raise ValueError(
                     f"'image_size' needs to be a multiple of patch_size={patch_size} "
@@ -279,9 +276,3 @@ def _cache_key(arguments: str, *learned: NDArray[np.float64]) -> str:
         digest.update(np.ascontiguousarray(array).tobytes())
     state = digest.hexdigest() if learned else "not fitted"
     return f"{arguments}, scikit-learn {sklearn.__version__}, {state}"
-
-
-def _check_positive(**arguments: int) -> None:
-    for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"'{name}' needs to be an integer of at least 1 (got {value!r})")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignrec_pyg.checks import require_package
+from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.encoders.base import ItemContent
 from alignrec_pyg.encoders.weights import weights_hash
 
@@ -43,13 +43,9 @@ class SentenceTransformerEncoder:
         device: str | torch.device = "cpu",
         batch_size: int = 64,
     ) -> None:
-        for argument, number in (("max_tokens", max_tokens), ("batch_size", batch_size)):
-            if number is not None and (
-                isinstance(number, bool) or not isinstance(number, int) or number < 1
-            ):
-                raise ValueError(
-                    f"'{argument}' needs to be an integer of at least 1 (got {number!r})"
-                )
+        check_integer("batch_size", batch_size, 1)
+        if max_tokens is not None:
+            check_integer("max_tokens", max_tokens, 1)
         package = require_package(
             "sentence_transformers",
             "SentenceTransformerEncoder",

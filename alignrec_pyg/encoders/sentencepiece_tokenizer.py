@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignrec_pyg.checks import require_package
+from alignrec_pyg.checks import check_integer, require_package
 
 _UNK, _BOS, _EOS = 0, 1, 2  # ids of these pieces inside the sentencepiece model
 _THREADS = 4  # part of what training gives, so not left to the machine
@@ -87,8 +87,7 @@ class SentencePieceTokenizer:
             ValueError: If there are no words, or ``vocab_size`` is too small for the characters.
             ImportError: If sentencepiece is missing.
         """
-        if isinstance(vocab_size, bool) or not isinstance(vocab_size, int) or vocab_size < 4:
-            raise ValueError(f"'vocab_size' needs to be an integer of at least 4 ({vocab_size=})")
+        check_integer("vocab_size", vocab_size, 4)
         present = [text for text in texts if text and text.strip()]
         chosen = present[:: -(-len(present) // _TEXTS_TO_TRAIN) or 1]
         if not chosen:
@@ -137,11 +136,7 @@ class SentencePieceTokenizer:
         Raises:
             ValueError: If ``max_tokens`` is below 3.
         """
-        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 3:
-            raise ValueError(
-                f"'max_tokens' needs to be an integer of at least 3, <s>, a piece and </s> "
-                f"(got {max_tokens!r})"
-            )
+        check_integer("max_tokens", max_tokens, 3, hint=": <s>, a piece and </s>")
         rows = [
             [self.bos_id, *(_offset(piece) for piece in pieces[: max_tokens - 2]), self.eos_id]
             for pieces in self._processor.encode([_encodable(text) for text in texts])

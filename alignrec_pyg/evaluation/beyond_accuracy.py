@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.metrics import LinkPredAveragePopularity, LinkPredCoverage
 
-from alignrec_pyg.evaluation.ranking import Ranking, checked_k
+from alignrec_pyg.evaluation.ranking import Ranking
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, feature_mask, feature_table, require_graph
 
 # Numbers per block of users.
@@ -84,7 +84,7 @@ def beyond_accuracy(
         ValueError: If ``k`` is no positive integer or longer than the lists, or the ranking holds
             items that ``train`` does not.
     """
-    k = checked_k(k, ranking.item.size(1))
+    k = ranking.check_k(k)
     require_graph(train, "train")
     num_items, num_users = int(train[ITEM].num_nodes), int(train[USER].num_nodes)
     ranked, length = _lists(ranking, k, num_items)
@@ -152,7 +152,7 @@ def intra_list_diversity(
         ValueError: If ``k`` is no positive integer or longer than the lists, the table is missing,
             or the ranking holds items that ``data`` does not.
     """
-    k = checked_k(k, ranking.item.size(1))
+    k = ranking.check_k(k)
     table = feature_table(data, feature)
     num_items = table.size(0)
     norm = table.norm(dim=1)

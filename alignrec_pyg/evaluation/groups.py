@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_choice, check_integer
 from alignrec_pyg.evaluation.metrics import UserMetrics, user_metrics
 from alignrec_pyg.evaluation.ranking import Ranking
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, require_graph
@@ -83,10 +84,8 @@ def long_tail_links(
     Raises:
         ValueError: If ``of`` is neither, or ``below`` is not positive.
     """
-    if of not in ("item", "user"):
-        raise ValueError(f"'of' needs to be 'item' or 'user' (got {of!r})")
-    if below < 1:
-        raise ValueError(f"'below' needs to be 1 or more, or no link can stay (got {below})")
+    check_choice("of", of, ("item", "user"))
+    check_integer("below", below, 1)
     end = links[0] if of == "user" else links[1]
     return links[:, _degree(train, of)[end] < below]
 
@@ -109,8 +108,7 @@ def activity_groups(
     Raises:
         ValueError: If ``num_groups`` is not positive.
     """
-    if num_groups < 1:
-        raise ValueError(f"'num_groups' needs to be 1 or more (got {num_groups})")
+    check_integer("num_groups", num_groups, 1)
     degree = _degree(train, USER)[metrics.user]
     ordered = degree.sort().values
     groups = []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +19,8 @@ from torch_geometric.metrics import (
     LinkPredRecall,
 )
 
-from alignrec_pyg.evaluation.ranking import Ranking, checked_k, rank, rank_blocks, row_slice
+from alignrec_pyg.checks import check_cut_offs, check_integer
+from alignrec_pyg.evaluation.ranking import Ranking, rank, rank_blocks, row_slice
 from alignrec_pyg.graph import ITEM, links_to_predict
 from alignrec_pyg.ids import item_ids, item_indices, user_indices
 from alignrec_pyg.models import Recommender
@@ -84,7 +84,7 @@ def evaluate(
         >>> evaluate(BPR(data), data, ks=1)["recall@1"]  # the only item that bob does not know
         1.0
     """
-    ks = checked_cut_offs(ks)
+    ks = check_cut_offs(ks)
     model.check_fits(data, "data")
     label = links_to_predict(data)
     metrics = LinkPredMetricCollection(
@@ -127,7 +127,7 @@ def user_metrics(ranking: Ranking, links: Tensor, k: int = 20) -> UserMetrics:
         ValueError: If ``k`` is no positive integer or longer than the lists, or a link's user is
             not in the ranking.
     """
-    k = checked_k(k, ranking.item.size(1))
+    k = ranking.check_k(k)
     user, row = links[0].unique(return_inverse=True)
     absent = user[~torch.isin(user, ranking.user)]
     if absent.numel():
@@ -199,7 +199,7 @@ def recommend(
         >>> recommend(BPR(data), data, ["bob"], k=5)  # what bob does not know
         [array(['tea'], dtype=object)]
     """
-    k = checked_k(k)
+    k = check_integer("k", k, 1)
     model.check_fits(data, "data")
     user = user_indices(data, user_ids, "user_ids")
     items = allowed_items(data, candidates, exclude)
@@ -230,15 +230,3 @@ def allowed_items(
     else:
         items = item_indices(data, candidates, "candidates").unique()
     return items[~torch.isin(items, excluded)]
-
-
-def checked_cut_offs(ks: Any) -> tuple[int, ...]:
-    """One cut-off or several as a tuple of plain integers.
-
-    Raises:
-        ValueError: If they are no positive integers.
-    """
-    listed = [ks] if np.ndim(ks) == 0 else list(ks)
-    if not listed or not all(isinstance(k, Integral) and int(k) > 0 for k in listed):
-        raise ValueError(f"'ks' needs to hold positive integers (got {ks!r})")
-    return tuple(int(k) for k in listed)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_indices, check_integer
 from alignrec_pyg.graph import INTERACTS, links_to_predict
 from alignrec_pyg.models import Recommender
 
@@ -37,6 +37,14 @@ class Ranking(NamedTuple):
 
     user: Tensor
     item: Tensor
+
+    def check_k(self, k: Any) -> int:
+        """Checks that ``k`` is a cut-off within the lists.
+
+        Raises:
+            ValueError: If it is no positive integer, or longer than the lists.
+        """
+        return check_integer("k", k, 1, self.item.size(1), hint=": for more, rank with a larger k")
 
 
 class RankedBlock(NamedTuple):
@@ -82,17 +90,17 @@ def rank(
             is not that of the model.
         FloatingPointError: If a score is NaN (it would rank first).
     """
-    k = checked_k(k)
+    k = check_integer("k", k, 1)
     model.check_fits(data, "data")
     device = data[INTERACTS].edge_index.device
     users = (
         links_to_predict(data)[0]
         if users is None
-        else checked_numbers("users", users, model.num_users)
+        else check_indices("users", users, model.num_users)
     )
     users = users.to(device, torch.int64).unique()
     if items is not None:
-        items = checked_numbers("items", items, model.num_items).to(device, torch.int64).unique()
+        items = check_indices("items", items, model.num_items).to(device, torch.int64).unique()
     if users.numel() == 0:
         return Ranking(users, users.new_empty(0, k, dtype=torch.int32))
     blocks = rank_blocks(model, data, users, k, items=items, exclude_known=exclude_known)
@@ -218,33 +226,3 @@ def row_slice(sorted_rows: Tensor, block: Tensor) -> slice:
     """Where the rows from the first to the last of an ascending block stand."""
     first = int(torch.searchsorted(sorted_rows, block[0]))
     return slice(first, int(torch.searchsorted(sorted_rows, block[-1], right=True)))
-
-
-def checked_k(k: Any, longest: int | None = None) -> int:
-    """A cut-off as a plain integer.
-
-    Raises:
-        ValueError: If it is no positive integer or exceeds the ranking's length ``longest``.
-    """
-    if not isinstance(k, Integral) or isinstance(k, bool) or int(k) < 1:
-        raise ValueError(f"'k' needs to be a positive integer (got {k!r})")
-    if longest is not None and int(k) > longest:
-        raise ValueError(f"'k' needs to be in [1, {longest}] (got {k}): rank with a larger k")
-    return int(k)
-
-
-def checked_numbers(argument: str, numbers: Tensor, count: int) -> Tensor:
-    """Numbers of users or items.
-
-    Raises:
-        ValueError: If they are no 1-D tensor of integers in [0, ``count``); ``argument`` names it.
-    """
-    integers = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if not isinstance(numbers, Tensor) or numbers.dim() != 1 or numbers.dtype not in integers:
-        raise ValueError(
-            f"'{argument}' needs to be a 1-D tensor of whole numbers (got {numbers!r})"
-        )
-    outside = numbers[(numbers < 0) | (numbers >= count)]
-    if outside.numel():
-        raise ValueError(f"'{argument}' needs to be in [0, {count - 1}] (got {int(outside[0])})")
-    return numbers

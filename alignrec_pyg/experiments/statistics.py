@@ -14,6 +14,8 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
+from alignrec_pyg.checks import check_number
+
 
 @dataclass(frozen=True, kw_only=True)
 class UserValues:
@@ -114,8 +116,7 @@ def mean_interval(values: Tensor, *, confidence: float = 0.95) -> MeanInterval:
     Raises:
         ValueError: If ``confidence`` is not between 0 and 1.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"'confidence' needs to be between 0 and 1 (got {confidence})")
+    check_number("confidence", confidence, above=0, below=1)
     mean, error = _mean_and_error(values)
     half = float(student.ppf((1 + confidence) / 2, values.numel() - 1)) * error
     return MeanInterval(

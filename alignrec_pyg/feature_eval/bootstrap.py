@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.feature_eval.recall import FeatureRecall
 
 _BLOCK_COUNTS = 1 << 22  # numbers drawn at a time
@@ -58,10 +59,8 @@ def bootstrap_interval(
         raise ValueError(
             f"'values' needs finite numbers, one per query (got shape {tuple(values.shape)})"
         )
-    if not 0 < confidence < 1:
-        raise ValueError(f"'confidence' needs to be between 0 and 1 (got {confidence})")
-    if num_resamples < 1:
-        raise ValueError(f"'num_resamples' needs to be 1 or more (got {num_resamples})")
+    check_number("confidence", confidence, above=0, below=1)
+    check_integer("num_resamples", num_resamples, 1)
     value, count = np.unique(values.double().cpu().numpy(), return_counts=True)
     total = int(count.sum())
     generator = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_number
 from alignrec_pyg.feature_eval.protocols import zero_shot
 from alignrec_pyg.feature_eval.recall import FeatureRecall
 from alignrec_pyg.graph import ITEM, feature_key, feature_mask, feature_table, mask_key
@@ -31,8 +32,7 @@ def masked_items(num_items: int, *, ratio: float = 0.5, seed: int = 0) -> Tensor
     Raises:
         ValueError: If ``ratio`` is not in [0, 1].
     """
-    if not 0 <= ratio <= 1:
-        raise ValueError(f"'ratio' needs to be in [0, 1] (got {ratio})")
+    check_number("ratio", ratio, least=0, most=1)
     count = int(ratio * num_items + 1e-9)  # 0.29 * 100 is 28.999999999999996
     return torch.randperm(num_items, generator=torch.Generator().manual_seed(seed))[:count]
 

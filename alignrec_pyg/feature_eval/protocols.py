@@ -9,10 +9,11 @@ from typing import Literal, get_args
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_choice, check_cut_offs, check_integer
 from alignrec_pyg.feature_eval.feature_rows import FeatureRows
 from alignrec_pyg.feature_eval.item_targets import Score, most_similar_items
 from alignrec_pyg.feature_eval.ranks import Queries, Similarity, TargetRanks, target_ranks
-from alignrec_pyg.feature_eval.recall import FeatureRecall, checked_cut_offs, recall_fields
+from alignrec_pyg.feature_eval.recall import FeatureRecall, recall_fields
 from alignrec_pyg.feature_eval.user_targets import Ties, held_out_links, latest_links
 from alignrec_pyg.graph import require_graph
 
@@ -105,9 +106,9 @@ def zero_shot(
         ("similarity", similarity, get_args(Similarity)),
         ("ties", ties, get_args(Ties)),
     ):
-        _check_choice(name, value, choices)
-    ks = checked_cut_offs(ks)
-    _check_positive("block_size", block_size)
+        check_choice(name, value, choices)
+    ks = check_cut_offs(ks)
+    check_integer("block_size", block_size, 1)
     rows = FeatureRows(data, features, normalize_parts=normalize_parts)
     if targets == "time":
         queries = latest_links(data, ties=ties, seed=seed)
@@ -173,11 +174,11 @@ def item_cf(
             needed and not there, or no pair of items has a score.
     """
     require_graph(data, "data")
-    _check_choice("score", score, get_args(Score))
-    _check_choice("similarity", similarity, get_args(Similarity))
-    ks = checked_cut_offs(ks)
-    _check_positive("min_common", min_common)
-    _check_positive("block_size", block_size)
+    check_choice("score", score, get_args(Score))
+    check_choice("similarity", similarity, get_args(Similarity))
+    ks = check_cut_offs(ks)
+    check_integer("min_common", min_common, 1)
+    check_integer("block_size", block_size, 1)
     rows = FeatureRows(data, features, normalize_parts=normalize_parts)
     found = most_similar_items(data, score=score, min_common=min_common)
     item, row = found.pair[0].unique(return_inverse=True)
@@ -203,13 +204,3 @@ def item_cf(
         any_tied=FeatureRecall(**tied, any_target=True),
         num_tied=int((torch.bincount(row) > 1).sum()),
     )
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"'{name}' needs to be one of {choices} (got {value!r})")
-
-
-def _check_positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"'{name}' needs to be an integer of at least 1 (got {value!r})")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from alignrec_pyg.checks import check_cut_offs
 from alignrec_pyg.feature_eval.ranks import (
     Queries,
     TargetRanks,
@@ -90,7 +89,7 @@ class FeatureRecall:
         With :math:`C` candidates that is :math:`\min(k / C, 1)`; with ``any_target`` and :math:`T`
         targets :math:`1 - \binom{C - T}{k} / \binom{C}{k}`.
         """
-        (k,) = checked_cut_offs(k)
+        (k,) = check_cut_offs(k)
         candidates = self.num_candidates.double()
         if not self.any_target:
             return (k / candidates).clamp(max=1)
@@ -109,7 +108,7 @@ class FeatureRecall:
         return f"{self.__class__.__name__}({values}, num_queries={self.num_queries})"
 
     def _found(self, rank: Tensor, k: int) -> Tensor:
-        (k,) = checked_cut_offs(k)
+        (k,) = check_cut_offs(k)
         found = torch.bincount(self.row, (rank < k).double(), minlength=self.num_queries)
         if self.any_target:
             return (found > 0).double()
@@ -132,16 +131,3 @@ def recall_fields(
         "num_candidates": candidate_counts(queries, exclude_history=exclude_history).cpu(),
         "num_unranked": int(ranks.unranked.sum()),
     }
-
-
-def checked_cut_offs(ks: Any) -> tuple[int, ...]:
-    """One cut-off or several as a tuple of plain integers.
-
-    Raises:
-        ValueError: If there is none, or one is no positive integer.
-    """
-    listed = [ks] if np.ndim(ks) == 0 else list(ks)
-    whole = all(isinstance(k, Integral) and not isinstance(k, bool) for k in listed)
-    if not listed or not whole or min(listed) < 1:
-        raise ValueError(f"'ks' needs to hold positive integers (got {ks!r})")
-    return tuple(int(k) for k in listed)

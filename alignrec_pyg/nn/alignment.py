@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
+from alignrec_pyg.checks import check_choice, check_number
 from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.nn.losses import cosine_alignment_loss, info_nce_loss, similarity_loss
 
@@ -57,14 +58,9 @@ class Alignment(nn.Module):
         reg_reduction: Literal["rms", "mse"] = "rms",
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"'temperature' needs to be positive (got {temperature})")
-        if reg_similarity not in ("dot", "cosine"):
-            raise ValueError(
-                f"'reg_similarity' needs to be 'dot' or 'cosine' (got {reg_similarity!r})"
-            )
-        if reg_reduction not in ("rms", "mse"):
-            raise ValueError(f"'reg_reduction' needs to be 'rms' or 'mse' (got {reg_reduction!r})")
+        check_number("temperature", temperature, above=0)
+        check_choice("reg_similarity", reg_similarity, ("dot", "cosine"))
+        check_choice("reg_reduction", reg_reduction, ("rms", "mse"))
         self.register_buffer("has_features", has_features, persistent=False)
         self.temperature = temperature
         self.cca_normalize = cca_normalize

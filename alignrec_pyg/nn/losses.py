@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from alignrec_pyg.checks import check_choice
+
 
 def bpr_loss(
     pos_score: Tensor, neg_score: Tensor, eps: float = 0.0, *, size: int | None = None
@@ -216,8 +218,7 @@ def similarity_loss(
     Raises:
         ValueError: If ``reduction`` is neither.
     """
-    if reduction not in ("rms", "mse"):
-        raise ValueError(f"'reduction' needs to be 'rms' or 'mse' (got {reduction!r})")
+    check_choice("reduction", reduction, ("rms", "mse"))
     target = target.detach()
     size: float | Tensor = x.size(0)
     if counts is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch_geometric.typing import Adj
 
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import symmetric_norm
 
 
@@ -239,8 +240,7 @@ def _matmul(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 def _lgconv_stack(num_layers: int) -> nn.ModuleList:
-    if num_layers < 0:
-        raise ValueError(f"'num_layers' needs to be 0 or more (got {num_layers})")
+    check_integer("num_layers", num_layers, 0)
     return nn.ModuleList(LGConv() for _ in range(num_layers))
 
 

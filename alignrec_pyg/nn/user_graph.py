@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.nn.propagation import Adjacency
 
@@ -43,10 +44,8 @@ def common_item_neighbors(
     Raises:
         ValueError: If ``k`` or ``block_size`` is not positive, or a link is listed twice.
     """
-    if k < 1:
-        raise ValueError(f"'k' needs to be 1 or more (got {k})")
-    if block_size < 1:
-        raise ValueError(f"'block_size' needs to be 1 or more (got {block_size})")
+    check_integer("k", k, 1)
+    check_integer("block_size", block_size, 1)
     user, item = _sorted_links(edge_index.cpu(), num_items)
     ones = torch.ones(user.numel())
     # coalesced: sorted and free of repeats by construction, so torch need not look again

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checks import require_package
+from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.evaluation.metrics import allowed_items
-from alignrec_pyg.evaluation.ranking import RankedBlock, checked_k, rank_blocks
+from alignrec_pyg.evaluation.ranking import RankedBlock, rank_blocks
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.ids import item_ids, user_ids, user_indices
 from alignrec_pyg.models import Recommender
@@ -65,7 +65,7 @@ def export_recommendations(
     parquet = require_package(
         "pyarrow.parquet", "export_recommendations", "pyarrow", extra="serving"
     )
-    k = checked_k(k)
+    k = check_integer("k", k, 1)
     model.check_fits(data, "data")
     device = data[INTERACTS].edge_index.device
     asked = (

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checks import require_package
-from alignrec_pyg.evaluation.ranking import checked_k, embeddings
+from alignrec_pyg.checks import check_choice, check_integer, require_package
+from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.ids import item_ids
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import (
@@ -61,9 +61,8 @@ class ItemIndex:
             ValueError: If ``kind`` is unknown, ``width`` not positive, or ``data`` not that of the
                 model.
         """
-        if kind not in get_args(IndexKind):
-            raise ValueError(f"'kind' needs to be one of {get_args(IndexKind)} (got {kind!r})")
-        width = checked_k(width)
+        check_choice("kind", kind, get_args(IndexKind))
+        width = check_integer("width", width, 1)
         model.check_fits(data, "data")
         faiss = require_package("faiss", "ItemIndex", "faiss-cpu", extra="serving")
         _, item_x = embeddings(model, data)
@@ -94,7 +93,7 @@ class ItemIndex:
         Raises:
             ValueError: If ``k`` is no positive integer or the vectors are not of the index's width.
         """
-        k = checked_k(k)
+        k = check_integer("k", k, 1)
         if user_x.dim() != 2 or user_x.size(1) != self.index.d:
             raise ValueError(
                 f"'user_x' needs the shape [n, {self.index.d}] (got {list(user_x.shape)})"

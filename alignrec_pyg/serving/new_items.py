@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_choice
 from alignrec_pyg.graph import (
     ADDED,
     INTERACTS,
@@ -164,8 +165,7 @@ def add_items(
         [array(['pot'], dtype=object)]
     """
     model.check_fits(data, "data")
-    if id_vectors not in get_args(IdVectors):
-        raise ValueError(f"'id_vectors' needs to be 'none' or 'neighbors' (got {id_vectors!r})")
+    check_choice("id_vectors", id_vectors, get_args(IdVectors))
     if id_vectors == "none" and not model.supports_new_items:
         raise ValueError(
             f"{type(model).__name__} tells items by their ID vectors only, so content gives a new "

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.evaluation.metrics import allowed_items
-from alignrec_pyg.evaluation.ranking import checked_k, embeddings, top_items
+from alignrec_pyg.evaluation.ranking import embeddings, top_items
 from alignrec_pyg.ids import item_ids, item_indices
 from alignrec_pyg.models import Recommender
 
@@ -51,8 +52,7 @@ def fold_in_users(item_x: Tensor, history: Tensor, num_users: int, *, ridge: flo
     Raises:
         ValueError: If ``ridge`` is not positive.
     """
-    if not ridge > 0:
-        raise ValueError(f"'ridge' needs to be positive (got {ridge})")
+    check_number("ridge", ridge, above=0)
     # double precision: the systems may be nearly singular
     x = item_x.double()
     dim = x.size(1)
@@ -111,7 +111,7 @@ def recommend_new_users(
             the model.
         FloatingPointError: If a score is NaN.
     """
-    k = checked_k(k)
+    k = check_integer("k", k, 1)
     model.check_fits(data, "data")
     known = [_items(data, history, number) for number, history in enumerate(histories)]
     if not known:

@@ -10,8 +10,8 @@ import numpy as np
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import __version__ as version
-from alignrec_pyg.checks import require_package
-from alignrec_pyg.evaluation.ranking import checked_k, embeddings
+from alignrec_pyg.checks import check_integer, require_package
+from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.ids import item_ids, user_ids
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import atomic_path
@@ -45,7 +45,7 @@ def export_onnx(model: Recommender, data: HeteroData, path: str | Path, k: int =
         OSError: If the file cannot be written.
     """
     model.check_fits(data, "data")
-    k = checked_k(k, model.num_items)
+    k = check_integer("k", k, 1, model.num_items)
     onnx = require_package("onnx", "export_onnx", "onnx", extra="serving")
     user_x, item_x = (x.cpu().float().numpy() for x in embeddings(model, data))
     if user_x.nbytes + item_x.nbytes > _MOST_BYTES:

@@ -12,8 +12,9 @@ from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import ids as outside_ids
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.evaluation.metrics import allowed_items
-from alignrec_pyg.evaluation.ranking import checked_k, embeddings
+from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.ids import item_indices, user_indices
 from alignrec_pyg.models import Recommender
@@ -69,7 +70,7 @@ def similar_items(
         >>> similar.item
         array(['tea'], dtype=object)
     """
-    k = checked_k(k)
+    k = check_integer("k", k, 1)
     model.check_fits(data, "data")
     asked = item_indices(data, item_ids, "item_ids")
     allowed = allowed_items(data, candidates, exclude)
@@ -122,7 +123,7 @@ def explain(
         ValueError: If ``k`` is no positive integer, ``data`` is not that of the model or ``item_x``
             has another number of rows.
     """
-    k = checked_k(k)
+    k = check_integer("k", k, 1)
     model.check_fits(data, "data")
     if item_x is not None and item_x.size(0) != model.num_items:
         raise ValueError(

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
-from alignrec_pyg.evaluation.metrics import checked_cut_offs
+from alignrec_pyg.checks import check_cut_offs
 from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.training.parallel import (
@@ -176,7 +176,7 @@ class TrainConfig:
             if value < smallest:
                 raise ValueError(f"'{name}' needs to be {smallest} or more (got {value})")
             object.__setattr__(self, name, int(value))
-        object.__setattr__(self, "ks", checked_cut_offs(self.ks))
+        object.__setattr__(self, "ks", check_cut_offs(self.ks))
         names = [f"{m}@{k}" for m in ("recall", "ndcg", "precision", "map", "mrr") for k in self.ks]
         if self.monitor not in names:
             raise ValueError(f"'monitor' needs to be one of {names} (got {self.monitor!r})")

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checks import require_package
+from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.training.loop import FitResult, TrainConfig, fit
@@ -47,8 +47,7 @@ def run_with_ray(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    if num_workers < 1:
-        raise ValueError(f"'num_workers' needs to be 1 or more (got {num_workers})")
+    check_integer("num_workers", num_workers, 1)
     TorchTrainer(
         worker,
         train_loop_config=arguments,

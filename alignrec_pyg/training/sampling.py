@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import INTERACTS, USER, InteractionBatch
 
 
@@ -37,8 +38,7 @@ class TripletSampler:
     """
 
     def __init__(self, data: HeteroData, *, batch_size: int = 2048, seed: int = 0) -> None:
-        if batch_size < 1:
-            raise ValueError(f"'batch_size' needs to be 1 or more (got {batch_size})")
+        check_integer("batch_size", batch_size, 1)
         known = data[INTERACTS].edge_index.cpu()
         positive = data[INTERACTS].get("edge_label_index", known).cpu()
         if positive.size(1) == 0:

@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from tqdm import tqdm
 
+from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.encoders.base import MODALITIES, ItemEncoder, needs_fit
 from alignrec_pyg.encoders.images import quiet_pillow
 from alignrec_pyg.encoders.texts import clean_text
@@ -100,16 +101,7 @@ class EncodeItems(BaseTransform):
             )
         if not name:
             raise ValueError("'name' needs at least one character (got '')")
-        for argument, number, least in (
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-        ):
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise ValueError(
-                    f"'{argument}' needs to be an integer of at least {least} (got {number!r})"
-                )
-        if not 0 <= max_failures <= 1:
-            raise ValueError(f"'max_failures' needs to be in [0, 1] (got {max_failures!r})")
+        check_number("max_failures", max_failures, least=0, most=1)
         if actors is not None and fit and needs_fit(encoder):
             raise ValueError(
                 f"'actors' needs an encoder that is ready, but {encoder!r} has to be fitted on all "
@@ -117,9 +109,9 @@ class EncodeItems(BaseTransform):
             )
         self.encoder = encoder
         self.name = name
-        self.batch_size = batch_size
+        self.batch_size = check_integer("batch_size", batch_size, 1)
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
-        self.num_workers = num_workers
+        self.num_workers = check_integer("num_workers", num_workers, 0)
         self.max_failures = max_failures
         self.actors = actors
         self.fit = fit

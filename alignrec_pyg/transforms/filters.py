@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
+from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, core_links
 from alignrec_pyg.transforms.subset import (
     check_no_item_graphs,
@@ -46,9 +45,7 @@ class KCore(BaseTransform):
     """
 
     def __init__(self, k: int = 5) -> None:
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ValueError(f"'k' needs to be an integer of at least 1 (got {k!r})")
-        self.k = k
+        self.k = check_integer("k", k, 1)
 
     def forward(self, data: HeteroData) -> HeteroData:
         """Returns a filtered copy of ``data``; the input is unchanged."""
@@ -90,8 +87,7 @@ class MinRating(BaseTransform):
     """
 
     def __init__(self, min_rating: float) -> None:
-        if not math.isfinite(min_rating):
-            raise ValueError(f"'min_rating' needs to be a finite number (got {min_rating})")
+        check_number("min_rating", min_rating)
         self.min_rating = min_rating
 
     def forward(self, data: HeteroData) -> HeteroData:

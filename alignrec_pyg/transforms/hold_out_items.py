@@ -9,6 +9,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
+from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.graph import INTERACTS, ITEM
 from alignrec_pyg.transforms.subset import (
     check_no_item_graphs,
@@ -40,12 +41,9 @@ class HoldOutItems(BaseTransform):
     """
 
     def __init__(self, share: float = 0.2, *, seed: int = 0) -> None:
-        if not 0 < share < 1:
-            raise ValueError(f"'share' needs to be in (0, 1) (got {share!r})")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"'seed' needs to be a non-negative integer (got {seed!r})")
+        check_number("share", share, above=0, below=1)
         self.share = share
-        self.seed = seed
+        self.seed = check_integer("seed", seed, 0)
 
     def forward(self, data: HeteroData) -> tuple[HeteroData, HeteroData]:
         """The graph without the held-out items, and that of them."""

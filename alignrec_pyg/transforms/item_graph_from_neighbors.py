@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
+from alignrec_pyg.checks import check_choice
 from alignrec_pyg.graph import ITEM, knn_edge_type
 from alignrec_pyg.transforms.item_graph import (
     checked_name,
@@ -95,10 +96,7 @@ class ItemGraphFromNeighbors(BaseTransform):
     ) -> None:
         if not neighbors:
             raise ValueError("'neighbors' needs at least one list (got none)")
-        if weighting not in get_args(Weighting):
-            raise ValueError(
-                f"'weighting' needs to be one of {get_args(Weighting)} (got {weighting!r})"
-            )
+        check_choice("weighting", weighting, get_args(Weighting))
         if weights is None:
             weights = dict.fromkeys(neighbors, 1 / len(neighbors))
         if weights.keys() != neighbors.keys():

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
+from alignrec_pyg.checks import check_choice, check_integer
 from alignrec_pyg.graph import (
     ITEM,
     content_hash,
@@ -109,25 +110,16 @@ class KNNItemGraph(BaseTransform):
         missing: Missing = "self_loop",
         cache_dir: str | Path | None = None,
     ) -> None:
-        for argument, value, choices in (
-            ("weighting", weighting, get_args(Weighting)),
-            ("backend", backend, get_args(Backend)),
-            ("missing", missing, get_args(Missing)),
-        ):
-            if value not in choices:
-                raise ValueError(f"'{argument}' needs to be one of {choices} (got {value!r})")
-        for argument, number in (("k", k), ("block_size", block_size)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(
-                    f"'{argument}' needs to be an integer of at least 1 (got {number!r})"
-                )
+        check_choice("weighting", weighting, get_args(Weighting))
+        check_choice("backend", backend, get_args(Backend))
+        check_choice("missing", missing, get_args(Missing))
         self.weights = _weights(features)
-        self.k = k
+        self.k = check_integer("k", k, 1)
         self.weighting = weighting
         self.symmetric = symmetric
         self.backend = backend
         self.name = checked_name(name, self.weights)
-        self.block_size = block_size
+        self.block_size = check_integer("block_size", block_size, 1)
         self.missing = missing
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 

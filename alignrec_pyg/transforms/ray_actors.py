@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignrec_pyg.checks import require_package
+from alignrec_pyg.checks import check_integer, check_number, require_package
 from alignrec_pyg.encoders.base import ItemEncoder
 from alignrec_pyg.encoders.images import quiet_pillow
 from alignrec_pyg.training.loop import StopRequest
@@ -43,11 +43,9 @@ class RayActors:
     build: Callable[[], ItemEncoder] | None = None
 
     def __post_init__(self) -> None:
-        if self.num_actors < 1:
-            raise ValueError(f"'num_actors' needs to be 1 or more (got {self.num_actors})")
-        for name in ("num_cpus", "num_gpus"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"'{name}' needs to be 0 or more (got {getattr(self, name)})")
+        check_integer("num_actors", self.num_actors, 1)
+        check_number("num_cpus", self.num_cpus, least=0)
+        check_number("num_gpus", self.num_gpus, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.data.storage import EdgeStorage
 from torch_geometric.transforms import BaseTransform
 
+from alignrec_pyg.checks import check_choice, check_integer
 from alignrec_pyg.graph import INTERACTS, ITEM, USER
 from alignrec_pyg.transforms.subset import check_unsplit, select_rows
 
@@ -90,14 +91,11 @@ class SplitInteractions(BaseTransform):
         keep_cold_users: bool = False,
         ratios: Sequence[float] = (0.8, 0.1, 0.1),
     ) -> None:
-        if by not in get_args(SplitRule):
-            raise ValueError(f"'by' needs to be one of {get_args(SplitRule)} (got {by!r})")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"'seed' needs to be a non-negative integer (got {seed!r})")
+        check_choice("by", by, get_args(SplitRule))
         if len(ratios) != 3 or not all(r > 0 for r in ratios) or not math.isclose(sum(ratios), 1):
             raise ValueError(f"'ratios' needs three positive shares that sum to 1 (got {ratios!r})")
         self.by = by
-        self.seed = seed
+        self.seed = check_integer("seed", seed, 0)
         self.val_known_at_test = val_known_at_test
         self.keep_cold_users = keep_cold_users
         self.ratios = tuple(ratios)

@@ -170,7 +170,7 @@ def test_bad_reviews_are_named(mirror, tmp_path, row, message):
         ({"version": "2018"}, "'version' needs to be one of"),
         ({"source": "all"}, "'source' needs to be"),
         ({"version": "2023", "source": "ratings"}, "are there for version '2014'"),
-        ({"k": 0}, "'k' needs to be an integer"),
+        ({"k": 0}, "'k' needs to be 1 or more"),
         ({"k": 9}, "'k' leaves no interaction"),
         ({"min_rating": 9}, "'min_rating' leaves no interaction"),
         ({"text": "title"}, "'text' needs to be a list"),

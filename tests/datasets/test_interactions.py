@@ -61,7 +61,7 @@ def test_contract():
 
 
 def test_keep_is_checked():
-    with pytest.raises(ValueError, match="'keep' needs to be 'first' or 'last'"):
+    with pytest.raises(ValueError, match="'keep' needs to be one of .'first', 'last'"):
         build(keep="any")
 
 

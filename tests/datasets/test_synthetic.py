@@ -124,8 +124,8 @@ def test_more_topics_than_items_still_works():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_users": 0}, "'num_users' needs to be at least 1"),
-        ({"num_items": 4}, "'num_items' needs to be at least 5"),
+        ({"num_users": 0}, "'num_users' needs to be 1 or more"),
+        ({"num_items": 4}, "'num_items' needs to be 5 or more"),
         ({"num_topics": 0}, "'num_topics'"),
         ({"image_size": 3}, "'image_size'"),
         ({"seed": -1}, "'seed'"),

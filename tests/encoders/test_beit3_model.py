@@ -171,11 +171,11 @@ def test_sizes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_layers": 0}, "'num_layers' needs to be an integer of at least 1"),
+        ({"num_layers": 0}, "'num_layers' needs to be 1 or more"),
         ({"embed_dim": 64.0}, "'embed_dim' needs to be an integer"),
         ({"num_heads": 5}, "'embed_dim' needs to be a multiple of num_heads=5"),
         ({"patch_size": 15}, "'image_size' needs to be a multiple of patch_size=15"),
-        ({"max_positions": 4}, "'max_positions' needs to be at least 5"),
+        ({"max_positions": 4}, "'max_positions' needs to be 5 or more"),
     ],
 )
 def test_rejects_sizes(changes, message):

@@ -204,6 +204,6 @@ def test_images_of_another_size_than_fitted():
 
 @pytest.mark.parametrize("make", [TfidfEncoder, PatchPCAEncoder])
 def test_rejects_arguments(make):
-    with pytest.raises(ValueError, match="'out_dim' needs to be an integer of at least 1"):
+    with pytest.raises(ValueError, match="'out_dim' needs to be 1 or more"):
         make(0)
     assert repr(make(8)).startswith(f"{make.__name__}(out_dim=8")

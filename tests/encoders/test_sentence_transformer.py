@@ -136,7 +136,7 @@ def test_models_that_are_not_there(folder, tmp_path):
 
 def test_rejects_arguments(folder):
     for arguments in ({"max_tokens": 0}, {"batch_size": 0}, {"batch_size": 1.5}):
-        with pytest.raises(ValueError, match="needs to be an integer of at least 1"):
+        with pytest.raises(ValueError, match="needs to be (1 or more|an integer)"):
             SentenceTransformerEncoder(folder, **arguments)
     assert repr(SentenceTransformerEncoder(folder)).endswith("tiny bert0', out_dim=16)")
 

@@ -127,7 +127,7 @@ def test_diversity_equals_a_loop_over_pairs(case, k, block, monkeypatch):
     train, ranking = case
     train["item"].x_text[20] = 0  # no direction, though not marked
     table, mask = train["item"].x_text.double(), train["item"].mask_text
-    module = importlib.import_module("alignrec_pyg.beyond_accuracy")  # the package has its function
+    module = importlib.import_module("alignrec_pyg.evaluation.beyond_accuracy")
     monkeypatch.setattr(module, "_BLOCK_NUMBERS", block)
     values = []
     for row in lists_of(ranking, k):

@@ -59,7 +59,9 @@ def test_long_tail_is_of_items_with_less_than_four_links_as_in_the_paper():
 
 def test_long_tail_names_wrong_arguments(case):
     train, links, _ = case
-    with pytest.raises(ValueError, match=r"'of' needs to be 'item' or 'user' \(got 'items'\)"):
+    with pytest.raises(
+        ValueError, match=r"'of' needs to be one of \('item', 'user'\) \(got 'items'\)"
+    ):
         long_tail_links(train, links, of="items")
     with pytest.raises(ValueError, match="'below' needs to be 1 or more"):
         long_tail_links(train, links, below=0)

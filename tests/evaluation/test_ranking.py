@@ -7,7 +7,7 @@ from torch import nn
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.evaluation import ranking as module
-from alignrec_pyg.evaluation.ranking import checked_k, rank, rank_blocks, top_items
+from alignrec_pyg.evaluation.ranking import rank, rank_blocks, top_items
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import BPR
 
@@ -159,21 +159,22 @@ def test_nan_scores_are_an_error_and_training_goes_on(case):
 def test_users_need_to_be_numbers_of_users(case):
     data, model = case
     for users in (torch.tensor([True, False]), torch.tensor([0.0]), torch.tensor([[0]]), [0]):
-        with pytest.raises(ValueError, match="'users' needs to be a 1-D tensor of whole numbers"):
+        with pytest.raises(ValueError, match="'users' needs to be a 1-D tensor of integers"):
             rank(model, data, users=users)
     for wrong in (-1, USERS):
         with pytest.raises(ValueError, match=rf"'users' needs to be in \[0, 39\] \(got {wrong}\)"):
             rank(model, data, users=torch.tensor([0, wrong]))
 
 
-def test_cut_offs_are_positive_integers():
-    assert checked_k(np.int64(5)) == 5
-    assert checked_k(5, longest=5) == 5
-    for k in (0, -1, 2.0, "3", None, True, [3]):
-        with pytest.raises(ValueError, match="'k' needs to be a positive integer"):
-            checked_k(k)
-    with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 5\] \(got 6\): rank with"):
-        checked_k(6, longest=5)
+def test_cut_offs_are_positive_integers(case):
+    data, model = case
+    for k in (0, 2.0):
+        with pytest.raises(ValueError, match="'k' needs to be"):
+            rank(model, data, k)
+    ranking = rank(model, data, 5)
+    assert ranking.check_k(np.int64(5)) == 5
+    with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 5\] \(got 6\): .* rank with"):
+        ranking.check_k(6)
 
 
 def test_data_need_to_fit(case):

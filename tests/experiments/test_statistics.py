@@ -166,5 +166,5 @@ def test_interval_needs_two_users():
     assert none.num_users == 0
     assert math.isnan(none.mean)
     for confidence in (0, 1, 95, math.nan):
-        with pytest.raises(ValueError, match="'confidence' needs to be between 0 and 1"):
+        with pytest.raises(ValueError, match=r"'confidence' needs to be in \(0, 1\)"):
             mean_interval(torch.tensor([0.5, 0.1]), confidence=confidence)

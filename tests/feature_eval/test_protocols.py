@@ -173,7 +173,7 @@ def test_wrong_arguments_are_named(case):
         ({"similarity": "l2"}, "'similarity' needs to be one of"),
         ({"ties": "first"}, "'ties' needs to be one of"),
         ({"ks": 0}, "'ks' needs to hold positive integers"),
-        ({"block_size": 0}, r"'block_size' needs to be an integer of at least 1 \(got 0\)"),
+        ({"block_size": 0}, r"'block_size' needs to be 1 or more \(got 0\)"),
     ):
         with pytest.raises(ValueError, match=message):
             zero_shot(case, "image", **options)

@@ -175,7 +175,7 @@ def test_similarity_of_equal_rows_has_a_finite_gradient():
 
 
 def test_similarity_rejects_an_unknown_reduction():
-    with pytest.raises(ValueError, match="'reduction' needs to be 'rms' or 'mse'"):
+    with pytest.raises(ValueError, match="'reduction' needs to be one of .'rms', 'mse'"):
         similarity_loss(rows(2, 2), rows(2, 2), reduction="sum")
 
 

@@ -249,7 +249,7 @@ def test_what_is_missing_is_named(data):
     wide = new_items([7], features={"image": torch.ones(1, 5), "text": torch.ones(1, 9)})
     with pytest.raises(ValueError, match=r"feature .text. of the new .* \(1, 4\) \(got \(1, 9"):
         add_items(built(VBPR, data), data, wide)
-    with pytest.raises(ValueError, match="'id_vectors' needs to be 'none' or 'neighbors'"):
+    with pytest.raises(ValueError, match="'id_vectors' needs to be one of .'none', 'neighbors'"):
         add_items(model, data, new, id_vectors="mean")
     with pytest.raises(ValueError, match=r"\(got lengths \{'text': 2, 'image': 2, 'ids': 1\}"):
         new_items([7], features=rows)

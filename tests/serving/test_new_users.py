@@ -36,7 +36,7 @@ def test_units_do_not_matter_and_a_large_ridge_gives_the_mean():
     mean = item_x[[1, 5]].mean(0, keepdim=True)
     direction = torch.nn.functional.normalize(fold_in_users(item_x, history, 1, ridge=1e6))
     torch.testing.assert_close(direction, torch.nn.functional.normalize(mean))
-    with pytest.raises(ValueError, match=r"'ridge' needs to be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'ridge' needs to be finite and positive \(got 0\)"):
         fold_in_users(item_x, history, 1, ridge=0)
 
 

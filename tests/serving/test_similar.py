@@ -71,5 +71,5 @@ def test_unknown_ids_and_bad_lengths(toy, model):
         lambda: similar_items(model, toy, [10], k=0),
         lambda: explain(model, toy, "ann", [10], k=0),
     ):
-        with pytest.raises(ValueError, match="'k' needs to be a positive integer"):
+        with pytest.raises(ValueError, match="'k' needs to be 1 or more"):
             call()

@@ -85,7 +85,7 @@ def test_leaves_its_input_alone():
 
 @pytest.mark.parametrize("k", [0, -1, 2.0, True])
 def test_rejects_k(k):
-    with pytest.raises(ValueError, match="'k' needs to be an integer of at least 1"):
+    with pytest.raises(ValueError, match="'k' needs to be"):
         KCore(k)
 
 
@@ -162,7 +162,7 @@ def test_keeps_what_is_rated_so_or_higher():
 def test_min_rating_rejects():
     with pytest.raises(ValueError, match="leaves no interactions .got 6, the highest of 4 ratings"):
         MinRating(6)(rated_graph())
-    with pytest.raises(ValueError, match="'min_rating' needs to be a finite number"):
+    with pytest.raises(ValueError, match="'min_rating' needs to be finite"):
         MinRating(math.nan)
     data = rated_graph()
     del data[INTERACTS].rating

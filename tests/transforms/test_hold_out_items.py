@@ -64,7 +64,7 @@ def test_what_is_split_or_linked_is_refused(data):
     for share in (0, 1, -0.5):
         with pytest.raises(ValueError, match=r"'share' needs to be in \(0, 1\)"):
             HoldOutItems(share)
-    with pytest.raises(ValueError, match="'seed' needs to be a non-negative integer"):
+    with pytest.raises(ValueError, match="'seed' needs to be 0 or more"):
         HoldOutItems(seed=-1)
     data[INTERACTS].edge_index = torch.tensor([[0, 1], [3, 3]])
     data[INTERACTS].time = torch.arange(2)
