@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from alignrec_pyg.cli.columns import Item, Items, Rating, Text, Time, User, named_columns
-from alignrec_pyg.cli.options import errors_about
+from alignrec_pyg.cli.options import (
+    Item,
+    Items,
+    Rating,
+    Text,
+    Time,
+    User,
+    errors_about,
+    named_columns,
+)
 
 
 def check(

@@ -6,17 +6,24 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alignrec_pyg.cli.columns import Item, Items, Rating, Text, Time, User, named_columns
 from alignrec_pyg.cli.options import (
     Device,
+    Item,
+    Items,
     OptionError,
+    Rating,
+    SplitRule,
+    Text,
+    Time,
+    User,
     device_named,
     errors_about,
     log,
+    named_columns,
     natural,
     number,
     positive_int,
@@ -27,8 +34,6 @@ if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
     from alignrec_pyg.cli.encoder_specs import EncoderSpec
-
-Rule = Literal["random", "leave_last_out", "global_time", "labels"]
 
 
 def encode(
@@ -77,7 +82,7 @@ def encode(
         ),
     ] = 1,
     split: Annotated[
-        Rule | None,
+        SplitRule | None,
         typer.Option(help="Rule of the split.", show_default="the data's own labels, else random"),
     ] = None,
     seed: Annotated[

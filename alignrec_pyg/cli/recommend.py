@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alignrec_pyg.cli.columns import Item
 from alignrec_pyg.cli.evaluate import DataFolder, RunFolder
 from alignrec_pyg.cli.options import (
     Device,
+    Item,
     OptionError,
     device_named,
     errors_about,

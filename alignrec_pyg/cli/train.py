@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from alignrec_pyg.cli.encode import Rule
 from alignrec_pyg.cli.options import (
     Device,
     OptionError,
+    SplitRule,
     device_named,
     errors_about,
     log,
@@ -87,7 +87,7 @@ def train(
         typer.Option(help="Feature rows at length 1, or as they are stored."),
     ] = "rows",
     split: Annotated[
-        Rule | None,
+        SplitRule | None,
         typer.Option(
             help="Rule of the split.", show_default="the folder's labels, else random, seed 0"
         ),

@@ -1,27 +1,12 @@
+from typing import get_args
+
 import pytest
 import torch
 import typer
 
 from alignrec_pyg.cli import options
-
-
-def spread(*arguments):
-    return list(options._repeated(arguments, {"--k", "--set"}))
-
-
-def test_options_of_several_values_are_repeated():
-    assert spread("x", "--k", "1", "2", "--all", "--set", "a=1") == [
-        *("x", "--k", "1", "--k", "2", "--all", "--set", "a=1"),
-    ]
-    assert spread("--k", "1", "--k", "2") == ["--k", "1", "--k", "2"]  # as typer has it
-    assert spread("--k=1", "x") == ["--k=1", "x"]
-    assert spread("--k", "-1", "--lr", "-2") == ["--k", "-1", "--lr", "-2"]
-
-
-@pytest.mark.parametrize("arguments", [["--k"], ["--k", "--all"], ["--all", "--set"]])
-def test_an_option_needs_a_value(arguments):
-    with pytest.raises(options.OptionError, match="needs at least one value"):
-        spread(*arguments)
+from alignrec_pyg.datasets.recognition import GUESSES
+from alignrec_pyg.transforms.split_interactions import SplitRule
 
 
 def test_numbers():
@@ -34,6 +19,8 @@ def test_numbers():
         (options.number, "nan", "a finite number"),
         (options.number, "x", "a finite number"),
         (options.share, "1.5", "from 0 to 1"),
+        (options.weight, "-0.1", "0 or more"),
+        (options.weight, "inf", "a finite number"),
     ):
         with pytest.raises(typer.BadParameter, match=rule) as caught:
             parser(text)
@@ -77,5 +64,22 @@ def test_unknown_names_keep_silent_about_known_ones():
 
 
 def test_progress_is_on_stderr(capsys):
-    options.say("on its way")
+    options.log("on its way")
     assert capsys.readouterr() == ("", "on its way\n")
+
+
+def test_only_named_columns_are_passed_on():
+    named = options.named_columns(user="who", item=None, time="when")
+    assert named == {"user": "who", "time": "when"}
+    assert list(options.named_columns(**dict.fromkeys(GUESSES, "x"))) == list(GUESSES)
+
+
+def test_rules_are_those_of_the_split():
+    assert get_args(options.SplitRule) == get_args(SplitRule)
+
+
+def test_a_path_is_the_data():
+    assert options.ExperimentOptions(path="baby").data == "baby"
+    assert options.ExperimentOptions().data == "synthetic"
+    with pytest.raises(options.OptionError, match="--data: is given by PATH already"):
+        options.ExperimentOptions(path="baby", data="sports")

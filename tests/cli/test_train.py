@@ -114,7 +114,7 @@ def test_options_are_the_librarys():
     config = TrainConfig()
     from inspect import signature
 
-    from alignrec_pyg.cli.encode import Rule
+    from alignrec_pyg.cli.options import SplitRule as Rule
     from alignrec_pyg.cli.train import train
     from alignrec_pyg.transforms.split_interactions import SplitRule
 

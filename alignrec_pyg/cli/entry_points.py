@@ -1,0 +1,201 @@
+"""Entry points of commands and scripts: options, help, and what becomes of errors."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+
+from alignrec_pyg.cli.options import OptionError
+
+FAILED = 1
+"""Exit code: the data cannot be used, or the work failed."""
+
+USAGE = 2
+"""Exit code: the arguments do not fit."""
+
+INTERRUPTED = 130
+"""Exit code: Ctrl-C."""
+
+OptionsT = TypeVar("OptionsT")
+
+
+class Command(TyperCommand):
+    """A command that groups its options in ``--help`` and reads several values in one go.
+
+    ``--k 10 20`` is what typer wants as ``--k 10 --k 20``; both work.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeats the option for each of its values, which typer would have the user do."""
+        several = {
+            name for option in self.params if getattr(option, "multiple", False)
+            for name in option.opts
+        }  # fmt: skip
+        return super().parse_args(ctx, list(_repeated(args, several)))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Writes arguments and options under the title of their ``rich_help_panel``.
+
+        Typer would import rich for it, which takes longer than all else that ``--help`` does.
+        """
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                usual = f"{parameter.param_type_name}s".capitalize()
+                title = getattr(parameter, "rich_help_panel", None) or usual
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def _repeated(args: Iterable[str], several: set[str]) -> Iterator[str]:
+    option, num_values = None, 0
+    for argument in args:
+        if argument.startswith("--"):
+            _check_values(option, num_values)
+            option, num_values = (argument if argument in several else None), 0
+            if option is None:
+                yield argument
+        elif option is None:
+            yield argument
+        else:
+            num_values += 1
+            yield from (option, argument)
+    _check_values(option, num_values)
+
+
+def _check_values(option: str | None, num_values: int) -> None:
+    if option is not None and num_values == 0:
+        raise OptionError(option, "needs at least one value (got none)")
+
+
+def command_of(
+    options: type[OptionsT], run: Callable[[OptionsT], int | None], doc: str | None
+) -> Callable[..., int]:
+    """A function that typer makes a command of, with the fields of a dataclass as its options.
+
+    Args:
+        options: A dataclass whose fields are ``Annotated[..., typer.Option(...)]``, with defaults;
+            several values are a ``tuple[..., ...]``.
+        run: What the command does; returns the exit code (``None`` is 0).
+        doc: What ``--help`` says; indented paragraphs keep their lines.
+    """
+    hints = get_type_hints(options, include_extras=True)
+    signature = inspect.signature(options)
+
+    def command(**values: Any) -> int:
+        given = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return run(options(**given)) or 0
+
+    command.__doc__ = _help_text(doc)
+    command.__annotations__ = {name: _for_typer(hints[name]) for name in signature.parameters}
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            parameter.replace(annotation=command.__annotations__[name])
+            for name, parameter in signature.parameters.items()
+        ],
+        return_annotation=int,
+    )
+    return command
+
+
+def _for_typer(hint: Any) -> Any:
+    """Typer knows several values as a list only."""
+    kind, *extras = get_args(hint)
+    if get_origin(kind) is tuple:
+        kind = list[get_args(kind)[0]]  # type: ignore[misc]
+    return Annotated[(kind, *extras)]
+
+
+def _help_text(doc: str | None) -> str:
+    """A docstring whose indented paragraphs typer leaves as they are."""
+    paragraphs = inspect.cleandoc(doc or "").split("\n\n")
+    return "\n\n".join(f"\b\n{p}" if p.startswith("    ") else p for p in paragraphs)
+
+
+def script(
+    options: type[OptionsT], run: Callable[[OptionsT], int | None], doc: str | None
+) -> Callable[..., int]:
+    """The ``main`` of a script: reads the command line, runs, and gives the exit code.
+
+    Args:
+        options: As in :func:`command_of`.
+        run: What the script does.
+        doc: The script's docstring.
+
+    Returns:
+        A function of the command line (default: that of the process).
+    """
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        app = new_app()
+        app.command(cls=Command)(command_of(options, run, doc))
+        return run_app(app, arguments)
+
+    return main
+
+
+def new_app(**settings: Any) -> typer.Typer:
+    """An application without rich, completion and coloured tracebacks."""
+    return typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **settings
+    )
+
+
+def run_app(
+    app: typer.Typer, arguments: Sequence[str] | None = None, name: str | None = None
+) -> int:
+    """Runs an application.
+
+    Args:
+        app: The application.
+        arguments: The command line (default: that of the process).
+        name: What it is called in messages (default: the name of the script).
+
+    Returns:
+        The exit code: 0, 1 (unusable data, failed work), 2 (arguments that do not fit) or 130
+        (Ctrl-C). Results are on stdout; errors, each a line, and progress on stderr.
+    """
+    # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
+    try:
+        code = app(args=arguments, prog_name=name, standalone_mode=False)
+    except typer.TyperException as error:
+        return _told(_with_way_out(error), error.exit_code)
+    except ValueError as error:
+        from alignrec_pyg.experiments.settings import SettingsError
+
+        return _told(str(error), USAGE if isinstance(error, SettingsError) else FAILED)
+    except (OSError, ImportError, FloatingPointError, MemoryError) as error:
+        return _told(str(error) or type(error).__name__, FAILED)
+    except RuntimeError as error:
+        from alignrec_pyg import CheckpointError
+
+        if not isinstance(error, CheckpointError):
+            raise
+        return _told(str(error), FAILED)
+    if code == INTERRUPTED:  # typer has caught the KeyboardInterrupt
+        return _told("interrupted; the same command continues from what it saved", code)
+    return int(code or 0)
+
+
+def _told(message: str, code: int) -> int:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+def _with_way_out(error: typer.TyperException) -> str:
+    """What typer itself met says where to look; an :class:`OptionError` says it all."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return error.format_message()
+    return f"{error.format_message()} ({context.command_path} --help says what there is)"
