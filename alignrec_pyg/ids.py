@@ -1,4 +1,4 @@
-"""From the ids of the outside world to the numbers of users and items, and back."""
+"""Conversion between the original ids of users and items and their indices in the graph."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from alignrec_pyg.graph import INTERACTS, ITEM, USER
 
 
 class UnknownUserError(ValueError):
-    """A user id that the data does not hold."""
+    """A user id that is not in the data."""
 
 
 class UnknownItemError(ValueError):
-    """An item id that the data does not hold."""
+    """An item id that is not in the data."""
 
 
 def user_ids(data: HeteroData) -> np.ndarray:
-    """What the outside world calls the users, ``[num_users]``; their numbers if it has no word."""
+    """Original ids of the users, ``[num_users]``; their indices if the data has no ids."""
     return _ids(data, USER)
 
 
 def item_ids(data: HeteroData) -> np.ndarray:
-    """What the outside world calls the items, ``[num_items]``; their numbers if it has no word."""
+    """Original ids of the items, ``[num_items]``; their indices if the data has no ids."""
     return _ids(data, ITEM)
 
 
 def user_indices(data: HeteroData, ids: Any, argument: str) -> Tensor:
-    """Numbers of the users with these ids, int64, on the device of ``data``.
+    """Indices of the users with the given ids, int64, on the device of ``data``.
 
     Args:
         data: The graph.
-        ids: One id, or ids in any container, in any order, repeats allowed.
-        argument: What they are, for messages.
+        ids: One id, or several in any container and order; repeated ids are allowed.
+        argument: Name of the argument, for the message.
 
     Raises:
         UnknownUserError: If an id is not in the data.
-        ValueError: If they are nested.
+        ValueError: If the ids are nested.
     """
     return _numbers(data, USER, ids, argument)
 
 
 def item_indices(data: HeteroData, ids: Any, argument: str) -> Tensor:
-    """Numbers of the items with these ids, as :func:`user_indices`.
+    """Indices of the items with the given ids, as :func:`user_indices`.
 
     Raises:
         UnknownItemError: If an id is not in the data.
-        ValueError: If they are nested.
+        ValueError: If the ids are nested.
     """
     return _numbers(data, ITEM, ids, argument)
 
 
-def listed(ids: Any, argument: str) -> list[Any]:
-    """One id, or ids in any container, as a list of Python's own values.
+def as_id_list(ids: Any, argument: str) -> list[Any]:
+    """Converts one id, or several in any container, into a list of Python values.
 
     Raises:
-        ValueError: If they are nested.
+        ValueError: If the ids are nested.
     """
     if isinstance(ids, str) or np.ndim(ids) == 0:
         ids = [ids]
-    # one by one: NumPy would turn [1, "a"] into two strings
+    # not by NumPy, which would convert [1, "a"] into two strings
     asked = ids.tolist() if hasattr(ids, "tolist") else list(ids)
     if any(isinstance(entry, list) for entry in asked):
         raise ValueError(f"'{argument}' needs to be one list of ids (got shape {np.shape(ids)})")
@@ -75,7 +75,7 @@ def _ids(data: HeteroData, kind: str) -> np.ndarray:
 
 
 def _numbers(data: HeteroData, kind: str, ids: Any, argument: str) -> Tensor:
-    asked = listed(ids, argument)
+    asked = as_id_list(ids, argument)
     known = _ids(data, kind).tolist()
     position = {entry: number for number, entry in enumerate(known)}
     unknown = [entry for entry in asked if entry not in position]

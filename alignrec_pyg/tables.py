@@ -1,4 +1,4 @@
-"""Tables of numbers: read without pickle, checked and cast in blocks, rows found by id."""
+"""Feature tables: reading without pickle, checks, casts in blocks, and alignment by id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from alignrec_pyg.checks import check_choice
 
 NonFinite = Literal["error", "missing"]
-"""What rows with NaN or infinity mean: an error, or an item that lacks the feature."""
+"""Whether rows with NaN or infinity are an error, or mark items without the feature."""
 
 MMAP_BYTES = 256 * 2**20
 """Files larger than this (256 MiB) are memory-mapped."""
@@ -20,17 +20,17 @@ _BLOCK_ELEMENTS = 1 << 24
 
 
 def repr_short(value: object) -> str:
-    """A value as messages show it: of plain Python and not too long."""
+    """The ``repr`` of a value for messages, at most about 60 characters long."""
     text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 60 else f"{text[:60]}... ({len(text):,} characters)"
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Read an array, memory-mapped (copy on write) if the file exceeds :data:`MMAP_BYTES`.
+    """Reads an array, memory-mapped (copy on write) if the file exceeds :data:`MMAP_BYTES`.
 
     Raises:
-        ValueError: If the file is damaged or holds Python objects, which only unpickling could
-            read and unpickling may run code.
+        ValueError: If the file is damaged or contains Python objects, which are not read because
+            unpickling may run code.
     """
     mode: Literal["c"] | None = "c" if path.stat().st_size > MMAP_BYTES else None
     try:
@@ -44,10 +44,15 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def check_table(name: str, table: np.ndarray, expected_rows: int) -> None:
-    """Refuses what is no table of real numbers with ``expected_rows`` rows.
+    """Checks that a table has two dimensions, ``expected_rows`` rows and real numbers.
+
+    Args:
+        name: Name of the table, for the message.
+        table: The table.
+        expected_rows: Number of rows that it needs to have.
 
     Raises:
-        ValueError: If it is none; ``name`` names it in the message.
+        ValueError: If the shape or the element type is another one.
     """
     if table.ndim != 2 or table.shape[0] != expected_rows or table.shape[1] == 0:
         raise ValueError(
@@ -59,19 +64,23 @@ def check_table(name: str, table: np.ndarray, expected_rows: int) -> None:
 
 
 def check_nonfinite(nonfinite: str) -> None:
-    """Refuses what is no :data:`NonFinite`.
+    """Checks that a value is one of :data:`NonFinite`.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not.
     """
     check_choice("nonfinite", nonfinite, ("error", "missing"))
 
 
 def check_finite(name: str, broken: np.ndarray) -> None:
-    """Refuses a table some rows of which are ``broken``, bool ``[rows]``.
+    """Checks that no row of a table is marked as not finite.
+
+    Args:
+        name: Name of the table, for the message.
+        broken: The mask of :func:`nonfinite_and_zero_rows`, bool ``[rows]``.
 
     Raises:
-        ValueError: If one is; the message names the first.
+        ValueError: If a row is marked; the message lists the first ones.
     """
     rows = np.flatnonzero(broken)
     if len(rows):
@@ -83,19 +92,19 @@ def check_finite(name: str, broken: np.ndarray) -> None:
         )
 
 
-def row_of_item(argument: str, ids: np.ndarray, item_id: np.ndarray) -> np.ndarray:
-    """Where each item's row is in a table whose rows belong to ``ids``.
+def match_rows(argument: str, ids: np.ndarray, item_id: np.ndarray) -> np.ndarray:
+    """Finds the row of each item in a table whose rows are identified by ``ids``.
 
     Args:
-        argument: What the table is, for messages.
-        ids: Id of each row, ``[rows]``.
-        item_id: ``[num_items]``.
+        argument: Name of the argument with the table, for messages.
+        ids: Item id of each row, ``[rows]``.
+        item_id: Ids of the items, ``[num_items]``.
 
     Returns:
-        Row numbers, int64 ``[num_items]``, -1 for items without a row.
+        Row indices, int64 ``[num_items]``; -1 for items without a row.
 
     Raises:
-        ValueError: If an id occurs twice, or no id is an item's.
+        ValueError: If an id occurs twice, or none belongs to an item.
     """
     twice = pd.Series(ids).duplicated().to_numpy()
     if twice.any():
@@ -106,34 +115,34 @@ def row_of_item(argument: str, ids: np.ndarray, item_id: np.ndarray) -> np.ndarr
     rows = pd.Index(ids).get_indexer(pd.Index(item_id))
     if not (rows >= 0).any():
         raise ValueError(
-            f"'{argument}' needs ids of the items: none of {len(ids):,} is one "
-            f"(got {repr_short(ids[0])}, items are like {repr_short(item_id[0])})"
+            f"'{argument}' needs ids of the items: none of the {len(ids):,} ids belongs to an item "
+            f"(got {repr_short(ids[0])}; the first item is {repr_short(item_id[0])})"
         )
     return rows
 
 
 def block_rows(width: int) -> int:
-    """Rows of a table of ``width`` columns that are worked on at a time."""
+    """Number of rows of a table with ``width`` columns that are processed at a time."""
     return max(1, _BLOCK_ELEMENTS // width)
 
 
 def as_float32(table: np.ndarray) -> np.ndarray:
-    """The table as C-contiguous writeable float32; the very same array where it is one."""
+    """The table as a C-contiguous, writeable float32 array; no copy is made if it already is."""
     if table.dtype == np.float32 and table.flags.c_contiguous and table.flags.writeable:
         return table
     values = np.empty(table.shape, dtype=np.float32)
     step = block_rows(table.shape[1])
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is met by the caller
+    with np.errstate(over="ignore"):  # values out of range become infinite; the caller checks them
         for start in range(0, len(table), step):
             values[start : start + step] = table[start : start + step]
     return values
 
 
-def odd_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of the rows that are not finite in float32, and of those that are zero.
+def nonfinite_and_zero_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the rows that are not finite in float32 and the rows of zeros.
 
     Returns:
-        Two arrays, bool ``[rows]``.
+        The two masks, each bool ``[rows]``.
     """
     broken = np.zeros(len(table), dtype=bool)
     zero = np.zeros(len(table), dtype=bool)

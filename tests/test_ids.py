@@ -5,9 +5,9 @@ import torch
 from alignrec_pyg.ids import (
     UnknownItemError,
     UnknownUserError,
+    as_id_list,
     item_ids,
     item_indices,
-    listed,
     user_ids,
     user_indices,
 )
@@ -32,7 +32,7 @@ def test_unknown_ids_are_named(toy):
 
 
 def test_ids_are_one_list():
-    assert listed("ab", "ids") == ["ab"]
-    assert listed((1, "a"), "ids") == [1, "a"]
+    assert as_id_list("ab", "ids") == ["ab"]
+    assert as_id_list((1, "a"), "ids") == [1, "a"]
     with pytest.raises(ValueError, match=r"'ids' needs to be one list of ids \(got shape \(1, 2\)"):
-        listed([[1, 2]], "ids")
+        as_id_list([[1, 2]], "ids")

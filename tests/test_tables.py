@@ -7,10 +7,10 @@ from alignrec_pyg.tables import (
     check_finite,
     check_nonfinite,
     check_table,
-    odd_rows,
+    match_rows,
+    nonfinite_and_zero_rows,
     read_npy,
     repr_short,
-    row_of_item,
 )
 
 TABLE = np.array([[1.0, 2.0], [0.0, 0.0], [3.0, -4.0]])
@@ -44,9 +44,9 @@ def test_pickles_and_damaged_files_are_refused(tmp_path, monkeypatch, limit):
 
 @pytest.mark.parametrize("block", [1, 5, 1 << 24])
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int32", "float32"])
-def test_odd_rows_are_found_whatever_block_and_type(block, dtype, monkeypatch):
+def test_nonfinite_and_zero_rows_are_found_whatever_block_and_type(block, dtype, monkeypatch):
     monkeypatch.setattr(feature_tables, "_BLOCK_ELEMENTS", block)
-    broken, zero = odd_rows(TABLE.astype(dtype))
+    broken, zero = nonfinite_and_zero_rows(TABLE.astype(dtype))
     assert broken.tolist() == [False, False, False]
     assert zero.tolist() == [False, True, False]
     assert as_float32(TABLE.astype(dtype)).tolist() == TABLE.tolist()
@@ -54,7 +54,7 @@ def test_odd_rows_are_found_whatever_block_and_type(block, dtype, monkeypatch):
 
 def test_what_float32_cannot_hold_is_not_finite():
     table = np.array([[1e300, 1.0], [np.nan, 1.0], [1.0, 1.0], [-np.inf, 0.0]])
-    broken, zero = odd_rows(table)
+    broken, zero = nonfinite_and_zero_rows(table)
     assert broken.tolist() == [True, True, False, True]
     assert not zero.any()
     with pytest.raises(ValueError, match="3 of 4 rows.*first rows: 0, 1, 3.*nonfinite='missing'"):
@@ -65,11 +65,13 @@ def test_what_float32_cannot_hold_is_not_finite():
 def test_rows_are_found_by_id():
     ids = np.array(["c", "zz", "a"], dtype=object)
     items = np.array(["a", "b", "c"], dtype=object)
-    assert row_of_item("ids", ids, items).tolist() == [2, -1, 0]
+    assert match_rows("ids", ids, items).tolist() == [2, -1, 0]
     with pytest.raises(ValueError, match="'ids' row 1: each id needs to occur once .3"):
-        row_of_item("ids", np.array([3, 3]), np.array([3]))
-    with pytest.raises(ValueError, match="none of 3 is one .got 'c', items are like 7"):
-        row_of_item("ids", ids, np.array([7]))
+        match_rows("ids", np.array([3, 3]), np.array([3]))
+    with pytest.raises(
+        ValueError, match="none of the 3 ids belongs to an item .got 'c', while an item is 7"
+    ):
+        match_rows("ids", ids, np.array([7]))
 
 
 def test_bad_tables_are_refused():

@@ -19,6 +19,7 @@ from alignrec_pyg.graph import (
     feature_table,
     require_graph,
 )
+from alignrec_pyg.ids import item_ids, user_ids
 from alignrec_pyg.tables import repr_short
 
 Split = tuple[HeteroData, HeteroData, HeteroData]
@@ -59,11 +60,10 @@ def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None
     columns = {"userID": user, "itemID": item, **_values(data, rows, "rating", "timestamp")}
     columns["x_label"] = labels[rows]
     _write(folder / f"{folder.name}.inter", columns)
-    for node, mapping, index, name in (
-        (USER, "u_id_mapping.csv", "userID", "user_id"),
-        (ITEM, "i_id_mapping.csv", "itemID", "item_id"),
+    for ids, mapping, index, name in (
+        (user_ids(data), "u_id_mapping.csv", "userID", "user_id"),
+        (item_ids(data), "i_id_mapping.csv", "itemID", "item_id"),
     ):
-        ids = _ids(data, node)
         _write(folder / mapping, {name: ids, index: np.arange(len(ids))}, quoted=True)
     for name in feature_names(data):
         np.save(folder / f"{name}.npy", feature_table(data, name).cpu().numpy())
@@ -94,7 +94,7 @@ def to_recbole(data: HeteroData, folder: str | Path, *, split: Split | None = No
     folder = _new_folder(folder)
     notes: list[str] = []
     labels = _labels(data, split, notes)
-    user_id, item_id = _tokens(data, USER), _tokens(data, ITEM)
+    user_id, item_id = _tokens(user_ids(data), USER), _tokens(item_ids(data), ITEM)
     user, item = data[INTERACTS].edge_index.cpu().numpy()
     parts = {f"{folder.name}.inter": np.arange(len(user))}
     if labels is not None:
@@ -169,13 +169,8 @@ def _values(data: HeteroData, rows: np.ndarray, rating: str, time: str) -> dict[
     }
 
 
-def _ids(data: HeteroData, node: str) -> np.ndarray:
-    ids = data[node].get("id")
-    return np.arange(data[node].num_nodes) if ids is None else np.asarray(ids)
-
-
-def _tokens(data: HeteroData, node: str) -> np.ndarray:
-    tokens = np.array([str(value) for value in _ids(data, node).tolist()], dtype=object)
+def _tokens(ids: np.ndarray, node: str) -> np.ndarray:
+    tokens = np.array([str(value) for value in ids.tolist()], dtype=object)
     for row, token in enumerate(tokens):
         if token.translate(_SPACE) != token:
             raise ValueError(

@@ -16,8 +16,8 @@ from alignrec_pyg.tables import (
     check_finite,
     check_nonfinite,
     check_table,
-    odd_rows,
-    row_of_item,
+    match_rows,
+    nonfinite_and_zero_rows,
 )
 
 
@@ -51,7 +51,7 @@ def aligned_rows(
         ValueError: If the table is none, an id occurs twice, or no id is an item's.
     """
     check_table(name, table, expected_rows=len(ids))
-    rows = row_of_item(f"features[{name!r}]", ids, item_id)
+    rows = match_rows(f"features[{name!r}]", ids, item_id)
     targets = np.flatnonzero(rows >= 0)
     unknown = len(ids) - len(targets)
     if unknown:
@@ -90,7 +90,7 @@ def add_feature(
     num_items = int(data[ITEM].num_nodes)
     check_table(name, table, expected_rows=num_items)
     values = as_float32(table)
-    broken, zero = odd_rows(values)
+    broken, zero = nonfinite_and_zero_rows(values)
     if broken.any():
         if nonfinite == "error":
             check_finite(name, broken)

@@ -18,10 +18,10 @@ from alignrec_pyg.tables import (
     check_finite,
     check_nonfinite,
     check_table,
-    odd_rows,
+    match_rows,
+    nonfinite_and_zero_rows,
     read_npy,
     repr_short,
-    row_of_item,
 )
 
 
@@ -65,11 +65,11 @@ class Precomputed:
         self._ids = None if ids is None else _id_array(ids)
         owners = self._table if self._ids is None else self._ids
         check_table(self.name, self._table, expected_rows=len(owners) if owners.ndim else 0)
-        self._missing, _ = odd_rows(self._table)
+        self._missing, _ = nonfinite_and_zero_rows(self._table)
         if nonfinite == "error":
             check_finite(self.name, self._missing)
         self._items: pd.Index | None = None
-        self._row_of_item = np.zeros(0, dtype=np.int64)
+        self._row = np.zeros(0, dtype=np.int64)
 
     @property
     def out_dim(self) -> int:
@@ -100,9 +100,9 @@ class Precomputed:
         item_id = _id_array(_ids(items))
         if self._ids is None:
             check_table(self.name, self._table, expected_rows=len(item_id))
-            self._row_of_item = np.arange(len(item_id))
+            self._row = np.arange(len(item_id))
         else:
-            self._row_of_item = row_of_item("ids", self._ids, item_id)
+            self._row = match_rows("ids", self._ids, item_id)
         self._items = pd.Index(item_id)
 
     def __call__(self, items: ItemContent) -> Tensor:
@@ -114,7 +114,7 @@ class Precomputed:
         if (position < 0).any():
             unknown = item_id[int(np.argmin(position))]
             raise ValueError(f"'items' needs items that were fitted (got {repr_short(unknown)})")
-        row = self._row_of_item[position]
+        row = self._row[position]
         rows = np.zeros((len(row), self.out_dim), dtype=np.float32)
         found = (row >= 0) & ~self._missing[row]
         rows[found] = as_float32(self._table[row[found]])

@@ -25,9 +25,9 @@ from alignrec_pyg.graph import (
     knn_edge_type,
     mask_key,
 )
-from alignrec_pyg.ids import item_ids, listed
+from alignrec_pyg.ids import as_id_list, item_ids
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.models.more_items import with_more_items
+from alignrec_pyg.nn import FeatureTable
 from alignrec_pyg.transforms import KNNItemGraph
 from alignrec_pyg.transforms.attach_items import attach_items, new_rows
 
@@ -61,7 +61,7 @@ def new_items(
         ValueError: If the lengths differ, or an id is given twice.
     """
     parts: dict[str, Any] = {"text": text, "image": image, **(features or {})}
-    identified = None if ids is None else listed(ids, "ids")
+    identified = None if ids is None else as_id_list(ids, "ids")
     lengths = {name: len(part) for name, part in parts.items() if part is not None}
     if identified is not None:
         lengths["ids"] = len(identified)
@@ -177,9 +177,69 @@ def add_items(
     num_items = int(data[ITEM].num_nodes)
     attached = {graph.name: attach_items(graph, data, new) for graph in item_graphs}
     _check_reads(model, new, attached)
-    grown = _with_items(data, new, attached)
-    like = _neighbors(attached.values(), num_items) if id_vectors == "neighbors" else None
-    return with_more_items(model, grown, like), grown
+    extended = _extend_graph(data, new, attached)
+    neighbors = _neighbors(attached.values(), num_items) if id_vectors == "neighbors" else None
+    return extend_model(model, extended, neighbors), extended
+
+
+@torch.no_grad()
+def extend_model(
+    model: ModelT, data: HeteroData, neighbors: tuple[Tensor, Tensor] | None = None
+) -> ModelT:
+    r"""Copies a trained model onto a graph with additional items.
+
+    All trained weights are copied. Tables with one row per item get additional rows: trainable
+    feature tables the features of ``data``, all others, such as ID vectors, zeros or
+
+    .. math::
+        e_i = \sum_j w_{ij} e_j \Big/ \sum_j w_{ij}
+
+    over the edges of ``neighbors``.
+
+    Args:
+        model: A trained model; it is not changed.
+        data: The graph of the model with additional items, which follow the known ones.
+        neighbors: Edges :math:`(j, i)` from known to additional items, int64 ``[2, E]``, and their
+            positive weights ``[E]``; ``None`` means zeros.
+
+    Returns:
+        The larger model, in evaluation mode, on the device of ``model``.
+    """
+    known = model.num_items
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and then replaced
+        extended = model.clone_for(data)
+    tables = {
+        f"{name}.weight"
+        for name, module in extended.named_modules()
+        if isinstance(module, FeatureTable)
+    }
+    new = torch.arange(known, extended.num_items)
+    trained = model.state_dict()
+    for name, value in extended.state_dict().items():
+        old = trained[name].to(value.device)
+        if old.shape == value.shape:
+            value.copy_(old)
+        elif old.size(0) == known and value.size(0) == extended.num_items:
+            value[:known] = old
+            if name not in tables:
+                value[known:] = (
+                    0
+                    if neighbors is None
+                    else _weighted_means(old, *neighbors, new.to(value.device))
+                )
+    tensors = [*model.parameters(), *model.buffers()]
+    return extended.to(tensors[0].device).eval()
+
+
+def _weighted_means(table: Tensor, edge_index: Tensor, weight: Tensor, new: Tensor) -> Tensor:
+    """Weighted mean of rows of ``table`` for each of ``new``; zero without neighbours."""
+    source, target = edge_index.to(table.device)
+    weight = weight.to(table.device, table.dtype).unsqueeze(1)
+    row = target - new[0]
+    total = table.new_zeros(new.numel(), 1).index_add_(0, row, weight)
+    rows = table.new_zeros(new.numel(), table.size(1))
+    rows.index_add_(0, row, table[source] * weight)
+    return torch.where(total > 0, rows / total.clamp(min=1e-12), 0)
 
 
 def _check_reads(model: Recommender, new: HeteroData, graphs: Mapping[str, Any]) -> None:
@@ -203,7 +263,7 @@ def _check_reads(model: Recommender, new: HeteroData, graphs: Mapping[str, Any])
         )
 
 
-def _with_items(
+def _extend_graph(
     data: HeteroData,
     new: HeteroData,
     attached: Mapping[str, tuple[Tensor, Tensor]],
@@ -224,8 +284,8 @@ def _with_items(
         values[mask_key(name)] = torch.cat([feature_mask(data, name), mask])
     added = added_items(data)
     values[ADDED] = torch.cat([added, added.new_ones(num_new)])
-    grown = copy.copy(data)
-    store = grown[ITEM]
+    extended = copy.copy(data)
+    store = extended[ITEM]
     for name in list(store.keys()):
         del store[name]
     for name, value in values.items():
@@ -233,13 +293,13 @@ def _with_items(
             store[name] = value
     alone = torch.arange(num_items, num_items + num_new, device=device)
     for name in item_graph_names(data):
-        edges = grown[knn_edge_type(name)]
+        edges = extended[knn_edge_type(name)]
         edge_index, weight = attached.get(
             name, (torch.stack([alone, alone]), torch.ones(num_new, device=device))
         )
         edges.edge_index = torch.cat([edges.edge_index, edge_index.to(device)], dim=1)
         edges.edge_weight = torch.cat([edges.edge_weight, weight.to(device)])
-    return grown
+    return extended
 
 
 def _joined_ids(data: HeteroData, new: HeteroData) -> np.ndarray | None:

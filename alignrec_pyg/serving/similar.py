@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg import ids as outside_ids
+from alignrec_pyg import ids
 from alignrec_pyg.checks import check_integer
 from alignrec_pyg.evaluation.metrics import allowed_items
 from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.ids import item_indices, user_indices
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.nn.knn_search import nearest_rows
 
@@ -72,7 +71,7 @@ def similar_items(
     """
     k = check_integer("k", k, 1)
     model.check_fits(data, "data")
-    asked = item_indices(data, item_ids, "item_ids")
+    asked = ids.item_indices(data, item_ids, "item_ids")
     allowed = allowed_items(data, candidates, exclude)
     if allowed is None:
         allowed = torch.arange(model.num_items, device=asked.device)
@@ -83,7 +82,7 @@ def similar_items(
     fetched = min(k + 1, allowed.numel())
     neighbor, cosine = nearest_rows(item_x[allowed], item_x[asked[usable]], fetched)
     lists = zip(allowed[neighbor], cosine, strict=True)
-    names = outside_ids.item_ids(data)
+    names = ids.item_ids(data)
     result = []
     for number, is_usable in zip(asked.tolist(), usable.tolist(), strict=True):
         items, similarity = next(lists) if is_usable else (allowed[:0], cosine.new_empty(0))
@@ -130,8 +129,8 @@ def explain(
             f"'item_x' needs a row for each of the {model.num_items} items (got "
             f"{list(item_x.shape)})"
         )
-    (user,) = user_indices(data, [user_id], "user_id").tolist()
-    asked = item_indices(data, item_ids, "item_ids")
+    (user,) = ids.user_indices(data, [user_id], "user_id").tolist()
+    asked = ids.item_indices(data, item_ids, "item_ids")
     links = data[INTERACTS].edge_index
     history = links[1, links[0] == user].unique()
     if item_x is None:
@@ -139,7 +138,7 @@ def explain(
     history = history[item_x[history].any(dim=1)]
     wanted, own = (normalize(item_x[rows].double()) for rows in (asked, history))
     cosine = wanted @ own.T
-    names = outside_ids.item_ids(data)
+    names = ids.item_ids(data)
     result = []
     for item, row in zip(asked.tolist(), cosine, strict=True):
         order = row.argsort(descending=True, stable=True)

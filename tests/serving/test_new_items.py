@@ -12,6 +12,7 @@ from alignrec_pyg.encoders import TfidfEncoder
 from alignrec_pyg.graph import INTERACTS, knn_edge_type
 from alignrec_pyg.models import BM3, BPR, LightGCN
 from alignrec_pyg.serving import add_items, new_items
+from alignrec_pyg.serving.new_items import extend_model
 from alignrec_pyg.transforms import EncodeItems, KNNItemGraph
 
 USERS, ITEMS = 6, 9
@@ -264,3 +265,53 @@ def test_ids_may_be_numbers_only(data):
     _, larger = add_items(built(VBPR, data), data, new_items(features=features(2, 5)))
     assert "id" not in larger["item"]
     assert larger["item"].num_nodes == 11
+
+
+@pytest.fixture
+def larger(toy):
+    """Two items more."""
+    data = copy.copy(toy)
+    data["item"].num_nodes = 6
+    del data["item"].id
+    for name in ("image", "text"):
+        table = toy["item"][f"x_{name}"]
+        data["item"][f"x_{name}"] = torch.cat([table, torch.ones(2, table.size(1))])
+    return data
+
+
+def test_keeps_what_was_trained_and_adds_zeros_and_features(toy, larger):
+    model = VBPR(toy, embedding_dim=5, freeze_features=False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    extended = extend_model(model.train(), larger)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (extended.num_items, extended.training, model.training) == (6, False, True)
+    for name, value in extended.state_dict().items():
+        old = before[name]
+        assert torch.equal(value[: old.size(0)], old)
+        assert torch.equal(model.state_dict()[name], old)
+        assert value.data_ptr() != model.state_dict()[name].data_ptr()
+    assert torch.equal(extended.item_embedding.weight[4:], torch.zeros(2, 5))
+    assert torch.equal(extended.feature_table.weight[4:], torch.ones(2, 11))
+
+
+def test_means_over_weighted_neighbours(toy, larger):
+    model = BPR(toy, embedding_dim=5)
+    edges = torch.tensor([[0, 2, 2], [4, 4, 5]])
+    extended = extend_model(model, larger, (edges, torch.tensor([1.0, 3.0, 0.2])))
+    table = model.item_embedding.weight
+    expected = torch.stack([(table[0] + 3 * table[2]) / 4, table[2]])
+    torch.testing.assert_close(extended.item_embedding.weight[4:], expected)
+
+
+def test_saved_and_loaded_with_the_larger_graph(toy, larger, tmp_path):
+    extended = extend_model(FREEDOM(toy, embedding_dim=5), larger)
+    extended.save_pretrained(tmp_path)
+    loaded = FREEDOM.from_pretrained(tmp_path, larger)
+    for a, b in zip(extended(larger), loaded(larger), strict=True):
+        assert torch.equal(a, b)
+    assert loaded(larger)[0].shape == (3, 5)
+    assert larger[INTERACTS].edge_index.max() < 4
