@@ -221,12 +221,11 @@ def extend_model(
             value.copy_(old)
         elif old.size(0) == known and value.size(0) == extended.num_items:
             value[:known] = old
-            if name not in tables:
-                value[known:] = (
-                    0
-                    if neighbors is None
-                    else _weighted_means(old, *neighbors, new.to(value.device))
-                )
+            if name in tables:
+                continue
+            value[known:] = 0
+            if neighbors is not None:
+                value[known:] = _weighted_means(old, *neighbors, new.to(value.device))
     tensors = [*model.parameters(), *model.buffers()]
     return extended.to(tensors[0].device).eval()
 

@@ -109,7 +109,7 @@ def test_bare_matrix_follows_items_and_is_said_loudly():
         ({"a": ([10, 10, 20], np.ones((3, 1)))}, "row 1: each id needs to occur once"),
         ({"a": ([10, None], np.ones((2, 1)))}, "row 1, column 'ids': an id needs a value"),
         ({"a": ([10, "b"], np.ones((2, 1)))}, "row 1, column 'ids': .*all whole numbers"),
-        ({"a": (["10", "20"], np.ones((2, 1)))}, "none of 2 is one"),
+        ({"a": (["10", "20"], np.ones((2, 1)))}, "none of the 2 ids belongs"),
         ({"a": ([10, 20], np.ones((3, 1)))}, "one id for each row.*got 2 ids, 3 rows"),
         ({"a": [[10, 20], np.ones((2, 1))]}, r"\(ids, matrix\) as a tuple \(got a list\)"),
         ({"a": [np.array([10]), [[1.0]]]}, r"\(ids, matrix\) as a tuple \(got a list\)"),
