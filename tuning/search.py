@@ -26,24 +26,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
 import argparse
-import os
 import re
 
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser, positive_int
 from alignrec_pyg.experiments.prepare import data_name
 from alignrec_pyg.experiments.presets import PAPER
-from alignrec_pyg.experiments.session import Session, log
+from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.storage import read_manifest
-from alignrec_pyg.tuning.definition import DEFINITION, required
+from alignrec_pyg.tuning.search import DEFINITION, search
 from alignrec_pyg.tuning.spaces import SPACES
 
 _MODEL = "AlignRec"
-_RAY = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers run in this very environment
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep, not just its present step
-}
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -60,16 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _search(session: Session) -> int:
-    required()
-    for name, value in _RAY.items():  # read when Ray is imported
-        os.environ.setdefault(name, value)
-    from alignrec_pyg.tuning import steps
-
     try:
-        return steps.search(session)
-    except KeyboardInterrupt:
-        log(f"the sweep continues with --resume --out {session.out}")
-        raise
+        return search(session)
+    except ImportError as error:
+        raise SettingsError([str(error)]) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,16 +1,16 @@
-"""One trial of a sweep: one configuration, trained with one seed."""
+"""Trials of a sweep: what they share, how one trains, and what came of those of a configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean, stdev
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
 from filelock import FileLock
-from ray import tune
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.experiments.cells import Cell, CellStore
@@ -20,41 +20,53 @@ from alignrec_pyg.storage import read_manifest, write_manifest
 from alignrec_pyg.training.loop import FitResult, TrainingDivergedError
 from alignrec_pyg.tuning.spaces import ITEM_NEIGHBORS, TRIAL, Point, with_point
 
-METRIC = "best_recall@20"
-"""What a sweep maximises: the best validation recall@20 up to now, which never falls."""
+SELECTED_BY = "recall@20"
+"""The validation metric by which configurations are chosen."""
+METRIC = f"best_{SELECTED_BY}"
+"""What a sweep maximises: the best validation recall@20 so far, which never falls."""
 EPOCHS = "epochs"
 """Epochs trained, by which the scheduler compares trials."""
 FINISHED = "finished"
 """Whether training has ended by itself."""
 
+Outcome = Literal["finished", "stopped", "failed"]
 
-class ModelInputs(NamedTuple):
-    """What a model reads of the data.
+
+class TrialConfig(TypedDict):
+    """A configuration and the seed to train it with, as Ray stores it."""
+
+    number: int
+    seed: int
+    point: Point
+
+
+class TrialInputs(NamedTuple):
+    """The part of the data that a model reads.
 
     Args:
-        arguments: Feature tables and item graphs, as arguments of its constructor.
-        data: Hash of these, of the links and of the split.
+        arguments: Feature tables and item graphs, as arguments of the model's constructor.
+        data_hash: Hash of these, of the links and of the split.
     """
 
     arguments: dict[str, Any]
-    data: str
+    data_hash: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob:
     """What all trials of a sweep have in common; it is put into Ray's object store once.
 
-    There are no test links in it.
+    It holds no test links.
 
     Args:
         train: Graph to train on.
         val: Graph with the links to select by.
         preset: Settings that the configurations change.
         inputs: What the model reads, by the number of neighbours in the item graph.
-        item_neighbors: That number where the configuration does not say it.
+        item_neighbors: That number where the configuration does not set it.
         code: Version of the code.
         device: ``"cpu"`` or ``"cuda"``.
-        threads: Of the processor, for each trial.
+        threads: CPU threads of each trial.
         cells: Folder of finished and unfinished cells, the same for all machines.
         checkpoint_seconds: Time between saves.
     """
@@ -62,7 +74,7 @@ class TrialJob:
     train: HeteroData
     val: HeteroData
     preset: Preset
-    inputs: Mapping[int, ModelInputs]
+    inputs: Mapping[int, TrialInputs]
     item_neighbors: int
     code: str
     device: str
@@ -71,7 +83,7 @@ class TrialJob:
     checkpoint_seconds: float
 
     def cell(self, point: Point, seed: int) -> tuple[Cell, str]:
-        """The cell of a configuration, and the key that scripts of ``benchmarks`` know it by."""
+        """The cell of a configuration, and its key: the one that comparisons give it too."""
         preset = with_point(self.preset, point)
         inputs = self.inputs[int(point.get(ITEM_NEIGHBORS, self.item_neighbors))]
         cell = Cell(
@@ -80,20 +92,25 @@ class TrialJob:
             hparams={**preset.hparams(), **inputs.arguments},
             config=preset.with_train(seed=seed, ks=KS).train,
         )
-        return cell, cell.key(inputs.data, self.code, self.device, f"{self.threads} threads")
+        return cell, cell.key(inputs.data_hash, self.code, self.device, f"{self.threads} threads")
 
 
 def run_trial(config: dict[str, Any], job: TrialJob) -> None:
-    """Trains a configuration of the search; Ray Tune calls it in a process of its own.
+    """Trains a configuration of the search; Ray Tune calls it in a worker process.
 
     Args:
-        config: Number, configuration and seed, under :data:`~alignrec_pyg.tuning.spaces.TRIAL`.
+        config: The trial, under :data:`~alignrec_pyg.tuning.spaces.TRIAL`.
         job: What all trials share.
 
     Raises:
         TrainingDivergedError: See :func:`train`.
     """
-    fitted = train(config[TRIAL], job, _report)
+    from ray import tune
+
+    def report(epoch: int, metrics: dict[str, float]) -> None:
+        tune.report({**metrics, EPOCHS: epoch + 1})
+
+    fitted = train(config[TRIAL], job, report)
     best = {f"best_{name}": value for name, value in fitted.best_metrics.items()}
     tune.report(
         {
@@ -107,26 +124,26 @@ def run_trial(config: dict[str, Any], job: TrialJob) -> None:
 
 
 def train(
-    asked: Mapping[str, Any],
+    trial: TrialConfig,
     job: TrialJob,
     report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> FitResult:
-    """Trains a configuration with a seed, or goes on where that was left.
+    """Trains a configuration with a seed, or continues where training was interrupted.
 
     The state is kept in the folder of the cell, not in checkpoints of Ray: Ray's view of a run is
     some seconds old when its driver is killed, and it may name checkpoints that are gone. A trial
-    that starts again, whoever killed it, continues from the cell's last save.
+    that starts again, whatever was killed, continues from the cell's last save.
 
     Args:
-        asked: Number, configuration (``"point"``) and seed.
+        trial: The configuration and the seed.
         job: What all trials share.
-        report: Is told every epoch.
+        report: Called with the metrics of every epoch.
 
     Raises:
         TrainingDivergedError: If the loss is not finite, now or when this cell was tried before.
     """
     torch.set_num_threads(job.threads)
-    cell, key = job.cell(asked["point"], asked["seed"])
+    cell, key = job.cell(trial["point"], trial["seed"])
     store = CellStore(job.cells)
     with cell_lock(store, cell, key):
         diverged = store.checkpoint_dir(cell, key).with_suffix(".diverged")
@@ -155,5 +172,95 @@ def cell_lock(store: CellStore, cell: Cell, key: str) -> Iterator[None]:
         yield
 
 
-def _report(epoch: int, metrics: dict[str, float]) -> None:
-    tune.report({**metrics, EPOCHS: epoch + 1})
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """The result of a trial.
+
+    Args:
+        number: Number of its configuration.
+        seed: Its seed.
+        point: Its configuration.
+        outcome: Whether training ended by itself, was stopped (unpromising, or out of time) or
+            failed.
+        reason: Why it failed.
+        val: Validation metrics of its best epoch; empty if there is none.
+        best_epoch: That epoch (from 1).
+        epochs: Epochs trained.
+        seconds: Time of training and validation; of a trial that was stopped, since its last start.
+    """
+
+    number: int
+    seed: int
+    point: Point
+    outcome: Outcome
+    reason: str
+    val: dict[str, float]
+    best_epoch: int
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """A configuration with its trials, one for each seed it was tried with.
+
+    Args:
+        number: Its number.
+        point: Its values.
+        trials: The trials in the order of their seeds.
+    """
+
+    number: int
+    point: Point
+    trials: tuple[Trial, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """Best validation recall@20 of every trial that has one."""
+        return [trial.val[SELECTED_BY] for trial in self.trials if trial.val]
+
+    @property
+    def mean(self) -> float:
+        """Mean of :attr:`values`; there is at least one."""
+        return fmean(self.values)
+
+    @property
+    def std(self) -> float | None:
+        """Their standard deviation (divisor n - 1); ``None`` with fewer than two."""
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a trial failed: the configuration is not chosen."""
+        return any(trial.outcome == "failed" for trial in self.trials)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial trained to its end."""
+        return all(trial.outcome == "finished" for trial in self.trials)
+
+
+def collect(trials: Sequence[Trial]) -> list[Configuration]:
+    """Configurations by number; of trials with the same seed the last one counts."""
+    found: dict[int, dict[int, Trial]] = {}
+    for trial in trials:
+        found.setdefault(trial.number, {})[trial.seed] = trial
+    return [
+        Configuration(
+            number=number,
+            point=next(iter(by_seed.values())).point,
+            trials=tuple(by_seed[seed] for seed in sorted(by_seed)),
+        )
+        for number, by_seed in sorted(found.items())
+    ]
+
+
+def ranked(configurations: Sequence[Configuration]) -> list[Configuration]:
+    """The configurations that may be chosen, the best first.
+
+    Those tried with more seeds come before those tried with fewer; among them the mean validation
+    recall@20 decides, and of equal ones the first wins. Running bests of trials that were stopped
+    count: trained to the end, they are as good at least.
+    """
+    valid = [entry for entry in configurations if entry.values and not entry.failed]
+    return sorted(valid, key=lambda entry: (-len(entry.values), -entry.mean, entry.number))

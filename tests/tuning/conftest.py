@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from alignrec_pyg.experiments.presets import PAPER
+from alignrec_pyg.experiments.runner import METRICS
+from alignrec_pyg.tuning.trial import Trial, TrialInputs, TrialJob
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--batch-size", "64", "--device", "cpu", "--threads", "1")
@@ -64,9 +66,6 @@ def run_sweep(start_sweep):
 @pytest.fixture
 def job(checkerboard, tmp_path):
     """What the trials of a small sweep share; its number of neighbours picks the item graph."""
-    pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
-    from alignrec_pyg.tuning.trial import ModelInputs, TrialJob
-
     train, test = (copy.copy(part) for part in checkerboard)
     for part in (train, test):
         part["item", "knn_wide", "item"].edge_index = part["item", "knn_mm", "item"].edge_index
@@ -75,10 +74,24 @@ def job(checkerboard, tmp_path):
         )
     preset = PAPER["AlignRec"].with_train(batch_size=128, max_epochs=4, lr=0.01)
     inputs = {
-        k: ModelInputs({"features": ["mm"], "item_graph": graph}, f"data {k}")
+        k: TrialInputs({"features": ["mm"], "item_graph": graph}, f"data {k}")
         for k, graph in {5: "mm", 10: "wide"}.items()
     }
     return TrialJob(
         train=train, val=test, preset=preset, inputs=inputs, item_neighbors=10, code="code",
         device="cpu", threads=1, cells=tmp_path / "cells", checkpoint_seconds=0.0,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def make_trial():
+    """Makes the result of a trial."""
+
+    def make(number, seed=0, recall=None, outcome="finished", reason="", point=None):
+        val = {} if recall is None else {**dict.fromkeys(METRICS, 0.5), "recall@20": recall}
+        return Trial(
+            number=number, seed=seed, point=point or {"lr": number / 100}, outcome=outcome,
+            reason=reason, val=val, best_epoch=3 if val else 0, epochs=7, seconds=1.25,
+        )  # fmt: skip
+
+    return make

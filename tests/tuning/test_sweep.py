@@ -7,16 +7,21 @@ import pytest
 from alignrec_pyg.experiments.runner import METRICS
 from alignrec_pyg.tuning.spaces import TRIAL
 
+pytest.importorskip("optuna", reason="needs Optuna ('tune' extra)")
 pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
 
+import ray
+from ray import tune
+from ray.exceptions import RayActorError
+
 from alignrec_pyg.tuning import sweep
-from alignrec_pyg.tuning.sweep import Plan, grace_period
+from alignrec_pyg.tuning.sweep import Plan, Resources, grace_period
 from alignrec_pyg.tuning.trial import EPOCHS, FINISHED, METRIC
 
 pytestmark = pytest.mark.tune_extra
 
-ASKED = {"number": 4, "seed": 1, "point": {"lr": 0.001, "num_layers": 2}}
-TOLD = {
+CONFIG = {"number": 4, "seed": 1, "point": {"lr": 0.001, "num_layers": 2}}
+REPORTED = {
     **{f"best_{name}": value for name, value in zip(METRICS, (0.1, 0.2, 0.3, 0.4), strict=True)},
     "best_epoch": 5.0,
     EPOCHS: 8,
@@ -30,41 +35,41 @@ PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
 @pytest.fixture(autouse=True)
 def machines(monkeypatch):
     """A cluster of 8 processors and 2 GPUs."""
-    monkeypatch.setattr(sweep.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
     monkeypatch.setenv(PENDING, "")  # so that it is put back
     monkeypatch.delenv(PENDING)
 
 
 def plan(**changes):
     settings = {
-        "trials": 5, "space": {}, "max_epochs": None, "time_budget": None, "max_concurrent": None,
-        "cpus": 1.0, "gpus": 0.0,
+        "trials": 5, "space": {}, "max_epochs": None, "time_budget": None,
+        "resources": Resources(cpus=1.0, gpus=0.0),
     }  # fmt: skip
     return Plan(**{**settings, **changes})
 
 
 @pytest.mark.parametrize(
-    ("told", "error", "outcome", "reason"),
+    ("metrics", "error", "outcome", "reason"),
     [
-        ({**TOLD, FINISHED: True, "seconds": 9.0}, None, "finished", ""),
-        (TOLD, None, "stopped", ""),
-        (TOLD, RuntimeError("traceback\n  line\nTrainingDivergedError: bad\n"), "failed",
+        ({**REPORTED, FINISHED: True, "seconds": 9.0}, None, "finished", ""),
+        (REPORTED, None, "stopped", ""),
+        (REPORTED, RuntimeError("traceback\n  line\nTrainingDivergedError: bad\n"), "failed",
          "TrainingDivergedError: bad"),
         ({}, RuntimeError("early"), "failed", "early"),
     ],
 )  # fmt: skip
-def test_what_became_of_a_trial(told, error, outcome, reason, tmp_path):
-    (tmp_path / "params.json").write_text(json.dumps({TRIAL: ASKED}))
-    config = {TRIAL: ASKED} if told else None  # as Ray has it
+def test_what_became_of_a_trial(metrics, error, outcome, reason, tmp_path):
+    (tmp_path / "params.json").write_text(json.dumps({TRIAL: CONFIG}))
+    config = {TRIAL: CONFIG} if metrics else None  # as Ray has it
     found = sweep._trial(
-        SimpleNamespace(config=config, metrics=told, error=error, path=str(tmp_path))
+        SimpleNamespace(config=config, metrics=metrics, error=error, path=str(tmp_path))
     )
-    assert (found.number, found.seed, found.point) == (4, 1, ASKED["point"])
+    assert (found.number, found.seed, found.point) == (4, 1, CONFIG["point"])
     assert (found.outcome, found.reason) == (outcome, reason)
-    if told:
+    if metrics:
         assert found.val == dict(zip(METRICS, (0.1, 0.2, 0.3, 0.4), strict=True))
         assert (found.best_epoch, found.epochs) == (6, 8)
-        assert found.seconds == told.get("seconds", 3.5)
+        assert found.seconds == metrics.get("seconds", 3.5)
     else:
         assert (found.val, found.best_epoch, found.epochs, found.seconds) == ({}, 0, 0, 0.0)
 
@@ -86,7 +91,7 @@ def test_the_scheduler_never_stops_the_last_epoch():
 
 
 def test_a_list_of_trials_is_run_once_and_optuna_proposes_a_number():
-    listed = sweep._tune_config(plan(trials=[ASKED]))
+    listed = sweep._tune_config(plan(trials=[CONFIG]))
     assert (listed.search_alg, listed.num_samples) == (None, 1)
     proposed = sweep._tune_config(plan(trials=5))
     assert proposed.search_alg is not None
@@ -106,12 +111,14 @@ def test_a_list_of_trials_is_run_once_and_optuna_proposes_a_number():
     ],
 )
 def test_as_many_trials_at_a_time_as_the_machines_hold(share, expected):
-    assert sweep.places(plan(**share)) == expected
-    assert sweep._tune_config(plan(**share)).max_concurrent_trials == share.get("max_concurrent")
+    resources = Resources(**{"cpus": 1.0, "gpus": 0.0, **share})
+    assert resources.concurrent() == expected
+    config = sweep._tune_config(plan(resources=resources))
+    assert config.max_concurrent_trials == share.get("max_concurrent")
 
 
 @pytest.mark.parametrize(
-    ("trials", "user", "expected"), [(5, None, "8"), ([ASKED] * 5, None, None), (5, "3", "3")]
+    ("trials", "user", "expected"), [(5, None, "8"), ([CONFIG] * 5, None, None), (5, "3", "3")]
 )
 def test_processes_of_proposed_trials_start_together(trials, user, expected, monkeypatch, tmp_path):
     """Those of listed ones do without our doing; what the user has set stays."""
@@ -124,11 +131,11 @@ def test_processes_of_proposed_trials_start_together(trials, user, expected, mon
 
 def test_a_trial_whose_worker_died_on_the_way_to_it_is_started_again(monkeypatch, tmp_path, capsys):
     """But not for ever, and not one that failed by itself."""
-    lost, own = sweep.RayActorError(), ValueError("own")
-    told = {**TOLD, "config": {TRIAL: ASKED}}
+    lost, own = RayActorError(), ValueError("own")
+    config = {TRIAL: CONFIG}
 
     def ended(error):
-        return SimpleNamespace(error=error, metrics=told, config=told["config"], path=tmp_path)
+        return SimpleNamespace(error=error, metrics=REPORTED, config=config, path=tmp_path)
 
     def outcomes(*runs):
         waiting = iter(runs)
@@ -143,25 +150,25 @@ def test_a_trial_whose_worker_died_on_the_way_to_it_is_started_again(monkeypatch
 
 
 def test_ray_keeps_trying_when_workers_die_and_stops_at_no_failure(tmp_path):
-    run_config = sweep._run_config(tmp_path / "search", sweep._Progress(plan()))
+    run_config = sweep._run_config(tmp_path / "search", plan())
     assert run_config.failure_config.max_failures == 3
     assert not run_config.failure_config.fail_fast
     assert run_config.storage_path == str(tmp_path.resolve())
 
 
 def test_every_end_of_a_trial_is_told(capsys):
-    progress = sweep._Progress(plan(trials=[ASKED, ASKED]))
+    progress = sweep._Progress(2)
     ended = SimpleNamespace(
-        config={TRIAL: ASKED}, last_result={**TOLD, FINISHED: True}, is_finished=lambda: True
+        config={TRIAL: CONFIG}, last_result={**REPORTED, FINISHED: True}, is_finished=lambda: True
     )
     failed = SimpleNamespace(
-        config={TRIAL: ASKED}, get_pickled_error=lambda: ValueError("a\nb: c"), last_result=None,
+        config={TRIAL: CONFIG}, get_pickled_error=lambda: ValueError("a\nb: c"), last_result=None,
         is_finished=lambda: False,
     )  # fmt: skip
     progress.on_trial_complete(trials=[ended, failed], trial=ended)
     progress.on_trial_error(trials=[ended, failed], trial=failed)
-    told = capsys.readouterr().err.splitlines()
-    assert told == [
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
         "[1/2] configuration 4, seed 1 (lr 0.001, num_layers 2): validation recall@20 0.2000, "
         "finished after 8 epochs",
         "[2/2] configuration 4, seed 1 (lr 0.001, num_layers 2): failed: b: c",
@@ -169,7 +176,7 @@ def test_every_end_of_a_trial_is_told(capsys):
 
 
 def test_a_sweep_that_ray_has_not_saved_yet_begins_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep.tune.Tuner, "can_restore", lambda folder: True)
+    monkeypatch.setattr(tune.Tuner, "can_restore", lambda folder: True)
     assert not sweep._restorable(tmp_path)
     (tmp_path / "experiment_state-2026.json").touch()
     assert sweep._restorable(tmp_path)
@@ -181,19 +188,19 @@ def test_trials_come_in_the_order_of_their_numbers(restorable, tmp_path, monkeyp
 
     def results():
         for number, seed in ((2, 0), (0, 1), (0, 0)):
-            asked = {TRIAL: {**ASKED, "number": number, "seed": seed}}
-            yield SimpleNamespace(config=asked, metrics=TOLD, error=None, path=str(tmp_path))
+            config = {TRIAL: {**CONFIG, "number": number, "seed": seed}}
+            yield SimpleNamespace(config=config, metrics=REPORTED, error=None, path=str(tmp_path))
         yield SimpleNamespace(config=None, metrics={}, error=None, path=str(tmp_path / "none"))
 
     tuner = SimpleNamespace(fit=lambda: list(results()))
     monkeypatch.setattr(sweep, "_restorable", lambda folder: restorable)
-    monkeypatch.setattr(sweep.tune, "with_parameters", lambda function, job: function)
-    monkeypatch.setattr(sweep.tune, "with_resources", lambda function, share: function)
+    monkeypatch.setattr(tune, "with_parameters", lambda function, job: function)
+    monkeypatch.setattr(tune, "with_resources", lambda function, share: function)
 
     def made(*arguments, **options):
         return tuner
 
-    monkeypatch.setattr(sweep.tune, "Tuner", SimpleNamespace(restore=made) if restorable else made)
+    monkeypatch.setattr(tune, "Tuner", SimpleNamespace(restore=made) if restorable else made)
     found = sweep.run_sweep(tmp_path, None, plan(trials=4))
     assert [(trial.number, trial.seed) for trial in found] == [(0, 0), (0, 1), (2, 0)]
     assert "1 of 4 trials did not begin" in capsys.readouterr().err

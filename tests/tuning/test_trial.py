@@ -1,4 +1,7 @@
 import copy
+import sys
+from statistics import stdev
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,21 +11,24 @@ from alignrec_pyg.experiments.cells import CellStore
 from alignrec_pyg.experiments.runner import Parts, cell_key, data_version
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.training.loop import TrainingDivergedError, fit
-from alignrec_pyg.tuning.spaces import TRIAL
-
-pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
-
 from alignrec_pyg.tuning import trial
-from alignrec_pyg.tuning.trial import EPOCHS, FINISHED, METRIC, run_trial
-
-pytestmark = pytest.mark.tune_extra
+from alignrec_pyg.tuning.spaces import TRIAL
+from alignrec_pyg.tuning.trial import (
+    EPOCHS,
+    FINISHED,
+    METRIC,
+    collect,
+    ranked,
+    run_trial,
+)
 
 
 @pytest.fixture
 def reported(monkeypatch):
     """What trials report."""
     found = []
-    monkeypatch.setattr(trial.tune, "report", found.append)
+    stand_in = SimpleNamespace(report=found.append)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(tune=stand_in))
     return found
 
 
@@ -32,10 +38,10 @@ def config(seed=0, **point):
 
 def test_every_epoch_is_reported_with_the_running_best(job, reported):
     run_trial(config(cca_weight=0.1), job)
-    assert [told[EPOCHS] for told in reported] == [1, 2, 3, 4, 4]
-    assert [told.get(FINISHED) for told in reported] == [None] * 4 + [True]
-    best = [told[METRIC] for told in reported]
-    seen = [told["recall@20"] for told in reported[:-1]]
+    assert [metrics[EPOCHS] for metrics in reported] == [1, 2, 3, 4, 4]
+    assert [metrics.get(FINISHED) for metrics in reported] == [None] * 4 + [True]
+    best = [metrics[METRIC] for metrics in reported]
+    seen = [metrics["recall@20"] for metrics in reported[:-1]]
     assert best[:-1] == [max(seen[: n + 1]) for n in range(4)]
     assert best[-1] == best[-2]
     assert reported[-1]["best_epoch"] == seen.index(max(seen))
@@ -59,7 +65,9 @@ def test_the_key_is_the_one_of_scripts(job, monkeypatch):
     monkeypatch.setattr(runner, "code_version", lambda: "code")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     cell, _ = job.cell({}, 0)
-    inputs = {k: entry._replace(data=data_version(cell, parts)) for k, entry in job.inputs.items()}
+    inputs = {
+        k: entry._replace(data_hash=data_version(cell, parts)) for k, entry in job.inputs.items()
+    }
     object.__setattr__(job, "inputs", inputs)
     cell, key = job.cell({}, 0)
     assert key == cell_key(cell, parts, torch.device("cpu"))
@@ -71,16 +79,16 @@ def test_a_killed_trial_goes_on_to_the_same_end(job, reported, monkeypatch):
     again = copy.copy(job)
     object.__setattr__(again, "cells", job.cells.parent / "again")
 
-    def killed(told):
-        if told[EPOCHS] == 3:
+    def killed(metrics):
+        if metrics[EPOCHS] == 3:
             raise SystemExit
-        reported.append(told)
+        reported.append(metrics)
 
     reported.clear()
-    monkeypatch.setattr(trial.tune, "report", killed)
+    monkeypatch.setattr(sys.modules["ray"].tune, "report", killed)
     with pytest.raises(SystemExit):
         run_trial(config(cca_weight=0.1), again)
-    monkeypatch.setattr(trial.tune, "report", reported.append)
+    monkeypatch.setattr(sys.modules["ray"].tune, "report", reported.append)
     run_trial(config(cca_weight=0.1), again)
     assert [(t[EPOCHS], t[METRIC]) for t in reported] == expected
     reported.clear()
@@ -111,3 +119,42 @@ def test_a_cell_is_kept_to_one_process(job):
 def test_trials_hold_no_test_links(job):
     assert not [name for name in vars(job) if "test" in name]
     assert job.train[INTERACTS].edge_index.shape[1] > 0
+
+
+def test_trials_are_put_together_over_seeds(make_trial):
+    found = collect(
+        [make_trial(1, 0, 0.1), make_trial(0, 0, 0.2), make_trial(0, 2, 0.4), make_trial(0, 1, 0.3)]
+    )
+    assert [entry.number for entry in found] == [0, 1]
+    assert [t.seed for t in found[0].trials] == [0, 1, 2]
+    assert found[0].values == [0.2, 0.3, 0.4]
+    assert found[0].mean == pytest.approx(0.3)
+    assert found[0].std == pytest.approx(stdev([0.2, 0.3, 0.4]))
+    assert (found[1].mean, found[1].std) == (0.1, None)
+
+
+def test_a_trial_that_went_on_takes_the_place_of_the_stopped_one(make_trial):
+    (found,) = collect([make_trial(0, 0, 0.2, outcome="stopped"), make_trial(0, 0, 0.3)])
+    assert (found.values, found.finished) == ([0.3], True)
+
+
+def test_more_seeds_come_first_then_the_mean_then_the_number(make_trial):
+    trials = [
+        *(make_trial(0, seed, value) for seed, value in enumerate((0.1, 0.2))),
+        *(make_trial(1, seed, value) for seed, value in enumerate((0.3, 0.2))),
+        make_trial(2, 0, 0.9),
+        make_trial(3, 0, 0.9),
+        make_trial(4, 0, 0.7, outcome="stopped"),
+    ]
+    assert [entry.number for entry in ranked(collect(trials))] == [1, 0, 2, 3, 4]
+
+
+def test_what_failed_or_has_no_value_is_not_chosen(make_trial):
+    trials = [
+        make_trial(0, 0, 0.9),
+        make_trial(0, 1, 0.9, outcome="failed", reason="not finite"),
+        make_trial(1, outcome="stopped"),
+        make_trial(2, outcome="failed"),
+        make_trial(3, 0, 0.1),
+    ]
+    assert [entry.number for entry in ranked(collect(trials))] == [3]

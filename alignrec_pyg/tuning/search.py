@@ -1,0 +1,346 @@
+"""The course of a sweep: search with one seed, finalists with all seeds, the test links once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+import alignrec_pyg
+from alignrec_pyg.checks import require_package
+from alignrec_pyg.cli.options import unknown_names
+from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS
+from alignrec_pyg.experiments.presets import Preset
+from alignrec_pyg.experiments.provenance import code_version
+from alignrec_pyg.experiments.results import header
+from alignrec_pyg.experiments.runner import data_version
+from alignrec_pyg.experiments.session import Session, log
+from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.table import Look
+from alignrec_pyg.graph import content_hash
+from alignrec_pyg.storage import read_manifest, write_manifest
+from alignrec_pyg.tuning.finals import run_finals, train_finalists
+from alignrec_pyg.tuning.report import write_report
+from alignrec_pyg.tuning.spaces import (
+    ITEM_NEIGHBORS,
+    SPACES,
+    Choice,
+    Kind,
+    Point,
+    Space,
+    grid_points,
+    random_points,
+    with_point,
+)
+from alignrec_pyg.tuning.sweep import Plan, Resources, run_sweep
+from alignrec_pyg.tuning.trial import (
+    SELECTED_BY,
+    Configuration,
+    TrialConfig,
+    TrialInputs,
+    TrialJob,
+    collect,
+    ranked,
+)
+
+DEFINITION = "sweep.json"
+"""File of the options and versions that make a sweep what it is."""
+_MAY_DIFFER = ("address", "data", "given", "out", "resume")
+"""Options that may differ when a sweep resumes: data and results may have been moved."""
+_RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers run in this very environment
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep, not just its present step
+}
+_NUM_SAMPLES = 20
+_GPUS = 0.25
+_CHECKPOINT_SECONDS = 10.0
+"""Between saves of a trial: what a kill costs at most is training these seconds again."""
+_LISTS = ("features", "tables", "neighbors")
+_SINGLE = ("feature_scale", "split", "seeds", "epochs", "patience", "batch_size")
+
+
+def search(session: Session) -> int:
+    """Runs a sweep from its first trial, or from where it was left, to the table of test metrics.
+
+    Raises:
+        ImportError: If Ray or Optuna is missing.
+        SettingsError: If options do not fit each other, or the sweep in ``--out`` is another.
+    """
+    options = session.options
+    (name,) = session.presets
+    preset = session.required(name)
+    space = _space(session)
+    plan = _plan(session, space, preset)
+    for variable, value in _RAY_ENVIRONMENT.items():  # read when Ray is imported
+        os.environ.setdefault(variable, value)
+    for package in ("ray", "optuna"):
+        require_package(package, "a sweep", "'ray[tune]' optuna", extra="tune")
+    session = replace(session, device=torch.device("cuda" if plan.resources.gpus else "cpu"))
+    sessions = _sessions(session, space)
+    job = _job(session, sessions, preset)
+    _start_or_resume(
+        session,
+        {
+            "data": content_hash(*(job.inputs[k].data_hash for k in sorted(job.inputs))),
+            "code": job.code,
+            "device": job.device,
+            "threads": str(job.threads),
+        },
+    )
+    print(header(session.data, {name: preset}), flush=True)
+    try:
+        with _ray(options.address):
+            trials = run_sweep(session.out / "ray" / "search", job, plan)
+            best = ranked(collect(trials))[: options.finalists]
+            if not best:
+                log("no trial has a result: nothing to choose from")
+                return 1
+            trials += train_finalists(job, _unfinished(session.seeds, best), plan.resources)
+            configurations = collect(trials)
+            chosen = ranked(configurations)[0]
+            owner = sessions[int(chosen.point.get(ITEM_NEIGHBORS, options.item_neighbors))]
+            tuned = with_point(preset, chosen.point)
+            rows = {f"{name}, tuned": (owner, tuned), f"{name}, defaults": (session, preset)}
+            outcome = run_finals(session, rows, plan.resources)
+    except KeyboardInterrupt:
+        log(f"the sweep continues with --resume --out {session.out}")
+        raise
+    line = by_hand(session, chosen.point)
+    written = write_report(session, configurations, space, line)
+    print(f"written: {', '.join(str(path) for path in written)}")
+    status = session.conclude(
+        "best",
+        f"{name}: the best of {len(configurations)} configurations on validation",
+        outcome,
+        presets={name: tuned},
+        look=Look(costs=False),
+        notes=[_choice(chosen, len(session.seeds)), f"by hand: {line}"],
+    )
+    if options.time_budget is None:  # else --resume goes on with the trials that were stopped
+        for unfinished in (session.out / "cells").glob("*.unfinished"):
+            shutil.rmtree(unfinished)
+    return status
+
+
+def _space(session: Session) -> Space:
+    options = session.options
+    (name,) = session.presets
+    kind: Kind = options.space or ("paper" if options.search == "grid" else "wide")
+    if name not in SPACES[kind]:
+        raise SettingsError([f"--space {kind}: there is none for {name}"])
+    space = dict(SPACES[kind][name])
+    if options.neighbors:
+        space.pop(ITEM_NEIGHBORS, None)  # the lists have their own number
+    axes = list(space) if options.axes is None else list(dict.fromkeys(options.axes))
+    problems = unknown_names("setting", axes, list(space))
+    overridden = {text.partition("=")[0].partition(".")[2] for text in options.set}
+    given = [f"--set {name}.{axis}" for axis in axes if axis in overridden]
+    if options.lr is not None and "lr" in axes:
+        given.append("--lr")
+    if options.item_neighbors != NUM_NEIGHBORS and ITEM_NEIGHBORS in axes:
+        given.append("--item-neighbors")
+    problems += [f"{text}: the space decides it (unless --axes leaves it out)" for text in given]
+    if problems:
+        raise SettingsError(problems)
+    return {axis: space[axis] for axis in axes}
+
+
+def _plan(session: Session, space: Space, preset: Preset) -> Plan:
+    options = session.options
+    trials: list[TrialConfig] | int = options.num_samples or _NUM_SAMPLES
+    if options.search == "grid":
+        if options.num_samples is not None:
+            raise SettingsError(["--num-samples: a grid has as many as it has"])
+        try:
+            trials = _numbered(grid_points(space))
+        except ValueError as error:
+            raise SettingsError([f"--search grid: {error} (--space paper has lists)"]) from error
+    elif options.search == "random":
+        trials = _numbered(random_points(space, options.num_samples or _NUM_SAMPLES, seed=0))
+    gpus = options.gpus_per_trial
+    if gpus is None:
+        gpus = _GPUS if session.device.type == "cuda" else 0.0
+    if bool(gpus) != (options.device == "cuda") and options.device != "auto":
+        rule = "above 0" if options.device == "cuda" else "0"
+        raise SettingsError(
+            [
+                f"--gpus-per-trial: needs to be {rule} with --device {options.device} (got "
+                f"{gpus:g}): leave one of the two out"
+            ]
+        )
+    if gpus and session.device.type != "cuda" and options.address is None:
+        raise SettingsError(["--gpus-per-trial: torch finds no GPU on this machine"])
+    return Plan(
+        trials=trials,
+        space=space,
+        max_epochs=preset.train.max_epochs if options.scheduler == "asha" else None,
+        time_budget=options.time_budget,
+        resources=Resources(
+            cpus=options.cpus_per_trial or torch.get_num_threads(),
+            gpus=gpus,
+            max_concurrent=options.max_concurrent,
+        ),
+    )
+
+
+def _numbered(points: list[Point]) -> list[TrialConfig]:
+    return [{"number": i, "seed": 0, "point": point} for i, point in enumerate(points)]
+
+
+def _sessions(session: Session, space: Space) -> dict[int, Session]:
+    """The session with each number of neighbours that item graphs may have."""
+    axis = space.get(ITEM_NEIGHBORS)
+    searched = map(int, axis.values) if isinstance(axis, Choice) else ()
+    return {
+        number: replace(session, data=replace(session.data, item_neighbors=number))
+        for number in sorted({session.data.item_neighbors, *searched})
+    }
+
+
+def _job(session: Session, sessions: dict[int, Session], preset: Preset) -> TrialJob:
+    inputs = {}
+    for number, owner in sessions.items():
+        (cell,) = owner.cells("", preset, seeds=[0])
+        session.check([cell])
+        inputs[number] = TrialInputs(
+            owner.data.inputs(preset), data_version(cell, owner.data.parts)
+        )
+    return TrialJob(
+        train=session.data.train,
+        val=session.data.val,
+        preset=preset,
+        inputs=inputs,
+        item_neighbors=session.data.item_neighbors,
+        code=code_version(),
+        device=session.device.type,
+        threads=torch.get_num_threads(),
+        cells=session.out / "cells",
+        checkpoint_seconds=_CHECKPOINT_SECONDS,
+    )
+
+
+def _start_or_resume(session: Session, context: Mapping[str, str]) -> None:
+    """Writes the sweep's definition, or makes sure that it is the one being resumed.
+
+    Args:
+        session: The sweep's session.
+        context: What trials depend on beside the options: hashes of data and code, and so on.
+
+    Raises:
+        SettingsError: If there is a sweep and it is not to be resumed, none to resume, or another.
+    """
+    path = session.out / DEFINITION
+    definition = {"options": defining_options(session.options), "context": dict(context)}
+    if not session.options.resume:
+        if path.exists():
+            raise SettingsError(
+                [
+                    f"--out {session.out}: holds a sweep; --resume continues it, another folder "
+                    "starts a new one"
+                ]
+            )
+        write_manifest(path, {"arguments": session.options.given, **definition})
+        return
+    if not path.exists():
+        raise SettingsError([f"--resume: {session.out} holds no sweep ({DEFINITION} is missing)"])
+    stored = read_manifest(path, ("options", "context"))
+    problems = [
+        f"--resume: the sweep was started with {name} {stored[part].get(name)!r} "
+        f"(got {value!r}); another --out starts a new one"
+        for part, values in definition.items()
+        for name, value in values.items()
+        if stored[part].get(name) != value
+    ]
+    if problems:
+        raise SettingsError(problems)
+
+
+def defining_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that make a sweep what it is, as JSON stores them."""
+    return {name: value for name, value in vars(options).items() if name not in _MAY_DIFFER}
+
+
+def _unfinished(seeds: range, best: list[Configuration]) -> list[TrialConfig]:
+    """What is still to train of the best configurations, seed by seed."""
+    done = {
+        (trial.number, trial.seed)
+        for entry in best
+        for trial in entry.trials
+        if trial.outcome == "finished"
+    }
+    return [
+        {"number": entry.number, "seed": seed, "point": entry.point}
+        for seed in seeds
+        for entry in best
+        if (entry.number, seed) not in done
+    ]
+
+
+def _choice(chosen: Configuration, num_seeds: int) -> str:
+    point = ", ".join(f"{name} {value!r}" for name, value in chosen.point.items())
+    spread = "" if chosen.std is None else f" ± {chosen.std:.4f}"
+    return (
+        f"chosen: configuration {chosen.number} ({point}), validation {SELECTED_BY} "
+        f"{chosen.mean:.4f}{spread} over {len(chosen.values)} of {num_seeds} seeds, the best of "
+        "the finalists"
+    )
+
+
+def by_hand(session: Session, point: Point) -> str:
+    """The command line of ``benchmarks/compare.py`` that trains a configuration anew.
+
+    Args:
+        session: The sweep's session.
+        point: The configuration.
+    """
+    options = session.options
+    (model,) = session.presets
+    words = ["python", "benchmarks/compare.py", "--data", options.data, "--models", model]
+    for name in _LISTS:
+        if values := getattr(options, name):
+            words += [_option(name), *values]
+    for name in _SINGLE:
+        if (value := getattr(options, name)) is not None:
+            words += [_option(name), str(value)]
+    item_neighbors = point.get(ITEM_NEIGHBORS, options.item_neighbors)
+    if not options.neighbors:
+        words += [_option(ITEM_NEIGHBORS), str(item_neighbors)]
+    words += ["--device", session.device.type, "--threads", str(torch.get_num_threads())]
+    if options.lr is not None and "lr" not in point:
+        words += ["--lr", str(options.lr)]
+    for override in options.set:
+        words += ["--set", override]
+    for name, value in point.items():
+        if name != ITEM_NEIGHBORS:
+            words += ["--set", f"{model}.{name}={value!r}"]
+    return shlex.join([*words, "--out", os.fspath(session.out / "by_hand")])
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """Ray on this machine or the cluster at ``address``, whose workers get the package's code."""
+    import ray
+
+    local = {} if address else {"include_dashboard": False}  # it is one more process here
+    ray.init(
+        address=address or "local",  # "local": never a cluster that runs here by chance
+        runtime_env={"py_modules": [alignrec_pyg]},
+        log_to_driver=False,
+        **local,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
