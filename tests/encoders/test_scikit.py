@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,39 @@ def test_missing_content_gives_zero_rows():
     assert not rows[0].any()
     assert rows[1].any()
     assert not encoder(ItemContent(image=[None])).any()
+
+
+def test_words_weigh_by_the_logarithm_of_their_count_and_by_their_rarity():
+    """Without a direction left out, cosines are those of the TF-IDF vectors."""
+    counts = np.array([[1, 0, 0, 0], [9, 1, 0, 0], [2, 0, 3, 3], [0, 5, 1, 1], [0, 0, 1, 1]])
+    words = ["apple", "wheel", "violin", "oboe"]  # the last two together: three directions in all
+    content = ItemContent(text=[" ".join(np.repeat(words, row)) for row in counts])
+    encoder = TfidfEncoder(3)
+    encoder.fit(content)
+    idf = [math.log(6 / (1 + (column > 0).sum())) + 1 for column in counts.T]
+    expected = [
+        [(1 + math.log(n)) * w if n else 0.0 for n, w in zip(row, idf, strict=True)]
+        for row in counts
+    ]
+    unit = torch.nn.functional.normalize(torch.tensor(expected))
+    rows = encoder(content)
+    torch.testing.assert_close(rows @ rows.T, unit @ unit.T, atol=1e-5, rtol=0)
+
+
+def test_the_basis_of_patches_comes_from_all_images():
+    """Of 25,600 patches it is fitted on a sample: here the first 20,000 are of red images."""
+    shade = torch.randint(0, 100, (400, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    pixels = torch.zeros(400, 3, 8, 8, dtype=torch.uint8)
+    pixels[:320, 0] = shade[:320]
+    pixels[320:, 2] = shade[320:] * 2  # blue, and more of it
+    encoder = PatchPCAEncoder(8, patch_size=1, patch_dim=1)
+    encoder.fit(ItemContent(image=pixels))
+    other = PatchPCAEncoder(8, patch_size=1, patch_dim=1, seed=1)
+    other.fit(ItemContent(image=pixels))
+    rows, blue = encoder(ItemContent(image=pixels)), pixels[320:].clone()
+    assert not torch.equal(rows, other(ItemContent(image=pixels)))
+    blue[:, 2] = 0
+    assert not torch.allclose(encoder(ItemContent(image=blue)), rows[320:], atol=0.1)
 
 
 def test_patches_are_coded_place_by_place():

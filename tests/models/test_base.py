@@ -1,4 +1,5 @@
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 from alignrec_pyg import BPR, VBPR, AlignRec, CheckpointError, LightGCN
 from alignrec_pyg.datasets import Synthetic
+from alignrec_pyg.graph import INTERACTS
 
 
 def test_loss_skips_terms_of_weight_zero_in_the_gradient(toy):
@@ -30,6 +32,25 @@ def test_loss_and_weights_have_to_agree(toy):
 def test_embedding_dim_has_to_be_positive(toy, value):
     with pytest.raises(ValueError, match="'embedding_dim' needs to be 1 or more"):
         BPR(toy, embedding_dim=value)
+
+
+@pytest.mark.parametrize("kind", ["user", "item"])
+def test_users_and_items_are_needed(toy, kind):
+    toy[kind].num_nodes = 0
+    counts = "0 and 4" if kind == "user" else "3 and 0"
+    with pytest.raises(ValueError, match=f"at least one user and one item .got {counts}"):
+        BPR(toy)
+
+
+def test_prepared_graphs_of_links_that_are_gone_are_dropped(toy):
+    model = LightGCN(toy).eval()
+    links = toy[INTERACTS].edge_index
+    alive = []
+    for number in range(8):
+        toy[INTERACTS].edge_index = links.roll(number, dims=1)
+        model(toy)
+        alive.append(weakref.ref(toy[INTERACTS].edge_index))
+    assert sum(reference() is not None for reference in alive) == 3
 
 
 def test_loading_names_what_does_not_fit(toy, tmp_path):

@@ -2,14 +2,18 @@
 
 import copy
 import inspect
+import math
 import pickle
 import re
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch_geometric.data import HeteroData
 
 import alignrec_pyg.models
 from alignrec_pyg import (
@@ -23,7 +27,7 @@ from alignrec_pyg import (
     fit,
     recommend,
 )
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, knn_edge_type
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.transforms import KNNItemGraph
@@ -204,6 +208,181 @@ def test_same_seed_gives_the_same_weights_and_reset_draws_them_anew(model_cls, t
     second.reset_parameters()
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+USERS, ITEMS = 400, 300
+
+
+def assert_drawn_from(values: Tensor, cumulative) -> None:
+    """Kolmogorov's test at 0.1 %: the largest distance from the distribution function."""
+    values = values.detach().flatten().double().sort().values
+    steps = torch.arange(values.numel() + 1) / values.numel()
+    expected = cumulative(values)
+    distance = torch.maximum(expected - steps[:-1], steps[1:] - expected).max().item()
+    assert distance < 1.95 / math.sqrt(values.numel())
+
+
+def uniform(values: Tensor, bound: float) -> None:
+    assert values.abs().max() <= bound * (1 + 1e-6)
+    assert_drawn_from(values, lambda x: (x / bound + 1) / 2)
+
+
+def normal(values: Tensor, std: float) -> None:
+    assert_drawn_from(values, torch.distributions.Normal(0.0, std).cdf)
+
+
+def xavier_uniform(values: Tensor, _: nn.Module) -> None:
+    uniform(values, (6 / sum(values.shape)) ** 0.5)
+
+
+def xavier_normal(values: Tensor, _: nn.Module) -> None:
+    normal(values, (2 / sum(values.shape)) ** 0.5)
+
+
+def xavier_normal_as_one(values: Tensor, _: nn.Module) -> None:
+    """Rows of a table that holds users and items."""
+    normal(values, (2 / (USERS + ITEMS + values.size(1))) ** 0.5)
+
+
+def xavier_normal_side_by_side(values: Tensor, _: nn.Module) -> None:
+    """Columns of two tables of 64 columns each."""
+    for table in values.split(64, dim=1):
+        normal(table, (2 / (USERS + 64)) ** 0.5)
+
+
+def softmax_of_xavier_normal(values: Tensor, _: nn.Module) -> None:
+    torch.testing.assert_close(values.sum(1), torch.ones(USERS))
+    logits = values.log()
+    normal(logits[:, 0] - logits[:, 1], 2**0.5 * (2 / (USERS + 2)) ** 0.5)
+
+
+def linear(values: Tensor, module: nn.Module) -> None:
+    """As torch draws weights and biases of a linear layer."""
+    assert isinstance(module, nn.Linear)
+    uniform(values, module.in_features**-0.5)
+
+
+def constant(value: float):
+    return lambda values, _: torch.testing.assert_close(values, torch.full_like(values, value))
+
+
+def features(values: Tensor, _: nn.Module) -> None:
+    """As they were extracted: all tables, or one of them."""
+    tables = many_items()["item"]
+    known = (tables.x_image, tables.x_text, torch.cat([tables.x_image, tables.x_text], dim=1))
+    assert any(torch.equal(values, table) for table in known)
+
+
+# What papers and their published code say, by the names of parameters; the first pattern counts.
+TABLES = {"user_embedding.weight": xavier_uniform, "item_embedding.weight": xavier_uniform}
+DRAWS = {
+    "BPR": {"*_embedding.weight": xavier_normal},
+    "LightGCN": TABLES,
+    "VBPR": {**TABLES, "projection.weight": xavier_normal, "projection.bias": constant(0.0)},
+    "MMGCN": {
+        "*_embedding.weight": xavier_normal_as_one,
+        "*.preference.weight": xavier_normal,
+        "*.neighbors.weight": xavier_normal,
+        "*.own.weight": xavier_normal,
+        "*.layers.0.combine.weight": xavier_normal,
+        "*": linear,
+    },
+    "GRCN": {
+        "*_embedding.weight": xavier_normal_as_one,
+        "*_confidence": xavier_normal_as_one,
+        "preferences.*": xavier_normal,
+        "*.linear.weight": xavier_normal,
+        "*": linear,
+    },
+    "DualGNN": {
+        "user_embedding.weight": xavier_normal_side_by_side,
+        "modality_weight": softmax_of_xavier_normal,
+        "*": linear,
+    },
+    "BM3": {
+        **TABLES,
+        "*.table.weight": features,
+        "*.linear.weight": xavier_normal,
+        "predictor.weight": xavier_normal,
+        "*": linear,
+    },
+    "MGCN": {**TABLES, "*.table.weight": features, "*": linear},
+    "FREEDOM": {**TABLES, "*.table.weight": features, "*": linear},
+    "LATTICE": {
+        **TABLES,
+        "modality_logits": constant(0.5),
+        "*.table.weight": features,
+        "*": linear,
+    },
+    "SLMRec": {**TABLES, "*.linear.weight": xavier_uniform, "*": linear},
+    "AlignRec": {
+        **TABLES,
+        "feature_table.weight": features,
+        "layer_norm.weight": constant(1.0),
+        "layer_norm.bias": constant(0.0),
+        "*": linear,
+    },
+    # ours
+    "ContentLightGCN": {
+        **TABLES,
+        "projection.weight": xavier_uniform,
+        "projection.bias": constant(0.0),
+    },
+    "Profile": {**TABLES, "*": linear},
+}
+# image features are wider than 90, and mapped to 48
+MMGCN_OPTIONS = {"max_feature_dim": 90, "latent_dim": 48}
+DRAWN_WITH = {
+    "AlignRec": [{"feature_norm": True}],
+    "MMGCN": [MMGCN_OPTIONS, {**MMGCN_OPTIONS, "faithful": True}],
+}
+
+
+def many_items() -> HeteroData:
+    """Enough rows to tell distributions apart; of item graphs it has self-loops."""
+    data = HeteroData()
+    data["user"].num_nodes, data["item"].num_nodes = USERS, ITEMS
+    generator = torch.Generator().manual_seed(0)
+    data["item"].x_image = torch.randn(ITEMS, 96, generator=generator)
+    data["item"].x_text = torch.randn(ITEMS, 80, generator=generator)
+    data[INTERACTS].edge_index = torch.stack([torch.arange(USERS), torch.arange(USERS) % ITEMS])
+    for name in ("image", "text"):
+        edges = data[knn_edge_type(name)]
+        edges.edge_index = torch.arange(ITEMS).expand(2, ITEMS)
+        edges.edge_weight = torch.ones(ITEMS)
+    return data
+
+
+def test_parameters_are_drawn_as_published(model_cls):
+    """At first, and again by ``reset_parameters`` of a model whose parameters have all changed."""
+    plain_cls = getattr(model_cls, "backbone_cls", model_cls)
+    draws = DRAWS[plain_cls.__name__]
+    graph = (
+        {"item_graph": "image"} if "item_graph" in inspect.signature(model_cls).parameters else {}
+    )
+
+    def check(model: Recommender) -> None:
+        for name, values in drawn.items():
+            owner = name.rpartition(".")[0]
+            name = name.removeprefix("backbone.")
+            pattern = next(pattern for pattern in draws if fnmatch(name, pattern))
+            try:
+                draws[pattern](values.detach(), model.get_submodule(owner))
+            except AssertionError as error:
+                raise AssertionError(f"{name}: {error}") from error
+
+    for options in DRAWN_WITH.get(model_cls.__name__, [{}]):
+        torch.manual_seed(0)
+        model = model_cls(many_items(), **graph, **options)
+        drawn = dict(model.named_parameters())
+        if options.get("faithful"):
+            drawn |= {n: v for n, v in model.named_buffers() if n in model.state_dict()}
+        check(model)
+        with torch.no_grad():
+            for values in drawn.values():
+                values.fill_(7.0)
+        model.reset_parameters()
+        check(model)
 
 
 def test_does_not_change_or_keep_the_data(model_cls, toy):

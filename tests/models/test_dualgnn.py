@@ -176,20 +176,6 @@ def test_terms_of_equal_scores_and_known_parameters(data, faithful, expected):
     torch.testing.assert_close(terms["reg"], torch.tensor(7.25))
 
 
-def test_preferences_start_as_xavier_normal_tables_and_weights_as_a_softmax(published_sizes):
-    torch.manual_seed(0)
-    data = published_sizes(4000, 5, {"image": 3, "text": 3})
-    for name in ("image", "text"):
-        data["item"][f"x_{name}"] = torch.zeros(5, 3)
-    model = DualGNN(data, embedding_dim=32)
-    std = model.user_embedding.weight.std(dim=0)
-    torch.testing.assert_close(std, torch.full((64,), (2 / 4032) ** 0.5), rtol=0.1, atol=0)
-    weight = model.modality_weight
-    torch.testing.assert_close(weight.sum(1), torch.ones(4000))
-    logit_std = (weight[:, 0].log() - weight[:, 1].log()).std()  # of a difference of two draws
-    torch.testing.assert_close(logit_std.item(), (2 * 2 / 4002) ** 0.5, rtol=0.1, atol=0)
-
-
 def test_models_on_equal_links_share_the_search(data, monkeypatch):
     calls = []
     search = user_graph.common_item_neighbors

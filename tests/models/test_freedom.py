@@ -60,11 +60,12 @@ def test_links_are_kept_with_probability_proportional_to_their_weight():
     assert ((counts - expected) ** 2 / expected).sum() < 16.3  # 99.9 % quantile, 3 degrees
 
 
-def test_links_are_drawn_without_replacement():
+def test_a_whole_number_of_links_is_drawn_without_replacement():
     links = torch.stack([torch.arange(100) % 7, torch.arange(100)])
     kept = sample_links(links, 7, 100, 0.2, torch.Generator().manual_seed(0))
     assert kept.numel() == 20
     assert kept.unique().numel() == 20
+    assert sample_links(links, 7, 100, 0.208, torch.Generator().manual_seed(0)).numel() == 20
 
 
 def test_runs_without_feature_tables(toy):

@@ -134,16 +134,6 @@ def test_learns_the_checkerboard_from_features_that_know_nothing(checkerboard):
     assert fit(model, train, test, config).best_metrics["recall@1"] > 0.9
 
 
-def test_users_and_items_are_drawn_as_one_table(published_sizes):
-    data = published_sizes(3_000, 1_000, {"mm": 2})
-    data["item"].x_mm = torch.randn(1_000, 2)
-    model = GRCN(data, embedding_dim=64)
-    std = (2 / 4_064) ** 0.5
-    assert model.user_embedding.weight.std().item() == pytest.approx(std, rel=0.05)
-    assert model.item_embedding.weight.std().item() == pytest.approx(std, rel=0.05)
-    assert model.user_confidence.std().item() == pytest.approx((2 / 4_001) ** 0.5, rel=0.05)
-
-
 @pytest.mark.parametrize("argument", ["num_layers", "num_routings"])
 def test_numbers_of_rounds_are_checked(toy, argument):
     with pytest.raises(ValueError, match=f"'{argument}' needs to be 0 or more \\(got -1\\)"):

@@ -174,18 +174,6 @@ def test_faithful_changes_what_is_trained_and_regularised_only(toy):
     torch.testing.assert_close(a["reg"] - second, b["reg"])
 
 
-def test_initial_tables_are_drawn_as_one(published_sizes):
-    data = published_sizes(4000, 2000, {})
-    data["item"].x_text = torch.ones(2000, 8)
-    data["item"].mask_text = torch.zeros(2000, dtype=torch.bool)
-    model = MMGCN(data)
-    std = (2 / (6000 + 64)) ** 0.5
-    assert model.user_embedding.weight.std().item() == pytest.approx(std, rel=0.02)
-    assert model.item_embedding.weight.std().item() == pytest.approx(std, rel=0.02)
-    preference = model.modalities[0].preference.weight
-    assert preference.std().item() == pytest.approx((2 / (4000 + 8)) ** 0.5, rel=0.02)
-
-
 def test_needs_a_feature_table(toy):
     with pytest.raises(ValueError, match="MMGCN needs at least one item feature table"):
         MMGCN(toy, features=[])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -38,6 +40,23 @@ def test_patches_are_hidden_in_blocks():
     )
     assert singles < 70  # 364 pairs x 0.16 = 58
     assert blocks > 100
+
+
+def test_the_last_block_may_hide_all_that_is_left():
+    """Of 4 patches the first block hides all or, 1 x 3, all but one.
+
+    With least blocks of 4 it has area 4 and, at aspect a, round(2 sqrt(a)) x round(2 / sqrt(a))
+    patches: 2 x 2 where a is in [0.64, 1.5625], 1 x 3 or 3 x 1 where a or 1 / a is in
+    [0.3265, 0.5625]; log(a) is uniform, and other blocks do not fit.
+    """
+    drawn = generator()
+    masks = [block_mask(4, 0.25, drawn, least_block=4).view(4, 4) for _ in range(400)]
+    squares = sum(
+        any(bool(mask[r : r + 2, c : c + 2].all()) for r in range(3) for c in range(3))
+        for mask in masks
+    )
+    two, three = math.log(1.5625 / 0.64), 2 * math.log(0.5625 / 0.3265)
+    assert squares / 400 == pytest.approx(two / (two + three), abs=0.08)
 
 
 def test_the_middle_is_hidden_more_often_than_corners():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import pickle
 from pathlib import Path
 
@@ -95,6 +96,20 @@ def test_crops_are_parts_of_the_asked_area():
     assert max(areas) > 0.7
     assert len(corners) > 50
     assert _random_crop(image[:, :1], 0.5, draw).shape == (3, 1, 60)  # no such part: the whole
+
+
+def test_area_and_shape_of_crops_are_uniform():
+    """The area, and the logarithm of the aspect ratio; parts that do not fit are drawn again."""
+    draw = torch.Generator().manual_seed(0)
+    image = torch.zeros(3, 300, 300, dtype=torch.uint8)
+    sizes = [_random_crop(image, 0.2, draw).shape[1:] for _ in range(2000)]
+    fits = [(h * w / 300**2, math.log(w / h)) for h, w in sizes if h * w <= 0.6 * 300**2]
+    area, shape = torch.tensor(fits).T  # up to 0.6 parts of any shape fit
+    quarters = torch.linspace(0.25, 0.75, 3)
+    torch.testing.assert_close(area.quantile(quarters), 0.2 + 0.4 * quarters, atol=0.02, rtol=0)
+    expected = (2 * quarters - 1) * math.log(4 / 3)
+    torch.testing.assert_close(shape.quantile(quarters), expected, atol=0.03, rtol=0)
+    assert shape.abs().max() > 0.95 * math.log(4 / 3)
 
 
 def test_files_bytes_and_functions(stage1, tmp_path):

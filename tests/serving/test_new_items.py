@@ -190,6 +190,19 @@ def test_id_vectors_of_the_neighbours(model_cls, data):
         add_items(model, data, new_items([7], features=row), id_vectors="neighbors")
 
 
+def test_neighbours_of_negative_cosine_have_no_say_in_id_vectors(data):
+    model, row = built(BPR, data), features(1, 11)
+    weights = neighbours(data, row["image"][0], k=5)
+    assert sum(weight < -0.1 for weight in weights.values()) == 1
+    graph = KNNItemGraph("image", k=5, name="not in the data")
+    new = new_items([7], features=row)
+    grown, _ = add_items(model, data, new, item_graphs=[graph], id_vectors="neighbors")
+    positive = {j: weight for j, weight in weights.items() if weight > 0}
+    mean = sum(w * model.item_embedding.weight[j] for j, w in positive.items())
+    expected = mean / sum(positive.values())
+    torch.testing.assert_close(grown.item_embedding.weight[ITEMS], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_larger_graph(data):
     model = built(VBPR, data)
     new = new_items([7, 8], features={**features(2, 5), "unheard of": torch.ones(2, 1)})

@@ -25,6 +25,7 @@ from alignrec_pyg import (
 )
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.storage import read_manifest
+from alignrec_pyg.training.sampling import TripletSampler
 
 
 def small_config(**changes) -> TrainConfig:
@@ -82,19 +83,48 @@ def test_numpy_numbers_become_plain_ones():
     assert json.dumps([config.lr, config.batch_size, config.ks]) == "[0.5, 7, [10, 20]]"
 
 
-def test_one_epoch_equals_a_plain_loop(checkerboard):
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_fit_equals_a_plain_loop(checkerboard, tmp_path, interrupted):
+    """Decay, weight decay and early stopping, also of a run that is stopped in its third epoch."""
     train, test = checkerboard
-    model, plain = build(train, LightGCN), build(train, LightGCN)
-    fit(model, train, test, small_config(max_epochs=1))
-    optimizer = torch.optim.Adam(plain.parameters(), lr=0.01)
-    for batch in alignrec_pyg.training.sampling.TripletSampler(train, batch_size=256, seed=3).epoch(
-        0
-    ):
-        optimizer.zero_grad()
-        plain.loss(train, batch)[0].backward()
-        optimizer.step()
-    for a, b in zip(model.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
+    config = TrainConfig(
+        lr=0.01, lr_decay=0.5, lr_decay_epochs=3, weight_decay=0.01, batch_size=256, max_epochs=50,
+        patience=2, ks=(1,), monitor="recall@1", seed=3,
+    )  # fmt: skip
+    plain = build(train, LightGCN)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.01, weight_decay=0.01)
+    best, num_stale, num_epochs = -1.0, 0, 0
+    while num_stale <= 2:
+        optimizer.param_groups[0]["lr"] = 0.01 * 0.5 ** (num_epochs / 3)
+        for batch in TripletSampler(train, batch_size=256, seed=3).epoch(num_epochs):
+            optimizer.zero_grad()
+            plain.loss(train, batch)[0].backward()
+            optimizer.step()
+        num_epochs += 1
+        recall = evaluate(plain, test, ks=(1,))["recall@1"]
+        num_stale += 1
+        if recall > best:
+            best, num_stale, weights = recall, 0, copy.deepcopy(plain.state_dict())
+    assert 5 < num_epochs < 50
+
+    class Interrupted(LightGCN):
+        batches = 0
+
+        def loss(self, data, batch):
+            self.batches += 1
+            if self.batches == 13:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().loss(data, batch)
+
+    Interrupted.__name__ = "LightGCN"
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            fit(build(train, Interrupted), train, test, config, checkpoint_dir=tmp_path)
+    model = build(train, LightGCN)
+    result = fit(model, train, test, config, checkpoint_dir=tmp_path)
+    assert result.num_epochs == num_epochs
+    assert result.best_metrics["recall@1"] == pytest.approx(best)
+    torch.testing.assert_close(dict(model.state_dict()), dict(weights), rtol=1e-4, atol=1e-4)
 
 
 class Scripted(BPR):
@@ -233,7 +263,7 @@ def test_loss_that_is_not_finite_names_epoch_batch_and_term(checkerboard):
                 terms["reg"] = terms["reg"] * math.inf
             return terms
 
-    num_batches = len(alignrec_pyg.training.sampling.TripletSampler(train, batch_size=256))
+    num_batches = len(TripletSampler(train, batch_size=256))
     assert num_batches == 5
     with pytest.raises(TrainingDivergedError, match=r"epoch 1, batch 1: loss, loss/reg"):
         fit(build(train, Poisoned), train, test, small_config())
@@ -433,6 +463,12 @@ def test_another_run_in_the_folder_is_an_error_that_names_the_difference(checker
         fit(build(train, reg_weight=3.0), train, test, small_config(), checkpoint_dir=tmp_path)
     with pytest.raises(CheckpointError, match="'model': \\('BPR', 'LightGCN'\\)"):
         fit(build(train, LightGCN), train, test, small_config(), checkpoint_dir=tmp_path)
+    links = test[INTERACTS]
+    for name in ("edge_index", "edge_label_index"):  # validation on other links, known or not
+        other = copy.copy(test)
+        other[INTERACTS][name] = links[name][:, 1:]
+        with pytest.raises(CheckpointError, match="'graphs'"):
+            fit(build(train), train, other, small_config(), checkpoint_dir=tmp_path)
     train[INTERACTS].edge_label_index = train[INTERACTS].edge_label_index[:, 1:]
     with pytest.raises(CheckpointError, match="'graphs'"):
         fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)

@@ -53,6 +53,14 @@ def test_normalisation_without_a_positive_sum():
     assert weight.tolist() == [1.0, -1.5, 1.0, 0.0, 0.0]
 
 
+def test_sums_that_are_rounding_noise_are_no_degree():
+    # item 0: 1 - 1 up to noise, so its degree is 1; item 1 has nothing but noise
+    target, source = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])
+    similarity = torch.tensor([1.0 + 1e-8, -1.0, 1e-8], dtype=torch.float64)
+    weight = normalized_weight(source, target, similarity, 2)
+    assert weight.tolist() == pytest.approx([1.0, 0.0, 0.0])
+
+
 def test_sum_adds_parallel_edges_and_sorts_by_target_then_source():
     first = torch.tensor([[2, 0, 1], [0, 1, 0]]), torch.tensor([1.0, 2.0, 3.0])
     second = torch.tensor([[0, 2], [0, 0]]), torch.tensor([4.0, 5.0])
