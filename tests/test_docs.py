@@ -331,6 +331,7 @@ def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.* found in sys.modules:RuntimeWarning")  # by another test
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.stem)
 def test_options_in_commands_are_in_their_help(
     page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

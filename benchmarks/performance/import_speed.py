@@ -1,12 +1,14 @@
 """How fast data are read: generated files of a size, rows per second, peak memory.
 
-``python benchmarks/import_speed.py`` writes 10 million interactions and 1 million items into a
-temporary folder (about 0.7 GB), reads them as a user would, and prints a row for each format.
+    python -m benchmarks.performance.import_speed
+    python -m benchmarks.performance.import_speed --rows 1000000 --users 100000 --items 100000
+
+Writes 10 million interactions and 1 million items into a temporary folder (about 0.7 GB), reads
+them as a user would, and prints a row for each format.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -20,10 +22,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: no installed package
-
 from alignrec_pyg.datasets import InteractionDataset, MMRecFolder, from_files
 from alignrec_pyg.experiments.memory import PeakMemory
+from alignrec_pyg.text_tables import markdown_table
+from benchmarks.performance.measuring import log, make_parser, megabytes, origin, positive_int
 
 FORMATS = ("csv", "parquet", "jsonl", "mmrec")
 _BLOCK = 1_000_000
@@ -96,40 +98,43 @@ def read(folder: Path, kind: str) -> InteractionDataset:
 
 def measured(
     work: Callable[[], InteractionDataset],
-) -> tuple[InteractionDataset, float, float, int]:
+) -> tuple[InteractionDataset, float, float, int | None]:
     """What ``work`` gives, its seconds (of the clock, of the processor), its peak in bytes."""
     with PeakMemory(torch.device("cpu")) as memory:
         clock, processor = time.perf_counter(), time.process_time()
         dataset = work()
         spent = time.perf_counter() - clock, time.process_time() - processor
-    return dataset, *spent, memory.peak_bytes or 0
+    return dataset, *spent, memory.peak_bytes
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rows", type=int, default=10_000_000, help="(default: %(default)s)")
-    parser.add_argument("--users", type=int, default=1_000_000, help="(default: %(default)s)")
-    parser.add_argument("--items", type=int, default=1_000_000, help="(default: %(default)s)")
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
-    parsed = parser.parse_args(arguments)
-    print("| format | rows | items | MB | s (clock) | s (processor) | rows/s | peak MB |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    for kind in parsed.formats:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints."""
+    parser = make_parser(__doc__, threads=1)
+    add = parser.add_argument
+    add("--rows", type=positive_int, default=10_000_000, metavar="N", help="(10000000)")
+    add("--users", type=positive_int, default=1_000_000, metavar="N", help="(1000000)")
+    add("--items", type=positive_int, default=1_000_000, metavar="N", help="(1000000)")
+    add("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="(all)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    rows = [["format", "rows", "items", "MB", "clock s", "processor s", "rows/s", "peak MB"]]
+    for kind in options.formats:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            items = catalogue(parsed.items)
-            write(folder, kind, generated(parsed.rows, parsed.users, parsed.items), items)
-            del items
+            table = generated(options.rows, options.users, options.items)
+            write(folder, kind, table, catalogue(options.items))
+            del table
             size = sum(file.stat().st_size for file in folder.iterdir())
             dataset, clock, processor, peak = measured(partial(read, folder, kind))
-            report = dataset.report
-            rows = report.interactions + report.duplicates
-            print(
-                f"| {kind} | {rows:,} | {report.items:,} | {size / 1e6:,.0f} | {clock:.1f} | "
-                f"{processor:.1f} | {rows / processor:,.0f} | {peak / 1e6:,.0f} |",
-                flush=True,
-            )
+        report = dataset.report
+        count = report.interactions + report.duplicates
+        sizes = f"{count:,}", f"{report.items:,}", f"{size / 1e6:,.0f}"
+        speed = f"{clock:.1f}", f"{processor:.1f}", f"{count / processor:,.0f}"
+        rows.append([kind, *sizes, *speed, megabytes(peak)])
+        log("  ".join(rows[-1]))
+    print(markdown_table(rows))
+    print(f"\n{origin(torch.device('cpu'))}")
+    return 0
 
 
 def _ids(letter: str, digits: int, count: int) -> pa.Array:
@@ -137,4 +142,4 @@ def _ids(letter: str, digits: int, count: int) -> pa.Array:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

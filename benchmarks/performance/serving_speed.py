@@ -1,7 +1,7 @@
 """What recommendations cost once a model is trained: export, indexes, one user at a time.
 
-    python benchmarks/serving_speed.py
-    python benchmarks/serving_speed.py --users 1000000 --items 1000000 --k 20
+    python -m benchmarks.performance.serving_speed
+    python -m benchmarks.performance.serving_speed --users 1000000 --items 1000000 --k 20
 
 LightGCN on made-up links, untrained: what is measured depends on sizes, not on what was learned.
 
@@ -13,26 +13,19 @@ LightGCN on made-up links, untrained: what is measured depends on sizes, not on 
 - **one user**: median time of ``recommend`` for one user, which propagates each time, and of a
   search for a vector at hand.
 
-One thread unless ``--threads`` says otherwise; seconds are the processor's.
-Exit status: 0, 2 if the arguments do not fit.
+Seconds are the processor's.
 """
 
-# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import process_time
 from typing import Any, TypeVar
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository: no installed package
-# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
 import numpy as np
 import onnxruntime
@@ -41,15 +34,14 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import LightGCN, recommend
-from alignrec_pyg.cli.arguments import positive_int
 from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.experiments.memory import PeakMemory
-from alignrec_pyg.experiments.provenance import commit, hardware
-from alignrec_pyg.experiments.session import log
-from alignrec_pyg.graph import INTERACTS, ITEM, USER
+from alignrec_pyg.graph import ITEM, USER
 from alignrec_pyg.serving import ItemIndex, export_onnx, export_recommendations
 from alignrec_pyg.serving.faiss_index import IndexKind, index_recall
-from benchmarks.performance.generated import Shape, generate_links
+from alignrec_pyg.text_tables import markdown_table
+from benchmarks.performance.made_up import Shape, make_graphs
+from benchmarks.performance.measuring import log, make_parser, megabytes, origin, positive_int
 
 KINDS: tuple[IndexKind, ...] = ("flat", "hnsw")
 _LINKS = 8  # per user
@@ -58,37 +50,39 @@ ResultT = TypeVar("ResultT")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and prints.
-
-    Returns:
-        0, 2 if the arguments do not fit.
-    """
-    options = _parser().parse_args(arguments)
-    if options.queries > options.users or options.k > options.items:
-        log("serving_speed.py: --queries needs to be at most --users, and --k at most --items")
-        return 2
+    """Measures and prints."""
+    parser = make_parser(__doc__, threads=1)
+    add = parser.add_argument
+    add("--users", type=positive_int, default=200_000, metavar="N", help="(200000)")
+    add("--items", type=positive_int, default=100_000, metavar="N", help="(100000)")
+    add("--dim", type=positive_int, default=64, metavar="N", help="width of the vectors (64)")
+    add("--k", type=positive_int, default=50, metavar="N", help="length of the lists (50)")
+    add("--queries", type=positive_int, default=1000, metavar="N", help="of the indexes (1000)")
+    options = parser.parse_args(arguments)
+    if options.queries > options.users:
+        parser.error(f"--queries: needs to be at most --users (got {options.queries})")
+    if options.k > options.items:
+        parser.error(f"--k: needs to be at most --items (got {options.k})")
     torch.set_num_threads(options.threads)
     data = _graph(options.users, options.items)
     torch.manual_seed(0)
     model = LightGCN(data, embedding_dim=options.dim)
-    user_x, _ = embeddings(model, data)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        rows.append(_export(model, data, Path(folder) / "best.parquet", options.k))
-        log(rows[-1])
-        for kind in KINDS:
-            rows.append(_index(model, data, user_x[: options.queries], kind, options.k))
-            log(rows[-1])
-        rows.append(_onnx(model, data, Path(folder) / "scorer.onnx", options))
-        log(rows[-1])
-    asked = data[USER].id[:_REPEATS]
-    seconds = median(taken(recommend, model, data, [user], k=options.k)[1] for user in asked)
-    rows.append(f"| recommend, one user | | {1000 * seconds:,.1f} ms a user | |")
-    print("| what | set-up | speed | result |\n|---|---|---|---|")
-    print("\n".join(rows))
+    rows = [["what", "set-up", "speed", "result"]]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        measurements: list[Callable[[], list[str]]] = [
+            partial(_export, model, data, folder / "best.parquet", options.k),
+            *(partial(_index, model, data, kind, options.queries, options.k) for kind in KINDS),
+            partial(_onnx, model, data, folder / "scorer.onnx", options.k, options.threads),
+            partial(_one_user, model, data, options.k),
+        ]
+        for measure in measurements:
+            rows.append(measure())
+            log("  ".join(rows[-1]))
+    print(markdown_table(rows, left=range(4)))
     print(
         f"\n{options.users:,} users, {options.items:,} items, width {options.dim}, k {options.k}, "
-        f"{options.threads} threads, commit {commit()}, {hardware(torch.device('cpu'))}"
+        f"{origin(torch.device('cpu'))}"
     )
     return 0
 
@@ -104,66 +98,52 @@ def taken(
 
 def _graph(num_users: int, num_items: int) -> HeteroData:
     links = num_users * _LINKS
-    shape = Shape(num_users, num_items, train=links, val=num_users, test=num_users)
-    data = HeteroData()
-    data[USER].num_nodes, data[ITEM].num_nodes = num_users, num_items
+    data, _, _ = make_graphs(Shape(num_users, num_items, links, num_users, num_users), {})
     data[USER].id = np.array([f"A{number:013d}" for number in range(num_users)], dtype=object)
     data[ITEM].id = np.array([f"B{number:09d}" for number in range(num_items)], dtype=object)
-    data[INTERACTS].edge_index = generate_links(shape)[0]
     return data
 
 
-def _export(model: LightGCN, data: HeteroData, path: Path, k: int) -> str:
+def _export(model: LightGCN, data: HeteroData, path: Path, k: int) -> list[str]:
+    embeddings(model, data)  # prepares the graph
     with PeakMemory(torch.device("cpu")) as memory:
         count, seconds = taken(export_recommendations, model, data, path, k)
-    peak = "not measured" if memory.peak_bytes is None else f"{memory.peak_bytes / 1e6:,.0f} MB"
-    return (
-        f"| export to parquet | | {model.num_users / seconds:,.0f} users/s | {count:,} rows, "
-        f"{path.stat().st_size / 1e6:,.0f} MB, peak memory {peak} |"
-    )
+    result = f"{count:,} rows, {path.stat().st_size / 1e6:,.0f} MB, peak MB "
+    speed = f"{model.num_users / seconds:,.0f} users/s"
+    return ["export to parquet", "", speed, result + megabytes(memory.peak_bytes)]
 
 
-def _index(model: LightGCN, data: HeteroData, user_x: Tensor, kind: IndexKind, k: int) -> str:
+def _index(
+    model: LightGCN, data: HeteroData, kind: IndexKind, num_queries: int, k: int
+) -> list[str]:
+    user_x: Tensor = embeddings(model, data)[0][:num_queries]
     index, building = taken(ItemIndex.build, model, data, kind)
     found, seconds = taken(index.recommend, user_x, k)
     exact = ItemIndex.build(model, data, "flat").recommend(user_x, k)
     alone = median(taken(index.recommend, user_x[n : n + 1], k)[1] for n in range(_REPEATS))
-    return (
-        f"| FAISS {kind} | {building:.1f} s | {len(user_x) / seconds:,.0f} users/s, one "
-        f"{1000 * alone:.2f} ms | recall@{k} {index_recall(found, exact):.4f} |"
-    )
+    speed = f"{num_queries / seconds:,.0f} users/s, one {1000 * alone:.2f} ms"
+    recall = f"recall@{k} {index_recall(found, exact):.4f}"
+    return [f"FAISS {kind}", f"{building:.1f} s", speed, recall]
 
 
-def _onnx(model: LightGCN, data: HeteroData, path: Path, options: argparse.Namespace) -> str:
-    _, writing = taken(export_onnx, model, data, path, options.k)
+def _onnx(model: LightGCN, data: HeteroData, path: Path, k: int, threads: int) -> list[str]:
+    _, writing = taken(export_onnx, model, data, path, k)
     settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = options.threads
+    settings.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), settings)
     nothing = np.full((1, 1), model.num_items, dtype=np.int64)
     seconds = median(
         taken(session.run, None, {"user": np.array([user]), "exclude": nothing})[1]
         for user in range(_REPEATS)
     )
-    return (
-        f"| ONNX | {writing:.1f} s | one {1000 * seconds:.2f} ms | "
-        f"{path.stat().st_size / 1e6:,.0f} MB |"
-    )
+    size = f"{path.stat().st_size / 1e6:,.0f} MB"
+    return ["ONNX", f"{writing:.1f} s", f"one {1000 * seconds:.2f} ms", size]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--users", type=positive_int, default=200_000, metavar="N", help="(200000)")
-    add("--items", type=positive_int, default=100_000, metavar="N", help="(100000)")
-    add("--dim", type=positive_int, default=64, metavar="N", help="width of the vectors (64)")
-    add("--k", type=positive_int, default=50, metavar="N", help="length of the lists (50)")
-    add("--queries", type=positive_int, default=1000, metavar="N", help="of the indexes (1000)")
-    add("--threads", type=positive_int, default=1, metavar="N", help="of torch and ONNX (1)")
-    return parser
+def _one_user(model: LightGCN, data: HeteroData, k: int) -> list[str]:
+    asked = data[USER].id[:_REPEATS]
+    seconds = median(taken(recommend, model, data, [user], k=k)[1] for user in asked)
+    return ["recommend, one user", "", f"one {1000 * seconds:,.1f} ms", ""]
 
 
 if __name__ == "__main__":

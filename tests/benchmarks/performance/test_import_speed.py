@@ -15,11 +15,12 @@ def test_every_format_holds_the_same(tmp_path, kind):
     assert report.users <= 60
     assert report.items == (40 if kind != "mmrec" else len(set(table["item"].to_pylist())))
     assert clock > 0 < processor
-    assert peak >= 0
+    assert peak is None or peak >= 0
 
 
 def test_a_row_is_printed_for_each_format(capsys):
-    import_speed.main(["--rows", "200", "--users", "20", "--items", "30", "--formats", "csv"])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2].startswith("| csv | 200 | 30 |")
-    assert len(lines) == 3
+    words = ["--rows", "200", "--users", "20", "--items", "30", "--formats", "csv"]
+    assert import_speed.main(words) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert rows[2].startswith("| csv | 200 | 30 |")
+    assert len(rows) == 3

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from benchmarks.performance import serving_speed
 
 
@@ -9,7 +11,7 @@ def test_every_way_to_serve_has_its_row(capsys):
     words = ["--users", "60", "--items", "40", "--dim", "8", "--k", "5", "--queries", "20"]
     assert serving_speed.main(words) == 0
     printed = capsys.readouterr().out
-    rows = [line for line in printed.splitlines() if line.startswith("| ")]
+    rows = [line for line in printed.splitlines() if line.startswith("| ")][1:]
     assert [row.split(" | ")[0] for row in rows[1:]] == [
         "| export to parquet", "| FAISS flat", "| FAISS hnsw", "| ONNX", "| recommend, one user",
     ]  # fmt: skip
@@ -18,7 +20,7 @@ def test_every_way_to_serve_has_its_row(capsys):
     assert all(
         float(speed.replace(",", "")) > 0 for speed in re.findall(r"([\d,]+) users/s", printed)
     )
-    assert "60 users, 40 items, width 8, k 5, 1 threads" in printed
+    assert "60 users, 40 items, width 8, k 5, " in printed
 
 
 def test_a_call_gives_its_result_and_time():
@@ -27,7 +29,15 @@ def test_a_call_gives_its_result_and_time():
     assert seconds >= 0
 
 
-def test_sizes_have_to_fit(capsys):
-    assert serving_speed.main(["--users", "60", "--queries", "61"]) == 2
-    assert serving_speed.main(["--items", "40", "--queries", "1", "--k", "41"]) == 2
-    assert "--queries needs to be at most --users" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--users", "60", "--queries", "61"], "--queries: needs to be at most --users (got 61)"),
+        (["--items", "40", "--k", "41"], "--k: needs to be at most --items (got 41)"),
+    ],
+)
+def test_sizes_have_to_fit(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        serving_speed.main(words)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,16 +1,16 @@
-"""Interactions and features of a given size, made up: for timing, not for learning."""
+"""Links, features and graphs of a given size, made up: for timing, not for learning."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data import HeteroData
 
-FEATURE_DIM = 768
-"""Width of AlignRec's features."""
-
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, feature_key
 
 _BLOCK = 1 << 13
 
@@ -27,8 +27,8 @@ class Shape(NamedTuple):
 
 BABY = Shape(num_users=19_445, num_items=7_050, train=118_551, val=20_559, test=21_682)
 # The paper gives the sum of the links; their parts are as large as Baby's.
-SPORTS = Shape(num_users=35_598, num_items=18_357, train=218_488, val=37_890, test=39_959)
 ELECTRONICS = Shape(num_users=192_403, num_items=63_001, train=1_245_425, val=215_987, test=227_776)
+SHAPES = {"baby": BABY, "electronics": ELECTRONICS}
 
 
 def generate_links(shape: Shape, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,7 +72,7 @@ def generate_links(shape: Shape, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]
     return links[:, labels == 0], links[:, labels == 1], links[:, labels == 2]
 
 
-def generate_features(num_items: int, seed: int = 0, dim: int = FEATURE_DIM) -> Tensor:
+def generate_features(num_items: int, seed: int = 0, dim: int = 768) -> Tensor:
     """Rows with a low-rank structure, a shared mean and noise, float32 ``[num_items, dim]``."""
     rng = np.random.default_rng(seed)
     topics = rng.standard_normal((num_items, 32)), rng.standard_normal((32, dim)) / 32**0.5
@@ -83,3 +83,25 @@ def generate_features(num_items: int, seed: int = 0, dim: int = FEATURE_DIM) -> 
         noise = 0.3 * rng.standard_normal((rows[block].shape[0], dim))
         rows[block] = topics[0][block] @ topics[1] + mean + noise
     return torch.from_numpy(rows)
+
+
+def make_graphs(
+    shape: Shape, widths: Mapping[str, int]
+) -> tuple[HeteroData, HeteroData, HeteroData]:
+    """Graphs of ``shape`` to train on, to select by and to score; training links are known.
+
+    Args:
+        shape: Sizes.
+        widths: Columns of each feature table, by its name.
+    """
+    links = generate_links(shape)
+    tables = {
+        feature_key(name): generate_features(shape.num_items, seed, width)
+        for seed, (name, width) in enumerate(widths.items())
+    }
+    graphs = HeteroData(), HeteroData(), HeteroData()
+    for graph, labels in zip(graphs, links, strict=True):
+        graph[USER].num_nodes, graph[ITEM].num_nodes = shape.num_users, shape.num_items
+        graph[INTERACTS].edge_index, graph[INTERACTS].edge_label_index = links[0], labels
+        graph[ITEM].update(tables)
+    return graphs
