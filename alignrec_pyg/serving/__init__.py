@@ -1,4 +1,4 @@
-"""A trained model in use: new items and users, similar items, reasons, exports, sharing."""
+"""Serving of trained models: new items and users, similar items, explanations, exports, sharing."""
 
 from alignrec_pyg.serving.export_parquet import export_recommendations
 from alignrec_pyg.serving.faiss_index import ItemIndex, index_recall

@@ -1,4 +1,4 @@
-"""The best items of all users as a table on disk."""
+"""Export of the recommendations for all users to a parquet file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alignrec_pyg.ids import item_ids, user_ids, user_indices
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import atomic_path
 
-_ROW_GROUP = 1 << 18  # rows held before they are written
+_ROW_GROUP = 1 << 18  # rows that are buffered before they are written
 
 
 def export_recommendations(
@@ -33,22 +33,22 @@ def export_recommendations(
     exclude: ArrayLike = (),
     exclude_known: bool = True,
 ) -> int:
-    """Writes the k best items of every user to a parquet file, block by block.
+    """Writes the top ``k`` items of every user to a parquet file, block by block.
 
-    One row per recommendation: ``user_id``, ``rank`` (from 1), ``item_id``, ``score``; users in the
-    order of their numbers, best items first. A user for whom fewer items are left has fewer rows.
-    Beside the model's vectors only one block of scores and one row group, of 2^18 rows and what
-    the last block has more, are in memory. The file appears complete or not at all.
+    The file has one row per recommendation, with the columns ``user_id``, ``rank`` (from 1),
+    ``item_id`` and ``score``, ordered by user index and rank. A user with fewer than ``k``
+    candidates has fewer rows. Apart from the vectors of the model, only one block of scores and one
+    row group of about 2^18 rows are in memory. The file is written atomically.
 
     Args:
-        model: Any recommender; put in evaluation mode meanwhile.
+        model: Any recommender; it is in evaluation mode meanwhile.
         data: The graph to serve.
-        path: The file; an older one is replaced.
+        path: Path of the file; an existing file is replaced.
         k: Length of the lists.
-        users: Ids of users (default: all), in any order, repeats ignored.
+        users: Ids of users (default: all), in any order; repeated ids are ignored.
         candidates: Ids of the items that may be recommended (default: all).
-        exclude: Ids of items that may not.
-        exclude_known: Whether the user's own items are left out.
+        exclude: Ids of items that may not be recommended.
+        exclude_known: Whether to exclude the items of each user's history.
 
     Returns:
         The number of rows.
@@ -57,7 +57,7 @@ def export_recommendations(
         ImportError: If pyarrow is not installed.
         UnknownUserError: If a user id is not in the data.
         UnknownItemError: If an item id is not in the data.
-        ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
+        ValueError: If ``k`` is not a positive integer or ``data`` does not fit the model.
         FloatingPointError: If a score is NaN.
         OSError: If the file cannot be written.
     """
@@ -119,5 +119,5 @@ def _columns(block: RankedBlock, user_id: np.ndarray, item_id: np.ndarray) -> di
 
 
 def _type_of(arrow: Any, ids: np.ndarray) -> Any:
-    """The column type of all ids, so that no block decides it from its own alone."""
+    """The column type of all ids, since the ids of a single block may have another one."""
     return arrow.array(ids).type

@@ -1,4 +1,4 @@
-"""Nearest-item search of FAISS over a model's vectors, for catalogues of millions."""
+"""Nearest-neighbour search with FAISS over item vectors, for catalogues of millions of items."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from alignrec_pyg.storage import (
 )
 
 IndexKind = Literal["flat", "hnsw"]
-"""Exact search; or HNSW's graph, which finds most of the best in a fraction of the time."""
+"""Exact search, or approximate search with an HNSW graph, which is much faster."""
 
 _FORMAT = "alignrec_pyg faiss 1"
-_LINKS = 32  # of a vector in HNSW's graph
+_LINKS = 32  # links per vector in the HNSW graph
 _BUILD_WIDTH = 200
 
 
 class ItemIndex:
-    """Items by the inner product of their vectors with a user's, in a FAISS index.
+    """A FAISS index of item vectors that finds items by inner product with a user vector.
 
     Args:
-        index: A FAISS index whose vector r is that of ``item_id[r]``.
-        item_id: Ids of the outside world.
+        index: A FAISS index; its vector ``r`` belongs to the item ``item_id[r]``.
+        item_id: Original ids of the items.
     """
 
     def __init__(self, index: Any, item_id: np.ndarray) -> None:
@@ -50,16 +50,17 @@ class ItemIndex:
         """Indexes the vectors of all items.
 
         Args:
-            model: Any recommender; put in evaluation mode meanwhile.
+            model: Any recommender; it is in evaluation mode meanwhile.
             data: The graph to serve.
             kind: ``"flat"`` compares all items and is exact; ``"hnsw"`` (`Malkov and Yashunin
                 <https://arxiv.org/abs/1603.09320>`_) is approximate.
-            width: Candidates that a search in ``"hnsw"`` keeps: more find more of the best.
+            width: Number of candidates that a search in ``"hnsw"`` maintains; a larger number
+                increases the recall.
 
         Raises:
             ImportError: If faiss is not installed.
-            ValueError: If ``kind`` is unknown, ``width`` not positive, or ``data`` not that of the
-                model.
+            ValueError: If ``kind`` is unknown, ``width`` is not positive, or ``data`` does not fit
+                the model.
         """
         check_choice("kind", kind, get_args(IndexKind))
         width = check_integer("width", width, 1)
@@ -79,19 +80,20 @@ class ItemIndex:
     def recommend(
         self, user_x: Tensor, k: int = 20, known: Tensor | None = None
     ) -> list[np.ndarray]:
-        """The k items of highest inner product with each user's vector, as the index finds them.
+        """Returns the ``k`` items with the highest inner product that the index finds.
 
         Args:
-            user_x: Vectors of users ``[n, d]``: rows of ``model(data)``, or of
+            user_x: User vectors, ``[n, d]``: rows of ``model(data)`` or of
                 :func:`~alignrec_pyg.serving.fold_in_users`.
             k: Length of the lists.
-            known: Links to leave out, int64 ``[2, E]``: row of ``user_x``, number of the item.
+            known: Links to exclude, int64 ``[2, E]``: row of ``user_x`` and index of the item.
 
         Returns:
             One array of item ids per user, best first.
 
         Raises:
-            ValueError: If ``k`` is no positive integer or the vectors are not of the index's width.
+            ValueError: If ``k`` is not a positive integer or the vectors have another width than
+                those of the index.
         """
         k = check_integer("k", k, 1)
         if user_x.dim() != 2 or user_x.size(1) != self.index.d:
@@ -101,7 +103,7 @@ class ItemIndex:
         left_out: list[set[int]] = [set() for _ in range(user_x.size(0))]
         for user, item in [] if known is None else known.t().tolist():
             left_out[user].add(item)
-        # as many more as a user may know of them: what is left are the best new ones
+        # fetch so many more that the best unknown items remain after excluding the known ones
         fetched = min(k + max(map(len, left_out), default=0), self.index.ntotal)
         _, found = self.index.search(_array(user_x), fetched)
         lists = []
@@ -111,7 +113,7 @@ class ItemIndex:
         return lists
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``items.faiss`` and then ``index.json``, with its hash and the ids.
+        """Writes ``items.faiss``, and ``index.json`` with its hash and the item ids.
 
         Raises:
             OSError: If the folder cannot be written.
@@ -126,7 +128,7 @@ class ItemIndex:
 
     @classmethod
     def load(cls, folder: str | Path) -> ItemIndex:
-        """Reads what :meth:`save` wrote.
+        """Loads an index that :meth:`save` wrote.
 
         Raises:
             ImportError: If faiss is not installed.
@@ -148,7 +150,7 @@ def _array(vectors: Tensor) -> np.ndarray:
 
 
 def index_recall(found: list[np.ndarray], exact: list[np.ndarray]) -> float:
-    """Share of the exact lists' items that an index found, mean over lists that are not empty."""
+    """Share of the items in the exact lists that an index found, averaged over non-empty lists."""
     shares = [
         len(set(a.tolist()) & set(b.tolist())) / len(b)
         for a, b in zip(found, exact, strict=True)

@@ -1,4 +1,4 @@
-"""Trained models on the Hugging Face hub: safetensors and JSON, nothing that could run code."""
+"""Trained models on the Hugging Face hub, as safetensors and JSON files, which cannot run code."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def push_to_hub(
     token: str | None = None,
     message: str = "Upload model",
 ) -> str:
-    """Uploads what ``save_pretrained`` writes, and a card that says how to load it.
+    """Uploads the files of ``save_pretrained`` and a model card that explains how to load them.
 
-    The upload has the model's weights, with the feature table where the model trains one, and
-    hashes of ids, frozen features and item graph. It has no interactions and no ids: whoever loads
-    it needs the graph the model was trained on.
+    The upload contains the weights, including trainable feature tables, and hashes of the ids,
+    frozen features and item graphs. It contains neither interactions nor ids: the graph that the
+    model was trained on is needed to load it.
 
     Args:
         model: A trained model.
-        repo_id: ``"owner/name"``; made if it does not exist.
-        private: Whether a repository made here is private.
+        repo_id: ``"owner/name"``; the repository is created if it does not exist.
+        private: Whether a newly created repository is private.
         revision: Branch to upload to (default: the main one).
         token: Access token (default: that of ``hf auth login``).
-        message: Of the commit.
+        message: Commit message.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
         ImportError: If huggingface_hub is not installed.
@@ -73,25 +73,25 @@ def from_hub(
     token: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> ModelT:
-    """Downloads a model and builds it on the graph it was trained on.
+    """Downloads a model and builds it on the graph that it was trained on.
 
-    Only ``config.json`` and ``model-*.safetensors`` are fetched, the latter checked by its hash.
-    Pickled weights (``.bin``, ``.pt``, ``.pth``) are neither fetched nor read.
+    Only ``config.json`` and ``model-*.safetensors`` are downloaded, and the hash of the latter is
+    checked. Pickled weights (``.bin``, ``.pt``, ``.pth``) are neither downloaded nor read.
 
     Args:
-        model_class: The model's class.
+        model_class: Class of the model.
         repo_id: ``"owner/name"``.
-        data: The graph the model was trained on.
-        revision: Branch, tag or commit; name a commit to get the same model for ever.
+        data: The graph that the model was trained on.
+        revision: Branch, tag or commit; only a commit always gives the same model.
         token: Access token (default: that of ``hf auth login``).
-        cache_dir: Where to keep downloads (default: the hub's own cache).
+        cache_dir: Folder for downloads (default: the cache of the hub).
 
     Raises:
         ImportError: If huggingface_hub is not installed.
-        CheckpointError: If the repository holds no model of this package in safetensors, files are
+        CheckpointError: If the repository has no model of this package in safetensors, files are
             damaged, or the model was trained on another graph.
-        huggingface_hub.errors.HfHubHTTPError: If the hub refuses, for example as there is no such
-            repository.
+        huggingface_hub.errors.HfHubHTTPError: If the hub rejects the request, for example because
+            the repository does not exist.
     """
     hub = require_package("huggingface_hub", "from_hub", "huggingface-hub", extra="serving")
     folder = Path(
@@ -101,7 +101,7 @@ def from_hub(
     )
     if not (folder / "config.json").is_file() or not any(folder.glob("model-*.safetensors")):
         raise CheckpointError(
-            f"{repo_id} holds no model of alignrec_pyg (config.json and model-*.safetensors): "
+            f"{repo_id} has no model of alignrec_pyg (config.json and model-*.safetensors): "
             "weights in other files, such as pickles, are not read, since they may run code"
         )
     return model_class.from_pretrained(folder, data)

@@ -1,4 +1,4 @@
-"""Items that come after training."""
+"""Items that are added to a trained model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from alignrec_pyg.transforms import KNNItemGraph
 from alignrec_pyg.transforms.attach_items import attach_items, new_rows
 
 IdVectors = Literal["none", "neighbors"]
-"""What stands for the ID vector of a new item: nothing, or the mean of its neighbours'."""
+"""How the ID vector of a new item is initialised: as zeros, or as the mean of its neighbours."""
 
 ModelT = TypeVar("ModelT", bound=Recommender)
 
@@ -44,18 +44,18 @@ def new_items(
     image: Sequence[Any] | None = None,
     features: Mapping[str, Any] | None = None,
 ) -> HeteroData:
-    """New items as data, for the transforms that made the features of the known ones.
+    """Creates a graph of new items, as input of the transforms that encode items.
 
     ``EncodeItems(encoder, "mm", fit=False)(new_items(ids, text=..., image=...))`` encodes texts and
-    images with the encoder as it was when the model was trained; ready rows need no transform.
+    images with the encoder that the model was trained with. Given ``features`` need no transform.
 
     Args:
-        ids: Ids of the outside world, each new and once; ``None`` where items go by number.
-        text: A text for each item, ``None`` where it has none.
-        image: An image for each item, anything
-            :func:`~alignrec_pyg.encoders.read_image` takes; ``None`` where it has none.
-        features: Ready feature rows by name, ``[n, dim]``; a row of zeros means that the item lacks
-            the feature.
+        ids: Original ids of the items, new and distinct; ``None`` if items have no ids.
+        text: A text for each item, or ``None``.
+        image: An image for each item, in any form that
+            :func:`~alignrec_pyg.encoders.read_image` accepts, or ``None``.
+        features: Feature rows by name, ``[n, dim]``; a row of zeros marks an item without the
+            feature.
 
     Raises:
         ValueError: If the lengths differ, or an id is given twice.
@@ -67,14 +67,14 @@ def new_items(
         lengths["ids"] = len(identified)
     if len(set(lengths.values())) != 1:
         raise ValueError(
-            f"'ids', 'text', 'image' and 'features' need one entry for each new item, and one of "
-            f"them is needed (got lengths {lengths})"
+            "'ids', 'text', 'image' and 'features' need one entry for each new item, and at least "
+            f"one of them is required (got lengths {lengths})"
         )
     new = HeteroData()
     new[ITEM].num_nodes = next(iter(lengths.values()))
     if identified is not None:
         if len(set(identified)) < len(identified):
-            raise ValueError("'ids' needs each id once (some are repeated)")
+            raise ValueError("'ids' needs to be distinct (some ids are repeated)")
         new[ITEM].id = np.array(identified, dtype=None if _numbers(identified) else object)
     for name, content in (("text", text), ("image", image)):
         if content is not None:
@@ -94,17 +94,18 @@ def add_items(
     item_graphs: Sequence[KNNItemGraph] = (),
     id_vectors: IdVectors = "none",
 ) -> tuple[ModelT, HeteroData]:
-    r"""Takes items into a trained model by their content, without training.
+    r"""Adds items to a trained model by their content, without training.
 
-    The result is a model and a graph as any: ``recommend(model, data, users, candidates=ids)``,
-    ``evaluate``, ``save_pretrained``, even further training. Vectors of users and of known items
-    stay what they were (up to the rounding of products of another size), and a new item's vector
-    does not depend on which others come with it or came before: new items hear known ones in the
-    item graphs (their ``k - 1`` nearest, and themselves) and nobody hears them.
+    The returned model and graph support everything that others do:
+    ``recommend(model, data, users, candidates=ids)``, ``evaluate``, ``save_pretrained``, further
+    training. The vectors of users and known items do not change (up to rounding, since products
+    have another size). The vector of a new item does not depend on other new items: in the item
+    graphs, new items receive messages from their ``k - 1`` nearest known items and themselves, and
+    send messages to no other item.
 
-    A new item has no links and, with ``id_vectors="none"``, :math:`e_i = 0`. Then the models'
-    equations say, in the notation of their docstrings and with :math:`s_{ij}` the edges of the item
-    graph into the new item:
+    A new item has no links and, with ``id_vectors="none"``, :math:`e_i = 0`. Its final vector then
+    follows from the equations of the models, in the notation of their docstrings and with
+    :math:`s_{ij}` the edges of the item graph into the new item:
 
     - :class:`~alignrec_pyg.models.AlignRec`:
       :math:`h_i = m_i = \sum_j s_{ij} (e_j \odot \sigma(W_g (W_f f_j + b_f) + b_g))`, which
@@ -119,38 +120,41 @@ def add_items(
     - :class:`~alignrec_pyg.models.DualGNN`:
       :math:`\sum_m \operatorname{norm}(\phi(f_i W_m + b_m) V_m + c_m)`;
       :class:`~alignrec_pyg.models.GRCN`: :math:`[\, 0 \,\Vert\, t_{1,i} \,\Vert\, \dots \,]`;
-      :class:`~alignrec_pyg.models.MMGCN`, :class:`~alignrec_pyg.models.SLMRec`: their layers of the
+      :class:`~alignrec_pyg.models.MMGCN`, :class:`~alignrec_pyg.models.SLMRec`: the layers of the
       features alone;
     - :class:`~alignrec_pyg.models.Aligned`: as its backbone;
     - :class:`~alignrec_pyg.models.BPR`, :class:`~alignrec_pyg.models.LightGCN`,
-      :class:`~alignrec_pyg.models.BM3`: nothing. IDs alone decide their scores (BM3 reads features
-      in training only), so they refuse.
+      :class:`~alignrec_pyg.models.BM3`: not supported, since their scores depend on the ID vectors
+      only (BM3 uses features in training only).
 
-    With ``id_vectors="neighbors"`` a new item's :math:`e_i` is the mean of its neighbours' in
-    ``item_graphs``, by their weights, as `Gantner et al. <https://doi.org/10.1109/ICDM.2010.129>`_
-    (ICDM 2010) map attributes to factors; every model can use it, those of IDs alone too.
+    With ``id_vectors="neighbors"``, :math:`e_i` is the weighted mean of the ID vectors of the
+    neighbours in ``item_graphs``, as `Gantner et al. <https://doi.org/10.1109/ICDM.2010.129>`_
+    (ICDM 2010) map attributes to factors. All models support it, including those of IDs only.
 
-    Where the model trains its feature table, a new item has its features as they were extracted.
-    Without links and ID its scores tend to be lower than those of known items, so rankings of all
-    items rarely show it; ``recommend(..., candidates=new_ids)`` gives it a place.
+    If the model trains its feature table, new items have their features as extracted. Without
+    links and ID vector, the scores of new items tend to be lower than those of known items, so that
+    they rarely appear in rankings of all items; ``recommend(..., candidates=new_ids)`` ranks them
+    separately.
 
     Args:
-        model: A trained model; stays as it is.
-        data: The graph to serve, with the items of the model; stays as it is.
-        new: New items with the features that the model reads (see :func:`new_items`).
-        item_graphs: The transforms that made the item graphs that the model reads; with
-            ``id_vectors="neighbors"`` any that find neighbours by features in ``data``.
-        id_vectors: What stands for the ID vectors of new items.
+        model: A trained model; it is not changed.
+        data: The graph to serve, with the items of the model; it is not changed.
+        new: New items with the features of the model (see :func:`new_items`).
+        item_graphs: The transforms that built the item graphs of the model; with
+            ``id_vectors="neighbors"`` any transforms that find neighbours by features of ``data``.
+        id_vectors: How to initialise the ID vectors of new items: ``"none"`` (zeros) or
+            ``"neighbors"``.
 
     Returns:
-        The model and the graph with the new items, numbered after the known ones in the order of
-        ``new``. Items lack feature tables that ``new`` does not have, and hear only themselves in
-        graphs that ``item_graphs`` does not have; the graph has neither texts nor images nor
-        anything else that is known of the old items alone. ``data["item"].added`` tells new items.
+        The model and the graph with the new items, which follow the known ones in the order of
+        ``new``. New items are masked in feature tables that ``new`` does not have, and have only a
+        self-loop in graphs that ``item_graphs`` does not have. The graph has no texts, images and
+        other attributes that are known for the old items only. ``data["item"].added`` marks the
+        new items.
 
     Raises:
-        ValueError: If the model tells items by their IDs only, an id is known already, or features
-            or item graphs that the model reads are missing or unfit.
+        ValueError: If the model uses ID vectors only, an id is known already, or features or item
+            graphs of the model are missing or do not fit.
 
     Example:
         >>> import pandas as pd
@@ -168,12 +172,12 @@ def add_items(
     check_choice("id_vectors", id_vectors, get_args(IdVectors))
     if id_vectors == "none" and not model.supports_new_items:
         raise ValueError(
-            f"{type(model).__name__} tells items by their ID vectors only, so content gives a new "
-            "item no place: use a model that scores content (such as AlignRec or VBPR), or "
+            f"{type(model).__name__} scores items by their ID vectors only, which new items do not "
+            "have: use a model that scores content (such as AlignRec or VBPR), or "
             "id_vectors='neighbors' with item_graphs=[KNNItemGraph(...)] over any feature table"
         )
     if id_vectors == "neighbors" and not item_graphs:
-        raise ValueError("id_vectors='neighbors' needs 'item_graphs' to find neighbours in")
+        raise ValueError("id_vectors='neighbors' needs 'item_graphs', which define the neighbours")
     num_items = int(data[ITEM].num_nodes)
     attached = {graph.name: attach_items(graph, data, new) for graph in item_graphs}
     _check_reads(model, new, attached)
@@ -242,23 +246,23 @@ def _weighted_means(table: Tensor, edge_index: Tensor, weight: Tensor, new: Tens
 
 
 def _check_reads(model: Recommender, new: HeteroData, graphs: Mapping[str, Any]) -> None:
-    """What the model reads of items needs to be there for the new ones."""
+    """Checks that the new items have the features and item graphs of the model."""
     parts = [part.hparams for part in model.modules() if isinstance(part, Recommender)]
     read = dict.fromkeys(name for part in parts for name in part.get("features") or ())
     features = [name for name in read if name not in feature_names(new)]
     if features:
         raise ValueError(
-            f"'new' needs the feature tables {features} that {type(model).__name__} reads (it has "
+            f"'new' needs the feature tables {features} of {type(model).__name__} (got "
             f"{feature_names(new)}): give new_items(features=...), or apply the transforms that "
-            "made them to it (EncodeItems with fit=False)"
+            "computed them (EncodeItems with fit=False)"
         )
     needed = [part["item_graph"] for part in parts if "item_graph" in part]
     needed += [name for part in parts for name in part.get("item_graphs") or ()]
     missing = [name for name in dict.fromkeys(needed) if name not in graphs]
     if missing:
         raise ValueError(
-            f"'item_graphs' needs the KNNItemGraph that made each of the item graphs {missing}, "
-            f"which {type(model).__name__} reads (got {list(graphs)})"
+            f"'item_graphs' needs the KNNItemGraph that built each of the item graphs {missing} "
+            f"of {type(model).__name__} (got {list(graphs)})"
         )
 
 
@@ -267,7 +271,7 @@ def _extend_graph(
     new: HeteroData,
     attached: Mapping[str, tuple[Tensor, Tensor]],
 ) -> HeteroData:
-    """The graph with the new items after the known ones."""
+    """A copy of the graph in which the new items follow the known ones."""
     num_items, num_new = int(data[ITEM].num_nodes), int(new[ITEM].num_nodes)
     device = data[INTERACTS].edge_index.device
     values: dict[str, Any] = {"num_nodes": num_items + num_new, "id": _joined_ids(data, new)}
@@ -314,7 +318,7 @@ def _joined_ids(data: HeteroData, new: HeteroData) -> np.ndarray | None:
     twice = [entry for entry in np.asarray(others).tolist() if entry in there]
     if twice:
         raise ValueError(
-            f"'new' needs ids that no item of 'data' has ({len(twice)} are known, the first: "
+            f"'new' needs ids that are not in 'data' ({len(twice)} are known, the first: "
             f"{twice[:5]})"
         )
     both = [*item_ids(data).tolist(), *np.asarray(others).tolist()]
@@ -322,7 +326,7 @@ def _joined_ids(data: HeteroData, new: HeteroData) -> np.ndarray | None:
 
 
 def _neighbors(attached: Iterable[tuple[Tensor, Tensor]], num_items: int) -> tuple[Tensor, Tensor]:
-    """All edges from known items, without the weak and negative ones that no mean can have."""
+    """All edges from known items with positive weights, as a weighted mean needs them."""
     edge_indices, weights = zip(*attached, strict=True)
     edges, weight = torch.cat(edge_indices, dim=1), torch.cat(weights)
     useful = (edges[0] < num_items) & (weight > 0)

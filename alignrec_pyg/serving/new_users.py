@@ -1,4 +1,4 @@
-"""Users that come after training."""
+"""Recommendations for users that are not in the training data."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _BLOCK_NUMBERS = 1 << 24  # entries of the systems solved at a time: 64 MiB
 
 @torch.no_grad()
 def fold_in_users(item_x: Tensor, history: Tensor, num_users: int, *, ridge: float = 0.1) -> Tensor:
-    r"""Vectors of new users from their items, with all item vectors as they are.
+    r"""Computes vectors of new users from their history, with fixed item vectors.
 
-    A user with the items :math:`H` gets the vector whose scores come nearest to 1 on :math:`H` and
-    to 0 on the catalogue, in the mean over each:
+    The vector of a user with the history :math:`H` is fitted by least squares to the scores 1 on
+    :math:`H` and 0 on the catalogue, averaged over each:
 
     .. math::
         x_u = \arg\min_x \frac{1}{|H|} \sum_{i \in H} (1 - x^\top h_i)^2
@@ -34,15 +34,15 @@ def fold_in_users(item_x: Tensor, history: Tensor, num_users: int, *, ridge: flo
         \frac{1}{|H|} \sum_{i \in H} h_i
 
     with :math:`G = \frac{1}{|I|} \sum_i h_i h_i^\top` and :math:`\sigma^2 = \operatorname{tr}(G) /
-    d`. It is the user step of implicit ALS (`Hu et al. <https://doi.org/10.1109/ICDM.2008.22>`_,
-    ICDM 2008), which needs of a model only that scores are inner products, so it serves every model
-    here. It scales with no model's units; for a large :math:`\lambda` it is the direction of the
-    mean of the history.
+    d`. This is the user step of implicit ALS (`Hu et al. <https://doi.org/10.1109/ICDM.2008.22>`_,
+    ICDM 2008). It applies to every model whose scores are inner products, and does not depend on
+    the scale of the vectors; for a large :math:`\lambda` the result has the direction of the mean
+    of the history.
 
     Args:
         item_x: Vectors of all items.
-        history: Links of new users, numbered from 0, to items; a repeated link counts again.
-        num_users: Number of new users; those without links get zeros.
+        history: Links from new users, indexed from 0, to items; repeated links count repeatedly.
+        num_users: Number of new users; users without links get zeros.
         ridge: :math:`\lambda`.
 
     Shapes:
@@ -87,19 +87,19 @@ def recommend_new_users(
     exclude_known: bool = True,
     ridge: float = 0.1,
 ) -> list[np.ndarray]:
-    """The k best items for users the model has never seen, from the items they know.
+    """Recommends the top ``k`` items to users that are not in the data, given their histories.
 
-    Nothing is trained and nothing kept: :func:`fold_in_users` gives each of them a vector, and all
-    others stay what they are.
+    Neither the model nor the graph is changed: :func:`fold_in_users` computes the vectors of the
+    users.
 
     Args:
-        model: Any recommender; put in evaluation mode meanwhile.
+        model: Any recommender; it is in evaluation mode meanwhile.
         data: The graph to serve.
-        histories: Ids of the items that each user knows, at least one each.
+        histories: Ids of the items in the history of each user, at least one each.
         k: Length of the lists.
         candidates: Ids of the items that may be recommended (default: all).
-        exclude: Ids of items that may not.
-        exclude_known: Whether items of the user's history are left out.
+        exclude: Ids of items that may not be recommended.
+        exclude_known: Whether to exclude the items of each user's history.
         ridge: See :func:`fold_in_users`.
 
     Returns:
@@ -107,7 +107,7 @@ def recommend_new_users(
 
     Raises:
         UnknownItemError: If an item id is not in the data.
-        ValueError: If a history is empty, ``k`` is no positive integer or ``data`` is not that of
+        ValueError: If a history is empty, ``k`` is not a positive integer or ``data`` does not fit
             the model.
         FloatingPointError: If a score is NaN.
     """
@@ -140,7 +140,7 @@ def _items(data: HeteroData, history: Any, number: int) -> Tensor:
     items = item_indices(data, history, f"histories[{number}]").unique()
     if items.numel() == 0:
         raise ValueError(
-            f"'histories[{number}]' needs at least one item: for a user of whom nothing is known "
-            "recommend what is popular"
+            f"'histories[{number}]' needs at least one item: for a user without a history, "
+            "recommend popular items"
         )
     return items

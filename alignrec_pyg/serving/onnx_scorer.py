@@ -1,4 +1,4 @@
-"""A model's scores as an ONNX file, which any language can run without torch."""
+"""Export of a model's scores to an ONNX file, which runs without torch."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from alignrec_pyg.storage import atomic_path
 
 _OPSET = 17
 _IR_VERSION = 8  # read by every onnxruntime since 1.13
-_MOST_BYTES = 2**31 - 2**20  # a protobuf file ends at 2 GiB
+_MAX_BYTES = 2**31 - 2**20  # protobuf files are limited to 2 GiB
 
 
 def export_onnx(model: Recommender, data: HeteroData, path: str | Path, k: int = 20) -> None:
-    """Writes users' and items' vectors and the search for the k best items as one ONNX graph.
+    """Writes user vectors, item vectors and the search for the top ``k`` items as an ONNX graph.
 
-    - inputs: ``user`` int64 ``[B]``, numbers of users; ``exclude`` int64 ``[B, E]``, numbers of
-      items to leave out of each list, filled up with the number of items;
+    - inputs: ``user`` int64 ``[B]``, indices of users; ``exclude`` int64 ``[B, E]``, indices of
+      items to exclude from each list, padded with the number of items;
     - outputs: ``item`` int64 ``[B, k]``, best first, and ``score`` float32 ``[B, k]``, minus
-      infinity where nothing was left.
+      infinity where no candidate is left.
 
-    The file's metadata hold ``user_id`` and ``item_id``, JSON lists: the ids of the outside world
-    by number. The known links are not in the file: whoever runs it says what to exclude.
+    The metadata of the file contain ``user_id`` and ``item_id``, the original ids by index, as JSON
+    lists. The file does not contain the known links: pass the items to exclude as an input.
 
     Args:
-        model: Any recommender; put in evaluation mode meanwhile.
+        model: Any recommender; it is in evaluation mode meanwhile.
         data: The graph to serve.
-        path: The file; an older one is replaced.
+        path: Path of the file; an existing file is replaced.
         k: Length of the lists.
 
     Raises:
         ImportError: If onnx is not installed.
-        ValueError: If ``k`` is not in [1, number of items], the vectors take more than the 2 GiB of
-            an ONNX file, or ``data`` is not that of the model.
+        ValueError: If ``k`` is not in [1, number of items], the vectors exceed the 2 GiB limit of
+            an ONNX file, or ``data`` does not fit the model.
         OSError: If the file cannot be written.
     """
     model.check_fits(data, "data")
     k = check_integer("k", k, 1, model.num_items)
     onnx = require_package("onnx", "export_onnx", "onnx", extra="serving")
     user_x, item_x = (x.cpu().float().numpy() for x in embeddings(model, data))
-    if user_x.nbytes + item_x.nbytes > _MOST_BYTES:
+    if user_x.nbytes + item_x.nbytes > _MAX_BYTES:
         raise ValueError(
             f"'model' needs vectors of at most 2 GiB for an ONNX file (got "
             f"{(user_x.nbytes + item_x.nbytes) / 2**30:.1f} GiB): use ItemIndex"
@@ -83,7 +83,7 @@ def _graph(onnx: Any, user_x: np.ndarray, item_x: np.ndarray, k: int) -> Any:
     nodes = [
         make.make_node("Gather", ["user_x", "user"], ["asked_x"], axis=0),
         make.make_node("MatMul", ["asked_x", "item_xt"], ["scores"]),
-        # one more column, for the numbers that exclude nothing
+        # an additional column for the padding of 'exclude'
         make.make_node("Pad", ["scores", "pads", "nothing"], ["padded"]),
         make.make_node("Shape", ["exclude"], ["exclude_shape"]),
         make.make_node("Expand", ["nothing", "exclude_shape"], ["minus_infinity"]),

@@ -1,4 +1,4 @@
-"""Items that are alike, and which of a user's items speak for a recommendation."""
+"""Similar items, and explanations of recommendations by items of the user's history."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from alignrec_pyg.nn.knn_search import nearest_rows
 
 
 class SimilarItems(NamedTuple):
-    """Items and how similar each is, most similar first.
+    """Items and their similarities, most similar first.
 
     Shapes:
-        - **item:** ids of the outside world, :math:`(n)`
+        - **item:** original ids, :math:`(n)`
         - **similarity:** cosine, float64 :math:`(n)`
     """
 
@@ -41,22 +41,22 @@ def similar_items(
     candidates: ArrayLike | None = None,
     exclude: ArrayLike = (),
 ) -> list[SimilarItems]:
-    """The k items whose vectors have the highest cosine to each item's, itself left out.
+    """Returns the ``k`` other items whose vectors have the highest cosine to that of each item.
 
-    Cosines are compared at a resolution of 1e-9, ties go to the lower item number. An item whose
-    vector is zero, such as a new one without features, is similar to nothing.
+    Cosines are compared at a resolution of 1e-9, and ties are broken by the lower item index. An
+    item with a zero vector, such as a new one without features, has no similar items.
 
     Args:
-        model: Any recommender; put in evaluation mode meanwhile.
+        model: Any recommender; it is in evaluation mode meanwhile.
         data: The graph to serve.
-        item_ids: Ids of items, in any order, repeats allowed.
-        k: Length of the lists; they are shorter where fewer items are left.
-        candidates: Ids of the items that may be named (default: all).
-        exclude: Ids of items that may not.
+        item_ids: Ids of items, in any order; repeated ids are allowed.
+        k: Length of the lists; they are shorter if there are fewer candidates.
+        candidates: Ids of the items that may be returned (default: all).
+        exclude: Ids of items that may not be returned.
 
     Raises:
         UnknownItemError: If an id is not in the data.
-        ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
+        ValueError: If ``k`` is not a positive integer or ``data`` does not fit the model.
 
     Example:
         >>> import pandas as pd
@@ -102,25 +102,27 @@ def explain(
     *,
     item_x: Tensor | None = None,
 ) -> list[SimilarItems]:
-    """For each recommended item, the k known items of the user that are most similar to it.
+    """Explains recommendations by the ``k`` most similar items of the user's history.
 
-    "Because you liked": similarity is the cosine of the model's item vectors, so it says which part
-    of the history the model places near the item, not what caused the score.
+    The similarity is the cosine of the item vectors of the model. It shows which part of the
+    history the model considers similar to the item ("because you liked ..."), not what caused the
+    score.
 
     Args:
-        model: Any recommender; put in evaluation mode meanwhile.
+        model: Any recommender; it is in evaluation mode meanwhile.
         data: The graph to serve; the history is its ``edge_index``.
         user_id: Id of the user.
         item_ids: Ids of items, such as those recommended to the user.
-        k: Most items to name; an item is no reason for itself.
-        item_x: Vectors of all items, the second part of ``model(data)``, ``[num_items, d]``: who
-            explains to many users propagates once. Without them every call does.
+        k: Maximum number of items in an explanation; an item does not explain itself.
+        item_x: Vectors of all items, the second part of ``model(data)``, ``[num_items, d]``. Pass
+            them to compute the propagation once for several calls; otherwise every call computes
+            it.
 
     Raises:
         UnknownUserError: If the user is not in the data.
         UnknownItemError: If an item id is not in the data.
-        ValueError: If ``k`` is no positive integer, ``data`` is not that of the model or ``item_x``
-            has another number of rows.
+        ValueError: If ``k`` is not a positive integer, ``data`` does not fit the model or
+            ``item_x`` has another number of rows.
     """
     k = check_integer("k", k, 1)
     model.check_fits(data, "data")

@@ -124,7 +124,7 @@ def test_arguments_that_do_not_fit_are_told_before_the_page_is_there(served):
     ):
         with pytest.raises(ValueError, match=reason):
             NewItemAdder(model, data, given, item_graphs)
-    with pytest.raises(ValueError, match="BPR tells items by their ID vectors only"):
+    with pytest.raises(ValueError, match="BPR scores items by their ID vectors only"):
         NewItemAdder(BPR(data), data, encode, graphs)
 
 

@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_refused(case, tmp_path, monkeypatch):
     model, data = case
     with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 40\] \(got 41\)"):
         export_onnx(model, data, tmp_path / "scorer.onnx", k=41)
-    monkeypatch.setattr(module, "_MOST_BYTES", 100)
+    monkeypatch.setattr(module, "_MAX_BYTES", 100)
     with pytest.raises(ValueError, match="at most 2 GiB for an ONNX file"):
         export_onnx(model, data, tmp_path / "scorer.onnx")
     assert list(tmp_path.iterdir()) == []
