@@ -220,7 +220,7 @@ def _run(
         settings=cell.settings(),
         metrics=link_metrics(rankings[TEST], links_to_predict(parts.tests[TEST]).cpu()),
         val_metrics=fitted.best_metrics,
-        best_epoch=fitted.best_epoch + 1,
+        best_epoch=fitted.best_epoch,
         num_epochs=fitted.num_epochs,
         stopped_early=fitted.num_epochs < cell.config.max_epochs,
         seconds=fitted.seconds,
@@ -291,7 +291,7 @@ class _Progress:
         if not sys.stderr.isatty() and time.monotonic() - self._said >= _LINE_SECONDS:
             self._said = time.monotonic()
             self._log(
-                f"{self._title}: epoch {epoch + 1}, validation recall@20 "
+                f"{self._title}: epoch {epoch}, validation recall@20 "
                 f"{metrics['recall@20']:.4f} (best {self._best:.4f})"
             )
 

@@ -65,7 +65,7 @@ def _finalist(config: TrialConfig, job: TrialJob) -> Trial:
         outcome="finished",
         reason="",
         val={name: fitted.best_metrics[name] for name in METRICS},
-        best_epoch=fitted.best_epoch + 1,
+        best_epoch=fitted.best_epoch,
         epochs=fitted.num_epochs,
         seconds=fitted.seconds,
     )

@@ -108,7 +108,7 @@ def run_trial(config: dict[str, Any], job: TrialJob) -> None:
     from ray import tune
 
     def report(epoch: int, metrics: dict[str, float]) -> None:
-        tune.report({**metrics, EPOCHS: epoch + 1})
+        tune.report({**metrics, EPOCHS: epoch})
 
     fitted = train(config[TRIAL], job, report)
     best = {f"best_{name}": value for name, value in fitted.best_metrics.items()}

@@ -44,7 +44,7 @@ def test_every_epoch_is_reported_with_the_running_best(job, reported):
     seen = [metrics["recall@20"] for metrics in reported[:-1]]
     assert best[:-1] == [max(seen[: n + 1]) for n in range(4)]
     assert best[-1] == best[-2]
-    assert reported[-1]["best_epoch"] == seen.index(max(seen))
+    assert reported[-1]["best_epoch"] == seen.index(max(seen)) + 1
     assert {"loss", "loss/cca"} <= set(reported[0])
 
 
