@@ -7,7 +7,12 @@ The names of the package are in ``__init__.pyi`` and are loaded when they are fi
 ``import alignrec_pyg`` alone imports neither torch nor PyG.
 """
 
+import warnings
+
 import lazy_loader
+
+# PyG scripts its pooling when it is imported, which torch deprecates: nothing to act on.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
 
 __version__ = "0.1.0"
 

@@ -53,8 +53,8 @@ from .models import LightGCN as LightGCN
 from .models import Recommender as Recommender
 from .models import SLMRec as SLMRec
 from .storage import CheckpointError as CheckpointError
+from .train_config import TrainConfig as TrainConfig
 from .training.loop import FitResult as FitResult
-from .training.loop import TrainConfig as TrainConfig
 from .training.loop import TrainingDivergedError as TrainingDivergedError
 from .training.loop import fit as fit
 from .training.ray import fit_with_ray as fit_with_ray

@@ -8,7 +8,8 @@ plain Python number, so that NumPy's numbers may be given and what is stored can
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from numbers import Integral, Real
 from types import ModuleType
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the command line imports this module and loads no torch for --help
     from torch import Tensor
+
+_NEAR = 0.5  # share of letters that a name has in common with the one that is suggested
 
 _BROKEN = "; torch and compiled packages beside it, such as torchvision, need builds that match"
 _IN_WORDS = {
@@ -184,3 +187,21 @@ def _interval(
     closing = f"{most:g}]" if most is not None else f"{math.inf if below is None else below:g})"
     interval = f"{opening}, {closing}"
     return _IN_WORDS.get(interval, f"in {interval}")
+
+
+def unknown_names(what: str, asked: Iterable[str], valid: Sequence[str]) -> list[str]:
+    """One problem for each asked name that is not valid, with a valid one that is near."""
+    return [
+        f"{what} {name!r} is unknown: "
+        + ("separate names by spaces" if "," in name else nearest(name, valid))
+        for name in asked
+        if name not in valid
+    ]
+
+
+def nearest(name: str, valid: Sequence[str]) -> str:
+    """What may have been meant, and what there is."""
+    folded = {other.lower(): other for other in valid}
+    close = get_close_matches(name.lower(), folded, n=1, cutoff=_NEAR)
+    hint = f"did you mean {folded[close[0]]!r}? " if close else ""
+    return f"{hint}(there are {', '.join(valid) or 'none'})"

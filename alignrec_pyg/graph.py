@@ -37,18 +37,36 @@ _MASK = "mask_"
 _KNN = "knn_"
 
 
-class InteractionBatch(NamedTuple):
+class _Triples(NamedTuple):
+    user: Tensor
+    pos_item: Tensor
+    neg_item: Tensor
+
+
+class InteractionBatch(_Triples):
     """Training triples: ``user[b]`` interacted with ``pos_item[b]`` and not with ``neg_item[b]``.
 
     A whole batch, or the :class:`BatchShare` of one of several workers.
 
+    Args:
+        user: Users.
+        pos_item: Items that they interacted with.
+        neg_item: Items that they did not interact with.
+        full_size: Triples of a full batch, as configured (default: those of this one).
+
     Shapes:
-        - every field: int64 :math:`(B)`
+        - **user, pos_item, neg_item:** int64 :math:`(B)`
     """
 
-    user: Tensor
-    pos_item: Tensor
-    neg_item: Tensor
+    def __new__(
+        cls, user: Tensor, pos_item: Tensor, neg_item: Tensor, full_size: int | None = None
+    ) -> InteractionBatch:
+        """Puts the triples together."""
+        batch = super().__new__(cls, user, pos_item, neg_item)
+        batch._full_size = full_size
+        return batch
+
+    _full_size: int | None = None
 
     @property
     def whole(self) -> InteractionBatch:
@@ -64,6 +82,11 @@ class InteractionBatch(NamedTuple):
     def size(self) -> int:
         """Number of triples of the whole batch."""
         return self.whole.user.numel()
+
+    @property
+    def full_size(self) -> int:
+        """Number of triples of a full batch, as configured, also where this one is shorter."""
+        return self.size if self._full_size is None else self._full_size
 
     @property
     def rows(self) -> slice:
@@ -97,8 +120,9 @@ class BatchShare(InteractionBatch):
     def __new__(cls, whole: InteractionBatch, index: int, num_shares: int) -> BatchShare:
         """Cuts the share out of the batch."""
         rows = _share_of(whole.user.numel(), index, num_shares)
-        share = super().__new__(cls, *(column[rows] for column in whole))
+        share = _Triples.__new__(cls, *(column[rows] for column in whole))
         share._whole, share._index, share._num_shares = whole, index, num_shares
+        share._full_size = whole._full_size
         return share
 
     _whole: InteractionBatch

@@ -22,12 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
-from dataclasses import replace
-
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser
 from alignrec_pyg.experiments.paper import table_8
-from alignrec_pyg.experiments.presets import AlignRecPreset
 from alignrec_pyg.experiments.session import Session
 
 MODEL = "AlignRec"
@@ -42,15 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ablate(session: Session) -> int:
     full = session.required(MODEL)
-    assert isinstance(full, AlignRecPreset)
     variants = {
         MODEL: full,
-        "w/o CCA": replace(full, cca_weight=0.0),
-        "w/o UIA": replace(full, uia_weight=0.0),
-        "w/o REG": replace(full, reg_weight=0.0),
-        "REG of the paper's equation": replace(full, reg_similarity="cosine", reg_target="frozen"),
+        "w/o CCA": full.with_changes(cca_weight=0.0),
+        "w/o UIA": full.with_changes(uia_weight=0.0),
+        "w/o REG": full.with_changes(reg_weight=0.0),
+        "REG of the paper's equation": full.with_changes(
+            reg_similarity="cosine", reg_target="frozen"
+        ),
     }
-    cells = [cell for row, preset in variants.items() for cell in session.cells(row, preset)]
+    cells = [cell for row, settings in variants.items() for cell in session.cells(row, settings)]
     features = session.data.features
     for left_out in features if len(features) > 1 else ():
         rest = [name for name in features if name != left_out]

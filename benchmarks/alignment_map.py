@@ -30,10 +30,11 @@ from torch.nn.functional import cosine_similarity
 
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser
+from alignrec_pyg.experiments.cells import cell_key, train_cell
 from alignrec_pyg.experiments.charts import write_maps
-from alignrec_pyg.experiments.provenance import code_version, origin
+from alignrec_pyg.experiments.provenance import origin
 from alignrec_pyg.experiments.results import chart_possible, header
-from alignrec_pyg.experiments.runner import cell_key, is_the_cells_own, train_cell
+from alignrec_pyg.experiments.runner import is_the_cells_own
 from alignrec_pyg.experiments.session import Session, log
 from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.models import ContentRecommender
@@ -51,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _map(session: Session) -> int:
     if session.options.seeds != 1:
         raise SettingsError(["--seeds: a picture shows one run"])
-    presets = session.wearers(session.presets)
-    cells = {name: session.cells(name, preset)[0] for name, preset in presets.items()}
+    models = session.wearers(session.models)
+    cells = {name: session.cells(name, settings)[0] for name, settings in models.items()}
     session.check(list(cells.values()))
-    about = header(session.data, presets)
+    about = header(session.data, models)
     print(about, flush=True)
     parts = session.data.parts.to(session.device)
     cosines, maps = {}, {}
@@ -67,7 +68,7 @@ def _map(session: Session) -> int:
                 raise
             log(f"{name}: failed: {error}")
             continue
-        log(f"{name}: best epoch {fitted.best_epoch} of {fitted.num_epochs}")
+        log(f"{name}: best epoch {fitted.best_epoch + 1} of {fitted.num_epochs}")
         assert isinstance(model, ContentRecommender)
         with torch.no_grad():
             x = model.representations(parts.train)
@@ -125,7 +126,7 @@ def _write(session: Session, cosines: Mapping[str, Mapping[str, float]], about: 
         ),
     ]
     here = origin(session.device)
-    source = f"commit: {here.commit}; {here.hardware}; code {code_version()}"
+    source = f"commit: {here.commit}; {here.hardware}"
     print("\n" + "\n".join(lines) + f"\n\n{source}")
     title = f"# Cosine of an item's content and ID vectors ({session.data.name})"
     paper = "The paper's figures, Sports with its own features: VBPR 0.5035, AlignRec 0.8631."

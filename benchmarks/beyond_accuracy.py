@@ -23,10 +23,10 @@ from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser, positive_int
 from alignrec_pyg.evaluation.beyond_accuracy import beyond_accuracy, intra_list_diversity
 from alignrec_pyg.evaluation.metrics import user_metrics
-from alignrec_pyg.experiments.cells import CellResult
-from alignrec_pyg.experiments.runner import RANKED, TEST
+from alignrec_pyg.experiments.cells import RANKED, TEST
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.experiments.summary import Measurement
 from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
@@ -54,7 +54,7 @@ def _beyond(session: Session) -> int:
     k = session.options.k
     if k > RANKED:
         raise SettingsError([f"--k {k}: needs to be {RANKED} or less"])
-    presets, not_run = session.runnable()
+    models, not_run = session.runnable()
     data = session.data
     links = links_to_predict(data.test)
 
@@ -69,7 +69,7 @@ def _beyond(session: Session) -> int:
             values[f"diversity ({feature})"] = diversity.diversity
         return Measurement(values, users.user, users.recall)
 
-    cells = [cell for name, preset in presets.items() for cell in session.cells(name, preset)]
+    cells = [cell for name, settings in models.items() for cell in session.cells(name, settings)]
     return session.conclude(
         "beyond_accuracy",
         f"beyond accuracy, lists of {k} for the test users",

@@ -8,9 +8,9 @@ from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.evaluation.ranking import Ranking, top_items
-from alignrec_pyg.experiments.cells import CellResult
+from alignrec_pyg.experiments.cells import RANKED, TEST, link_metrics
 from alignrec_pyg.experiments.provenance import origin
-from alignrec_pyg.experiments.runner import RANKED, TEST, link_metrics
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.graph import INTERACTS, ITEM, USER, feature_table
 
 

@@ -36,11 +36,12 @@ from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser
 from alignrec_pyg.evaluation.metrics import user_metrics
 from alignrec_pyg.evaluation.ranking import Ranking, rank
-from alignrec_pyg.experiments.cells import Cell, CellResult
+from alignrec_pyg.experiments.cells import RANKED, TEST, Cell, Parts
 from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS, PreparedData
-from alignrec_pyg.experiments.runner import RANKED, TEST, Parts, RunOutcome
+from alignrec_pyg.experiments.runner import RunOutcome
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.experiments.summary import Measurement
 from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import INTERACTS, ITEM, content_hash, feature_table, links_to_predict
@@ -79,15 +80,15 @@ def _cold_items(session: Session) -> int:
     if not session.data.features:
         raise SettingsError(["--data: needs a feature table: held-out items have nothing else"])
     by_id = [
-        name for name, preset in session.presets.items() if not preset.model.supports_new_items
+        name for name, settings in session.models.items() if not settings.model.supports_new_items
     ]
     if by_id:
         raise SettingsError([f"--models {name}: tells items by their IDs only" for name in by_id])
     if options.item_seed < 0:
         raise SettingsError([f"--item-seed {options.item_seed}: needs to be 0 or more"])
     session = session.without_items(HoldOutItems(options.held_out, seed=options.item_seed))
-    presets, not_run = session.runnable()
-    cells = [cell for name, preset in presets.items() for cell in session.cells(name, preset)]
+    models, not_run = session.runnable()
+    cells = [cell for name, settings in models.items() for cell in session.cells(name, settings)]
     data = session.data
     test, num_dropped = _test_graph(data)
     outcome = session.run(cells, _parts(data, test))

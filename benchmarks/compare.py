@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(session: Session) -> int:
-    presets, not_run = session.runnable()
-    cells = [cell for name, preset in presets.items() for cell in session.cells(name, preset)]
-    for name, preset in session.wearers(session.options.aligned).items():
-        cells += session.cells(f"{name} + alignment", preset, alignment=session.alignment())
+    models, not_run = session.runnable()
+    cells = [cell for name, settings in models.items() for cell in session.cells(name, settings)]
+    for name, settings in session.wearers(session.options.aligned).items():
+        cells += session.cells(f"{name} + alignment", settings, alignment=session.alignment())
     outcome = session.run(cells)
     return session.conclude(
         "compare",

@@ -21,18 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
-from dataclasses import replace
 
+from alignrec_pyg.checks import unknown_names
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser
-from alignrec_pyg.cli.options import unknown_names
-from alignrec_pyg.experiments.cells import CellResult
 from alignrec_pyg.experiments.paper import table_4
-from alignrec_pyg.experiments.presets import BM3Preset
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.experiments.summary import Measure, Measurement
 from alignrec_pyg.experiments.table import Look
+from alignrec_pyg.models import BM3
 
 MODELS = ("VBPR", "BM3", "FREEDOM")
 SAVED = "memory saved %"
@@ -48,30 +47,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _swap(session: Session) -> int:
-    presets, not_run = session.runnable()
+    models, not_run = session.runnable()
     features = session.data.features
     texts = dict.fromkeys(session.options.sets or _default_sets(features))
     sets = [text.split("+") for text in texts]
     problems = [problem for names in sets for problem in unknown_names("feature", names, features)]
     if problems:
         raise SettingsError(problems)
-    presets = {
-        model: replace(preset, freeze_features=True) if isinstance(preset, BM3Preset) else preset
-        for model, preset in presets.items()
+    models = {
+        model: settings.with_changes(freeze_features=True) if settings.model is BM3 else settings
+        for model, settings in models.items()
     }
-    rows = {(model, text): f"{model} on {text}" for model in presets for text in texts}
+    rows = {(model, text): f"{model} on {text}" for model in models for text in texts}
     cells = [
         cell
         for (model, text), row in rows.items()
-        for cell in session.cells(row, presets[model], features=text.split("+"))
+        for cell in session.cells(row, models[model], features=text.split("+"))
     ]
-    outcome = session.run(cells, presets=presets)
+    outcome = session.run(cells, models=models)
     first = {row: rows[model, next(iter(texts))] for (model, _), row in rows.items()}
     return session.conclude(
         "feature_sets",
         "feature sets swapped, test links",
         outcome,
-        presets=presets,
+        models=models,
         measure=with_memory(session.measure, outcome.results, first),
         pairs=[(row, first[row]) for row in rows.values() if row != first[row]],
         not_run=not_run,

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from alignrec_pyg.checks import unknown_names
 from alignrec_pyg.cli.arguments import positive_int
 from alignrec_pyg.cli.encoder_specs import FORMS
-from alignrec_pyg.cli.options import unknown_names
 from alignrec_pyg.encoders.texts import FIELDS
 from alignrec_pyg.experiments.prepare import SYNTHETIC
 from alignrec_pyg.feature_eval.item_targets import Score

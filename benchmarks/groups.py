@@ -24,9 +24,9 @@ from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser, positive_int
 from alignrec_pyg.evaluation.groups import activity_groups, popularity_groups
 from alignrec_pyg.evaluation.metrics import user_metrics
-from alignrec_pyg.experiments.cells import CellResult
-from alignrec_pyg.experiments.runner import TEST
+from alignrec_pyg.experiments.cells import TEST
 from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.experiments.summary import Measurement
 from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _by_group(session: Session) -> int:
-    presets, not_run = session.runnable()
+    models, not_run = session.runnable()
     train, links = session.data.train, links_to_predict(session.data.test)
 
     def measure(cell: CellResult) -> Measurement:
@@ -58,7 +58,7 @@ def _by_group(session: Session) -> int:
                 values[f"items: {item_group.name}"] = item_group.recall
         return Measurement(values, users.user, users.recall)
 
-    cells = [cell for name, preset in presets.items() for cell in session.cells(name, preset)]
+    cells = [cell for name, settings in models.items() for cell in session.cells(name, settings)]
     outcome = session.run(cells)
     return session.conclude(
         "groups",

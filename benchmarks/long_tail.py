@@ -24,10 +24,10 @@ from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser, positive_int
 from alignrec_pyg.evaluation.groups import long_tail_links
 from alignrec_pyg.evaluation.metrics import user_metrics
-from alignrec_pyg.experiments.cells import CellResult
-from alignrec_pyg.experiments.runner import TEST
+from alignrec_pyg.experiments.cells import TEST
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.experiments.summary import Measurement
 from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _long_tail(session: Session) -> int:
-    presets, not_run = session.runnable()
+    models, not_run = session.runnable()
     below = session.options.below
     links = links_to_predict(session.data.test)
     tails = {
@@ -65,7 +65,7 @@ def _long_tail(session: Session) -> int:
         items = user_metrics(cell.rankings[TEST], tails["item"], 20)
         return Measurement(values, items.user, items.recall)
 
-    cells = [cell for name, preset in presets.items() for cell in session.cells(name, preset)]
+    cells = [cell for name, settings in models.items() for cell in session.cells(name, settings)]
     return session.conclude(
         "long_tail",
         f"test links of items, and of users, with fewer than {below} train links",

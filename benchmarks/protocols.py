@@ -26,12 +26,13 @@ from torch import Tensor
 
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser
-from alignrec_pyg.experiments.cells import CellResult
+from alignrec_pyg.experiments.cells import TEST, Parts, link_metrics
 from alignrec_pyg.experiments.prepare import val_known_at_test
 from alignrec_pyg.experiments.results import split_text
-from alignrec_pyg.experiments.runner import TEST, Parts, RunOutcome, link_metrics
+from alignrec_pyg.experiments.runner import RunOutcome
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.experiments.summary import Measurement
 from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compare(session: Session) -> int:
     if session.options.split is not None:
         raise SettingsError(["--split: this script runs all splits"])
-    presets, not_run = session.runnable()
+    models, not_run = session.runnable()
     links: dict[str, Tensor] = {}
     results: list[CellResult] = []
     failed: dict[tuple[str, int], str] = {}
@@ -65,8 +66,8 @@ def _compare(session: Session) -> int:
             notes += [f"no {rule} split: {problem}" for problem in error.problems]
             continue
         data = here.data
-        rows = {f"{name}, {rule}": preset for name, preset in presets.items()}
-        cells = [cell for row, preset in rows.items() for cell in here.cells(row, preset)]
+        rows = {f"{name}, {rule}": settings for name, settings in models.items()}
+        cells = [cell for row, settings in rows.items() for cell in here.cells(row, settings)]
         parts = Parts(data.train, data.val, {TEST: data.test, KNOWN: val_known_at_test(data)})
         outcome = here.run(cells, parts)
         results += outcome.results

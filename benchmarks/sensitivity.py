@@ -20,14 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: 
 # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
-from dataclasses import replace
 
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser, weight
-from alignrec_pyg.experiments.cells import CellResult
 from alignrec_pyg.experiments.charts import Curve, write_curves
-from alignrec_pyg.experiments.presets import AlignRecPreset
 from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.experiments.summary import Measurement, Row
 
 MODEL = "AlignRec"
@@ -52,14 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _vary(session: Session) -> int:
-    preset = session.required(MODEL)
-    assert isinstance(preset, AlignRecPreset)
+    settings = session.required(MODEL)
     values = sorted(set(session.options.values))
     cells = [
         cell
         for symbol, argument in WEIGHTS.items()
         for value in values
-        for cell in session.cells(_row(symbol, value), replace(preset, **{argument: value}))
+        for cell in session.cells(_row(symbol, value), settings.with_changes(**{argument: value}))
     ]
 
     def measure(cell: CellResult) -> Measurement:
@@ -90,7 +87,7 @@ def _vary(session: Session) -> int:
         draw=draw,
         notes=[
             "the other weights stay at "
-            + ", ".join(f"{symbol} {getattr(preset, name)}" for symbol, name in WEIGHTS.items())
+            + ", ".join(f"{symbol} {settings.hparams[name]}" for symbol, name in WEIGHTS.items())
         ],
     )
 

@@ -3,9 +3,9 @@
     python benchmarks/tuned_comparison.py
     python benchmarks/tuned_comparison.py --data FOLDER --models AlignRec FREEDOM LightGCN
 
-Every model gets the same budget: the points of its grid in ``benchmarks/grids.py``, four each with
-``--grid small``, trained with the first seed, equal limits of epochs and equal patience. The point
-of the best validation recall@20 then runs with all seeds, and its test links are scored.
+Every model gets the same budget: the points of its grid in ``experiments/settings.py``, four
+each with ``--grid small``, trained with the first seed, equal limits of epochs and equal patience.
+The point of the best validation recall@20 then runs with all seeds, and its test links are scored.
 ``--grid published`` runs the papers' own grids, whose sizes differ. ``--with-test-selected`` adds a
 column that older tables hold: the best test recall@20 of the grid's points, chosen by looking at
 the test links.
@@ -25,21 +25,25 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser
-from alignrec_pyg.experiments.cells import CellResult
-from alignrec_pyg.experiments.grids import PUBLISHED, SEARCH, Grid, points
 from alignrec_pyg.experiments.paper import table_2
 from alignrec_pyg.experiments.prepare import SYNTHETIC
-from alignrec_pyg.experiments.presets import Preset
 from alignrec_pyg.experiments.runner import RunOutcome
 from alignrec_pyg.experiments.session import Session
-from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.settings import (
+    PAPER_GRIDS,
+    SEARCH_GRIDS,
+    Grid,
+    ModelSettings,
+    SettingsError,
+)
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.experiments.summary import Measure, Measurement
 from alignrec_pyg.experiments.table import Look
 
 TEST_SELECTED = "test-selected recall@20 (one seed)"
 
 
-GRIDS = {"small": SEARCH, "published": PUBLISHED}
+GRIDS = {"small": SEARCH_GRIDS, "published": PAPER_GRIDS}
 _PATIENCE = 30
 """That of AlignRec's authors, the longest; for all models, unless ``--patience`` says otherwise."""
 
@@ -58,23 +62,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _search(session: Session) -> int:
     options = session.options
-    grids = GRIDS[options.grid]
-    presets, not_run = session.runnable()
-    _refuse_axes(session, grids, presets)
-    if options.patience is None and options.data != SYNTHETIC:  # whose presets agree on one
-        presets = {name: p.with_train(patience=_PATIENCE) for name, p in presets.items()}
-    candidates = {name: points(preset, grids[name]) for name, preset in presets.items()}
+    grids = {model.__name__: grid for model, grid in GRIDS[options.grid].items()}
+    models, not_run = session.runnable()
+    _refuse_axes(session, grids, models)
+    if options.patience is None and options.data != SYNTHETIC:  # whose models agree on one
+        models = {name: p.with_changes(patience=_PATIENCE) for name, p in models.items()}
+    candidates = {name: settings.points(grids[name]) for name, settings in models.items()}
     trial_cells = [
         cell
         for name, found in candidates.items()
-        for number, preset in enumerate(found)
-        for cell in session.cells(_trial(name, number), preset, seeds=session.seeds[:1])
+        for number, settings in enumerate(found)
+        for cell in session.cells(_trial(name, number), settings, seeds=session.seeds[:1])
     ]
-    trials = session.run(trial_cells, presets=presets)
+    trials = session.run(trial_cells, models=models)
     chosen, best_on_test = choose(candidates, trials.results)
     finals = session.run(
-        [cell for name, preset in chosen.items() for cell in session.cells(name, preset)],
-        presets=chosen,
+        [cell for name, settings in chosen.items() for cell in session.cells(name, settings)],
+        models=chosen,
     )
     measure = session.measure
     notes = [
@@ -92,7 +96,7 @@ def _search(session: Session) -> int:
         "tuned_comparison",
         f"{len(chosen)} models, settings chosen on validation",
         RunOutcome(results=finals.results, failed={**trials.failed, **finals.failed}),
-        presets=chosen,
+        models=chosen,
         measure=measure,
         not_run=not_run,
         paper=session.papers(table_2),
@@ -102,7 +106,7 @@ def _search(session: Session) -> int:
 
 
 def _refuse_axes(
-    session: Session, grids: Mapping[str, Grid], presets: Mapping[str, Preset]
+    session: Session, grids: Mapping[str, Grid], models: Mapping[str, ModelSettings]
 ) -> None:
     """What the grid decides cannot be given too.
 
@@ -110,10 +114,10 @@ def _refuse_axes(
         SettingsError: If it is.
     """
     problems = [
-        f"{name} has no {session.options.grid} grid" for name in presets if name not in grids
+        f"{name} has no {session.options.grid} grid" for name in models if name not in grids
     ]
     given = {text.partition("=")[0] for text in session.options.set}
-    for name in presets:
+    for name in models:
         for axis in grids.get(name, ()):
             if f"{name}.{axis}" in given:
                 problems.append(f"--set {name}.{axis}: the grid decides it")
@@ -124,27 +128,27 @@ def _refuse_axes(
 
 
 def _trial_lines(
-    candidates: Mapping[str, Sequence[Preset]],
+    candidates: Mapping[str, Sequence[ModelSettings]],
     grids: Mapping[str, Grid],
     results: Sequence[CellResult],
-    chosen: Mapping[str, Preset],
+    chosen: Mapping[str, ModelSettings],
 ) -> list[str]:
     by_row = {result.row: result for result in results}
     lines = []
     for name, found in candidates.items():
         told = []
-        for number, preset in enumerate(found):
+        for number, settings in enumerate(found):
             result = by_row.get(_trial(name, number))
             value = "failed" if result is None else f"{result.val_metrics['recall@20']:.4f}"
-            point = ", ".join(f"{axis} {_value(preset, axis)}" for axis in grids[name])
-            told.append(f"{point}: {value}{' (chosen)' if chosen.get(name) is preset else ''}")
+            point = ", ".join(f"{axis} {_value(settings, axis)}" for axis in grids[name])
+            told.append(f"{point}: {value}{' (chosen)' if chosen.get(name) is settings else ''}")
         lines.append(f"  {name}: {'; '.join(told)}")
     return lines
 
 
 def choose(
-    candidates: dict[str, list[Preset]], results: Sequence[CellResult]
-) -> tuple[dict[str, Preset], dict[str, float]]:
+    candidates: dict[str, list[ModelSettings]], results: Sequence[CellResult]
+) -> tuple[dict[str, ModelSettings], dict[str, float]]:
     """Each model's point of the best validation recall@20, and the best test recall@20.
 
     Of equal points the first one wins; a model all of whose points failed has none.
@@ -177,9 +181,9 @@ def _trial(name: str, number: int) -> str:
     return f"{name}, point {number + 1}"
 
 
-def _value(preset: Preset, name: str) -> object:
-    hparams = preset.hparams()
-    return hparams[name] if name in hparams else getattr(preset.train, name)
+def _value(settings: ModelSettings, name: str) -> object:
+    hparams = settings.hparams
+    return hparams[name] if name in hparams else getattr(settings.config, name)
 
 
 if __name__ == "__main__":

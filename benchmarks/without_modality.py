@@ -35,21 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _leave_out(session: Session) -> int:
-    presets, not_run = session.runnable()
+    models, not_run = session.runnable()
     features = session.data.features
     if len(features) < 2:
         raise SettingsError([f"--data: needs two feature sets to leave one out (got {features})"])
     cells = []
-    for model, preset in presets.items():
-        cells += session.cells(model, preset)
+    for model, settings in models.items():
+        cells += session.cells(model, settings)
         for left_out in features:
             rest = [name for name in features if name != left_out]
-            cells += session.cells(f"{model} w/o {left_out}", preset, features=rest)
+            cells += session.cells(f"{model} w/o {left_out}", settings, features=rest)
     return session.conclude(
         "without_modality",
         "models without one modality, test links",
         session.run(cells),
-        pairs=[(model, f"{model} w/o {left_out}") for model in presets for left_out in features],
+        pairs=[(model, f"{model} w/o {left_out}") for model in models for left_out in features],
         not_run=not_run,
         paper=session.papers(table_5),
         paper_source="Table 5",

@@ -23,21 +23,17 @@ warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureW
 
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser, weight
-from alignrec_pyg.experiments.presets import AlignRecPreset
 from alignrec_pyg.experiments.session import Session
 
 MODELS = ("ContentLightGCN", "VBPR", "MGCN")
-_ALIGNREC = AlignRecPreset()
+_WEIGHTS = {"cca": 0.01, "uia": 0.1, "reg": 0.1}
+"""AlignRec's own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
     parser = make_parser(__doc__, models=MODELS)
-    for name, default in (
-        ("cca", _ALIGNREC.cca_weight),
-        ("uia", _ALIGNREC.uia_weight),
-        ("reg", _ALIGNREC.reg_weight),
-    ):
+    for name, default in _WEIGHTS.items():
         parser.add_argument(
             f"--{name}",
             type=weight,
@@ -50,19 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _wear(session: Session) -> int:
     options = session.options
-    presets = session.wearers(session.presets)
+    models = session.wearers(session.models)
     alignment = session.alignment(
         cca_weight=options.cca, uia_weight=options.uia, reg_weight=options.reg
     )
     cells = []
-    for name, preset in presets.items():
-        cells += session.cells(name, preset)
-        cells += session.cells(f"{name} + alignment", preset, alignment=alignment)
+    for name, settings in models.items():
+        cells += session.cells(name, settings)
+        cells += session.cells(f"{name} + alignment", settings, alignment=alignment)
     return session.conclude(
         "worn_alignment",
         "models alone and with AlignRec's alignments, test links",
         session.run(cells),
-        pairs=[(f"{name} + alignment", name) for name in presets],
+        pairs=[(f"{name} + alignment", name) for name in models],
         notes=[f"weights: CCA {options.cca}, UIA {options.uia}, REG {options.reg}"],
     )
 

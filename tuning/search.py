@@ -31,7 +31,6 @@ import re
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser, positive_int
 from alignrec_pyg.experiments.prepare import data_name
-from alignrec_pyg.experiments.presets import PAPER
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.storage import read_manifest
@@ -65,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = make_parser(__doc__, models=[_MODEL], choosable=False)
     parser.set_defaults(models=[_MODEL], threads=1)
     add = parser.add_argument
-    add("--model", dest="models", nargs=1, choices=PAPER, metavar="NAME", help=f"model ({_MODEL})")
+    add("--model", dest="models", nargs=1, metavar="NAME", help=f"model ({_MODEL})")
     add(
         "--search", choices=("optuna", "random", "grid"), default="optuna", help="how (optuna: TPE)"
     )

@@ -12,7 +12,8 @@ from typing import get_args
 import torch
 
 from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS, SYNTHETIC, Scale, data_name
-from alignrec_pyg.experiments.presets import PAPER, TABLE_2
+from alignrec_pyg.experiments.settings import TABLE_2
+from alignrec_pyg.models import model_names
 from alignrec_pyg.transforms.split_interactions import SplitRule
 
 ALL = "all"
@@ -20,7 +21,11 @@ ALL = "all"
 
 
 def make_parser(
-    doc: str | None, models: Sequence[str] = TABLE_2, *, choosable: bool = True, seeds: int = 3
+    doc: str | None,
+    models: Sequence[str] = tuple(model.__name__ for model in TABLE_2),
+    *,
+    choosable: bool = True,
+    seeds: int = 3,
 ) -> argparse.ArgumentParser:
     """A parser with the arguments that all experiments know.
 
@@ -41,7 +46,8 @@ def make_parser(
             "--models",
             nargs="+",
             metavar="NAME",
-            help=f"of {', '.join(PAPER)}, or 'all' (default: {', '.join(models)})",
+            help=f"of {', '.join(model_names())}, module:Class of your own, or 'all' "
+            f"(default: {', '.join(models)})",
         )
     add("--features", nargs="+", metavar="NAME", help="feature tables to use (all)")
     add(
@@ -89,7 +95,19 @@ def make_parser(
         "--threads",
         type=positive_int,
         metavar="N",
-        help="CPU threads (synthetic data: 1, else as torch decides)",
+        help="CPU threads of each job (1)",
+    )
+    add(
+        "--jobs",
+        type=positive_int,
+        metavar="N",
+        help="runs at a time, each in a process of its own (cores / threads; on a GPU 1)",
+    )
+    add(
+        "--settings",
+        choices=("default", "published", "small"),
+        help="of the models: the library's, the papers', or for small data (published; of the "
+        "synthetic data small)",
     )
     add("--out", type=Path, metavar="DIR", help="where to write (results/<data name>)")
     return parser

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 
 import torch
+from torch_geometric.data import HeteroData
 
 from alignrec_pyg.cli.arguments import ALL, device_named, named_files, results_folder
-from alignrec_pyg.experiments.grids import published
 from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS, SYNTHETIC, data_name, prepare
-from alignrec_pyg.experiments.presets import PAPER, SMALL, Preset
 from alignrec_pyg.experiments.session import Session, log
-from alignrec_pyg.experiments.settings import SettingsError, resolve
+from alignrec_pyg.experiments.settings import Kind, ModelSettings, SettingsError, resolve
+from alignrec_pyg.models import model_names
 
 INTERRUPTED = 130
 
@@ -58,14 +59,13 @@ def _start(options: argparse.Namespace) -> Session:
     tables = named_files("--tables", "FILE.npy", options.tables, problems)
     if neighbors and options.item_neighbors != NUM_NEIGHBORS:
         problems.append("--item-neighbors: the lists of --neighbors have their own number")
-    presets = _presets(options, problems)
+    threads = options.threads or 1
+    jobs = options.jobs or (1 if device.type == "cuda" else max(1, num_cores() // threads))
+    models = _settings(options, problems, None)
     out = results_folder(options, problems)
     if problems:
         raise SettingsError(problems)
-    # Tensors as small as those of the synthetic data: more threads only wait for each other.
-    threads = options.threads or (1 if options.data == SYNTHETIC else None)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     data = prepare(
         options.data,
         features=options.features,
@@ -75,26 +75,41 @@ def _start(options: argparse.Namespace) -> Session:
         scale=options.feature_scale,
         item_neighbors=options.item_neighbors,
     )
+    if options.settings == "default":  # these depend on the data
+        models = _settings(options, problems, data.train)
     return Session(
         options=options,
         device=device,
-        presets=presets,
+        models=models,
         data=data,
         tables=tables,
         neighbors=neighbors,
         seeds=range(options.seeds),
         out=out,
+        jobs=jobs,
     )
 
 
-def _presets(options: argparse.Namespace, problems: list[str]) -> dict[str, Preset]:
+def num_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _settings(
+    options: argparse.Namespace, problems: list[str], train: HeteroData | None
+) -> dict[str, ModelSettings]:
+    kind: Kind = options.settings or ("small" if options.data == SYNTHETIC else "published")
     try:
         return resolve(
-            list(PAPER)
+            list(model_names())
             if options.models == [ALL]
             else list(dict.fromkeys(options.models or options.default_models)),
-            SMALL if options.data == SYNTHETIC else published(data_name(options.data)),
+            kind,
+            data_name(options.data),
             options.set,
+            data=train,
             max_epochs=options.epochs,
             patience=options.patience,
             lr=options.lr,

@@ -65,7 +65,7 @@ def evaluate(
 
     trained = load_run(run, data, device_named(device))
     cut_offs = sorted(set(k or (10, 20)))
-    metrics = evaluate_model(trained.model, trained.data.test, cut_offs)
+    metrics = evaluate_model(trained.model, trained.test, cut_offs)
     rows = [["", *(f"@{cut_off}" for cut_off in cut_offs)]]
     for name in _METRICS:
         rows.append([name, *(f"{metrics[f'{name}@{cut_off}']:.4f}" for cut_off in cut_offs)])
@@ -86,11 +86,11 @@ def _groups(run: Run, k: int) -> dict[str, list[dict[str, Any]]]:
     from alignrec_pyg import activity_groups, popularity_groups, rank, user_metrics
     from alignrec_pyg.graph import links_to_predict
 
-    links = links_to_predict(run.data.test)
-    ranking = rank(run.model, run.data.test, k)
+    links = links_to_predict(run.test)
+    ranking = rank(run.model, run.test, k)
     found: dict[str, Sequence[Any]] = {
-        "activity": activity_groups(user_metrics(ranking, links, k), run.data.train),
-        "popularity": popularity_groups(ranking, run.data.train, links, k),
+        "activity": activity_groups(user_metrics(ranking, links, k), run.train),
+        "popularity": popularity_groups(ranking, run.train, links, k),
     }
     groups = {kind: [_finite(asdict(group)) for group in found[kind]] for kind in found}
     rows = [["", "train links", "users", f"recall@{k}", f"ndcg@{k}"]]

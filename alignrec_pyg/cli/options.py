@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -17,8 +16,6 @@ from alignrec_pyg.models import model_names
 
 if TYPE_CHECKING:
     pass
-
-_NEAR = 0.5  # share of letters that a name has in common with the one that is suggested
 
 
 class OptionError(typer.TyperException):
@@ -176,24 +173,6 @@ def errors_about(option: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise OptionError(option, str(error)) from error
-
-
-def unknown_names(what: str, asked: Iterable[str], valid: Sequence[str]) -> list[str]:
-    """One problem for each asked name that is not valid, with a valid one that is near."""
-    return [
-        f"{what} {name!r} is unknown: "
-        + ("separate names by spaces" if "," in name else nearest(name, valid))
-        for name in asked
-        if name not in valid
-    ]
-
-
-def nearest(name: str, valid: Sequence[str]) -> str:
-    """What may have been meant, and what there is."""
-    folded = {other.lower(): other for other in valid}
-    close = get_close_matches(name.lower(), folded, n=1, cutoff=_NEAR)
-    hint = f"did you mean {folded[close[0]]!r}? " if close else ""
-    return f"{hint}(there are {', '.join(valid) or 'none'})"
 
 
 def log(line: str) -> None:

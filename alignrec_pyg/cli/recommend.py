@@ -93,9 +93,7 @@ def recommend(
     elif out is not None and out.suffix == ".parquet":
         from alignrec_pyg.serving import export_recommendations
 
-        count = export_recommendations(
-            trained.model, trained.data.known, out, k, users=asked, **limits
-        )
+        count = export_recommendations(trained.model, trained.known, out, k, users=asked, **limits)
         log(f"written: {out} ({count:,} rows)")
         return
     else:
@@ -199,7 +197,7 @@ def checked_ids(run: Run, kind: str, option: str, texts: Sequence[str]) -> list[
     """
     from alignrec_pyg.ids import item_ids, item_indices, user_ids, user_indices
 
-    data = run.data.known
+    data = run.known
     known, numbers = (
         (user_ids(data), user_indices) if kind == "user" else (item_ids(data), item_indices)
     )
@@ -226,14 +224,14 @@ def _recommended(
     from alignrec_pyg.serving import explain
 
     if users is None:
-        users = user_ids(run.data.known).tolist()
-    lists = recommend_items(run.model, run.data.known, users, k, **limits)
-    item_x = embeddings(run.model, run.data.known)[1] if explained else None
+        users = user_ids(run.known).tolist()
+    lists = recommend_items(run.model, run.known, users, k, **limits)
+    item_x = embeddings(run.model, run.known)[1] if explained else None
     rows: list[list[str]] = []
     for user, found in zip(users, lists, strict=True):
         reasons: list[list[str]] = [[] for _ in found]
         if explained and len(found):
-            because = explain(run.model, run.data.known, user, found, _REASONS, item_x=item_x)
+            because = explain(run.model, run.known, user, found, _REASONS, item_x=item_x)
             reasons = [
                 ["; ".join(_named(own, titles) for own in reason.item.tolist())]
                 for reason in because
@@ -255,7 +253,7 @@ def _similar(
 ) -> tuple[list[str], list[list[str]]]:
     from alignrec_pyg.serving import similar_items
 
-    lists = similar_items(run.model, run.data.known, items, k, **limits)
+    lists = similar_items(run.model, run.known, items, k, **limits)
     rows = [
         [_named(asked, titles), str(rank), str(item), *_title(item, titles), f"{cosine:.4f}"]
         for asked, found in zip(items, lists, strict=True)

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg import models
-from alignrec_pyg.cli.options import errors_about
-from alignrec_pyg.datasets import MMRecFolder
-from alignrec_pyg.graph import (
-    INTERACTS,
-    ITEM,
-    USER,
-    content_hash,
-    feature_key,
-    feature_table,
-    on_device,
-)
+from alignrec_pyg.experiments.prepare import PreparedData, Scale, prepare
+from alignrec_pyg.experiments.settings import load_model
+from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import CheckpointError, read_manifest, write_manifest
-from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph, SplitInteractions
-from alignrec_pyg.transforms.knn_item_graph import Weighting
 from alignrec_pyg.transforms.split_interactions import SplitRule
 
 _MANIFEST = "run.json"
@@ -36,16 +22,13 @@ _MODEL = "model"
 ITEM_GRAPHS = "item_graphs"
 """Folder of a run that keeps its item graphs."""
 
-_BINARY = ("FREEDOM",)  # models whose paper weighs all neighbours alike; the others by cosine
-_FREEDOM_WEIGHTS = {"image": 0.1, "text": 0.9}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What data are made of a folder.
 
     Args:
-        model: Name of the model's class.
+        model: Name of the model's class, or ``"module:Class"`` for one of your own.
         features: Feature tables that it reads.
         feature_scale: ``"rows"`` brings feature rows to length 1, ``"raw"`` leaves them.
         neighbors: Neighbours of an item in item graphs, itself included.
@@ -54,42 +37,24 @@ class Settings:
 
     model: str
     features: tuple[str, ...]
-    feature_scale: str
+    feature_scale: Scale
     neighbors: int
     split: SplitRule
 
-    @property
-    def model_class(self) -> type[Recommender]:
-        """The model's class."""
-        found: type[Recommender] = getattr(models, self.model)
-        return found
+    def prepare(self, folder: Path, run: Path) -> PreparedData:
+        """The data of a folder; item graphs are kept in the run's folder.
 
-
-@dataclass(frozen=True, kw_only=True)
-class RunData:
-    """The graphs of a run.
-
-    Args:
-        train: Graph to train on.
-        val: Graph with the links to select by.
-        test: Graph with the links to score once.
-        known: All links known: what recommendations are made from.
-        inputs: ``features`` and item graph arguments of the model.
-        fingerprint: Hash of the ids, links, labels and feature tables.
-    """
-
-    train: HeteroData
-    val: HeteroData
-    test: HeteroData
-    known: HeteroData
-    inputs: dict[str, Any]
-    fingerprint: str
-
-    def to(self, device: str) -> RunData:
-        """The same on a device."""
-        graphs = {name: getattr(self, name) for name in ("train", "val", "test", "known")}
-        moved = {name: on_device(graph, device) for name, graph in graphs.items()}
-        return RunData(**moved, inputs=self.inputs, fingerprint=self.fingerprint)
+        Raises:
+            SettingsError: If the folder cannot be read, or lacks what is needed.
+        """
+        return prepare(
+            str(folder),
+            features=self.features,
+            split=self.split,
+            scale=self.feature_scale,
+            item_neighbors=self.neighbors,
+            cache=run / ITEM_GRAPHS,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,84 +65,30 @@ class Run:
         folder: The run's folder.
         data_folder: Where its data are.
         settings: How the data were made.
-        data: The data.
+        data: The data, on the CPU.
+        train: Graph to train on, on the model's device.
+        test: Graph with the links to score once, on the model's device.
+        known: Graph of all links, to recommend from, on the model's device.
         model: The model, in evaluation mode.
     """
 
     folder: Path
     data_folder: Path
     settings: Settings
-    data: RunData
+    data: PreparedData
+    train: HeteroData
+    test: HeteroData
+    known: HeteroData
     model: Recommender
-
-
-def parameters_of(model: type[Recommender]) -> list[str]:
-    """Keyword arguments of a model's constructor."""
-    return list(inspect.signature(model).parameters)[1:]
-
-
-def freedom_weights(names: Sequence[str]) -> dict[str, float]:
-    """What each table weighs in FREEDOM's item graph: as in its paper, others equally."""
-    if set(names) == set(_FREEDOM_WEIGHTS):
-        return _FREEDOM_WEIGHTS
-    return dict.fromkeys(names, 1 / len(names))
-
-
-def make_data(data: HeteroData, settings: Settings, cache: Path) -> RunData:
-    """Splits the data and makes what the model reads.
-
-    A model of one item graph by cosines (AlignRec) reads one table, the feature sets side by side,
-    and its neighbours; FREEDOM's graph is the weighted sum of those of the tables, as in its paper
-    (:func:`freedom_weights`); models of several graphs have one for each table.
-
-    Args:
-        data: Data of the folder, with the tables of ``settings.features``.
-        settings: What to make.
-        cache: Folder that keeps item graphs.
-
-    Raises:
-        OptionError: If the data lack what the split needs, or have too few items for a graph.
-    """
-    fingerprint = _fingerprint(data, settings.features)
-    parameters = parameters_of(settings.model_class)
-    names = list(settings.features)
-    if settings.feature_scale == "rows":
-        for name in names:
-            table = feature_table(data, name)
-            data[ITEM][feature_key(name)] = torch.nn.functional.normalize(table)
-    weighting: Weighting = "binary" if settings.model in _BINARY else "cosine"
-    inputs: dict[str, Any] = {}
-    if "item_graph" in parameters and weighting == "cosine" and len(names) > 1:
-        fused = "+".join(names)  # a sign that no table's own name holds
-        data = ConcatFeatures(names, fused, normalize=False)(data)
-        names = [fused]
-    if "features" in parameters:
-        inputs["features"] = names
-    k = settings.neighbors
-    with errors_about("--neighbors"):
-        if "item_graph" in parameters:
-            name = "+".join([weighting, *names])
-            weights = freedom_weights(names)
-            data = KNNItemGraph(weights, k, weighting=weighting, name=name, cache_dir=cache)(data)
-            inputs["item_graph"] = name
-        if "item_graphs" in parameters:
-            for name in names:
-                data = KNNItemGraph(name, k, cache_dir=cache)(data)
-            inputs["item_graphs"] = names
-    with errors_about("--split"):
-        train, val, test = SplitInteractions(settings.split)(data)
-    return RunData(
-        train=train, val=val, test=test, known=data, inputs=inputs, fingerprint=fingerprint
-    )
 
 
 def save_run(
     folder: Path,
     data_folder: Path,
     settings: Settings,
-    data: RunData,
+    data: PreparedData,
     model: Recommender,
-    told: Mapping[str, Any],
+    training: Mapping[str, Any],
 ) -> None:
     """Writes the model, then ``run.json``, which says what it was trained on, and how.
 
@@ -187,7 +98,7 @@ def save_run(
         settings: How they were made.
         data: What was made.
         model: The trained model.
-        told: More for the manifest, such as how the model was trained.
+        training: How the model was trained, and what came of it.
     """
     model.save_pretrained(folder / _MODEL)
     write_manifest(
@@ -196,7 +107,7 @@ def save_run(
             "settings": {**asdict(settings), "features": list(settings.features)},
             "data": str(data_folder.resolve()),
             "fingerprint": data.fingerprint,
-            **told,
+            **training,
         },
     )
 
@@ -218,31 +129,32 @@ def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
         raise CheckpointError(f"{folder} holds no trained model: alignrec train --out writes one")
     manifest = read_manifest(folder / _MANIFEST, ("settings", "data", "fingerprint"))
     stored = manifest["settings"]
-    expected = {field.name for field in fields(Settings)}
-    if stored.keys() != expected or stored["model"] not in models.model_names():
+    if stored.keys() != {field.name for field in fields(Settings)}:
         raise CheckpointError(f"{folder / _MANIFEST} is damaged or of another version: train anew")
     settings = Settings(**{**stored, "features": tuple(stored["features"])})
+    try:
+        model_class = load_model(settings.model)
+    except ValueError as error:
+        raise CheckpointError(f"{folder / _MANIFEST}: {error}") from error
     source = Path(manifest["data"]) if data_folder is None else data_folder
     if not source.is_dir():
         raise CheckpointError(f"{source}, the data of {folder}, is not there: name it with --data")
-    data = MMRecFolder(source, features=settings.features).data
-    made = make_data(data, settings, folder / ITEM_GRAPHS)
-    if made.fingerprint != manifest["fingerprint"]:
+    data = settings.prepare(source, folder)
+    if data.fingerprint != manifest["fingerprint"]:
         raise CheckpointError(
-            f"{source} is not what {folder} was trained on (fingerprint {made.fingerprint}, then "
+            f"{source} is not what {folder} was trained on (fingerprint {data.fingerprint}, then "
             f"{manifest['fingerprint']}): name the right folder with --data, or train anew"
         )
-    made = made.to(device)
-    model = settings.model_class.from_pretrained(folder / _MODEL, made.train)
-    return Run(folder=folder, data_folder=source, settings=settings, data=made, model=model)
-
-
-def _fingerprint(data: HeteroData, features: Sequence[str]) -> str:
-    links = data[INTERACTS]
-    return content_hash(
-        np.asarray(data[USER].id).astype(str),
-        np.asarray(data[ITEM].id).astype(str),
-        links.edge_index,
-        *([links.split] if "split" in links else []),
-        *(part for name in features for part in (name, feature_table(data, name))),
+    data.inputs(model_class)  # makes the item graphs
+    train, test, known = (on_device(part, device) for part in (data.train, data.test, data.known))
+    model = model_class.from_pretrained(folder / _MODEL, train)
+    return Run(
+        folder=folder,
+        data_folder=source,
+        settings=settings,
+        data=data,
+        train=train,
+        test=test,
+        known=known,
+        model=model,
     )

@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from alignrec_pyg.cli.options import OptionError, nearest
+from alignrec_pyg.checks import nearest
+from alignrec_pyg.cli.options import OptionError
 
 _FROM_DATA = {
     "features": "chosen with --features",

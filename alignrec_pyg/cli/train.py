@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,30 +19,11 @@ from alignrec_pyg.cli.options import (
     natural,
     number,
     positive_int,
-    unknown_names,
 )
-from alignrec_pyg.cli.settings import model_settings
+from alignrec_pyg.models import model_names
 
 if TYPE_CHECKING:
-    from torch_geometric.data import HeteroData
-
     from alignrec_pyg import FitResult
-
-Model = Literal[
-    "AlignRec",
-    "BM3",
-    "BPR",
-    "ContentLightGCN",
-    "DualGNN",
-    "FREEDOM",
-    "GRCN",
-    "LATTICE",
-    "LightGCN",
-    "MGCN",
-    "MMGCN",
-    "SLMRec",
-    "VBPR",
-]
 
 _CHECKPOINT = "checkpoint"
 
@@ -50,7 +33,17 @@ def train(
         Path, typer.Argument(metavar="FOLDER", help="What encode wrote, or any MMRec folder.")
     ],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")],
-    model: Annotated[Model, typer.Option(help="The model.")] = "AlignRec",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"The model: {', '.join(model_names())}, or module:Class of your own.",
+        ),
+    ] = "AlignRec",
+    settings: Annotated[
+        Literal["default", "published"],
+        typer.Option(help="Settings of the library, or those behind the published figures."),
+    ] = "default",
     features: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME ...", help="Feature tables to use.", show_default="all"),
@@ -58,24 +51,39 @@ def train(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="NAME=VALUE ...", help="Arguments of the model: --set cca_weight=0.1"
+            "--set",
+            metavar="NAME=VALUE ...",
+            help="Other settings: --set cca_weight=0.1 lr_decay=0.96",
         ),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(parser=positive_int, metavar="N", help="Most epochs.")
-    ] = 1000,
+        int | None,
+        typer.Option(parser=positive_int, metavar="N", help="Most epochs.", show_default="1000"),
+    ] = None,
     lr: Annotated[
-        float, typer.Option(parser=number, metavar="X", help="Learning rate of Adam.")
-    ] = 1e-3,
-    batch_size: Annotated[
-        int, typer.Option(parser=positive_int, metavar="N", help="Interactions per batch.")
-    ] = 2048,
-    patience: Annotated[
-        int,
+        float | None,
         typer.Option(
-            parser=natural, metavar="N", help="Epochs without a better recall@20 to bear."
+            parser=number, metavar="X", help="Learning rate of Adam.", show_default="by --settings"
         ),
-    ] = 20,
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            parser=positive_int,
+            metavar="N",
+            help="Interactions per batch.",
+            show_default="by --settings",
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            parser=natural,
+            metavar="N",
+            help="Epochs without a better recall@20 to bear.",
+            show_default="by --settings",
+        ),
+    ] = None,
     neighbors: Annotated[
         int,
         typer.Option(
@@ -95,82 +103,92 @@ def train(
     seed: Annotated[
         int, typer.Option(parser=natural, metavar="N", help="Seed of weights and training.")
     ] = 0,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            parser=positive_int, metavar="N", help="CPU threads.", show_default="as torch decides"
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Train a model and keep the epoch that is best on validation.
 
     Builds the item graph where the model reads one, trains with early stopping, prints the
     validation metrics of the best epoch, and writes the model to RUN, for evaluate and recommend.
-    Options not given are the library's defaults; test links are not looked at.
+    Test links are not looked at. With the same settings, seed and threads the model is that of
+    alignrec compare, to the last digit.
 
     Ctrl-C saves first: the same command goes on where it was, to the same result.
     """
     import torch
 
-    from alignrec_pyg import CheckpointError, TrainConfig, fit, models
-    from alignrec_pyg.cli.runs import ITEM_GRAPHS, Settings, make_data, parameters_of, save_run
-    from alignrec_pyg.datasets import MMRecFolder
-    from alignrec_pyg.graph import INTERACTS
+    from alignrec_pyg import CheckpointError, fit
+    from alignrec_pyg.cli.runs import ITEM_GRAPHS, Settings, save_run
+    from alignrec_pyg.datasets.features import feature_name
+    from alignrec_pyg.experiments.cells import KS, Cell
+    from alignrec_pyg.experiments.prepare import data_name, prepare
+    from alignrec_pyg.experiments.settings import load_model, model_path, resolve
+    from alignrec_pyg.graph import on_device
 
     place = device_named(device)
-    model_class = getattr(models, model)
-    arguments = model_settings(model_class, set_ or [])
-    with errors_about("--lr"):
-        config = TrainConfig(
-            lr=lr, batch_size=batch_size, max_epochs=epochs, patience=patience, seed=seed
-        )
-    if "l2_batch_size" in parameters_of(model_class):  # the L2 term is that of the batches
-        arguments.setdefault("l2_batch_size", batch_size)
-    data = MMRecFolder(folder).data
-    reads_features = "features" in parameters_of(model_class)
-    settings = Settings(
-        model=model,
-        features=_chosen(data, features) if reads_features else (),
+    with errors_about("--model"):
+        model_class = load_model(model)
+    given = {"max_epochs": epochs, "lr": lr, "batch_size": batch_size, "patience": patience}
+    wanted = partial(resolve, [model], settings, data_name(str(folder)), set_ or [], **given)
+    wanted()  # what does not fit is told before anything is read
+    if threads is not None:
+        torch.set_num_threads(threads)
+    tables = None if features is None else [feature_name(name) for name in features]
+    if model_class.inputs.tables == "none":
+        tables = []
+    prepared = prepare(
+        str(folder),
+        features=tables,
+        split=split,
+        scale=feature_scale,
+        item_neighbors=neighbors,
+        cache=out / ITEM_GRAPHS,
+    )
+    made = Settings(
+        model=model_path(model_class),
+        features=tuple(prepared.features),
         feature_scale=feature_scale,
         neighbors=neighbors,
-        split=split or ("labels" if "split" in data[INTERACTS] else "random"),
+        split=prepared.split_rule,
     )
-    made = make_data(data, settings, out / ITEM_GRAPHS).to(place)
-    torch.manual_seed(seed)
+    reason = prepared.why_not(model_class)
+    if reason is not None:
+        raise OptionError(f"--model {model}", f"{reason} (alignrec encode makes tables)")
+    (chosen,) = wanted(data=prepared.train).values()
+    cell = Cell(
+        row=chosen.name,
+        model=model_class,
+        hparams={**chosen.hparams, **prepared.inputs(model_class)},
+        config=chosen.with_changes(seed=seed, ks=KS).config,
+    )
+    train_graph, val_graph = on_device(prepared.train, place), on_device(prepared.val, place)
     with errors_about("--set" if set_ else "--model"):
-        built = model_class(made.train, **made.inputs, **arguments).to(place)
+        built = cell.build(train_graph).to(place)
     try:
-        result = fit(built, made.train, made.val, config, checkpoint_dir=out / _CHECKPOINT)
+        result = fit(built, train_graph, val_graph, cell.config, checkpoint_dir=out / _CHECKPOINT)
     except CheckpointError as error:
         raise CheckpointError(f"--out {out}: {error}") from error
-    told: dict[str, Any] = {
-        "training": {"lr": lr, "batch_size": batch_size, "epochs": epochs, "patience": patience},
+    training = {
+        "training": {**asdict(cell.config), "ks": list(cell.config.ks)},
         "seed": seed,
-        "best_epoch": result.best_epoch,
+        "best_epoch": result.best_epoch + 1,
         "num_epochs": result.num_epochs,
         "validation": result.best_metrics,
     }
-    save_run(out, folder, settings, made, built, told)
-    print(_summary(model, result))
+    save_run(out, folder, made, prepared, built, training)
+    print(_summary(chosen.name, result))
     log(f"written: {out}")
-
-
-def _chosen(data: HeteroData, asked: list[str] | None) -> tuple[str, ...]:
-    """The tables asked for, by the names they have in the data."""
-    from alignrec_pyg.datasets.features import feature_name
-    from alignrec_pyg.graph import feature_names
-
-    there = feature_names(data)
-    if asked is None:
-        return tuple(there)
-    names = [feature_name(name) for name in asked]
-    problems = unknown_names("feature", names, there)
-    if len(set(names)) < len(names):
-        problems.append(f"needs each table once (got {' '.join(asked)})")
-    if problems:
-        raise OptionError("--features", "\n".join(problems))
-    return tuple(names)
 
 
 def _summary(model: str, result: FitResult) -> str:
     shown = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
     metrics = "  ".join(f"{name} {result.best_metrics[name]:.4f}" for name in shown)
     return (
-        f"{model}: best epoch {result.best_epoch} of {result.num_epochs} "
+        f"{model}: best epoch {result.best_epoch + 1} of {result.num_epochs} "
         f"({result.seconds:.0f} s)\nvalidation: {metrics}"
     )

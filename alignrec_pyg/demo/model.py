@@ -16,7 +16,8 @@ from alignrec_pyg.encoders import ItemEncoder, PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.models import AlignRec, Recommender
 from alignrec_pyg.report import describe
-from alignrec_pyg.training.loop import TrainConfig, fit
+from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.training.loop import fit
 from alignrec_pyg.transforms import (
     ConcatFeatures,
     EncodeItems,
@@ -103,7 +104,7 @@ def load_or_train(
             val,
             config or TrainConfig(lr=3e-3, max_epochs=60, patience=8),
             report=lambda epoch, entry: log(
-                f"epoch {epoch}: validation recall@20 {entry['recall@20']:.4f} "
+                f"epoch {epoch + 1}: validation recall@20 {entry['recall@20']:.4f} "
                 f"(best {entry['best_recall@20']:.4f})"
             ),
             checkpoint_dir=run / "training",

@@ -1,29 +1,47 @@
-"""Cells of an experiment, one model with one seed each, and the store of finished ones."""
+"""Cells of an experiment: one model with one seed each, what decides their results, and a run."""
 
 from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.evaluation.ranking import Ranking
-from alignrec_pyg.experiments.provenance import Origin
-from alignrec_pyg.graph import content_hash
-from alignrec_pyg.models import Aligned, ContentRecommender, Recommender
-from alignrec_pyg.storage import (
-    CheckpointError,
-    read_manifest,
-    read_tensors,
-    write_manifest,
-    write_tensors,
+from alignrec_pyg.evaluation.metrics import user_metrics
+from alignrec_pyg.evaluation.ranking import Ranking, rank
+from alignrec_pyg.experiments.memory import PeakMemory
+from alignrec_pyg.experiments.provenance import code_version, origin
+from alignrec_pyg.experiments.store import CellResult, CellStore
+from alignrec_pyg.graph import (
+    INTERACTS,
+    ITEM,
+    USER,
+    content_hash,
+    feature_mask,
+    feature_table,
+    knn_edge_type,
+    links_to_predict,
+    on_device,
 )
-from alignrec_pyg.training.loop import TrainConfig
+from alignrec_pyg.models.aligned import Aligned
+from alignrec_pyg.models.base import Recommender
+from alignrec_pyg.models.content import ContentRecommender
+from alignrec_pyg.storage import CheckpointError
+from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.training.loop import FitResult, fit
+
+KS = (10, 20)
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+TEST = "test"
+"""Name of the test that ``CellResult.metrics`` is of."""
+RANKED = 50
+"""Items kept of every user's ranking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,122 +98,188 @@ class Cell:
             settings["alignment"] = dict(self.alignment)
         return settings
 
+    def code(self) -> str:
+        """Hash of the code that decides what the cell gives (see :func:`code_version`)."""
+        return code_version(self.model.__module__, __name__)
+
     def key(self, *context: str) -> str:
         """Hash of what the cell runs, and of ``context``: data, code, device, threads."""
         return content_hash(repr(_sorted(self.settings())), *context)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellResult:
-    """What a cell gave.
+Ranked = Callable[[Cell, Recommender, str, HeteroData], Ranking]
+"""From a cell, its trained model and a test, by name and graph, to the test's rankings."""
+
+
+def rank_all_items(cell: Cell, model: Recommender, name: str, test: HeteroData) -> Ranking:
+    """All items but those in ``edge_index`` of the user, for the users with links to predict."""
+    return rank(model, test, RANKED)
+
+
+class Parts(NamedTuple):
+    """Graphs of an experiment, on the CPU.
 
     Args:
-        row: Row of the table.
-        model: Name of the model.
-        seed: Seed.
-        key: The cell's key.
-        settings: The cell's settings.
-        metrics: Metrics of the links called ``"test"`` at the best epoch.
-        val_metrics: Validation metrics of that epoch.
-        best_epoch: Epoch (from 1) that was best on validation.
-        num_epochs: Epochs trained.
-        stopped_early: Whether training ended by itself, not at the limit of epochs.
-        seconds: Time of training and validation.
-        peak_bytes: Peak memory, where measured, without what was there before the cell, such as
-            ``content_bytes``.
-        content_bytes: Size of the feature tables and item graphs it reads.
-        num_parameters: Trainable parameters.
-        rankings: The best items of every user with links to predict, by the name of the test;
-            everything else is computed from them.
-        origin: Where and with what it ran.
-        stored: Whether it was read from the store.
+        train: To train on.
+        val: With the links to select by.
+        tests: With the links to score at the end, by name; one is called ``"test"``.
+        ranked: How a trained model ranks for a test.
+        ranked_by: Stands for all that ``ranked`` depends on beside the graphs.
     """
 
-    row: str
-    model: str
-    seed: int
-    key: str
-    settings: dict[str, Any]
-    metrics: dict[str, float]
-    val_metrics: dict[str, float]
-    best_epoch: int
-    num_epochs: int
-    stopped_early: bool
-    seconds: float
-    peak_bytes: int | None
-    content_bytes: int
-    num_parameters: int
-    rankings: dict[str, Ranking]
-    origin: Origin
-    stored: bool = False
+    train: HeteroData
+    val: HeteroData
+    tests: Mapping[str, HeteroData]
+    ranked: Ranked = rank_all_items
+    ranked_by: str = ""
 
-    def summary(self) -> dict[str, Any]:
-        """Everything but the rankings."""
-        everything = {name: value for name, value in vars(self).items() if name != "rankings"}
-        return everything | {"origin": asdict(self.origin)}
+    def to(self, device: torch.device) -> Parts:
+        """The same on a device; these graphs stay on the CPU, as results do."""
+        tests = {id(test): test for test in self.tests.values()}  # one may have several names
+        moved = {key: on_device(test, device) for key, test in tests.items()}
+        return self._replace(
+            train=on_device(self.train, device),
+            val=on_device(self.val, device),
+            tests={name: moved[id(test)] for name, test in self.tests.items()},
+        )
 
 
-class CellStore:
-    """Finished cells in a folder: one JSON file and one safetensors file each.
+def cell_key(cell: Cell, parts: Parts, device: torch.device) -> str:
+    """Hash of everything that decides what a cell gives: settings, data, code, device, threads."""
+    # Seconds, memory and the last bits of sums depend on the threads.
+    threads = f"{torch.get_num_threads()} threads"
+    return cell.key(data_version(cell, parts), cell.code(), device.type, threads)
+
+
+def data_version(cell: Cell, parts: Parts) -> str:
+    """Hash of all data that a cell reads: links, its feature tables, its item graphs."""
+    train = parts.train
+    content = [str(train[USER].num_nodes), str(train[ITEM].num_nodes), parts.ranked_by]
+    tensors = [train[INTERACTS].edge_index, parts.val[INTERACTS].edge_label_index]
+    for name, test in parts.tests.items():
+        content.append(name)
+        tensors += [test[INTERACTS].edge_label_index, test[INTERACTS].edge_index]
+    content += _tables(cell)
+    return content_hash(*content, *tensors, *_content(cell, train))
+
+
+def content_bytes(cell: Cell, train: HeteroData) -> int:
+    """Size of the feature tables and item graphs that a cell reads."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in _content(cell, train))
+
+
+def _tables(cell: Cell) -> list[str]:
+    aligned = (cell.alignment or {}).get("features", ())
+    return list(dict.fromkeys([*cell.hparams.get("features", ()), *aligned]))
+
+
+def _content(cell: Cell, train: HeteroData) -> list[Tensor]:
+    tensors = []
+    for name in _tables(cell):
+        tensors += [feature_table(train, name), feature_mask(train, name)]
+    item_graphs = [*cell.hparams.get("item_graphs", ())]
+    if "item_graph" in cell.hparams:
+        item_graphs.append(cell.hparams["item_graph"])
+    for name in item_graphs:
+        edges = train[knn_edge_type(name)]
+        tensors += [edges.edge_index, edges.edge_weight]
+    return tensors
+
+
+def link_metrics(ranking: Ranking, links: Tensor) -> dict[str, float]:
+    """Recall and ndcg at :data:`KS`, means over the users of ``links``."""
+    metrics: dict[str, float] = {}
+    for k in KS:
+        users = user_metrics(ranking, links, k)
+        metrics[f"recall@{k}"] = users.recall.double().mean().item()
+        metrics[f"ndcg@{k}"] = users.ndcg.double().mean().item()
+    return {name: metrics[name] for name in METRICS}
+
+
+def run_cell(
+    cell: Cell,
+    key: str,
+    parts: Parts,
+    store: CellStore,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+) -> CellResult:
+    """Trains a cell, or goes on with it, ranks for every test, and stores the result.
 
     Args:
-        folder: Created when first needed.
+        cell: The cell.
+        key: Its key.
+        parts: The graphs, on the device to run on.
+        store: Where its state and its result are kept.
+        report: As in :func:`~alignrec_pyg.fit`.
+
+    Raises:
+        FloatingPointError: If the loss or a score is not finite.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def checkpoint_dir(self, cell: Cell, key: str) -> Path:
-        """Where the unfinished cell keeps its state."""
-        return self.folder / f"{_stem(cell, key)}.unfinished"
-
-    def load(self, cell: Cell, key: str) -> CellResult | None:
-        """The finished cell; ``None`` if there is none or it is damaged (with a warning)."""
-        path = self.folder / f"{_stem(cell, key)}.json"
-        if not path.exists():
-            return None
-        try:
-            manifest = read_manifest(path)
-            if manifest.get("key") != key:
-                raise CheckpointError(f"{path} holds another cell")
-            tensors = read_tensors(path.with_suffix(".safetensors"), manifest["rankings_sha256"])
-            summary = manifest["result"]
-            rankings = {
-                test: Ranking(*(tensors[f"{test}.{field}"] for field in Ranking._fields))
-                for test in manifest["tests"]
-            }
-            origin = Origin(**summary["origin"])
-            result = CellResult(**{**summary, "rankings": rankings, "origin": origin})
-        except (CheckpointError, KeyError, TypeError) as error:
-            warnings.warn(
-                f"{cell.row} seed {cell.seed} runs again: its stored result is damaged ({error})",
-                stacklevel=2,
-            )
-            return None
-        return replace(result, row=cell.row, stored=True)
-
-    def save(self, cell: Cell, result: CellResult) -> None:
-        """Writes a finished cell, the JSON file last, and drops its unfinished state."""
-        path = self.folder / f"{_stem(cell, result.key)}.json"
-        tensors = {
-            f"{test}.{field}": tensor
-            for test, ranking in result.rankings.items()
-            for field, tensor in ranking._asdict().items()
+    device = parts.train[INTERACTS].edge_index.device
+    with PeakMemory(device) as memory:
+        model, fitted = train_cell(cell, parts, store.checkpoint_dir(cell, key), report)
+        rankings = {
+            name: Ranking(*(tensor.cpu() for tensor in parts.ranked(cell, model, name, test)))
+            for name, test in parts.tests.items()
         }
-        manifest = {
-            "key": result.key,
-            "result": result.summary(),
-            "tests": list(result.rankings),
-            "rankings_sha256": write_tensors(path.with_suffix(".safetensors"), tensors),
-        }
-        write_manifest(path, manifest)
-        unfinished = self.checkpoint_dir(cell, result.key)
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
+    result = CellResult(
+        row=cell.row,
+        model=cell.name,
+        seed=cell.seed,
+        key=key,
+        settings=cell.settings(),
+        metrics=link_metrics(rankings[TEST], links_to_predict(parts.tests[TEST]).cpu()),
+        val_metrics=fitted.best_metrics,
+        best_epoch=fitted.best_epoch + 1,
+        num_epochs=fitted.num_epochs,
+        stopped_early=fitted.num_epochs < cell.config.max_epochs,
+        seconds=fitted.seconds,
+        peak_bytes=memory.peak_bytes,
+        content_bytes=content_bytes(cell, parts.train),
+        num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        rankings=rankings,
+        origin=origin(device),
+    )
+    store.save(cell, result)
+    return result
 
 
-def _stem(cell: Cell, key: str) -> str:
-    return f"{cell.name}-seed{cell.seed}-{key[:16]}"
+def train_cell(
+    cell: Cell,
+    parts: Parts,
+    checkpoint_dir: Path,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> tuple[Recommender, FitResult]:
+    """Trains from the checkpoint, or from the start where that is damaged (with a warning).
+
+    From the checkpoint of a finished run, this only loads its best epoch.
+    """
+    device = parts.train[INTERACTS].edge_index.device
+
+    def attempt() -> tuple[Recommender, FitResult]:
+        model = cell.build(parts.train).to(device)
+        fitted = fit(
+            model,
+            parts.train,
+            parts.val,
+            cell.config,
+            report=report,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_seconds=checkpoint_seconds,
+            progress=False,
+        )
+        return model, fitted
+
+    try:
+        return attempt()
+    except CheckpointError as error:
+        warnings.warn(
+            f"{cell.row} seed {cell.seed} starts anew: its checkpoint is damaged ({error})",
+            stacklevel=2,
+        )
+        shutil.rmtree(checkpoint_dir)
+        return attempt()
 
 
 def _sorted(value: Any) -> Any:

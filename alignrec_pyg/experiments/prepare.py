@@ -9,20 +9,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.cli.options import unknown_names
-from alignrec_pyg.cli.runs import freedom_weights
+from alignrec_pyg.checks import unknown_names
 from alignrec_pyg.datasets import MMRecFolder, Synthetic
 from alignrec_pyg.datasets.features import add_feature, feature_name
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
-from alignrec_pyg.experiments.presets import Preset
-from alignrec_pyg.experiments.runner import TEST, Parts
+from alignrec_pyg.experiments.cells import TEST, Parts
 from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
+    USER,
     content_hash,
     feature_key,
     feature_names,
@@ -31,6 +31,8 @@ from alignrec_pyg.graph import (
     knn_edge_type,
     mask_key,
 )
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.report import DataReport, SplitReport, describe, describe_split
 from alignrec_pyg.tables import read_npy
 from alignrec_pyg.transforms import (
@@ -62,6 +64,8 @@ class PreparedData:
         train: Graph to train on.
         val: Graph with the links to select by.
         test: Graph with the links to score at the end.
+        known: Graph of all links, to recommend from.
+        fingerprint: Hash of ids, links, labels and the tables as they are stored.
         features: The feature sets to use.
         scale: Of all feature tables, for all models alike.
         neighbors: Ready neighbour lists, by the name of what they were made of.
@@ -69,6 +73,7 @@ class PreparedData:
         split: What the split holds.
         split_rule: The rule of the split.
         item_neighbors: Neighbours of an item in the graphs made of tables.
+        cache: Folder that keeps item graphs from one run to the next.
         item_graphs: How each item graph was made, with its content hash.
         graph_transforms: What made it.
         cold: Items held out entirely, with their links; ``None`` where none were.
@@ -78,6 +83,8 @@ class PreparedData:
     train: HeteroData
     val: HeteroData
     test: HeteroData
+    known: HeteroData
+    fingerprint: str
     features: list[str]
     scale: Scale
     neighbors: dict[str, NeighborLists]
@@ -85,6 +92,7 @@ class PreparedData:
     split: SplitReport
     split_rule: SplitRule
     item_neighbors: int = NUM_NEIGHBORS
+    cache: Path | None = None
     item_graphs: dict[str, str] = field(default_factory=dict)
     graph_transforms: dict[str, KNNItemGraph | ItemGraphFromNeighbors] = field(default_factory=dict)
     cold: HeteroData | None = None
@@ -104,31 +112,35 @@ class PreparedData:
             features=tuple(known.get(feature.name, feature) for feature in there),
         )
 
-    def why_not(self, preset: Preset, features: Sequence[str] | None = None) -> str | None:
+    def why_not(
+        self, model: type[Recommender], features: Sequence[str] | None = None
+    ) -> str | None:
         """Why a model cannot run on ``features`` (default: all); ``None`` if it can."""
+        reads = model.inputs
         chosen = self.features if features is None else features
-        if preset.tables in ("separate", "fused") and not chosen:
+        if reads.tables in ("separate", "fused") and not chosen:
             return "needs a feature table, and the data has none"
-        if preset.item_graph is not None and not chosen and not self.neighbors:
+        if reads.item_graph == "one" and not chosen and not self.neighbors:
             return "needs an item graph: give feature tables, or neighbour lists with --neighbors"
         lacking = [name for name, entry in self.neighbors.items() if entry.cosine is None]
-        if preset.table_graphs:
+        if reads.item_graph == "per_table":
             lacking = [name for name in lacking if name in chosen]
-        if (preset.item_graph == "cosine" or preset.table_graphs) and lacking:
+        if reads.item_graph != "none" and reads.weighting == "cosine" and lacking:
             return f"needs the cosines of the neighbours, which {', '.join(lacking)} lacks"
         return None
 
-    def inputs(self, preset: Preset, features: Sequence[str] | None = None) -> dict[str, Any]:
+    def inputs(
+        self, model: type[Recommender], features: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         """``features`` and item graph arguments of a model, on some of the feature sets.
 
-        The graph of cosines (AlignRec) is over the fused table, the binary one (FREEDOM) over the
-        separate tables with :func:`freedom_weights`. Neighbour lists take the tables' place: for
-        all features all lists, for some of them the lists of their names, where there are any.
-        Models with a graph per table read the list of the table's name, or the table's own
-        neighbours.
+        They follow from :attr:`Recommender.inputs` of the class. Neighbour lists take the tables'
+        place: for all features all lists, for some of them the lists of their names, where there
+        are any. A model with a graph per table reads the list of the table's name, or the table's
+        own neighbours.
 
         Args:
-            preset: Settings of the model, for which :meth:`why_not` has nothing to say.
+            model: A class for which :meth:`why_not` gives no reason.
             features: Feature sets (default: all).
 
         Raises:
@@ -136,14 +148,15 @@ class PreparedData:
         """
         chosen = list(self.features if features is None else features)
         arguments: dict[str, Any] = {}
-        if preset.tables == "fused":
+        if model.inputs.tables == "fused":
             arguments["features"] = [self._fused(chosen)]
-        elif preset.tables != "none":
+        elif model.inputs.tables != "none":
             arguments["features"] = chosen
-        if preset.item_graph is not None:
-            arguments["item_graph"] = self._item_graph(preset.item_graph, chosen)
-        if preset.table_graphs:
-            arguments["item_graphs"] = [self._table_graph(name) for name in chosen]
+        if model.inputs.item_graph == "one":
+            arguments["item_graph"] = self._item_graph(model.inputs, chosen)
+        if model.inputs.item_graph == "per_table":
+            weighting = model.inputs.weighting
+            arguments["item_graphs"] = [self._table_graph(name, weighting) for name in chosen]
         return arguments
 
     def _fused(self, chosen: Sequence[str]) -> str:
@@ -152,58 +165,54 @@ class PreparedData:
         if name not in feature_names(self.train):
             fuse = ConcatFeatures(chosen, name, normalize=False)
             made = fuse(self.train)[ITEM]
-            for part in (self.train, self.val, self.test):
+            for part in (self.train, self.val, self.test, self.known):
                 for key in (feature_key(name), mask_key(name)):
                     part[ITEM][key] = made[key]
             if self.cold is not None:
                 self.cold = fuse(self.cold)
         return name
 
-    def _item_graph(self, weighting: Weighting, chosen: Sequence[str]) -> str:
+    def _item_graph(self, reads: ModelInputs, chosen: Sequence[str]) -> str:
         """The graph over some features, built where it is not there yet."""
+        weighting = reads.weighting
         lists = {name: entry for name, entry in self.neighbors.items() if name in chosen}
         if set(chosen) == set(self.features):
             lists = self.neighbors
         name = "+".join([weighting, *(lists or chosen)])
         names = list(lists or chosen)
-        weights = dict.fromkeys(names, 1 / len(names))
-        if weighting == "binary":
-            weights = freedom_weights(names)
+        weights = reads.weights(names)
         if lists:
             return self._built(
                 name,
                 ItemGraphFromNeighbors(lists, weights=weights, weighting=weighting, name=name),
             )
-        if weighting == "cosine":
+        if reads.tables == "fused":
             weights = {self._fused(chosen): 1.0}
-        name = self._graph_name(name)
-        return self._built(
-            name, KNNItemGraph(weights, self.item_neighbors, weighting=weighting, name=name)
-        )
+        return self._knn_graph(name, weights, weighting)
 
-    def _table_graph(self, feature: str) -> str:
-        """The graph of cosines of one table, built where it is not there yet."""
+    def _table_graph(self, feature: str, weighting: Weighting) -> str:
+        """The graph of one table, built where it is not there yet."""
         if feature in self.neighbors:
             lists = {feature: self.neighbors[feature]}
             return self._built(
                 feature,
-                ItemGraphFromNeighbors(lists, weights={feature: 1.0}, weighting="cosine"),
+                ItemGraphFromNeighbors(lists, weights={feature: 1.0}, weighting=weighting),
             )
-        name = self._graph_name(feature)
-        return self._built(
-            name, KNNItemGraph(feature, self.item_neighbors, weighting="cosine", name=name)
-        )
+        return self._knn_graph(feature, feature, weighting)
 
-    def _graph_name(self, name: str) -> str:
-        """Graphs of another number of neighbours than usual stand beside the others."""
-        usual = self.item_neighbors == NUM_NEIGHBORS
-        return name if usual else f"{name}+k{self.item_neighbors}"
+    def _knn_graph(self, name: str, tables: str | Mapping[str, float], weighting: Weighting) -> str:
+        """The kNN graph of tables; those of several numbers of neighbours stand side by side."""
+        k = self.item_neighbors
+        name = name if k == NUM_NEIGHBORS else f"{name}+k{k}"
+        return self._built(
+            name, KNNItemGraph(tables, k, weighting=weighting, name=name, cache_dir=self.cache)
+        )
 
     def _built(self, name: str, transform: KNNItemGraph | ItemGraphFromNeighbors) -> str:
         if name not in item_graph_names(self.train):
-            with errors_about("--neighbors" if self.neighbors else f"item graph {name!r}"):
+            with errors_about("--neighbors" if self.neighbors else "--item-neighbors"):
                 edges = transform(self.train)[knn_edge_type(name)]
-            for part in (self.train, self.val, self.test):
+            for part in (self.train, self.val, self.test, self.known):
                 part[knn_edge_type(name)].edge_index = edges.edge_index
                 part[knn_edge_type(name)].edge_weight = edges.edge_weight
             digest = content_hash(edges.edge_index, edges.edge_weight)
@@ -222,6 +231,7 @@ def prepare(
     scale: Scale = "rows",
     held_out: HoldOutItems | None = None,
     item_neighbors: int = NUM_NEIGHBORS,
+    cache: Path | None = None,
 ) -> PreparedData:
     """Reads, encodes and splits a data set.
 
@@ -235,6 +245,7 @@ def prepare(
             the IDs by its unit, or stay as they are stored.
         held_out: Parts items from the others before anything else is done with them.
         item_neighbors: Neighbours of an item in the graphs made of tables.
+        cache: Folder that keeps item graphs from one run to the next.
 
     Raises:
         SettingsError: If features are unknown, table or neighbour files unfit (it lists all of
@@ -245,6 +256,7 @@ def prepare(
     lists = _read_neighbors(neighbors or {}, problems)
     if problems:
         raise SettingsError(problems)
+    fingerprint = _fingerprint(data, chosen)
     if scale == "rows":
         for name in chosen:
             key = feature_key(name)
@@ -261,6 +273,8 @@ def prepare(
         train=train,
         val=val,
         test=test,
+        known=data,
+        fingerprint=fingerprint,
         features=chosen,
         scale=scale,
         neighbors=lists,
@@ -269,6 +283,7 @@ def prepare(
         split_rule=rule,
         cold=cold,
         item_neighbors=item_neighbors,
+        cache=cache,
     )
 
 
@@ -302,6 +317,17 @@ def read(
     _add_tables(data, tables or {}, notes, problems)
     chosen = _choose(data, features, problems)
     return data, replace(report, notes=tuple(notes)), chosen
+
+
+def _fingerprint(data: HeteroData, features: Sequence[str]) -> str:
+    links = data[INTERACTS]
+    return content_hash(
+        np.asarray(data[USER].id).astype(str),
+        np.asarray(data[ITEM].id).astype(str),
+        links.edge_index,
+        *([links.split] if "split" in links else []),
+        *(part for name in features for part in (name, feature_table(data, name))),
+    )
 
 
 def val_known_at_test(data: PreparedData) -> HeteroData:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -16,22 +22,8 @@ import torch_geometric
 import alignrec_pyg
 from alignrec_pyg.graph import content_hash
 
-_PACKAGE = Path(alignrec_pyg.__file__).parent
-_BENCHMARKS = Path(__file__).parent
-# A cell's key holds the content of its data: code that only makes the data is no part of it, nor is
-# what is computed from stored rankings.
-_NOT_IN_CELLS = (
-    "beyond_accuracy.py",
-    "datasets",
-    "encoders",
-    "feature_eval",
-    "feature_tables.py",
-    "groups.py",
-    "pretraining",
-    "report.py",
-    "transforms",
-)
-_RUNS_CELLS = ("cells.py", "memory.py", "runner.py", "warm_up.py")
+_HERE = Path(__file__).parent
+_PACKAGE = "alignrec_pyg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +46,82 @@ def origin(device: torch.device) -> Origin:
     return Origin(commit=commit(), hardware=hardware(device), versions=versions())
 
 
-def code_version() -> str:
-    """Hash of torch's and PyG's versions and all sources that decide what a cell gives."""
-    sources = [
-        path
-        for path in sorted(_PACKAGE.rglob("*.py"))
-        if path.relative_to(_PACKAGE).parts[0] not in _NOT_IN_CELLS
-    ]
-    sources += [_BENCHMARKS / name for name in _RUNS_CELLS]
-    parts = [str(torch.__version__), torch_geometric.__version__]
-    for source in sources:
-        parts += [source.name, source.read_text(encoding="utf-8")]
-    return content_hash(*parts)
+def code_version(*modules: str) -> str:
+    """Hash of what some modules compute: of their code and of all that they import.
+
+    Imports are followed within this package and, from a module of somebody's own, into modules of
+    its folder. A name that a package only passes on counts as an import of the module that defines
+    it. Comments and docstrings count for nothing; the versions of torch and PyG count.
+
+    Args:
+        *modules: Names of modules, importable.
+    """
+    folders = {Path(file).parent for name in modules if (file := _file_of(name.split(".")[0]))}
+    digests: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        file = _file_of(name)
+        top = _file_of(name.split(".")[0])
+        if name in digests or file is None or top is None:
+            continue
+        if name.split(".")[0] != _PACKAGE and Path(top).parent not in folders:
+            continue
+        digests[name], imported = _read_source(file, name)
+        waiting += imported
+    versions = (str(torch.__version__), torch_geometric.__version__)
+    return content_hash(*versions, *sorted(digests.values()))
+
+
+@cache
+def _file_of(name: str) -> str | None:
+    """The source file of a module; ``None`` if there is none."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__file__", None)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return None if spec is None or not spec.has_location else spec.origin
+
+
+@cache
+def _read_source(file: str, name: str) -> tuple[str, list[str]]:
+    """Hash of a file's code without comments and docstrings, and the modules that it imports."""
+    if not file.endswith(".py"):
+        return content_hash(Path(file).name), []
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    for node in list(ast.walk(tree)):
+        for block in ("body", "orelse", "finalbody"):
+            if isinstance(statements := getattr(node, block, None), list):
+                setattr(node, block, [one for one in statements if not _is_no_code(one)])
+    package = name if Path(file).stem == "__init__" else name.rpartition(".")[0]
+    imported: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            source = importlib.util.resolve_name(source, package) if node.level else source
+            imported += [_defining_module(source, alias.name) for alias in node.names]
+    return content_hash(ast.dump(tree)), imported
+
+
+def _is_no_code(node: ast.AST) -> bool:
+    """Whether a statement is a docstring, or a block of imports for type checkers only."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return isinstance(node.value.value, str)
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def _defining_module(source: str, name: str) -> str:
+    """The module that ``from source import name`` comes from."""
+    if source.split(".")[0] != _PACKAGE or not (_file_of(source) or "").endswith("__init__.py"):
+        return source
+    found = getattr(importlib.import_module(source), name, None)
+    if isinstance(found, ModuleType):
+        return found.__name__
+    return getattr(found, "__module__", None) or source
 
 
 def commit() -> str | None:
@@ -76,7 +132,7 @@ def commit() -> str | None:
 
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [git, "-C", str(_BENCHMARKS), *arguments], capture_output=True, text=True, check=False
+            [git, "-C", str(_HERE), *arguments], capture_output=True, text=True, check=False
         )
 
     head = ask("rev-parse", "--verify", "HEAD")

@@ -13,15 +13,14 @@ from typing import Any
 
 import torch
 
-from alignrec_pyg.experiments.cells import CellResult
 from alignrec_pyg.experiments.charts import write_chart
-from alignrec_pyg.experiments.grids import published
 from alignrec_pyg.experiments.memory import memory_description
 from alignrec_pyg.experiments.paper import PAPER_LABEL, PaperResults
-from alignrec_pyg.experiments.prepare import SYNTHETIC, PreparedData
-from alignrec_pyg.experiments.presets import SMALL, Preset
-from alignrec_pyg.experiments.provenance import Origin, code_version
+from alignrec_pyg.experiments.prepare import PreparedData
+from alignrec_pyg.experiments.provenance import Origin
+from alignrec_pyg.experiments.settings import ModelSettings, published_settings
 from alignrec_pyg.experiments.statistics import Comparison, mean_interval
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.experiments.summary import COMPARED, Row
 from alignrec_pyg.experiments.table import Look, csv_table, markdown_table, terminal_table
 
@@ -35,7 +34,7 @@ class Experiment:
     Args:
         title: What was compared.
         data: The data, as the models read it.
-        presets: Settings of the models.
+        models: Settings of the models.
         seeds: Seeds, one cell each.
         device: Where it ran.
         cells: Finished cells.
@@ -51,7 +50,7 @@ class Experiment:
 
     title: str
     data: PreparedData
-    presets: Mapping[str, Preset]
+    models: Mapping[str, ModelSettings]
     seeds: Sequence[int]
     device: torch.device
     cells: Sequence[CellResult]
@@ -65,7 +64,9 @@ class Experiment:
     split_told: bool = True
 
 
-def header(data: PreparedData, presets: Mapping[str, Preset], *, split_told: bool = True) -> str:
+def header(
+    data: PreparedData, models: Mapping[str, ModelSettings], *, split_told: bool = True
+) -> str:
     """What everything rests on: data, split, settings."""
     lines = [f"data: {data.name}", *_indented(str(data.report))]
     if data.features:
@@ -78,13 +79,7 @@ def header(data: PreparedData, presets: Mapping[str, Preset], *, split_told: boo
         "settings that differ from the published ones (those for this data set where a paper names "
         "them, else its defaults), the published one in brackets:"
     )
-    lines += [f"  {text}" for text in deviations(presets, data.name)]
-    if data.name == SYNTHETIC and all(
-        preset.train.lr == SMALL[name].train.lr for name, preset in presets.items()
-    ):
-        lines.append(
-            "  (the learning rate is one for all models, chosen on this data's validation)"
-        )
+    lines += [f"  {text}" for text in deviations(models, data.name)]
     lines.append("selection: best epoch by validation recall@20; test links choose nothing")
     return "\n".join(lines)
 
@@ -105,13 +100,13 @@ def masking_rule(data: PreparedData) -> str:
     )
 
 
-def deviations(presets: Mapping[str, Preset], data_name: str) -> list[str]:
+def deviations(models: Mapping[str, ModelSettings], data_name: str) -> list[str]:
     """One line per model: its settings that are not the published ones."""
-    settings = published(data_name)
-    return [
-        f"{name}: {', '.join(preset.differences(settings[name])) or 'none'}"
-        for name, preset in presets.items()
-    ]
+    found = {
+        name: settings.differences(published_settings(settings.model, data_name))
+        for name, settings in models.items()
+    }
+    return [f"{name}: {', '.join(differences) or 'none'}" for name, differences in found.items()]
 
 
 def footer(experiment: Experiment) -> str:
@@ -142,7 +137,6 @@ def footer(experiment: Experiment) -> str:
         )
     lines += [f"not run: {name}: {reason}" for name, reason in experiment.not_run.items()]
     lines += [f"{name}: {text}" for name, text in origins(experiment.cells).items()]
-    lines.append(f"code: {code_version()}")
     return "\n".join(lines)
 
 
@@ -273,16 +267,15 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
         "metrics": list(experiment.table[0].mean),
         "notes": list(experiment.notes),
         "seeds": list(experiment.seeds),
-        "settings_unlike_the_published": deviations(experiment.presets, data.name),
+        "settings_unlike_the_published": deviations(experiment.models, data.name),
         "memory": memory_description(experiment.device),
         **origins(experiment.cells),
-        "code": code_version(),
     }
 
 
 def _as_markdown(experiment: Experiment) -> str:
     notes = "\n".join(f"- {line}" for line in footer(experiment).splitlines())
-    about = header(experiment.data, experiment.presets, split_told=experiment.split_told)
+    about = header(experiment.data, experiment.models, split_told=experiment.split_told)
     table = markdown_table(experiment.table, experiment.paper, experiment.look)
     return f"# {experiment.title}\n\n{table}\n\n{notes}\n\n```text\n{about}\n```\n"
 

@@ -1,86 +1,32 @@
-"""Runs the cells of an experiment: train, select on validation, score the test links once."""
+"""Runs the cells of an experiment, several at a time in processes of their own."""
 
 from __future__ import annotations
 
-import shutil
+import os
+import pickle
+import signal
 import sys
-import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch_geometric.data import HeteroData
+from torch import multiprocessing
 
-from alignrec_pyg.evaluation.metrics import user_metrics
-from alignrec_pyg.evaluation.ranking import Ranking, rank
-from alignrec_pyg.experiments.cells import Cell, CellResult, CellStore
-from alignrec_pyg.experiments.memory import PeakMemory
-from alignrec_pyg.experiments.provenance import Origin, code_version, origin
-from alignrec_pyg.experiments.warm_up import warm_up
-from alignrec_pyg.graph import (
-    INTERACTS,
-    ITEM,
-    USER,
-    content_hash,
-    feature_mask,
-    feature_table,
-    knn_edge_type,
-    links_to_predict,
-    on_device,
-)
-from alignrec_pyg.models import Recommender
-from alignrec_pyg.storage import CheckpointError
-from alignrec_pyg.training.loop import FitResult, fit
+from alignrec_pyg.experiments.cells import Cell, Parts, cell_key, run_cell
+from alignrec_pyg.experiments.memory import warm_up
+from alignrec_pyg.experiments.progress import CellsProgress
+from alignrec_pyg.experiments.store import CellResult, CellStore
+from alignrec_pyg.training.loop import StopRequest
 
-KS = (10, 20)
-METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
-TEST = "test"
-"""Name of the test that ``CellResult.metrics`` is of."""
-RANKED = 50
-"""Items kept of every user's ranking."""
-
-_LINE_SECONDS = 30.0
-
-
-Ranked = Callable[[Cell, Recommender, str, HeteroData], Ranking]
-"""From a cell, its trained model and a test, by name and graph, to the test's rankings."""
-
-
-def rank_all_items(cell: Cell, model: Recommender, name: str, test: HeteroData) -> Ranking:
-    """All items but those in ``edge_index`` of the user, for the users with links to predict."""
-    return rank(model, test, RANKED)
-
-
-class Parts(NamedTuple):
-    """Graphs of an experiment, on the CPU.
-
-    Args:
-        train: To train on.
-        val: With the links to select by.
-        tests: With the links to score at the end, by name; one is called ``"test"``.
-        ranked: How a trained model ranks for a test.
-        ranked_by: Stands for all that ``ranked`` depends on beside the graphs.
-    """
-
-    train: HeteroData
-    val: HeteroData
-    tests: Mapping[str, HeteroData]
-    ranked: Ranked = rank_all_items
-    ranked_by: str = ""
-
-    def to(self, device: torch.device) -> Parts:
-        """The same on a device; these graphs stay on the CPU, as results do."""
-        tests = {id(test): test for test in self.tests.values()}  # one may have several names
-        moved = {key: on_device(test, device) for key, test in tests.items()}
-        return self._replace(
-            train=on_device(self.train, device),
-            val=on_device(self.val, device),
-            tests={name: moved[id(test)] for name, test in self.tests.items()},
-        )
+_POLL_SECONDS = 0.5
+# A process that only starts others, with torch imported: they begin at once, and nothing of this
+# process (threads, a GPU, open files) is theirs.
+_START_METHOD = "forkserver" if sys.platform != "win32" else "spawn"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,204 +48,291 @@ def run_cells(
     store: CellStore,
     device: torch.device,
     log: Callable[[str], None],
+    *,
+    jobs: int = 1,
 ) -> RunOutcome:
     """Runs the cells that the store does not hold yet.
 
     A cell whose loss or scores are not finite, or for which there is too little memory, fails; the
-    others go on. An interrupted cell continues from its checkpoint the next time.
+    others go on. An interrupted cell continues from its checkpoint the next time. A cell that
+    another run on the same folder has begun is left to it as long as there are others.
 
     Args:
         cells: The cells.
         parts: The graphs.
         store: Finished and unfinished cells.
         device: Where to run.
-        log: Takes a line about the progress.
+        log: Is given lines about what went wrong.
+        jobs: Cells to run at a time, each in a process with as many threads as this one has.
+            Results do not depend on it.
 
     Raises:
         KeyboardInterrupt, SystemExit: When interrupted; finished cells are in the store.
     """
     keys = [cell_key(cell, parts, device) for cell in cells]
-    here = origin(device)
-    results: list[CellResult] = []
-    failed: dict[tuple[str, int], str] = {}
-    moved = parts.to(device)
-    warm = False
-    for number, (cell, key) in enumerate(zip(cells, keys, strict=True), start=1):
-        title = f"[{number}/{len(cells)}] {cell.row} seed {cell.seed}"
-        result = store.load(cell, key)
-        if result is None:
-            if not warm:
-                warm_up(device)
-                warm = True
-            progress = _Progress(title, log)
-            try:
-                result = _run(cell, key, moved, store, here, progress)
-            except (FloatingPointError, MemoryError, RuntimeError) as error:
-                if not is_the_cells_own(error):
-                    raise
-                failed[cell.row, cell.seed] = str(error)
-                log(f"{title}: failed: {error}")
-                continue
-            store.save(cell, result)
-        log(f"{title}: {_outcome(result)}")
-        results.append(result)
-    return RunOutcome(results=results, failed=failed)
-
-
-def cell_key(cell: Cell, parts: Parts, device: torch.device) -> str:
-    """Hash of everything that decides what a cell gives: settings, data, code, device, threads."""
-    # Seconds, memory and the last bits of sums depend on the threads.
-    threads = f"{torch.get_num_threads()} threads"
-    return cell.key(data_version(cell, parts), code_version(), device.type, threads)
-
-
-def data_version(cell: Cell, parts: Parts) -> str:
-    """Hash of all data that a cell reads: links, its feature tables, its item graphs."""
-    train = parts.train
-    content = [str(train[USER].num_nodes), str(train[ITEM].num_nodes), parts.ranked_by]
-    tensors = [train[INTERACTS].edge_index, parts.val[INTERACTS].edge_label_index]
-    for name, test in parts.tests.items():
-        content.append(name)
-        tensors += [test[INTERACTS].edge_label_index, test[INTERACTS].edge_index]
-    content += _tables(cell)
-    return content_hash(*content, *tensors, *_content(cell, train))
-
-
-def content_bytes(cell: Cell, train: HeteroData) -> int:
-    """Size of the feature tables and item graphs that a cell reads."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in _content(cell, train))
-
-
-def _tables(cell: Cell) -> list[str]:
-    aligned = (cell.alignment or {}).get("features", ())
-    return list(dict.fromkeys([*cell.hparams.get("features", ()), *aligned]))
-
-
-def _content(cell: Cell, train: HeteroData) -> list[Tensor]:
-    tensors = []
-    for name in _tables(cell):
-        tensors += [feature_table(train, name), feature_mask(train, name)]
-    item_graphs = [*cell.hparams.get("item_graphs", ())]
-    if "item_graph" in cell.hparams:
-        item_graphs.append(cell.hparams["item_graph"])
-    for name in item_graphs:
-        edges = train[knn_edge_type(name)]
-        tensors += [edges.edge_index, edges.edge_weight]
-    return tensors
-
-
-def link_metrics(ranking: Ranking, links: Tensor) -> dict[str, float]:
-    """Recall and ndcg at :data:`KS`, means over the users of ``links``."""
-    metrics: dict[str, float] = {}
-    for k in KS:
-        users = user_metrics(ranking, links, k)
-        metrics[f"recall@{k}"] = users.recall.double().mean().item()
-        metrics[f"ndcg@{k}"] = users.ndcg.double().mean().item()
-    return {name: metrics[name] for name in METRICS}
-
-
-def _run(
-    cell: Cell,
-    key: str,
-    parts: Parts,
-    store: CellStore,
-    here: Origin,
-    progress: _Progress,
-) -> CellResult:
-    with PeakMemory(parts.train[INTERACTS].edge_index.device) as memory:
-        model, fitted = train_cell(cell, parts, store.checkpoint_dir(cell, key), progress)
-        rankings = {
-            name: Ranking(*(tensor.cpu() for tensor in parts.ranked(cell, model, name, test)))
-            for name, test in parts.tests.items()
-        }
-    return CellResult(
-        row=cell.row,
-        model=cell.name,
-        seed=cell.seed,
-        key=key,
-        settings=cell.settings(),
-        metrics=link_metrics(rankings[TEST], links_to_predict(parts.tests[TEST]).cpu()),
-        val_metrics=fitted.best_metrics,
-        best_epoch=fitted.best_epoch,
-        num_epochs=fitted.num_epochs,
-        stopped_early=fitted.num_epochs < cell.config.max_epochs,
-        seconds=fitted.seconds,
-        peak_bytes=memory.peak_bytes,
-        content_bytes=content_bytes(cell, parts.train),
-        num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        rankings=rankings,
-        origin=here,
+    results = {
+        index: result
+        for index, (cell, key) in enumerate(zip(cells, keys, strict=True))
+        if (result := store.load(cell, key)) is not None
+    }
+    failed: dict[int, str] = {}
+    jobs = min(jobs, len(cells) - len(results))
+    with CellsProgress(cells, results, jobs) as progress:
+        run = _Run(cells, keys, parts, store, device, log, progress, results, failed)
+        if jobs > 1:
+            _run_in_processes(run, jobs)
+        else:
+            _run_here(run)
+    return RunOutcome(
+        results=[results[index] for index in sorted(results)],
+        failed={(cells[i].row, cells[i].seed): reason for i, reason in sorted(failed.items())},
     )
 
 
-def train_cell(
-    cell: Cell,
-    parts: Parts,
-    checkpoint_dir: Path,
-    report: Callable[[int, dict[str, float]], None] | None = None,
-    checkpoint_seconds: float = 60.0,
-) -> tuple[Recommender, FitResult]:
-    """Trains from the checkpoint, or from the start where that is damaged (with a warning).
-
-    From the checkpoint of a finished run, this only loads its best epoch.
-    """
-    device = parts.train[INTERACTS].edge_index.device
-
-    def attempt() -> tuple[Recommender, FitResult]:
-        model = cell.build(parts.train).to(device)
-        fitted = fit(
-            model,
-            parts.train,
-            parts.val,
-            cell.config,
-            report=report,
-            checkpoint_dir=checkpoint_dir,
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        return model, fitted
-
-    try:
-        return attempt()
-    except CheckpointError as error:
-        warnings.warn(
-            f"{cell.row} seed {cell.seed} starts anew: its checkpoint is damaged ({error})",
-            stacklevel=2,
-        )
-        shutil.rmtree(checkpoint_dir)
-        return attempt()
-
-
-def is_the_cells_own(error: Exception) -> bool:
-    """Whether others may still run: values that are not finite, too little memory."""
+def is_the_cells_own(error: BaseException) -> bool:
+    """Whether other cells may still run: values that are not finite, too little memory."""
     # torch has no exception of its own for the CPU's memory, nor for that of a GPU's libraries
     signs = ("not enough memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
-    told = any(sign in str(error) for sign in signs)
-    return told or isinstance(error, FloatingPointError | MemoryError | torch.OutOfMemoryError)
+    named = any(sign in str(error) for sign in signs)
+    return named or isinstance(error, FloatingPointError | MemoryError | torch.OutOfMemoryError)
 
 
-class _Progress:
-    """Says how training goes now and then; on a terminal ``fit`` itself shows a bar."""
+@dataclass
+class _Run:
+    """The cells of a run, and what has become of them."""
 
-    def __init__(self, title: str, log: Callable[[str], None]) -> None:
-        self._title = title
-        self._log = log
-        self._said = time.monotonic()
-        self._best = 0.0
+    cells: Sequence[Cell]
+    keys: Sequence[str]
+    parts: Parts
+    store: CellStore
+    device: torch.device
+    log: Callable[[str], None]
+    progress: CellsProgress
+    results: dict[int, CellResult]
+    failed: dict[int, str]
+    running: set[int] = field(default_factory=set)
+    taken: set[int] = field(default_factory=set)  # begun by another run, when last looked at
 
-    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        self._best = max(self._best, metrics["recall@20"])
-        if not sys.stderr.isatty() and time.monotonic() - self._said >= _LINE_SECONDS:
-            self._said = time.monotonic()
-            self._log(
-                f"{self._title}: epoch {epoch}, validation recall@20 "
-                f"{metrics['recall@20']:.4f} (best {self._best:.4f})"
-            )
+    def next_cell(self) -> int | None:
+        """The cell to begin: first one of each row, then the longest by what rows have taken."""
+        ended = self.results.keys() | self.failed.keys() | self.running
+        same = {self.keys[index] for index in self.running}  # two rows may be of the same cell
+        open_cells = [
+            index
+            for index in range(len(self.cells))
+            if index not in ended and self.keys[index] not in same
+        ]
+        if not open_cells:
+            return None
+        seen = {self.cells[index].row for index in ended}
+        return min(
+            open_cells,
+            key=lambda index: (
+                index in self.taken,
+                self.cells[index].row in seen,
+                -self.progress.expected_seconds(index),
+            ),
+        )
+
+    def finish(self, index: int, result: CellResult) -> None:
+        """Notes the result of a cell, also for other rows of the same cell."""
+        self.running.discard(index)
+        for other, key in enumerate(self.keys):
+            if key == self.keys[index] and other not in self.failed:
+                self.results[other] = replace(result, row=self.cells[other].row)
+                self.progress.finish(other, self.results[other])
+
+    def fail(self, index: int, reason: str) -> None:
+        """Notes why a cell has no result."""
+        self.running.discard(index)
+        self.failed[index] = reason
+        self.progress.fail(index)
+        cell = self.cells[index]
+        self.log(f"{cell.row} seed {cell.seed} failed: {reason}")
+
+    def leave(self, index: int) -> None:
+        """Notes that another run has begun a cell."""
+        self.running.discard(index)
+        if index not in self.taken:
+            cell = self.cells[index]
+            self.log(f"{cell.row} seed {cell.seed} is being trained by another run on this folder")
+        self.taken.add(index)
 
 
-def _outcome(result: CellResult) -> str:
-    text = (
-        f"best epoch {result.best_epoch} of {result.num_epochs}, {result.seconds:.1f} s, "
-        f"recall@20 {result.val_metrics['recall@20']:.4f} on validation, "
-        f"{result.metrics['recall@20']:.4f} on test"
-    )
-    return f"{text} (stored)" if result.stored else text
+def _run_here(run: _Run) -> None:
+    """Runs cells one after another in this process."""
+    parts = None
+    while (index := run.next_cell()) is not None:
+        if parts is None:
+            parts = run.parts.to(run.device)
+            warm_up(run.device)
+        cell, key = run.cells[index], run.keys[index]
+        with run.store.lock(cell, key, wait=index in run.taken) as ours:
+            if not ours:
+                run.leave(index)
+                continue
+            result = run.store.load(cell, key)  # another run may have ended meanwhile
+            if result is None:
+                try:
+                    result = run_cell(cell, key, parts, run.store, run.progress.reporter(index))
+                except (FloatingPointError, MemoryError, RuntimeError) as error:
+                    if not is_the_cells_own(error):
+                        raise
+                    run.fail(index, str(error))
+                    continue
+        run.finish(index, result)
+
+
+def _run_in_processes(run: _Run, jobs: int) -> None:
+    """Runs cells in processes of their own, which end with this one."""
+    context = multiprocessing.get_context(_START_METHOD)
+    if _START_METHOD == "forkserver":
+        context.set_forkserver_preload(["alignrec_pyg.experiments.runner"])
+    # Bytes, not tensors in shared memory, of which containers have little.
+    shared = pickle.dumps((run.parts, run.store.folder, run.device, torch.get_num_threads()))
+    workers: dict[Connection, _Worker] = {}
+    with StopRequest(active=True) as stop, _ended(workers):
+        for _ in range(jobs):
+            _start_worker(context, shared, workers)
+        for worker in list(workers.values()):
+            _give_work(run, worker)
+        while run.running:
+            ready = wait(list(workers), timeout=_POLL_SECONDS)
+            for worker in [workers[connection] for connection in workers if connection in ready]:
+                try:
+                    kind, value = worker.connection.recv()
+                except EOFError:
+                    _replace(run, context, shared, workers, worker)
+                    continue
+                _handle(run, worker, kind, value)
+            if stop.requested:
+                for worker in workers.values():
+                    worker.stop(stop.number)
+                stop.exit_if_requested()
+            run.progress.refresh()
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    index: int | None = None
+
+    def stop(self, number: int) -> None:
+        """Has the process save its cell and end, and waits for that."""
+        if self.process.is_alive() and self.process.pid is not None:
+            os.kill(self.process.pid, number)
+        self.process.join()
+
+
+@contextmanager
+def _ended(workers: dict[Connection, _Worker]) -> Iterator[None]:
+    """Ends all processes at the end of the block, whatever has happened."""
+    try:
+        yield
+    finally:
+        for worker in workers.values():
+            worker.connection.close()  # an idle process ends by itself
+            if worker.index is not None:
+                worker.process.terminate()
+        for worker in workers.values():
+            worker.process.join()
+
+
+def _start_worker(context: Any, shared: bytes, workers: dict[Connection, _Worker]) -> _Worker:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    ours.send_bytes(shared)
+    worker = _Worker(process, ours)
+    workers[ours] = worker
+    return worker
+
+
+def _give_work(run: _Run, worker: _Worker) -> None:
+    index = run.next_cell()
+    worker.index = index
+    if index is not None:
+        run.running.add(index)
+        run.progress.begin(index)
+        worker.connection.send((run.cells[index], run.keys[index], index in run.taken))
+
+
+def _handle(run: _Run, worker: _Worker, kind: str, value: Any) -> None:
+    """Takes a message of a process that runs a cell."""
+    index = worker.index
+    if index is None:
+        raise RuntimeError(f"a process without a cell sent {kind!r}")
+    if kind == "epoch":
+        run.progress.report(index, *value)
+        return
+    if kind == "finished":
+        result = run.store.load(run.cells[index], run.keys[index])
+        if result is None:
+            run.fail(index, "its result cannot be read back")
+        else:
+            run.finish(index, result)
+    elif kind == "failed":
+        run.fail(index, value)
+    elif kind == "taken":
+        run.leave(index)
+    else:
+        raise value
+    _give_work(run, worker)
+
+
+def _replace(
+    run: _Run, context: Any, shared: bytes, workers: dict[Connection, _Worker], worker: _Worker
+) -> None:
+    """Starts another process for one that was killed; its cell counts as failed."""
+    del workers[worker.connection]
+    worker.connection.close()
+    worker.process.join()
+    if worker.index is not None:
+        code = worker.process.exitcode
+        run.fail(worker.index, f"its process ended (exit code {code}): was there enough memory?")
+    _give_work(run, _start_worker(context, shared, workers))
+
+
+def _work(connection: Connection) -> None:
+    """Runs the cells that come through a pipe, until it is closed."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C reaches the starting process, which passes it on
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    parts, folder, device, threads = pickle.loads(connection.recv_bytes())
+    torch.set_num_threads(threads)
+    store = CellStore(Path(folder))
+    moved: Parts | None = None
+    while True:
+        try:
+            cell, key, waits = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if moved is None:
+            moved = parts.to(device)
+            warm_up(device)
+        try:
+            with store.lock(cell, key, wait=waits) as ours:
+                if not ours:
+                    connection.send(("taken", None))
+                    continue
+                if store.load(cell, key) is None:
+                    run_cell(
+                        cell, key, moved, store,
+                        lambda epoch, entry: connection.send(("epoch", (epoch, entry))),
+                    )  # fmt: skip
+            connection.send(("finished", None))
+        except (KeyboardInterrupt, BrokenPipeError):
+            return  # the cell is saved; or the starting process is no more
+        except Exception as error:
+            own = is_the_cells_own(error)
+            connection.send(("failed", str(error)) if own else ("error", _sendable(error)))
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception as reason:
+        return RuntimeError(f"{type(error).__name__}: {error} (not sent as it is: {reason})")
+    return error

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 import torch
 
 from alignrec_pyg.cli.arguments import ALL
-from alignrec_pyg.experiments.cells import Cell, CellResult, CellStore
+from alignrec_pyg.experiments.cells import KS, Cell, Parts
 from alignrec_pyg.experiments.paper import PaperResults
 from alignrec_pyg.experiments.prepare import PreparedData, prepare
-from alignrec_pyg.experiments.presets import AlignRecPreset, Preset
 from alignrec_pyg.experiments.results import (
     Experiment,
     chart_possible,
@@ -26,9 +25,10 @@ from alignrec_pyg.experiments.results import (
     table_text,
     write_results,
 )
-from alignrec_pyg.experiments.runner import KS, Parts, RunOutcome, run_cells
-from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.runner import RunOutcome, run_cells
+from alignrec_pyg.experiments.settings import ModelSettings, SettingsError, published_settings
 from alignrec_pyg.experiments.statistics import Comparison
+from alignrec_pyg.experiments.store import CellResult, CellStore
 from alignrec_pyg.experiments.summary import (
     Measure,
     Row,
@@ -39,7 +39,7 @@ from alignrec_pyg.experiments.summary import (
 )
 from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
-from alignrec_pyg.models import ContentRecommender
+from alignrec_pyg.models import AlignRec, ContentRecommender
 from alignrec_pyg.report import DataReport
 from alignrec_pyg.transforms import HoldOutItems
 from alignrec_pyg.transforms.split_interactions import SplitRule
@@ -54,22 +54,24 @@ class Session:
     Args:
         options: The arguments.
         device: Where to run.
-        presets: Settings of the models asked for, by name.
+        models: Settings of the models asked for, by name.
         data: The data.
         tables: Files of further feature tables, by name.
         neighbors: Files of neighbour lists, by name.
         seeds: Seeds of every row.
         out: Folder of the results.
+        jobs: Cells to run at a time.
     """
 
     options: argparse.Namespace
     device: torch.device
-    presets: dict[str, Preset]
+    models: dict[str, ModelSettings]
     data: PreparedData
     tables: Mapping[str, Path]
     neighbors: Mapping[str, Path]
     seeds: range
     out: Path
+    jobs: int = 1
 
     @property
     def measure(self) -> Measure:
@@ -108,7 +110,7 @@ class Session:
     def cells(
         self,
         row: str,
-        preset: Preset,
+        settings: ModelSettings,
         *,
         features: Sequence[str] | None = None,
         alignment: Mapping[str, Any] | None = None,
@@ -118,53 +120,55 @@ class Session:
 
         Args:
             row: Name of the row.
-            preset: Settings.
+            settings: Settings.
             features: Feature sets to read (default: all).
             alignment: Arguments of ``Aligned``, if the model wears it.
             seeds: Seeds (default: those of the session).
         """
-        hparams = {**preset.hparams(), **self.data.inputs(preset, features)}
+        hparams = {**settings.hparams, **self.data.inputs(settings.model, features)}
         return [
             Cell(
                 row=row,
-                model=preset.model,
+                model=settings.model,
                 hparams=hparams,
-                config=preset.with_train(seed=seed, ks=KS).train,
+                config=settings.with_changes(seed=seed, ks=KS).config,
                 alignment=alignment,
             )
             for seed in (self.seeds if seeds is None else seeds)
         ]
 
-    def runnable(self) -> tuple[dict[str, Preset], dict[str, str]]:
+    def runnable(self) -> tuple[dict[str, ModelSettings], dict[str, str]]:
         """Settings of the models that can run on the data, and why the others cannot.
 
         Raises:
             SettingsError: If one that was named with ``--models`` cannot, or none can.
         """
-        reasons = {name: self.data.why_not(preset) for name, preset in self.presets.items()}
+        reasons = {
+            name: self.data.why_not(settings.model) for name, settings in self.models.items()
+        }
         not_run = {name: reason for name, reason in reasons.items() if reason is not None}
         named = self.options.models not in (None, [ALL])
-        if not_run and (named or len(not_run) == len(self.presets)):
+        if not_run and (named or len(not_run) == len(self.models)):
             raise SettingsError([f"{name} {reason}" for name, reason in not_run.items()])
-        return {n: p for n, p in self.presets.items() if n not in not_run}, not_run
+        return {n: p for n, p in self.models.items() if n not in not_run}, not_run
 
     def papers(self, table: Callable[[str, DataReport], PaperT]) -> PaperT:
         """Published figures for this data; none if it is not the paper's, or split anew."""
         known = self.data.split_rule == "labels"
         return table(self.data.name if known else "", self.data.report)
 
-    def required(self, name: str) -> Preset:
+    def required(self, name: str) -> ModelSettings:
         """Settings of a model that the experiment is about.
 
         Raises:
             SettingsError: If it cannot run on the data.
         """
-        reason = self.data.why_not(self.presets[name])
+        reason = self.data.why_not(self.models[name].model)
         if reason is not None:
             raise SettingsError([f"{name} {reason}"])
-        return self.presets[name]
+        return self.models[name]
 
-    def wearers(self, names: Iterable[str]) -> dict[str, Preset]:
+    def wearers(self, names: Iterable[str]) -> dict[str, ModelSettings]:
         """Settings of models that are to wear AlignRec's alignments.
 
         Raises:
@@ -172,28 +176,28 @@ class Session:
         """
         names = list(dict.fromkeys(names))
         problems = [
-            f"{name} is not among the models to run: {', '.join(self.presets)}"
+            f"{name} is not among the models to run: {', '.join(self.models)}"
             for name in names
-            if name not in self.presets
+            if name not in self.models
         ]
         for name in names:
-            if name in self.presets:
-                if not issubclass(self.presets[name].model, ContentRecommender):
+            if name in self.models:
+                if not issubclass(self.models[name].model, ContentRecommender):
                     problems.append(f"{name} does not tell content from ID vectors")
-                elif (reason := self.data.why_not(self.presets[name])) is not None:
+                elif (reason := self.data.why_not(self.models[name].model)) is not None:
                     problems.append(f"{name} {reason}")
         if problems:
             raise SettingsError(problems)
-        return {name: self.presets[name] for name in names}
+        return {name: self.models[name] for name in names}
 
     def alignment(self, **weights: float) -> dict[str, Any]:
         """Arguments of ``Aligned``: all feature sets, AlignRec's weights or others."""
-        alignrec = AlignRecPreset()
+        alignrec = published_settings(AlignRec, self.data.name).hparams
         return {
             "features": self.data.features,
-            "cca_weight": alignrec.cca_weight,
-            "uia_weight": alignrec.uia_weight,
-            "reg_weight": alignrec.reg_weight,
+            "cca_weight": alignrec["cca_weight"],
+            "uia_weight": alignrec["uia_weight"],
+            "reg_weight": alignrec["reg_weight"],
             **weights,
         }
 
@@ -216,22 +220,22 @@ class Session:
         self,
         cells: Sequence[Cell],
         parts: Parts | None = None,
-        presets: Mapping[str, Preset] | None = None,
+        models: Mapping[str, ModelSettings] | None = None,
     ) -> RunOutcome:
         """Runs the cells; those that are in the results' folder are not run again.
 
         Args:
             cells: The cells.
             parts: Graphs (default: those of the data, with its test links).
-            presets: Settings to tell (default: those of the models).
+            models: Settings to tell (default: those of the models).
 
         Raises:
             SettingsError: If a model cannot be built from its settings.
         """
         self.check(cells)
-        print(header(self.data, presets or self._used(cells)), flush=True)
+        print(header(self.data, models or self._used(cells)), flush=True)
         store = CellStore(self.out / "cells")
-        return run_cells(cells, parts or self.data.parts, store, self.device, log)
+        return run_cells(cells, parts or self.data.parts, store, self.device, log, jobs=self.jobs)
 
     def conclude(
         self,
@@ -239,7 +243,7 @@ class Session:
         title: str,
         outcome: RunOutcome,
         *,
-        presets: Mapping[str, Preset] | None = None,
+        models: Mapping[str, ModelSettings] | None = None,
         measure: Measure | None = None,
         reference: str | None = None,
         pairs: Sequence[tuple[str, str]] | None = None,
@@ -258,7 +262,7 @@ class Session:
             stem: Name of the files.
             title: What was asked, on this data.
             outcome: What :meth:`run` gave.
-            presets: Settings by row (default: those of the models).
+            models: Settings by row (default: those of the models).
             measure: Columns of the table (default: the test metrics).
             reference: Row that the others are tested against (default: the best).
             pairs: Rows to test against each other instead, the first against the second.
@@ -290,7 +294,7 @@ class Session:
         experiment = Experiment(
             title=f"{title} ({self.data.name})",
             data=self.data,
-            presets=self._used(outcome.results) if presets is None else presets,
+            models=self._used(outcome.results) if models is None else models,
             seeds=self.seeds,
             device=self.device,
             cells=outcome.results,
@@ -312,13 +316,13 @@ class Session:
             print("no chart: it needs matplotlib (pip install matplotlib)")
         return 1 if outcome.failed else 0
 
-    def _used(self, cells: Sequence[Cell] | Sequence[CellResult]) -> dict[str, Preset]:
+    def _used(self, cells: Sequence[Cell] | Sequence[CellResult]) -> dict[str, ModelSettings]:
         """The models' settings, of those that ``cells`` are of."""
         names = {
             cell.settings()["model"] if isinstance(cell, Cell) else cell.settings["model"]
             for cell in cells
         }
-        return {name: preset for name, preset in self.presets.items() if name in names}
+        return {name: settings for name, settings in self.models.items() if name in names}
 
 
 def log(line: str) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from alignrec_pyg.evaluation.metrics import user_metrics
-from alignrec_pyg.experiments.cells import CellResult
-from alignrec_pyg.experiments.runner import TEST
+from alignrec_pyg.experiments.cells import TEST
 from alignrec_pyg.experiments.statistics import Comparison, UserValues, compare_to, holm
+from alignrec_pyg.experiments.store import CellResult
 
 USER_K = 20
 """Cut-off of the per-user recall behind the tests of significance."""

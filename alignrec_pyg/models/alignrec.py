@@ -15,7 +15,7 @@ from alignrec_pyg.models.content import (
     Representations,
     items_with_features,
 )
-from alignrec_pyg.models.inputs import require_features
+from alignrec_pyg.models.inputs import ModelInputs, require_features
 from alignrec_pyg.nn import (
     Alignment,
     FeatureTable,
@@ -24,6 +24,7 @@ from alignrec_pyg.nn import (
     bpr_loss,
     l2_loss,
 )
+from alignrec_pyg.train_config import TrainConfig
 
 
 class AlignRec(ContentRecommender):
@@ -69,7 +70,6 @@ class AlignRec(ContentRecommender):
         uia_weight: Weight :math:`\beta` of user-item alignment.
         reg_weight: Weight :math:`\lambda` of the similarity regulariser (searched over 0.1 to 0.5).
         l2_weight: Weight :math:`\lambda_2` of the L2 term (not in the paper).
-        l2_batch_size: Divisor :math:`B` of the L2 term, also for a shorter batch.
         temperature: :math:`\tau` of CCA.
         cca_normalize: Whether CCA compares cosines (code) or inner products (paper's Eq. 10).
         cca_symmetric: Whether CCA also runs from IDs to content; the two directions are averaged.
@@ -81,8 +81,6 @@ class AlignRec(ContentRecommender):
         feature_norm: Whether features pass a LayerNorm before the projection.
         mlp_relu: Whether a ReLU stands between :math:`W_f` and :math:`W_g`.
         user_aggregation: Normalisation of :math:`\hat{R}`: ``"symmetric"`` (code) or ``"row"``.
-        unused_gates: Whether to allocate the two gates that the authors' code creates and never
-            uses. They get no gradient; with them, parameter counts equal the published ones.
 
     Shapes:
         - **input:** features :math:`(|I|, F)`
@@ -92,6 +90,7 @@ class AlignRec(ContentRecommender):
         ValueError: If ``data`` lacks the features or the graph, or an option is unknown.
     """  # noqa: D205
 
+    inputs = ModelInputs(tables="fused", item_graph="one")
     supports_new_items = True
 
     def __init__(
@@ -107,7 +106,6 @@ class AlignRec(ContentRecommender):
         uia_weight: float = 0.1,
         reg_weight: float = 0.1,
         l2_weight: float = 1e-4,
-        l2_batch_size: int = 2048,
         temperature: float = 0.2,
         cca_normalize: bool = True,
         cca_symmetric: bool = False,
@@ -118,13 +116,10 @@ class AlignRec(ContentRecommender):
         feature_norm: bool = False,
         mlp_relu: bool = False,
         user_aggregation: Literal["symmetric", "row"] = "symmetric",
-        unused_gates: bool = False,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
         _check_choice("reg_target", reg_target, ("live", "frozen"))
         _check_choice("user_aggregation", user_aggregation, ("symmetric", "row"))
-        if l2_batch_size < 1:
-            raise ValueError(f"'l2_batch_size' needs to be 1 or more (got {l2_batch_size})")
         self.features = require_features(data, features, "AlignRec")
         self.item_graph = self.select_item_graph(data, item_graph)
         self.num_layers = num_layers
@@ -133,7 +128,6 @@ class AlignRec(ContentRecommender):
         self.uia_weight = uia_weight
         self.reg_weight = reg_weight
         self.l2_weight = l2_weight
-        self.l2_batch_size = l2_batch_size
         self.temperature = temperature
         self.cca_normalize = cca_normalize
         self.cca_symmetric = cca_symmetric
@@ -144,7 +138,6 @@ class AlignRec(ContentRecommender):
         self.feature_norm = feature_norm
         self.mlp_relu = mlp_relu
         self.user_aggregation = user_aggregation
-        self.unused_gates = unused_gates
 
         tables = [feature_table(data, name) for name in self.features]
         self.alignment = Alignment(
@@ -166,15 +159,6 @@ class AlignRec(ContentRecommender):
         self.layer_norm = nn.LayerNorm(self.feature_table.dim) if feature_norm else nn.Identity()
         self.projection = nn.Linear(self.feature_table.dim, embedding_dim)
         self.gate = nn.Linear(embedding_dim, embedding_dim)
-        self.unused = nn.ModuleDict(
-            {
-                "query_in": nn.Linear(embedding_dim, embedding_dim),
-                "query_out": nn.Linear(embedding_dim, 1, bias=False),
-                "preference_gate": nn.Linear(embedding_dim, embedding_dim),
-            }
-            if unused_gates
-            else {}
-        )
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
         self.reset_parameters()
@@ -192,6 +176,11 @@ class AlignRec(ContentRecommender):
         """
         return cls(data, **{"reg_similarity": "cosine", "reg_target": "frozen", **hparams})
 
+    @classmethod
+    def published_train_config(cls) -> TrainConfig:
+        """Learning rate 3e-4, falling by 4 % in 50 epochs, and patience 30."""
+        return TrainConfig(lr=3e-4, lr_decay=0.96, lr_decay_epochs=50, patience=30)
+
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-uniform) and linear layers anew, puts the features back."""
         nn.init.xavier_uniform_(self.user_embedding.weight)
@@ -199,9 +188,8 @@ class AlignRec(ContentRecommender):
         self.feature_table.reset_parameters()
         if isinstance(self.layer_norm, nn.LayerNorm):
             self.layer_norm.reset_parameters()
-        for linear in (self.projection, self.gate, *self.unused.values()):
-            assert isinstance(linear, nn.Linear)
-            linear.reset_parameters()
+        self.projection.reset_parameters()
+        self.gate.reset_parameters()
 
     def representations(self, data: HeteroData) -> Representations:
         """ID and content vectors, before the fuser adds them."""
@@ -225,7 +213,7 @@ class AlignRec(ContentRecommender):
         return {
             "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
             **self.alignment(batch, x, user, pos, target),
-            "l2": l2_loss(user, pos, neg, batch_size=self.l2_batch_size),
+            "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
         }
 
     @property

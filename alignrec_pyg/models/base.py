@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from alignrec_pyg.graph import (
     knn_edge_type,
     require_graph,
 )
-from alignrec_pyg.models.inputs import select_item_graph, select_item_graphs
+from alignrec_pyg.models.inputs import ModelInputs, select_item_graph, select_item_graphs
 from alignrec_pyg.nn import Adjacency, FeatureTable, user_item_adjacency
 from alignrec_pyg.storage import (
     CheckpointError,
@@ -31,6 +31,7 @@ from alignrec_pyg.storage import (
     write_manifest,
     write_tensors,
 )
+from alignrec_pyg.train_config import TrainConfig
 
 ModelT = TypeVar("ModelT", bound="Recommender")
 PreparedT = TypeVar("PreparedT")
@@ -61,6 +62,8 @@ class Recommender(nn.Module, ABC):
         ValueError: If ``embedding_dim`` is not positive or ``data`` has no users or items.
     """
 
+    inputs: ClassVar[ModelInputs] = ModelInputs()
+    """What the model reads of the data, beside the links."""
     supports_new_items: bool = False
     """Whether content alone gives an item a vector, without an ID vector and without links."""
 
@@ -82,6 +85,25 @@ class Recommender(nn.Module, ABC):
             "item ids": content_hash(data[ITEM].get("id")),
         }
         self._graphs: dict[str, list[_PreparedGraph]] = {}
+
+    @classmethod
+    def train_config(cls, data: HeteroData) -> TrainConfig:
+        """How to train the model on ``data`` where nobody says otherwise."""
+        return TrainConfig()
+
+    @classmethod
+    def published_train_config(cls) -> TrainConfig:
+        """How the paper, or the code behind its figures, trains the model."""
+        return TrainConfig()
+
+    @classmethod
+    def published_hparams(cls, data_name: str) -> dict[str, Any]:
+        """Hyper-parameters behind the published figures on a data set, where not the defaults.
+
+        Args:
+            data_name: ``"baby"``, ``"sports"``, ``"elec"`` or any other.
+        """
+        return {}
 
     @abstractmethod
     def reset_parameters(self) -> None:
@@ -127,8 +149,26 @@ class Recommender(nn.Module, ABC):
     @property
     def hparams(self) -> dict[str, Any]:
         """The keyword arguments that build this model again."""
-        names = list(inspect.signature(type(self).__init__).parameters)[2:]
-        return {name: _plain(getattr(self, name)) for name in names}
+        return {name: _plain(getattr(self, name)) for name in self.hparam_parameters()}
+
+    @classmethod
+    def hparam_parameters(cls) -> dict[str, inspect.Parameter]:
+        """The arguments of the constructor after ``data``, with their defaults, by name.
+
+        Where a constructor hands ``**kwargs`` on, those of the next class follow.
+        """
+        found: dict[str, inspect.Parameter] = {}
+        for base in cls.__mro__:
+            if "__init__" not in vars(base):
+                continue
+            signature = inspect.signature(vars(base)["__init__"], eval_str=True)
+            parameters = list(signature.parameters.values())[2:]
+            for parameter in parameters:
+                if parameter.kind is not parameter.VAR_KEYWORD:
+                    found.setdefault(parameter.name, parameter)
+            if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+                break
+        return found
 
     def clone_for(self: ModelT, data: HeteroData) -> ModelT:
         """An untrained model with the arguments of this one, on other data."""

@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.content import ContentRecommender, Representations
-from alignrec_pyg.models.inputs import require_features
+from alignrec_pyg.models.inputs import ModelInputs, require_features
 from alignrec_pyg.nn import FeatureTable, UserItemPropagation, bpr_loss, embedding_norm_loss
 
 
@@ -48,6 +48,7 @@ class ContentLightGCN(ContentRecommender):
         ValueError: If ``data`` lacks the features or ``num_layers`` is negative.
     """
 
+    inputs = ModelInputs(tables="separate")
     supports_new_items = True
 
     def __init__(

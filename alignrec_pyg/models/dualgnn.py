@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import require_features
+from alignrec_pyg.models.inputs import PAPER_DATA_SETS, ModelInputs, require_features
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureTable,
@@ -90,6 +90,7 @@ class DualGNN(Recommender):
             ``num_neighbors`` is not positive.
     """  # noqa: D205
 
+    inputs = ModelInputs(tables="separate")
     supports_new_items = True
 
     def __init__(
@@ -131,6 +132,11 @@ class DualGNN(Recommender):
         self.propagation = UserItemPropagation(num_layers)
         self._drawn: Adjacency | None = None
         self.reset_parameters()
+
+    @classmethod
+    def published_hparams(cls, data_name: str) -> dict[str, Any]:
+        """``faithful=True`` on the papers' data sets: their figures come from code with defects."""
+        return {"faithful": True} if data_name in PAPER_DATA_SETS else {}
 
     def reset_parameters(self) -> None:
         """Draws preferences and weights (Xavier-normal; softmax of the weights) and maps anew."""

@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table, symmetric_norm
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import select_features
+from alignrec_pyg.models.inputs import ModelInputs, select_features
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureProjections,
@@ -63,6 +63,12 @@ class FREEDOM(Recommender):
         ValueError: If ``data`` lacks the features or the graph, or ``dropout`` is outside [0, 1).
     """  # noqa: D205
 
+    inputs = ModelInputs(
+        tables="optional",
+        item_graph="one",
+        weighting="binary",
+        table_weights={"image": 0.1, "text": 0.9},
+    )
     supports_new_items = True
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import require_features
+from alignrec_pyg.models.inputs import PAPER_DATA_SETS, ModelInputs, require_features
 from alignrec_pyg.nn import (
     EdgeStructure,
     FeatureProjections,
@@ -85,6 +86,7 @@ class GRCN(Recommender):
         ValueError: If ``data`` lacks the features, or a number of layers or routings is negative.
     """  # noqa: D205
 
+    inputs = ModelInputs(tables="separate")
     supports_new_items = True
 
     def __init__(
@@ -122,6 +124,11 @@ class GRCN(Recommender):
             trainable=not freeze_features,
         )
         self.reset_parameters()
+
+    @classmethod
+    def published_hparams(cls, data_name: str) -> dict[str, Any]:
+        """``faithful=True`` on the papers' data sets: their figures come from code with defects."""
+        return {"faithful": True} if data_name in PAPER_DATA_SETS else {}
 
     def reset_parameters(self) -> None:
         """Draws everything anew: Xavier-normal, users and items as one table; default biases."""

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import ITEM, feature_names, feature_table, item_graph_names
+
+PAPER_DATA_SETS = ("baby", "sports", "elec")
+"""Names of the data sets of the AlignRec paper, as folders of them are called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInputs:
+    """What a class of models reads of the data, beside the links.
+
+    Whoever prepares data for a model (command line, comparison, sweeps, the page) goes by it.
+
+    Args:
+        tables: Feature tables that the argument ``features`` takes: ``"none"``; ``"optional"``,
+            those that there are; ``"separate"``, at least one; ``"fused"``, one, into which
+            several are concatenated.
+        item_graph: kNN item graphs: ``"none"``; ``"one"`` over all tables, named by the argument
+            ``item_graph``; ``"per_table"``, named by ``item_graphs``.
+        weighting: Edge weights of the item graphs, as
+            :class:`~alignrec_pyg.transforms.KNNItemGraph` takes them.
+        table_weights: Weights of the tables in the one graph, used where the model reads exactly
+            these tables; otherwise, and where there are none, all weigh the same.
+    """
+
+    tables: Literal["none", "optional", "separate", "fused"] = "none"
+    item_graph: Literal["none", "one", "per_table"] = "none"
+    weighting: Literal["cosine", "binary"] = "cosine"
+    table_weights: Mapping[str, float] = field(default_factory=dict)
+
+    def weights(self, tables: Sequence[str]) -> dict[str, float]:
+        """Weight of each of ``tables`` in the one item graph; they add up to 1."""
+        if self.table_weights and set(tables) == self.table_weights.keys():
+            return dict(self.table_weights)
+        return dict.fromkeys(tables, 1 / len(tables))
 
 
 def select_features(data: HeteroData, features: Sequence[str] | None) -> list[str]:

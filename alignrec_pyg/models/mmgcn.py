@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import require_features
+from alignrec_pyg.models.inputs import PAPER_DATA_SETS, ModelInputs, require_features
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureTable,
@@ -81,6 +81,7 @@ class MMGCN(Recommender):
             or ``max_feature_dim`` is negative.
     """  # noqa: D205
 
+    inputs = ModelInputs(tables="separate")
     supports_new_items = True
 
     def __init__(
@@ -119,6 +120,11 @@ class MMGCN(Recommender):
             preference = _table(self.num_users, width, trainable=not faithful)
             self.modalities.append(_ModalityNetwork(table, preference, embedding_dim, num_layers))
         self.reset_parameters()
+
+    @classmethod
+    def published_hparams(cls, data_name: str) -> dict[str, Any]:
+        """``faithful=True`` on the papers' data sets: their figures come from code with defects."""
+        return {"faithful": True} if data_name in PAPER_DATA_SETS else {}
 
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-normal, users and items as one table) and networks anew."""

@@ -11,8 +11,9 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import require_features
+from alignrec_pyg.models.inputs import ModelInputs, require_features
 from alignrec_pyg.nn import FeatureTable, UserItemPropagation, info_nce_loss
+from alignrec_pyg.train_config import TrainConfig
 
 
 class SLMRec(Recommender):
@@ -68,6 +69,7 @@ class SLMRec(Recommender):
         ValueError: If ``data`` lacks the features or a temperature is not positive.
     """  # noqa: D205
 
+    inputs = ModelInputs(tables="separate")
     supports_new_items = True
 
     def __init__(
@@ -107,6 +109,11 @@ class SLMRec(Recommender):
         self.item_fusion = nn.Linear(width, embedding_dim)
         self.propagation = UserItemPropagation(num_layers)
         self.reset_parameters()
+
+    @classmethod
+    def published_train_config(cls) -> TrainConfig:
+        """Weight decay 1e-4."""
+        return TrainConfig(weight_decay=1e-4)
 
     def reset_parameters(self) -> None:
         """Draws tables and feature maps (Xavier-uniform) and the other linear maps anew."""

@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.content import ContentRecommender, Representations
-from alignrec_pyg.models.inputs import require_features
+from alignrec_pyg.models.inputs import ModelInputs, require_features
 from alignrec_pyg.nn import FeatureTable, bpr_loss, embedding_norm_loss
 
 
@@ -47,6 +47,7 @@ class VBPR(ContentRecommender):
         ValueError: If ``data`` lacks the features.
     """  # noqa: D205
 
+    inputs = ModelInputs(tables="separate")
     supports_new_items = True
 
     def __init__(

@@ -18,12 +18,11 @@ from tqdm import tqdm
 from alignrec_pyg.encoders.base import ItemContent
 from alignrec_pyg.encoders.clip import CLIPEncoder
 from alignrec_pyg.encoders.images import ImageSource, quiet_pillow
-from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.clip_config import CLIPFinetuneConfig
 from alignrec_pyg.pretraining.clip_pairs import Mapped, find_pairs
-from alignrec_pyg.training.loop import TrainingDivergedError
+from alignrec_pyg.training.loop import RunClock, StopRequest, TrainingDivergedError
 from alignrec_pyg.training.sampling import seeded_generator
-from alignrec_pyg.training.state import RunClock, RunState, restore, save
+from alignrec_pyg.training.state import RunState, restore, save
 
 # Streams of randomness.
 _SPLIT, _ORDER, _STEP = range(3)

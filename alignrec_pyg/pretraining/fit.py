@@ -12,7 +12,6 @@ from torch import nn
 from tqdm import tqdm
 
 from alignrec_pyg.graph import content_hash
-from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.config import PretrainConfig
 from alignrec_pyg.pretraining.loading import load
 from alignrec_pyg.pretraining.log import RunLog
@@ -22,9 +21,10 @@ from alignrec_pyg.pretraining.state import PretrainState
 from alignrec_pyg.pretraining.step import Trainer
 from alignrec_pyg.pretraining.validation import validate
 from alignrec_pyg.storage import write_records
+from alignrec_pyg.training.loop import RunClock, StopRequest
 from alignrec_pyg.training.parallel import Workers
 from alignrec_pyg.training.sampling import seeded_generator
-from alignrec_pyg.training.state import RunClock, restore, save
+from alignrec_pyg.training.state import restore, save
 
 # Part of a saved run's identity: raise it with each change that makes training give other values.
 _FORMAT = 2

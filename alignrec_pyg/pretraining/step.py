@@ -8,13 +8,12 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.config import PretrainConfig
 from alignrec_pyg.pretraining.objective import Objective
 from alignrec_pyg.pretraining.pairs import PairBatch
 from alignrec_pyg.pretraining.precision import autocast
 from alignrec_pyg.pretraining.state import PretrainState
-from alignrec_pyg.training.loop import TrainingDivergedError
+from alignrec_pyg.training.loop import StopRequest, TrainingDivergedError
 from alignrec_pyg.training.parallel import Workers
 
 

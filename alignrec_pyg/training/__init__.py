@@ -1,6 +1,7 @@
 """Training: the loop, its sampler, its state on disk and its workers."""
 
-from alignrec_pyg.training.loop import FitResult, TrainConfig, TrainingDivergedError, fit
+from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.training.loop import FitResult, TrainingDivergedError, fit
 from alignrec_pyg.training.ray import fit_with_ray
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 

@@ -3,35 +3,122 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from numbers import Integral, Real
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
-from tqdm import tqdm
 
-from alignrec_pyg.checks import check_cut_offs
 from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
-from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.parallel import (
     Workers,
     check_shares_add_up,
     check_workers,
     evaluate_together,
 )
+from alignrec_pyg.training.progress import Progress
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
-from alignrec_pyg.training.state import RunClock, TrainState, restore, save
+from alignrec_pyg.training.state import TrainState, restore, save
+
+
+class RunClock:
+    """Seconds spent on a run, those before an interruption included, and since its last save.
+
+    Args:
+        before: Seconds spent before.
+        save_every: Seconds between saves.
+    """
+
+    def __init__(self, before: float, save_every: float) -> None:
+        self._before = before
+        self._save_every = save_every
+        self._start = self._saved = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds spent in all."""
+        return self._before + time.monotonic() - self._start
+
+    def save_is_due(self) -> bool:
+        """Whether the last save is long enough ago."""
+        return time.monotonic() - self._saved >= self._save_every
+
+    def saved(self) -> None:
+        """Notes a save."""
+        self._saved = time.monotonic()
+
+
+class StopRequest:
+    """While entered, the first SIGINT or SIGTERM only sets :attr:`requested`.
+
+    The second one acts at once, as does every one when inactive or outside the main thread, where
+    Python allows no handlers. A signal that was ignored (by ``nohup``, log) stays so. Earlier
+    handlers are put back on leaving.
+
+    Args:
+        active: Whether to take the signals at all.
+    """
+
+    def __init__(self, *, active: bool) -> None:
+        self._active = active and threading.current_thread() is threading.main_thread()
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def number(self) -> int:
+        """The signal that has come; SIGTERM where none has."""
+        return signal.SIGTERM if self._received is None else self._received
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._received is not None
+
+    def exit_if_requested(self) -> None:
+        """Leaves as the signal would have: KeyboardInterrupt, or exit status 143 for SIGTERM."""
+        if self._received == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._received is not None:
+            raise SystemExit(128 + self._received)
+
+    def __enter__(self) -> StopRequest:
+        if self._active:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
 
 # Streams of randomness within an epoch; the sampler's is 0.
 _EPOCH_HOOK = 1
 _BATCH = 2
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 3
+_FORMAT = 2
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -39,76 +126,11 @@ class TrainingDivergedError(FloatingPointError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    r"""How to train.
-
-    Args:
-        lr: Learning rate of Adam in epoch 0.
-        lr_decay: Factor :math:`\gamma` of the decay :math:`\gamma^{e/T}` in epoch :math:`e`
-            (1 = none; 0.96 in AlignRec, MGCN and LATTICE).
-        lr_decay_epochs: Epochs :math:`T` until the factor is reached.
-        weight_decay: Weight decay of Adam.
-        batch_size: Links per batch.
-        max_epochs: Most epochs to run; one epoch is one pass over all links.
-        patience: Training stops when more evaluations than this in a row bring no improvement.
-        eval_every: Epochs between evaluations.
-        monitor: Validation metric that selects the best epoch; strictly greater wins.
-        ks: Cut-offs of the validation metrics.
-        seed: Seed of the order of links, the negatives and the models' draws.
-
-    Raises:
-        ValueError: If a value is out of range.
-
-    Example:
-        >>> from alignrec_pyg import TrainConfig
-        >>> config = TrainConfig(lr=3e-4, lr_decay=0.96)
-        >>> round(config.lr_at(50), 6)
-        0.000288
-    """
-
-    lr: float = 1e-3
-    lr_decay: float = 1.0
-    lr_decay_epochs: int = 50
-    weight_decay: float = 0.0
-    batch_size: int = 2048
-    max_epochs: int = 1000
-    patience: int = 20
-    eval_every: int = 1
-    monitor: str = "recall@20"
-    ks: tuple[int, ...] = (10, 20)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, zero_allowed in (("lr", False), ("lr_decay", False), ("weight_decay", True)):
-            value = _number(name, getattr(self, name), Real)
-            if not math.isfinite(value) or value < 0 or (value == 0 and not zero_allowed):
-                least = "0 or more" if zero_allowed else "positive"
-                raise ValueError(f"'{name}' needs to be finite and {least} (got {value})")
-            object.__setattr__(self, name, float(value))  # a plain number, also for NumPy's
-        for name, smallest in (
-            *((name, 1) for name in ("lr_decay_epochs", "batch_size", "max_epochs", "eval_every")),
-            *((name, 0) for name in ("patience", "seed")),
-        ):
-            value = _number(name, getattr(self, name), Integral)
-            if value < smallest:
-                raise ValueError(f"'{name}' needs to be {smallest} or more (got {value})")
-            object.__setattr__(self, name, int(value))
-        object.__setattr__(self, "ks", check_cut_offs(self.ks))
-        names = [f"{m}@{k}" for m in ("recall", "ndcg", "precision", "map", "mrr") for k in self.ks]
-        if self.monitor not in names:
-            raise ValueError(f"'monitor' needs to be one of {names} (got {self.monitor!r})")
-
-    def lr_at(self, epoch: int) -> float:
-        """Learning rate in an epoch."""
-        return float(self.lr * self.lr_decay ** (epoch / self.lr_decay_epochs))
-
-
-@dataclass(frozen=True, kw_only=True)
 class FitResult:
     """What training gave; the model holds the weights of the best epoch.
 
     Args:
-        best_epoch: Epoch with the best validation value; epochs count from 1.
+        best_epoch: Epoch (from 0) with the best validation value.
         best_metrics: Validation metrics of that epoch.
         num_epochs: Epochs run.
         seconds: Time spent, including before interruptions.
@@ -132,6 +154,7 @@ def fit(
     report: Callable[[int, dict[str, float]], None] | None = None,
     checkpoint_dir: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
+    progress: bool = True,
 ) -> FitResult:
     """Trains a model with Adam and early stopping on validation.
 
@@ -150,7 +173,7 @@ def fit(
         train: Graph to train on (on the same device).
         val: Graph with the links to predict for validation.
         config: How to train.
-        report: Called after every evaluation with the epoch (from 1) and its entry of the result's
+        report: Called after every evaluation with the epoch and its entry of the result's
             ``history``, to which the best epoch so far is added with its metrics: ``best_epoch``,
             ``best_recall@20`` and so on. ``best_<monitor>`` never falls, in a resumed run neither:
             it is what a tuner should maximise. Of several workers it is called by each, with the
@@ -160,6 +183,8 @@ def fit(
             workers. With it, Ctrl-C and SIGTERM finish the batch and save first.
         checkpoint_seconds: Time between saves, also within an epoch; what was not saved when the
             process is killed is trained again, to the same values.
+        progress: Whether to show how far training has come, on standard error: a bar on a
+            terminal, a line a minute elsewhere.
 
     Returns:
         The best epoch, its metrics and the history.
@@ -204,14 +229,21 @@ def fit(
 
     with (
         StopRequest(active=folder is not None) as stop,
-        tqdm(
-            total=config.max_epochs * len(sampler),
-            initial=state.epoch * len(sampler) + state.step,
-            desc=type(model).__name__,
-            unit="batch",
-            disable=None if first else True,  # None: no bar where the output is no terminal
-        ) as progress,
+        Progress(type(model).__name__, shown=progress and first) as bar,
     ):
+        begun = state.epoch * len(sampler) + state.step
+        start = time.monotonic()
+
+        def show() -> None:
+            # Early stopping is the end that is known; it moves with every better epoch.
+            patience = (config.patience + 1) * config.eval_every
+            epochs = min(config.max_epochs, max(0, state.best_epoch) + patience)
+            done = state.epoch * len(sampler) + state.step
+            total = max(epochs * len(sampler), done, 1)
+            seconds = (time.monotonic() - start) / max(1, done - begun) * (total - done)
+            best = state.best_metrics.get(config.monitor)
+            so_far = "" if best is None else f", best {config.monitor} {best:.4f}"
+            bar.update(done / total, seconds, f"epoch {state.epoch + 1}{so_far}")
 
         def save_if(due: bool) -> None:
             if folder is None:
@@ -229,12 +261,9 @@ def fit(
 
         while not state.finished:
             for _ in _train_epoch(model, train, sampler, optimizer, config, state, workers):
-                progress.update()
+                show()
                 save_if(due=False)
             _end_epoch(model, val, config, state, len(sampler), report, workers)
-            progress.set_postfix(
-                epoch=state.epoch, best=f"{state.best_metrics.get(config.monitor, 0):.4f}"
-            )
             save_if(due=state.finished)
         stop.exit_if_requested()
 
@@ -279,7 +308,7 @@ def _train_epoch(
         losses = workers.sums(torch.stack([total, *terms.values()]).detach())
         values = dict(zip(names, losses, strict=True))
         unused = {f"loss/{name}" for name, weight in model.loss_weights.items() if weight == 0}
-        _check_finite(values, unused, state.epoch + 1, step + 1)
+        _check_finite(values, unused, state.epoch, step)
         total.backward()
         workers.add_gradients(model)
         optimizer.step()
@@ -298,15 +327,14 @@ def _end_epoch(
     report: Callable[[int, dict[str, float]], None] | None,
     workers: Workers,
 ) -> None:
-    epoch = state.epoch + 1
-    entry = {"epoch": float(epoch), "lr": config.lr_at(state.epoch)}
+    entry = {"epoch": float(state.epoch), "lr": config.lr_at(state.epoch)}
     entry |= {name: value / num_batches for name, value in state.loss_sums.items()}
-    last = epoch == config.max_epochs
-    if epoch % config.eval_every == 0 or last:
+    last = state.epoch + 1 == config.max_epochs
+    if (state.epoch + 1) % config.eval_every == 0 or last:
         metrics = evaluate_together(model, val, config.ks, workers)
         entry |= metrics
         if not state.best_weights or metrics[config.monitor] > state.best_metrics[config.monitor]:
-            state.best_epoch, state.best_metrics = epoch, metrics
+            state.best_epoch, state.best_metrics = state.epoch, metrics
             for name, value in model.state_dict().items():
                 if name in state.best_weights:
                     state.best_weights[name].copy_(value)
@@ -317,18 +345,19 @@ def _end_epoch(
             state.num_stale += 1
     state.history.append(entry)
     state.finished = last or state.num_stale > config.patience
-    state.epoch, state.step = epoch, 0
+    state.epoch += 1
+    state.step = 0
     state.loss_sums = {}
     if report is not None and config.monitor in entry:
         best = {f"best_{name}": value for name, value in state.best_metrics.items()}
-        report(epoch, {**entry, "best_epoch": float(state.best_epoch), **best})
+        report(state.epoch - 1, {**entry, "best_epoch": float(state.best_epoch), **best})
 
 
-def _check_finite(values: dict[str, float], unused: set[str], epoch: int, batch: int) -> None:
+def _check_finite(values: dict[str, float], unused: set[str], epoch: int, step: int) -> None:
     bad = [name for name, v in values.items() if name not in unused and not math.isfinite(v)]
     if bad:
         raise TrainingDivergedError(
-            f"the loss is not finite in epoch {epoch}, batch {batch}: {', '.join(bad)} "
+            f"the loss is not finite in epoch {epoch}, batch {step}: {', '.join(bad)} "
             "(lower the learning rate, or look for extreme feature values)"
         )
 
@@ -338,7 +367,7 @@ def _check_parameters(model: Recommender, state: TrainState) -> None:
     for name, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
             raise TrainingDivergedError(
-                f"{name} is not finite after {state.epoch} epochs and {state.step} batches (lower "
+                f"{name} is not finite in epoch {state.epoch}, after {state.step} batches (lower "
                 "the learning rate, or look for extreme feature values)"
             )
 
@@ -361,10 +390,3 @@ def _run_identity(
             *tensors, val[INTERACTS].edge_index, val[INTERACTS].edge_label_index
         ),
     }
-
-
-def _number(name: str, value: Any, kind: type) -> Any:
-    if isinstance(value, bool) or not isinstance(value, kind):
-        what = "an integer" if kind is Integral else "a number"
-        raise ValueError(f"'{name}' needs to be {what} (got {value!r})")
-    return value

@@ -13,7 +13,8 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.training.loop import FitResult, TrainConfig, fit
+from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.training.loop import FitResult, fit
 
 
 def run_with_ray(

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from alignrec_pyg.experiments.cells import Cell, CellStore
-from alignrec_pyg.experiments.presets import Preset
+from alignrec_pyg.experiments.cells import METRICS, Cell, Parts, cell_key
 from alignrec_pyg.experiments.provenance import commit
-from alignrec_pyg.experiments.runner import METRICS, Parts, RunOutcome, cell_key, run_cells
+from alignrec_pyg.experiments.runner import RunOutcome, run_cells
 from alignrec_pyg.experiments.session import Session, log
+from alignrec_pyg.experiments.settings import ModelSettings
+from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.tuning.sweep import Resources
 from alignrec_pyg.tuning.trial import SELECTED_BY, Trial, TrialConfig, TrialJob, cell_lock, train
 
@@ -65,14 +66,14 @@ def _finalist(config: TrialConfig, job: TrialJob) -> Trial:
         outcome="finished",
         reason="",
         val={name: fitted.best_metrics[name] for name in METRICS},
-        best_epoch=fitted.best_epoch,
+        best_epoch=fitted.best_epoch + 1,
         epochs=fitted.num_epochs,
         seconds=fitted.seconds,
     )
 
 
 def run_finals(
-    session: Session, rows: Mapping[str, tuple[Session, Preset]], resources: Resources
+    session: Session, rows: Mapping[str, tuple[Session, ModelSettings]], resources: Resources
 ) -> RunOutcome:
     """Scores every row on its test links, with all seeds; nothing is trained a second time.
 
@@ -84,9 +85,9 @@ def run_finals(
     import ray
 
     calls = []
-    for row, (owner, preset) in rows.items():
+    for row, (owner, settings) in rows.items():
         parts = ray.put(owner.data.parts)
-        for cell in owner.cells(row, preset):
+        for cell in owner.cells(row, settings):
             arguments = (cell, parts, session.out / "cells", session.device.type)
             calls.append((*arguments, torch.get_num_threads()))
     outcomes: dict[int, RunOutcome] = {}

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.charts import COLOURS, new_figure, plain_axes
 from alignrec_pyg.experiments.results import chart_possible
-from alignrec_pyg.experiments.runner import METRICS
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.text_tables import csv_table, markdown_table
 from alignrec_pyg.tuning.spaces import Axis, Choice, Space
@@ -37,7 +37,7 @@ def write_report(
     Returns:
         The files written.
     """
-    (name,) = session.presets
+    (name,) = session.models
     title = f"{name} on {session.data.name}: {len(configurations)} configurations"
     shares = importances(configurations, space)
     outcomes = [trial.outcome for entry in configurations for trial in entry.trials]

@@ -14,15 +14,12 @@ from typing import Any
 import torch
 
 import alignrec_pyg
-from alignrec_pyg.checks import require_package
-from alignrec_pyg.cli.options import unknown_names
+from alignrec_pyg.checks import require_package, unknown_names
+from alignrec_pyg.experiments.cells import data_version
 from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS
-from alignrec_pyg.experiments.presets import Preset
-from alignrec_pyg.experiments.provenance import code_version
 from alignrec_pyg.experiments.results import header
-from alignrec_pyg.experiments.runner import data_version
 from alignrec_pyg.experiments.session import Session, log
-from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.settings import ModelSettings, SettingsError
 from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.storage import read_manifest, write_manifest
@@ -75,17 +72,17 @@ def search(session: Session) -> int:
         SettingsError: If options do not fit each other, or the sweep in ``--out`` is another.
     """
     options = session.options
-    (name,) = session.presets
-    preset = session.required(name)
+    (name,) = session.models
+    settings = session.required(name)
     space = _space(session)
-    plan = _plan(session, space, preset)
+    plan = _plan(session, space, settings)
     for variable, value in _RAY_ENVIRONMENT.items():  # read when Ray is imported
         os.environ.setdefault(variable, value)
     for package in ("ray", "optuna"):
         require_package(package, "a sweep", "'ray[tune]' optuna", extra="tune")
     session = replace(session, device=torch.device("cuda" if plan.resources.gpus else "cpu"))
     sessions = _sessions(session, space)
-    job = _job(session, sessions, preset)
+    job = _job(session, sessions, settings)
     _start_or_resume(
         session,
         {
@@ -95,7 +92,7 @@ def search(session: Session) -> int:
             "threads": str(job.threads),
         },
     )
-    print(header(session.data, {name: preset}), flush=True)
+    print(header(session.data, {name: settings}), flush=True)
     try:
         with _ray(options.address):
             trials = run_sweep(session.out / "ray" / "search", job, plan)
@@ -107,8 +104,8 @@ def search(session: Session) -> int:
             configurations = collect(trials)
             chosen = ranked(configurations)[0]
             owner = sessions[int(chosen.point.get(ITEM_NEIGHBORS, options.item_neighbors))]
-            tuned = with_point(preset, chosen.point)
-            rows = {f"{name}, tuned": (owner, tuned), f"{name}, defaults": (session, preset)}
+            tuned = with_point(settings, chosen.point)
+            rows = {f"{name}, tuned": (owner, tuned), f"{name}, defaults": (session, settings)}
             outcome = run_finals(session, rows, plan.resources)
     except KeyboardInterrupt:
         log(f"the sweep continues with --resume --out {session.out}")
@@ -120,7 +117,7 @@ def search(session: Session) -> int:
         "best",
         f"{name}: the best of {len(configurations)} configurations on validation",
         outcome,
-        presets={name: tuned},
+        models={name: tuned},
         look=Look(costs=False),
         notes=[_choice(chosen, len(session.seeds)), f"by hand: {line}"],
     )
@@ -132,7 +129,7 @@ def search(session: Session) -> int:
 
 def _space(session: Session) -> Space:
     options = session.options
-    (name,) = session.presets
+    (name,) = session.models
     kind: Kind = options.space or ("paper" if options.search == "grid" else "wide")
     if name not in SPACES[kind]:
         raise SettingsError([f"--space {kind}: there is none for {name}"])
@@ -153,7 +150,7 @@ def _space(session: Session) -> Space:
     return {axis: space[axis] for axis in axes}
 
 
-def _plan(session: Session, space: Space, preset: Preset) -> Plan:
+def _plan(session: Session, space: Space, settings: ModelSettings) -> Plan:
     options = session.options
     trials: list[TrialConfig] | int = options.num_samples or _NUM_SAMPLES
     if options.search == "grid":
@@ -181,7 +178,7 @@ def _plan(session: Session, space: Space, preset: Preset) -> Plan:
     return Plan(
         trials=trials,
         space=space,
-        max_epochs=preset.train.max_epochs if options.scheduler == "asha" else None,
+        max_epochs=settings.config.max_epochs if options.scheduler == "asha" else None,
         time_budget=options.time_budget,
         resources=Resources(
             cpus=options.cpus_per_trial or torch.get_num_threads(),
@@ -205,21 +202,21 @@ def _sessions(session: Session, space: Space) -> dict[int, Session]:
     }
 
 
-def _job(session: Session, sessions: dict[int, Session], preset: Preset) -> TrialJob:
+def _job(session: Session, sessions: dict[int, Session], settings: ModelSettings) -> TrialJob:
     inputs = {}
     for number, owner in sessions.items():
-        (cell,) = owner.cells("", preset, seeds=[0])
+        (cell,) = owner.cells("", settings, seeds=[0])
         session.check([cell])
         inputs[number] = TrialInputs(
-            owner.data.inputs(preset), data_version(cell, owner.data.parts)
+            owner.data.inputs(settings.model), data_version(cell, owner.data.parts)
         )
     return TrialJob(
         train=session.data.train,
         val=session.data.val,
-        preset=preset,
+        settings=settings,
         inputs=inputs,
         item_neighbors=session.data.item_neighbors,
-        code=code_version(),
+        code=cell.code(),
         device=session.device.type,
         threads=torch.get_num_threads(),
         cells=session.out / "cells",
@@ -302,7 +299,7 @@ def by_hand(session: Session, point: Point) -> str:
         point: The configuration.
     """
     options = session.options
-    (model,) = session.presets
+    (model,) = session.models
     words = ["python", "benchmarks/compare.py", "--data", options.data, "--models", model]
     for name in _LISTS:
         if values := getattr(options, name):

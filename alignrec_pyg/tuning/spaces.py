@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
-from alignrec_pyg.experiments.grids import PUBLISHED, points
-from alignrec_pyg.experiments.presets import Preset
+from alignrec_pyg.experiments.settings import PAPER_GRIDS as _GRIDS
+from alignrec_pyg.experiments.settings import ModelSettings
 
 if TYPE_CHECKING:
     import optuna
@@ -174,13 +174,13 @@ WIDE: dict[str, Space] = {
 }
 """Ranges around what the papers searched: learning rate, weights, temperatures, depth."""
 
-PAPER_GRIDS: dict[str, Space] = {
-    name: {axis: Choice(tuple(sorted(values))) for axis, values in grid.items()}
-    for name, grid in PUBLISHED.items()
+PAPER_SPACES: dict[str, Space] = {
+    model.__name__: {axis: Choice(tuple(sorted(values))) for axis, values in grid.items()}
+    for model, grid in _GRIDS.items()
 }
 """The papers' own grids (AlignRec: the six points of its Table 7)."""
 
-SPACES: dict[Kind, dict[str, Space]] = {"wide": WIDE, "paper": PAPER_GRIDS}
+SPACES: dict[Kind, dict[str, Space]] = {"wide": WIDE, "paper": PAPER_SPACES}
 
 
 def grid_points(space: Space) -> list[Point]:
@@ -215,11 +215,11 @@ def random_points(space: Space, number: int, seed: int) -> list[Point]:
     return drawn
 
 
-def with_point(preset: Preset, point: Point) -> Preset:
-    """The preset with a configuration's values, but for the item graph's."""
-    axes = {name: (value,) for name, value in point.items() if name != ITEM_NEIGHBORS}
-    (changed,) = points(preset, axes)
-    return changed
+def with_point(settings: ModelSettings, point: Point) -> ModelSettings:
+    """The settings with a configuration's values, but for the item graph's."""
+    return settings.with_changes(
+        **{name: value for name, value in point.items() if name != ITEM_NEIGHBORS}
+    )
 
 
 def suggested(space: Space, trial: optuna.Trial) -> dict[str, Any]:

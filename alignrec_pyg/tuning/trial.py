@@ -13,9 +13,9 @@ import torch
 from filelock import FileLock
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.experiments.cells import Cell, CellStore
-from alignrec_pyg.experiments.presets import Preset
-from alignrec_pyg.experiments.runner import KS, Parts, train_cell
+from alignrec_pyg.experiments.cells import KS, Cell, Parts, train_cell
+from alignrec_pyg.experiments.settings import ModelSettings
+from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.storage import read_manifest, write_manifest
 from alignrec_pyg.training.loop import FitResult, TrainingDivergedError
 from alignrec_pyg.tuning.spaces import ITEM_NEIGHBORS, TRIAL, Point, with_point
@@ -61,7 +61,7 @@ class TrialJob:
     Args:
         train: Graph to train on.
         val: Graph with the links to select by.
-        preset: Settings that the configurations change.
+        settings: Settings that the configurations change.
         inputs: What the model reads, by the number of neighbours in the item graph.
         item_neighbors: That number where the configuration does not set it.
         code: Version of the code.
@@ -73,7 +73,7 @@ class TrialJob:
 
     train: HeteroData
     val: HeteroData
-    preset: Preset
+    settings: ModelSettings
     inputs: Mapping[int, TrialInputs]
     item_neighbors: int
     code: str
@@ -84,13 +84,13 @@ class TrialJob:
 
     def cell(self, point: Point, seed: int) -> tuple[Cell, str]:
         """The cell of a configuration, and its key: the one that comparisons give it too."""
-        preset = with_point(self.preset, point)
+        settings = with_point(self.settings, point)
         inputs = self.inputs[int(point.get(ITEM_NEIGHBORS, self.item_neighbors))]
         cell = Cell(
-            row=preset.model.__name__,
-            model=preset.model,
-            hparams={**preset.hparams(), **inputs.arguments},
-            config=preset.with_train(seed=seed, ks=KS).train,
+            row=settings.model.__name__,
+            model=settings.model,
+            hparams={**settings.hparams, **inputs.arguments},
+            config=settings.with_changes(seed=seed, ks=KS).config,
         )
         return cell, cell.key(inputs.data_hash, self.code, self.device, f"{self.threads} threads")
 
@@ -108,7 +108,7 @@ def run_trial(config: dict[str, Any], job: TrialJob) -> None:
     from ray import tune
 
     def report(epoch: int, metrics: dict[str, float]) -> None:
-        tune.report({**metrics, EPOCHS: epoch})
+        tune.report({**metrics, EPOCHS: epoch + 1})
 
     fitted = train(config[TRIAL], job, report)
     best = {f"best_{name}": value for name, value in fitted.best_metrics.items()}

@@ -14,16 +14,16 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.experiments.prepare import PreparedData
-from alignrec_pyg.experiments.presets import PAPER
 from alignrec_pyg.experiments.provenance import commit, hardware, versions
+from alignrec_pyg.experiments.settings import load_model, published_settings
 from alignrec_pyg.graph import InteractionBatch, feature_names
-from alignrec_pyg.models import Recommender
+from alignrec_pyg.models import Recommender, model_names
 from alignrec_pyg.report import describe, describe_split
-from alignrec_pyg.training.loop import TrainConfig
+from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.sampling import seeded_generator
 from benchmarks.performance.made_up import SHAPES
 
-MODELS = tuple(PAPER)
+MODELS = model_names()
 ResultT = TypeVar("ResultT")
 
 
@@ -116,8 +116,8 @@ def wait_for(device: torch.device) -> None:
 
 def published(name: str) -> tuple[type[Recommender], dict[str, Any], TrainConfig]:
     """The class of a model, its published arguments, and how it is trained as published."""
-    preset = PAPER[name]
-    return preset.model, preset.hparams(), preset.train
+    settings = published_settings(load_model(name), "")
+    return settings.model, dict(settings.hparams), settings.config
 
 
 def build(
@@ -130,6 +130,8 @@ def build(
         train=train,
         val=val,
         test=test,
+        known=train,
+        fingerprint="",
         features=feature_names(train),
         scale="raw",
         neighbors={},
@@ -138,7 +140,7 @@ def build(
         split_rule="labels",
     )
     torch.manual_seed(0)
-    return model_class(train, **{**hparams, **data.inputs(PAPER[name])}), config, data
+    return model_class(train, **{**hparams, **data.inputs(model_class)}), config, data
 
 
 def make_optimizer(model: Recommender, config: TrainConfig) -> torch.optim.Adam:

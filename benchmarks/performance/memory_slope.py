@@ -22,7 +22,8 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.experiments.memory import PeakMemory, memory_description
 from alignrec_pyg.graph import INTERACTS, knn_edge_type
 from alignrec_pyg.text_tables import markdown_table
-from alignrec_pyg.training.loop import TrainConfig, fit
+from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.training.loop import fit
 from benchmarks.performance.made_up import Shape, make_graphs
 from benchmarks.performance.measuring import (
     in_new_process,

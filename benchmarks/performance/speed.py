@@ -37,7 +37,7 @@ from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.nn import UserItemPropagation, user_item_adjacency, user_item_edges
 from alignrec_pyg.text_tables import markdown_table
-from alignrec_pyg.training.loop import TrainConfig
+from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 from benchmarks.performance.made_up import SHAPES, generate_links, make_graphs
 from benchmarks.performance.measuring import (

@@ -23,7 +23,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.text_tables import markdown_table
-from alignrec_pyg.training.loop import TrainConfig
+from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 from benchmarks.performance.made_up import SHAPES, make_graphs
 from benchmarks.performance.measuring import (

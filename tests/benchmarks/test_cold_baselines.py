@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.experiments.runner import TEST
+from alignrec_pyg.experiments.cells import TEST
 from alignrec_pyg.graph import INTERACTS
 from benchmarks.cold_baselines import as_result, content, popularity
 

@@ -8,7 +8,7 @@ import torch
 from alignrec_pyg import user_metrics
 from alignrec_pyg.evaluation.ranking import rank
 from alignrec_pyg.experiments.prepare import prepare
-from alignrec_pyg.experiments.presets import PAPER
+from alignrec_pyg.experiments.settings import PAPER
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.serving import add_items
 from alignrec_pyg.training.loop import fit
@@ -55,10 +55,10 @@ IDS = ", IDs of neighbours"
 def test_values_are_those_of_a_model_trained_here(finished, tiny_folder):
     rows, *_ = finished
     data = prepare(str(tiny_folder), split="random", held_out=HoldOutItems(0.3, seed=0))
-    preset = PAPER["FREEDOM"].with_train(max_epochs=2, batch_size=64)
+    settings = PAPER["FREEDOM"].with_changes(max_epochs=2, batch_size=64)
     torch.manual_seed(0)
-    model = preset.model(data.train, **preset.hparams(), **data.inputs(preset))
-    fit(model, data.train, data.val, preset.train)
+    model = settings.model(data.train, **settings.hparams, **data.inputs(settings.model))
+    fit(model, data.train, data.val, settings.config)
     (graph,) = data.graph_transforms.values()
     warm = data.train["item"].num_nodes
     user, item = data.cold[INTERACTS].edge_index

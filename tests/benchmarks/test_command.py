@@ -7,7 +7,7 @@ import pytest
 
 from alignrec_pyg.cli import arguments
 from alignrec_pyg.experiments import runner
-from alignrec_pyg.experiments.presets import PAPER
+from alignrec_pyg.experiments.settings import PAPER
 
 SCRIPTS = [
     "ablation",

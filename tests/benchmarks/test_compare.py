@@ -17,8 +17,8 @@ from alignrec_pyg.cli import command
 from alignrec_pyg.experiments import paper as paper_results
 from alignrec_pyg.experiments import results, runner, session
 from alignrec_pyg.experiments.paper import PAPER_LABEL
-from alignrec_pyg.experiments.presets import TABLE_2
 from alignrec_pyg.experiments.provenance import Origin
+from alignrec_pyg.experiments.settings import TABLE_2
 from benchmarks import compare
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")

@@ -19,14 +19,15 @@ from alignrec_pyg import models
 from alignrec_pyg.evaluation.metrics import evaluate
 from alignrec_pyg.evaluation.ranking import rank
 from alignrec_pyg.experiments import runner
-from alignrec_pyg.experiments.cells import Cell, CellResult, CellStore
-from alignrec_pyg.experiments.grids import SEARCH, points
+from alignrec_pyg.experiments.cells import Cell
 from alignrec_pyg.experiments.prepare import prepare
-from alignrec_pyg.experiments.presets import PAPER, AlignRecPreset
 from alignrec_pyg.experiments.provenance import Origin
+from alignrec_pyg.experiments.settings import PAPER, SEARCH, AlignRecPreset, points
+from alignrec_pyg.experiments.store import CellResult, CellStore
 from alignrec_pyg.experiments.summary import Measurement
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.training.loop import TrainConfig, fit
+from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.training.loop import fit
 from benchmarks import alignment_map, feature_sets, sensitivity, tuned_comparison
 from benchmarks.alignment_map import cosine_summary, joint_map
 
@@ -123,10 +124,10 @@ def hparams_of(done):
 def trained(folder, name):
     """A model trained with seed 0 as the scripts do, and its data."""
     data = prepare(str(folder))
-    preset = PAPER[name].with_train(max_epochs=2, batch_size=64)
+    settings = PAPER[name].with_changes(max_epochs=2, batch_size=64)
     torch.manual_seed(0)
-    model = preset.model(data.train, **preset.hparams(), **data.inputs(preset))
-    fit(model, data.train, data.val, preset.train)
+    model = settings.model(data.train, **settings.hparams, **data.inputs(settings.model))
+    fit(model, data.train, data.val, settings.config)
     return model, data
 
 

@@ -9,7 +9,7 @@ from alignrec_pyg.cli.options import OptionError
 from alignrec_pyg.cli.runs import Settings, load_run, make_data, parameters_of
 from alignrec_pyg.datasets import MMRecFolder
 from alignrec_pyg.experiments.prepare import prepare
-from alignrec_pyg.experiments.presets import PAPER
+from alignrec_pyg.experiments.settings import PAPER
 from alignrec_pyg.graph import INTERACTS, feature_table, knn_edge_type
 
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from alignrec_pyg.evaluation.ranking import Ranking
-from alignrec_pyg.experiments.cells import Cell, CellResult, CellStore
+from alignrec_pyg.experiments.cells import Cell
 from alignrec_pyg.experiments.provenance import Origin
+from alignrec_pyg.experiments.store import CellResult, CellStore
 from alignrec_pyg.models import BPR, VBPR, Aligned
-from alignrec_pyg.training.loop import TrainConfig
+from alignrec_pyg.train_config import TrainConfig
 
 CELL = Cell(
     row="BPR",

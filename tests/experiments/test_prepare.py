@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from alignrec_pyg.experiments.prepare import prepare, val_known_at_test
-from alignrec_pyg.experiments.presets import PAPER
-from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.settings import PAPER, SettingsError
 from alignrec_pyg.graph import INTERACTS, feature_names, feature_table, knn_edge_type
 from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph
 
@@ -18,7 +17,7 @@ def edges(data, name):
 
 def test_every_model_reads_what_it_is_made_for(tiny_folder):
     data = prepare(str(tiny_folder))
-    assert {name: data.inputs(preset) for name, preset in PAPER.items()} == {
+    assert {name: data.inputs(settings.model) for name, settings in PAPER.items()} == {
         "AlignRec": {"features": ["image+text"], "item_graph": "cosine+image+text"},
         "BPR": {},
         "LightGCN": {},
@@ -33,7 +32,7 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
         "MGCN": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
         "LATTICE": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
     }
-    assert all(data.why_not(preset) is None for preset in PAPER.values())
+    assert all(data.why_not(settings.model) is None for settings in PAPER.values())
     fused = ConcatFeatures(["image", "text"], normalize=False)(data.train)
     assert torch.equal(feature_table(data.train, "image+text"), feature_table(fused, "mm"))
     expected = {
@@ -120,7 +119,7 @@ def test_neighbours_without_cosines_are_too_little_for_alignrec(
 ):
     path = write_neighbors(tmp_path / "text.npz", cosine=False)
     data = prepare(str(tiny_folder), neighbors={"text": path})
-    reasons = {name: data.why_not(preset) for name, preset in PAPER.items()}
+    reasons = {name: data.why_not(settings.model) for name, settings in PAPER.items()}
     assert {name for name, reason in reasons.items() if reason} == {"AlignRec", "MGCN", "LATTICE"}
     assert "cosines" in reasons["AlignRec"]
 

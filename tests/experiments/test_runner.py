@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from alignrec_pyg.experiments.runner import Parts
+from alignrec_pyg.experiments.cells import Parts
 from alignrec_pyg.graph import INTERACTS
 
 

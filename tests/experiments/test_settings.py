@@ -1,7 +1,6 @@
 import pytest
 
-from alignrec_pyg.experiments.presets import PAPER
-from alignrec_pyg.experiments.settings import SettingsError, resolve
+from alignrec_pyg.experiments.settings import PAPER, SettingsError, resolve
 
 
 def test_values_reach_constructor_and_training():
@@ -27,7 +26,7 @@ def test_values_reach_constructor_and_training():
     assert hparams["num_layers"] == 3
     assert resolved["AlignRec"].train.lr == 0.5
     assert resolved["BPR"].train.lr == 0.01  # one model's own value wins
-    assert {preset.train.max_epochs for preset in resolved.values()} == {7}
+    assert {settings.config.max_epochs for settings in resolved.values()} == {7}
     assert resolved["AlignRec"].train.patience == 30
     assert list(resolved) == ["AlignRec", "BPR"]
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from alignrec_pyg.evaluation.ranking import Ranking
-from alignrec_pyg.experiments.cells import CellResult
+from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.provenance import Origin
-from alignrec_pyg.experiments.runner import METRICS
+from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.experiments.summary import (
     Measurement,
     best_values,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.charts import Curve, _panels, write_chart, write_curves, write_maps
 from alignrec_pyg.experiments.paper import PAPER_LABEL
-from alignrec_pyg.experiments.runner import METRICS
 from alignrec_pyg.experiments.summary import Row
 from alignrec_pyg.experiments.table import Look, csv_table, markdown_table, terminal_table
 

@@ -110,13 +110,14 @@ def test_embeddings_and_gradients_equal_the_equations(
 
 
 def test_terms_equal_the_equations(toy):
-    model = start(LATTICE(toy, embedding_dim=4, l2_weight=0.5, l2_batch_size=10), toy)
+    model = start(LATTICE(toy, embedding_dim=4, l2_weight=0.5), toy)
     user, item = model(toy)
-    terms = model.loss_terms(toy, BATCH)
+    batch = InteractionBatch(*BATCH, full_size=10)
+    terms = model.loss_terms(toy, batch)
     torch.testing.assert_close(terms["bpr"], bpr(user, item))
     rows = torch.cat([user[[0, 2, 0]], item[[1, 3, 0]], item[[2, 0, 3]]])
     torch.testing.assert_close(terms["l2"], (rows**2).sum() / 20)
-    total = model.loss(toy, BATCH)[0]
+    total = model.loss(toy, batch)[0]
     torch.testing.assert_close(total, terms["bpr"] + 0.5 * terms["l2"])
 
 
@@ -254,7 +255,6 @@ def test_graphs_are_those_of_the_features_or_named(toy):
         ("num_neighbors", 0, "1 or more"),
         ("num_item_layers", -1, "0 or more"),
         ("num_layers", -1, "0 or more"),
-        ("l2_batch_size", 0, "1 or more"),
         ("frozen_share", 1.1, r"in \[0, 1\]"),
     ],
 )

@@ -9,7 +9,10 @@ from alignrec_pyg.transforms import KNNItemGraph
 
 # user 0 and item 1 occur twice: the contrast over distinct rows has to count them twice
 BATCH = InteractionBatch(
-    torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 3]), torch.tensor([2, 3, 0, 1])
+    torch.tensor([0, 0, 1, 2]),
+    torch.tensor([0, 1, 1, 3]),
+    torch.tensor([2, 3, 0, 1]),
+    full_size=2048,
 )
 FEATURES = [["text"], ["image", "text"], ["text", "audio", "image"]]
 
@@ -159,7 +162,7 @@ def test_features_train_unless_frozen(data):
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("temperature", 0.0), ("l2_batch_size", 0), ("num_layers", -1), ("embedding_dim", 0)],
+    [("temperature", 0.0), ("num_layers", -1), ("embedding_dim", 0)],
 )
 def test_bad_options_are_named(data, argument, value):
     with pytest.raises(ValueError, match=rf"'{argument}' needs to be .*\(got {value}"):

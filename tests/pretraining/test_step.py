@@ -3,11 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining import PretrainConfig
 from alignrec_pyg.pretraining.state import PretrainState
 from alignrec_pyg.pretraining.step import Trainer
-from alignrec_pyg.training.loop import TrainingDivergedError
+from alignrec_pyg.training.loop import StopRequest, TrainingDivergedError
 from alignrec_pyg.training.parallel import Workers
 
 

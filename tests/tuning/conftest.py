@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from alignrec_pyg.experiments.settings import PAPER
 
-from alignrec_pyg.experiments.presets import PAPER
-from alignrec_pyg.experiments.runner import METRICS
+from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.tuning.trial import Trial, TrialInputs, TrialJob
 
 ROOT = Path(__file__).parents[2]
@@ -72,13 +72,13 @@ def job(checkerboard, tmp_path):
         part["item", "knn_wide", "item"].edge_weight = (
             1 + part["item", "knn_mm", "item"].edge_weight
         )
-    preset = PAPER["AlignRec"].with_train(batch_size=128, max_epochs=4, lr=0.01)
+    settings = PAPER["AlignRec"].with_changes(batch_size=128, max_epochs=4, lr=0.01)
     inputs = {
         k: TrialInputs({"features": ["mm"], "item_graph": graph}, f"data {k}")
         for k, graph in {5: "mm", 10: "wide"}.items()
     }
     return TrialJob(
-        train=train, val=test, preset=preset, inputs=inputs, item_neighbors=10, code="code",
+        train=train, val=test, settings=settings, inputs=inputs, item_neighbors=10, code="code",
         device="cpu", threads=1, cells=tmp_path / "cells", checkpoint_seconds=0.0,
     )  # fmt: skip
 

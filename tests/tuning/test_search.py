@@ -16,9 +16,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from alignrec_pyg.experiments.settings import PAPER
 
 from alignrec_pyg.cli.arguments import make_parser
-from alignrec_pyg.experiments.presets import PAPER
 from alignrec_pyg.experiments.settings import SettingsError, resolve
 from alignrec_pyg.tuning import search
 from alignrec_pyg.tuning.search import (
@@ -132,8 +132,8 @@ def test_finalists_train_what_was_stopped_and_every_other_seed(make_trial):
 def test_the_scheduler_and_number_of_trials_are_those_asked_for(words, max_epochs, trials):
     options = script._parser().parse_args(words)
     session = SimpleNamespace(options=options, device=torch.device("cpu"))
-    preset = PAPER["AlignRec"].with_train(max_epochs=123)
-    plan = _plan(session, WIDE["AlignRec"], preset)
+    settings = PAPER["AlignRec"].with_changes(max_epochs=123)
+    plan = _plan(session, WIDE["AlignRec"], settings)
     assert (plan.max_epochs, plan.trials) == (max_epochs, trials)
     assert (plan.resources.cpus, plan.resources.gpus) == (torch.get_num_threads(), 0.0)
 
@@ -168,12 +168,12 @@ POINT = {"lr": 0.00123, "cca_weight": 1e-4, "num_layers": 3, "item_neighbors": 2
 def sweep_session(*words, out="here/out"):
     parser = make_parser("", models=["AlignRec"])
     options = parser.parse_args(["--models", "AlignRec", *words])
-    presets = resolve(
+    models = resolve(
         ["AlignRec"], PAPER, options.set, max_epochs=options.epochs, patience=options.patience,
         batch_size=options.batch_size, lr=options.lr,
     )  # fmt: skip
     return SimpleNamespace(
-        options=options, presets=presets, device=torch.device("cpu"), out=Path(out)
+        options=options, models=models, device=torch.device("cpu"), out=Path(out)
     )
 
 
@@ -201,21 +201,21 @@ def test_the_line_says_all_that_the_sweep_was_told(words):
     assert found.item_neighbors == 20
     assert (found.device, found.threads) == ("cpu", torch.get_num_threads())
     assert found.out == Path("here/out/by_hand")
-    (preset,) = resolve(
+    (settings,) = resolve(
         found.models, PAPER, found.set, max_epochs=found.epochs, patience=found.patience,
         batch_size=found.batch_size, lr=found.lr,
     ).values()  # fmt: skip
-    assert preset == with_point(asked.presets["AlignRec"], POINT)
-    assert preset != asked.presets["AlignRec"]
+    assert settings == with_point(asked.models["AlignRec"], POINT)
+    assert settings != asked.models["AlignRec"]
 
 
 def test_a_learning_rate_that_was_given_and_not_searched_stays():
     asked = sweep_session("--lr", "0.005")
     point = {"cca_weight": 0.1}
     found = parsed(by_hand(asked, point))
-    (preset,) = resolve(found.models, PAPER, found.set, lr=found.lr).values()
-    assert preset == with_point(asked.presets["AlignRec"], point)
-    assert preset.train.lr == 0.005
+    (settings,) = resolve(found.models, PAPER, found.set, lr=found.lr).values()
+    assert settings == with_point(asked.models["AlignRec"], point)
+    assert settings.config.lr == 0.005
 
 
 def test_neighbor_lists_have_their_own_number():

@@ -4,8 +4,7 @@ from math import log
 
 import pytest
 
-from alignrec_pyg.experiments.grids import points
-from alignrec_pyg.experiments.presets import PAPER, TRAIN_ARGUMENTS
+from alignrec_pyg.experiments.settings import PAPER, TRAIN_ARGUMENTS, points
 from alignrec_pyg.graph import knn_edge_type
 from alignrec_pyg.tuning.spaces import (
     ITEM_NEIGHBORS,
@@ -35,12 +34,12 @@ def test_every_model_has_a_wide_space():
 
 @pytest.mark.parametrize("name", WIDE)
 def test_wide_spaces_have_what_the_constructor_offers(name):
-    preset = PAPER[name]
-    arguments = signature(preset.model.__init__).parameters
+    settings = PAPER[name]
+    arguments = signature(settings.model.__init__).parameters
     expected = {"lr"} | {
         argument for argument in arguments if argument.endswith("_weight") or argument in SEARCHED
     }
-    if preset.item_graph is not None or preset.table_graphs:
+    if settings.item_graph is not None or settings.table_graphs:
         expected.add(ITEM_NEIGHBORS)
     assert expected <= set(WIDE[name])
     assert set(WIDE[name]) - {ITEM_NEIGHBORS} <= set(arguments) | set(TRAIN_ARGUMENTS)
@@ -68,15 +67,15 @@ def test_published_settings_lie_in_the_wide_space(name):
 
 @pytest.mark.parametrize("name", WIDE)
 def test_models_can_be_built_at_both_ends(name, toy):
-    preset = PAPER[name]
-    inputs = {"features": ["image"]} if preset.tables != "none" else {}
-    if preset.table_graphs:
+    settings = PAPER[name]
+    inputs = {"features": ["image"]} if settings.tables != "none" else {}
+    if settings.table_graphs:
         inputs["item_graphs"] = ["image"]
     assert knn_edge_type("image") in toy.edge_types
     for end in (0, -1):
         point = {argument: values_of(axis)[end] for argument, axis in WIDE[name].items()}
-        changed = with_point(preset, point)
-        model = preset.model(toy, **changed.hparams(), **inputs)
+        changed = with_point(settings, point)
+        model = settings.model(toy, **changed.hparams(), **inputs)
         told = {**model.hparams, **asdict(changed.train), ITEM_NEIGHBORS: point.get(ITEM_NEIGHBORS)}
         assert {argument: told[argument] for argument in point} == point
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from alignrec_pyg.experiments import runner
-from alignrec_pyg.experiments.cells import CellStore
-from alignrec_pyg.experiments.runner import Parts, cell_key, data_version
+from alignrec_pyg.experiments.cells import Parts, cell_key, data_version
+from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.training.loop import TrainingDivergedError, fit
 from alignrec_pyg.tuning import trial
@@ -44,7 +44,7 @@ def test_every_epoch_is_reported_with_the_running_best(job, reported):
     seen = [metrics["recall@20"] for metrics in reported[:-1]]
     assert best[:-1] == [max(seen[: n + 1]) for n in range(4)]
     assert best[-1] == best[-2]
-    assert reported[-1]["best_epoch"] == seen.index(max(seen)) + 1
+    assert reported[-1]["best_epoch"] == seen.index(max(seen))
     assert {"loss", "loss/cca"} <= set(reported[0])
 
 

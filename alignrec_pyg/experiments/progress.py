@@ -1,0 +1,144 @@
+"""One bar for all cells of an experiment, with an ETA that learns from finished epochs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from types import TracebackType
+
+from alignrec_pyg.experiments.cells import Cell
+from alignrec_pyg.experiments.store import CellResult
+from alignrec_pyg.training.progress import Progress
+
+
+@dataclass
+class _Running:
+    """A cell that is being trained: when it began, the epochs done and the best one so far."""
+
+    start: float
+    epoch: int = 0
+    best_epoch: int = 0
+
+
+class CellsProgress:
+    """Shows how far all cells together have come.
+
+    A finished cell tells how long other seeds of its row will take. Of a row that has none yet, a
+    cell in training tells the seconds of its epochs; it will train as many as finished cells of
+    other rows, on average, and at least until its patience has run out. What has not begun takes
+    what others have taken on average.
+
+    Args:
+        cells: All cells.
+        stored: Results that are there already, by the cell's number.
+        jobs: Cells that run at a time.
+    """
+
+    def __init__(self, cells: Sequence[Cell], stored: Mapping[int, CellResult], jobs: int) -> None:
+        self._cells = cells
+        self._finished = dict(stored)
+        self._failed: set[int] = set()
+        self._to_run = [index for index in range(len(cells)) if index not in stored]
+        self._jobs = max(1, jobs)
+        self._running: dict[int, _Running] = {}
+        self._bar = Progress("training", shown=bool(self._to_run))
+
+    def __enter__(self) -> CellsProgress:
+        self._bar.__enter__()
+        self.refresh()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, traceback)
+
+    def begin(self, index: int) -> None:
+        """Notes that a cell has begun."""
+        self._running[index] = _Running(time.monotonic())
+
+    def report(self, index: int, epoch: int, entry: Mapping[str, float]) -> None:
+        """Notes an epoch, as ``fit`` reports it."""
+        cell = self._running.setdefault(index, _Running(time.monotonic()))
+        cell.epoch, cell.best_epoch = epoch, int(entry["best_epoch"])
+        self.refresh()
+
+    def reporter(self, index: int) -> Callable[[int, dict[str, float]], None]:
+        """The ``report`` of a cell that begins now."""
+        self.begin(index)
+        return lambda epoch, entry: self.report(index, epoch, entry)
+
+    def finish(self, index: int, result: CellResult) -> None:
+        """Notes the result of a cell."""
+        self._running.pop(index, None)
+        self._finished[index] = result
+        self.refresh()
+
+    def fail(self, index: int) -> None:
+        """Notes that a cell has no result."""
+        self._running.pop(index, None)
+        self._failed.add(index)
+        self.refresh()
+
+    def expected_seconds(self, index: int) -> float:
+        """How long a cell takes in all, by what is known so far; 0 while nothing is."""
+        epochs, seconds = self._expected_epochs(index), self._epoch_seconds(index)
+        return 0.0 if seconds is None else epochs * seconds
+
+    def refresh(self) -> None:
+        """Shows the present state."""
+        if not self._to_run:
+            return
+        left = {
+            index: self.expected_seconds(index) * (1 - self._share_done(index))
+            for index in self._to_run
+            if index not in self._finished and index not in self._failed
+        }
+        total = sum(self.expected_seconds(index) for index in self._to_run)
+        done = len(self._to_run) - len(left)
+        known = total > 0
+        share = 1 - sum(left.values()) / total if known else done / len(self._to_run)
+        seconds = max(sum(left.values()) / self._jobs, *left.values(), 0.0) if known else None
+        running = ", ".join(
+            f"{self._cells[index].row} seed {self._cells[index].seed} epoch {cell.epoch}"
+            for index, cell in self._running.items()
+        )
+        self._bar.update(share, seconds, f"{done} of {len(self._to_run)} runs: {running}")
+
+    def _share_done(self, index: int) -> float:
+        running = self._running.get(index)
+        return 0.0 if running is None else min(1.0, running.epoch / self._expected_epochs(index))
+
+    def _of_row(self, index: int) -> list[CellResult]:
+        row = self._cells[index].row
+        return [result for result in self._finished.values() if result.row == row]
+
+    def _expected_epochs(self, index: int) -> float:
+        config = self._cells[index].config
+        others = self._of_row(index) or list(self._finished.values())
+        patience = (config.patience + 1) * config.eval_every
+        expected = fmean(other.num_epochs for other in others) if others else 2.0 * patience
+        running = self._running.get(index)
+        if running is not None and running.epoch:
+            expected = max(expected, running.best_epoch + patience)
+        return min(expected, config.max_epochs)
+
+    def _epoch_seconds(self, index: int) -> float | None:
+        running = self._running.get(index)
+        if running is not None and running.epoch:
+            return (time.monotonic() - running.start) / running.epoch
+        of_row = [other.seconds / other.num_epochs for other in self._of_row(index)]
+        if of_row:
+            return fmean(of_row)
+        known = [other.seconds / other.num_epochs for other in self._finished.values()]
+        known += [
+            (time.monotonic() - cell.start) / cell.epoch
+            for cell in self._running.values()
+            if cell.epoch
+        ]
+        return fmean(known) if known else None

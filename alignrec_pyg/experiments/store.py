@@ -1,0 +1,162 @@
+"""Results of finished cells, and the folder that keeps them."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from alignrec_pyg.evaluation.ranking import Ranking
+from alignrec_pyg.experiments.provenance import Origin
+from alignrec_pyg.storage import (
+    CheckpointError,
+    read_manifest,
+    read_tensors,
+    write_manifest,
+    write_tensors,
+)
+
+if TYPE_CHECKING:
+    from alignrec_pyg.experiments.cells import Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """What a cell gave.
+
+    Args:
+        row: Row of the table.
+        model: Name of the model.
+        seed: Seed.
+        key: The cell's key.
+        settings: The cell's settings.
+        metrics: Metrics of the links called ``"test"`` at the best epoch.
+        val_metrics: Validation metrics of that epoch.
+        best_epoch: Epoch (from 1) that was best on validation.
+        num_epochs: Epochs trained.
+        stopped_early: Whether training ended by itself, not at the limit of epochs.
+        seconds: Time of training and validation.
+        peak_bytes: Peak memory, where measured, without what was there before the cell, such as
+            ``content_bytes``.
+        content_bytes: Size of the feature tables and item graphs it reads.
+        num_parameters: Trainable parameters.
+        rankings: The best items of every user with links to predict, by the name of the test;
+            everything else is computed from them.
+        origin: Where and with what it ran.
+        stored: Whether it was read from the store.
+    """
+
+    row: str
+    model: str
+    seed: int
+    key: str
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    val_metrics: dict[str, float]
+    best_epoch: int
+    num_epochs: int
+    stopped_early: bool
+    seconds: float
+    peak_bytes: int | None
+    content_bytes: int
+    num_parameters: int
+    rankings: dict[str, Ranking]
+    origin: Origin
+    stored: bool = False
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the rankings."""
+        everything = {name: value for name, value in vars(self).items() if name != "rankings"}
+        return everything | {"origin": asdict(self.origin)}
+
+
+class CellStore:
+    """Finished cells in a folder: one JSON file and one safetensors file each.
+
+    Args:
+        folder: Created when first needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def checkpoint_dir(self, cell: Cell, key: str) -> Path:
+        """Where the unfinished cell keeps its state."""
+        return self._path(cell, key, ".unfinished")
+
+    @contextmanager
+    def lock(self, cell: Cell, key: str, *, wait: bool = True) -> Iterator[bool]:
+        """Keeps a cell to one process; the system frees it when its process ends, however it ends.
+
+        Args:
+            cell: The cell.
+            key: Its key.
+            wait: Whether to wait for another process that has the cell.
+
+        Yields:
+            Whether the cell is this process's: always, where it waits.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._path(cell, key, ".lock"))
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def load(self, cell: Cell, key: str) -> CellResult | None:
+        """The finished cell; ``None`` if there is none or it is damaged (with a warning)."""
+        path = self._path(cell, key, ".json")
+        if not path.exists():
+            return None
+        try:
+            manifest = read_manifest(path)
+            if manifest.get("key") != key:
+                raise CheckpointError(f"{path} holds another cell")
+            tensors = read_tensors(path.with_suffix(".safetensors"), manifest["rankings_sha256"])
+            summary = manifest["result"]
+            rankings = {
+                test: Ranking(*(tensors[f"{test}.{field}"] for field in Ranking._fields))
+                for test in manifest["tests"]
+            }
+            origin = Origin(**summary["origin"])
+            result = CellResult(**{**summary, "rankings": rankings, "origin": origin})
+        except (CheckpointError, KeyError, TypeError) as error:
+            warnings.warn(
+                f"{cell.row} seed {cell.seed} runs again: its stored result is damaged ({error})",
+                stacklevel=2,
+            )
+            return None
+        return replace(result, row=cell.row, stored=True)
+
+    def save(self, cell: Cell, result: CellResult) -> None:
+        """Writes a finished cell, the JSON file last, and drops its unfinished state."""
+        path = self._path(cell, result.key, ".json")
+        tensors = {
+            f"{test}.{field}": tensor
+            for test, ranking in result.rankings.items()
+            for field, tensor in ranking._asdict().items()
+        }
+        manifest = {
+            "key": result.key,
+            "result": result.summary(),
+            "tests": list(result.rankings),
+            "rankings_sha256": write_tensors(path.with_suffix(".safetensors"), tensors),
+        }
+        write_manifest(path, manifest)
+        unfinished = self.checkpoint_dir(cell, result.key)
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+
+    def _path(self, cell: Cell, key: str, suffix: str) -> Path:
+        return self.folder / f"{cell.name}-seed{cell.seed}-{key[:16]}{suffix}"
