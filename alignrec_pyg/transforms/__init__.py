@@ -1,4 +1,4 @@
-"""Transforms of the interaction graph: core, split, item features and item graphs."""
+"""Transforms of the interaction graph: filters, splits, item features and item graphs."""
 
 from alignrec_pyg.transforms.concat_features import ConcatFeatures
 from alignrec_pyg.transforms.encode_items import EncodeItems

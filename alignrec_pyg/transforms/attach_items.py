@@ -1,4 +1,4 @@
-"""New items in an item graph that stays as it is."""
+"""Connection of new items to an existing item graph."""
 
 from __future__ import annotations
 
@@ -18,63 +18,63 @@ from alignrec_pyg.nn.knn_search import nearest_rows, neighbors_of
 from alignrec_pyg.transforms.item_graph import normalized_weight, weighted_sum
 from alignrec_pyg.transforms.knn_item_graph import KNNItemGraph
 
-_COMPARED_ITEMS = 8  # rows of the graph that are made again, to see that the arguments are its own
+_COMPARED_ITEMS = 8  # rows of the graph that are recomputed, to verify the arguments
 _TOLERANCE = 1e-5
 
 
 def attach_items(graph: KNNItemGraph, data: HeteroData, new: HeteroData) -> tuple[Tensor, Tensor]:
-    r"""Edges that let new items hear the known ones, as in :class:`KNNItemGraph`.
+    r"""Computes the edges from known to new items, as in :class:`KNNItemGraph`.
 
     A new item :math:`i` has itself and its :math:`k - 1` most similar known items as neighbours,
 
     .. math::
         s_{ij} = \frac{w_{ij}}{\sqrt{d_i d_j}}, \qquad d_i = \sum_j w_{ij},
 
-    with the degrees :math:`d_j` that known items have. Nobody hears a new item, not even another
-    new one: what an item hears depends on nothing else that comes, and known items hear what they
-    heard before. New items are numbered after the known ones.
+    with the degrees :math:`d_j` of the known items. New items are neighbours of no item, not even
+    of other new ones: the messages of known items do not change, and those of a new item do not
+    depend on other new items. New items are numbered after the known ones.
 
-    An item without the feature keeps a self-loop of weight 1 or, with ``missing="mean"``, takes the
-    mean of the known items' rows, as in the graph.
+    An item without the feature has a self-loop of weight 1 or, with ``missing="mean"``, the mean of
+    the known items' rows, as in the graph.
 
     Args:
-        graph: The transform that made the graph of ``data``; where there is no graph of its name,
-            one that would make it.
-        data: Known items; reads their features and the graph. Those that were added after
-            training are nobody's neighbour.
-        new: New items; reads their features.
+        graph: The transform that built the graph of ``data``, or, without a graph of its name, one
+            that would build it.
+        data: Known items with their features and the graph. Items that were added after training
+            are neighbours of no item.
+        new: New items with their features.
 
     Shapes:
         - **output:** edge_index int64 :math:`(2, E)`, sorted by target, then source; edge_weight
           float32 :math:`(E)`
 
     Raises:
-        ValueError: If the graph is symmetric, ``new`` lacks a feature or holds rows of another
-            width or that are not finite, fewer than ``k`` items may be neighbours, or the graph in
-            ``data`` was made otherwise.
+        ValueError: If the graph is symmetric, ``new`` lacks a feature or has rows of another width
+            or that are not finite, fewer than ``k`` items may be neighbours, or the graph in
+            ``data`` was built with other arguments.
     """
     if graph.symmetric:
         raise ValueError(
-            "'graph' needs symmetric=False: in a symmetric graph known items would hear new ones, "
-            "and their vectors change"
+            "'graph' needs symmetric=False: in a symmetric graph, new items would change the "
+            "vectors of known ones"
         )
-    hearable = ~added_items(data)
+    eligible = ~added_items(data)
     num_items, num_new = int(data[ITEM].num_nodes), int(new[ITEM].num_nodes)
     parts = [
-        _Part(graph, feature, data, new_rows(feature, data, new), hearable)
+        _FeatureGraph(graph, feature, data, new_rows(feature, data, new), eligible)
         for feature in graph.weights
     ]
     if graph.name in item_graph_names(data):
-        _check_graph(graph, parts, data, hearable)
+        _check_graph(graph, parts, data, eligible)
     edges = [(part.factor, *part.of_new_items()) for part in parts]
     return weighted_sum(edges, num_items + num_new)
 
 
-class _Part:
+class _FeatureGraph:
     """The graph of one feature set."""
 
     def __init__(
-        self, graph: KNNItemGraph, feature: str, data: HeteroData, new: Tensor, hearable: Tensor
+        self, graph: KNNItemGraph, feature: str, data: HeteroData, new: Tensor, eligible: Tensor
     ) -> None:
         self.factor = graph.weights[feature]
         self._graph = graph
@@ -83,11 +83,11 @@ class _Part:
         absent = feature_mask(data, feature) | ~table.any(dim=1)
         lacking = ~new.any(dim=1)
         if graph.missing == "mean":
-            mean = table[hearable & ~absent].double().mean(dim=0)
+            mean = table[eligible & ~absent].double().mean(dim=0)
             table = torch.where(absent.unsqueeze(1), mean, table.double())
             new = torch.where(lacking.unsqueeze(1), mean, new.double())
             absent, lacking = torch.zeros_like(absent), torch.zeros_like(lacking)
-        self._present = (hearable & ~absent).nonzero()[:, 0]
+        self._present = (eligible & ~absent).nonzero()[:, 0]
         if self._present.numel() < graph.k:
             raise ValueError(
                 f"'k' needs to be in [1, {self._present.numel()}] (got {graph.k}): so many known "
@@ -108,18 +108,18 @@ class _Part:
             block_size=self._graph.block_size,
         )
         target = everyone[asking].repeat_interleave(self._graph.k - 1)
-        return self._weighed(
+        return self._weighted(
             torch.cat([self._present[neighbor.reshape(-1)], everyone]),
             torch.cat([target, everyone]),
             torch.cat([cosine.reshape(-1), cosine.new_ones(everyone.numel())]),
         )
 
     def of_known_items(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Edges into some known items, as the graph has them."""
-        return self._weighed(*self._lists(items))
+        """Edges into some known items, as in the graph."""
+        return self._weighted(*self._lists(items))
 
-    def _weighed(self, source: Tensor, target: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
-        """With the lists of all sources, from which their degrees follow."""
+    def _weighted(self, source: Tensor, target: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
+        """Edges with normalised weights; the lists of all sources determine their degrees."""
         others = source[~torch.isin(source, target)].unique()
         more_source, more_target, more_cosine = self._lists(others)
         size = self._num_items + self._lacking.numel()
@@ -132,7 +132,7 @@ class _Part:
         return torch.stack([source, target]), weight[: source.numel()]
 
     def _lists(self, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sources, targets, cosines of known items; one without the feature hears itself."""
+        """Sources, targets and cosines of known items; without the feature, a self-loop."""
         has = torch.isin(items, self._present)
         rows = torch.searchsorted(self._present, items[has])
         neighbor, cosine = neighbors_of(
@@ -147,11 +147,11 @@ class _Part:
 
 
 def new_rows(feature: str, data: HeteroData, new: HeteroData) -> Tensor:
-    """Rows of the new items, zero where they lack the feature, float32 ``[n, dim]``.
+    """Feature rows of the new items, zero for those without the feature, float32 ``[n, dim]``.
 
     Raises:
-        ValueError: If ``new`` lacks the feature or holds rows of another width than ``data``, or
-            that are not finite.
+        ValueError: If ``new`` lacks the feature, or has rows of another width than ``data`` or that
+            are not finite.
     """
     width = feature_table(data, feature).size(1)
     table = feature_table(new, feature).to(feature_table(data, feature).device)
@@ -171,12 +171,12 @@ def new_rows(feature: str, data: HeteroData, new: HeteroData) -> Tensor:
 
 
 def _check_graph(
-    graph: KNNItemGraph, parts: list[_Part], data: HeteroData, hearable: Tensor
+    graph: KNNItemGraph, parts: list[_FeatureGraph], data: HeteroData, eligible: Tensor
 ) -> None:
-    """Some rows of the graph in ``data``, made again."""
+    """Recomputes some rows of the graph in ``data`` and compares them."""
     num_items = int(data[ITEM].num_nodes)
     edges = data[knn_edge_type(graph.name)]
-    items = hearable.nonzero()[:, 0]
+    items = eligible.nonzero()[:, 0]
     items = items[:: max(1, items.numel() // _COMPARED_ITEMS)]
     made, weight = weighted_sum(
         [(part.factor, *part.of_known_items(items)) for part in parts], num_items
@@ -189,6 +189,6 @@ def _check_graph(
     )
     if not same:
         raise ValueError(
-            f"'graph' needs the arguments that the item graph '{graph.name}' of 'data' was made "
-            f"with, on the same features ({graph!r} makes other edges)"
+            f"'graph' needs the arguments that the item graph '{graph.name}' of 'data' was built "
+            f"with, on the same features ({graph!r} gives other edges)"
         )

@@ -1,4 +1,4 @@
-"""One table of several feature sets."""
+"""Concatenation of feature tables."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from alignrec_pyg.graph import ITEM, feature_key, feature_mask, feature_table, m
 
 
 class ConcatFeatures(BaseTransform):
-    """Puts feature tables side by side into one, for models that take a single fused table.
+    """Concatenates feature tables into one, for models that read a single fused table.
 
-    Adds ``data["item"].x_<name>`` of the summed width and ``data["item"].mask_<name>``, true for
-    items that lack all of the tables. An item that lacks one has zeros in its place.
+    Adds ``data["item"].x_<name>``, whose width is the sum of the widths, and
+    ``data["item"].mask_<name>``, which is true for items that are missing in all tables. The rows
+    of items that are missing in one table are zero in this part.
 
     Args:
-        names: The feature sets, in the order wanted.
+        names: The feature tables, in the order of concatenation.
         name: Name of the result.
-        normalize: Whether each part has rows of length 1 (zero rows stay zero), so that no table
-            outweighs the others by its scale.
+        normalize: Whether to scale the rows of each table to length 1 (rows of zeros stay zero), so
+            that no table dominates by its scale.
 
     Raises:
-        ValueError: If ``names`` is empty, repeats itself or holds ``name``; when applied, if
+        ValueError: If ``names`` is empty, has duplicates or contains ``name``; when applied, if
             ``data`` lacks a table.
     """
 
@@ -39,7 +40,7 @@ class ConcatFeatures(BaseTransform):
         self.normalize = normalize
 
     def forward(self, data: HeteroData) -> HeteroData:
-        """Adds the table; the input is left as it was."""
+        """Returns a copy of ``data`` with the table; the input is unchanged."""
         parts, masks = [], []
         for feature in self.names:
             mask = feature_mask(data, feature)

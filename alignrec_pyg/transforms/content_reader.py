@@ -1,4 +1,4 @@
-"""Reading what items hold, in threads, in order."""
+"""Reading of texts, images and ids of items, in parallel threads."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ _Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
-class HeldImage:
-    """An image on its way in: its bytes or pixels, or why there are none.
+class LoadedImage:
+    """An image that was loaded or decoded, or the reason why it could not be.
 
     Args:
-        held: Bytes of a file, or pixels uint8 ``[3, H, W]``; ``None`` without an image.
-        failure: Why an image that is there cannot be read; ``None`` if nothing is known against it.
+        content: Bytes of a file, or pixels, uint8 ``[3, H, W]``; ``None`` without an image.
+        failure: Why an existing image cannot be read; ``None`` without a failure so far.
     """
 
-    held: bytes | Tensor | None = None
+    content: bytes | Tensor | None = None
     failure: str | None = None
 
     def digest(self) -> str:
-        """A hash of what is held: of a file its bytes, neither name nor time."""
-        if isinstance(self.held, Tensor):
-            kind, content = f"pixels {tuple(self.held.shape)} ", self.held.numpy().tobytes()
+        """A hash of the content; of a file, its bytes, neither its name nor its time."""
+        if isinstance(self.content, Tensor):
+            kind, content = f"pixels {tuple(self.content.shape)} ", self.content.numpy().tobytes()
         else:
-            kind, content = f"file {self.failure} ", self.held or b""
+            kind, content = f"file {self.failure} ", self.content or b""
         return hashlib.blake2b(kind.encode() + content, digest_size=16).hexdigest()
 
 
 class ContentReader:
-    """What the items of a catalogue hold; images are read when asked for.
+    """Access to the contents of items; images are read on demand.
 
-    Results come in the order asked for, whatever the number of threads.
+    Results have the requested order for any number of threads.
 
     Args:
-        text: Clean text of each item; ``None`` if texts are not read.
-        image: What holds the image of each item, as
-            :func:`~alignrec_pyg.encoders.images.image_source` takes it; ``None`` if images are not
-            read.
-        id: Id of each item; ``None`` if ids are not read.
-        num_workers: Threads that read and decode; 0 does it in the calling one.
+        text: Clean text of each item; ``None`` if texts are not used.
+        image: The image of each item, in any form that
+            :func:`~alignrec_pyg.encoders.images.image_source` accepts; ``None`` if images are not
+            used.
+        id: Id of each item; ``None`` if ids are not used.
+        num_workers: Number of threads that read and decode images; 0 uses the calling thread.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ContentReader:
             self._pool.shutdown(cancel_futures=True)
 
     def present(self) -> dict[str, list[int]]:
-        """For each modality that is read, the items that have something there."""
+        """The items that have content, for each modality that is used."""
         found: dict[str, list[int]] = {}
         if self._text is not None:
             found["text"] = [row for row, text in enumerate(self._text) if text is not None]
@@ -96,28 +96,28 @@ class ContentReader:
             found["id"] = list(range(len(self._id)))
         return found
 
-    def load(self, rows: Sequence[int]) -> list[HeldImage]:
-        """The images of ``rows``, files as bytes; if images are not read, no image each."""
+    def load(self, rows: Sequence[int]) -> list[LoadedImage]:
+        """Loads the images of ``rows``, files as bytes; empty ones if images are not used."""
         sources = self.sources(rows)
-        return [HeldImage()] * len(rows) if sources is None else self._map(_load, sources)
+        return [LoadedImage()] * len(rows) if sources is None else self._map(_load, sources)
 
-    def decode(self, images: Sequence[HeldImage]) -> list[HeldImage]:
-        """The same images as pixels."""
+    def decode(self, images: Sequence[LoadedImage]) -> list[LoadedImage]:
+        """Decodes loaded images to pixels."""
         return self._map(_decode, images)
 
-    def digests(self, rows: Sequence[int], images: Sequence[HeldImage]) -> list[str]:
-        """What stands for the content of each of ``rows``, whose ``images`` were loaded."""
+    def digests(self, rows: Sequence[int], images: Sequence[LoadedImage]) -> list[str]:
+        """A key of the content of each of ``rows``, whose ``images`` were loaded."""
         texts = ["" if self._text is None else repr(self._text[row]) for row in rows]
         ids = ["" if self._id is None else repr(self._id[row]) for row in rows]
-        held = self._map(HeldImage.digest, images)
-        return [" ".join(parts) for parts in zip(held, ids, texts, strict=True)]
+        digests = self._map(LoadedImage.digest, images)
+        return [" ".join(parts) for parts in zip(digests, ids, texts, strict=True)]
 
     def sources(self, rows: Sequence[int]) -> list[Any] | None:
-        """What holds the images of ``rows``, as given; ``None`` if images are not read."""
+        """The images of ``rows`` as they were given; ``None`` if images are not used."""
         return None if self._image is None else [self._image[row] for row in rows]
 
     def content(self, rows: Sequence[int], images: Sequence[Any] | None) -> ItemContent:
-        """The content of ``rows``, with these ``images`` (not read: with none)."""
+        """The content of ``rows`` with the given ``images`` (ignored if images are not used)."""
         return ItemContent(
             None if self._text is None else [self._text[row] for row in rows],
             None if self._image is None else images,
@@ -136,25 +136,25 @@ def _checked_source(value: object) -> ImageSource | ImageError | None:
         return error
 
 
-def _load(source: ImageSource | ImageError | None) -> HeldImage:
+def _load(source: ImageSource | ImageError | None) -> LoadedImage:
     try:
         if isinstance(source, ImageError):
             raise source
         if isinstance(source, Path):
-            return HeldImage(file_bytes(source))
+            return LoadedImage(file_bytes(source))
         if callable(source):
-            return HeldImage(source())
+            return LoadedImage(source())
         if source is None or isinstance(source, bytes):
-            return HeldImage(source)
-        return HeldImage(read_image(source))
+            return LoadedImage(source)
+        return LoadedImage(read_image(source))
     except ImageError as error:
-        return HeldImage(failure=error.reason)
+        return LoadedImage(failure=error.reason)
 
 
-def _decode(image: HeldImage) -> HeldImage:
-    if not isinstance(image.held, bytes):
+def _decode(image: LoadedImage) -> LoadedImage:
+    if not isinstance(image.content, bytes):
         return image
     try:
-        return HeldImage(read_image(image.held))
+        return LoadedImage(read_image(image.content))
     except ImageError as error:
-        return HeldImage(failure=error.reason)
+        return LoadedImage(failure=error.reason)

@@ -1,4 +1,4 @@
-"""Feature tables from raw texts and images."""
+"""Computation of feature tables from texts and images."""
 
 from __future__ import annotations
 
@@ -26,47 +26,50 @@ from alignrec_pyg.transforms.ray_actors import EncodingJob, RayActors, batches_f
 
 
 class EncodeItems(BaseTransform):
-    """Runs an encoder over all items.
+    """Computes a feature table by applying an encoder to all items.
 
-    Reads ``data["item"].text``, ``.image`` (or ``.image_path``) and ``.id``, as far as the encoder
-    asks for them, and adds ``data["item"].x_<name>`` and ``data["item"].mask_<name>``, true for
-    items without features; their rows are zero. An encoder that has to be fitted is fitted here, on
-    the items that have content.
+    Reads the modalities of the encoder from ``data["item"].text``, ``.image`` (or ``.image_path``)
+    and ``.id``, and adds ``data["item"].x_<name>`` and ``data["item"].mask_<name>``, which is true
+    for items without features; their rows are zero. An encoder that needs fitting is fitted on the
+    items that have content.
 
     Texts are cleaned (:func:`~alignrec_pyg.encoders.clean_text`). Images may be paths, bytes,
-    Pillow images, arrays, tensors or functions that fetch bytes
-    (:func:`~alignrec_pyg.encoders.read_image`); where one cannot be read the item counts as
-    without, and ``report`` says why.
+    Pillow images, arrays, tensors or functions that return bytes
+    (:func:`~alignrec_pyg.encoders.read_image`). An item whose image cannot be read is treated as an
+    item without an image; ``report`` contains the reason.
 
-    With ``cache_dir`` each batch is written when it is done. A killed or interrupted run continues
-    at the next batch; a finished one is only read, and its encoder not fitted. Batches are found
-    again by what decides their rows: the content of their items (the bytes of files, neither names
-    nor times), the encoder's weights, preprocessing and arguments.
+    With ``cache_dir``, each batch is written when it is finished. A killed or interrupted run is
+    resumed at the next batch; a finished one is only read, without fitting its encoder. The key of
+    a batch depends on everything that determines its rows: the content of its items (the bytes of
+    files, neither their names nor times), and the weights, preprocessing and arguments of the
+    encoder.
 
     Args:
-        encoder: Turns content into rows.
+        encoder: The encoder.
         name: Name of the feature table.
-        batch_size: Items per call of the encoder; only the images of one batch are in memory.
-        cache_dir: Folder in which to keep rows; none by default. With it, Ctrl-C and SIGTERM finish
-            the batch first.
-        num_workers: Threads that read and decode images; 0 does it in the calling one. The result
-            is the same for any number.
-        max_failures: Share of the images that may be unreadable.
+        batch_size: Number of items per call of the encoder; only the images of one batch are in
+            memory.
+        cache_dir: Folder of the cache; no cache by default. With a cache, Ctrl-C and SIGTERM stop
+            the run after the current batch.
+        num_workers: Number of threads that read and decode images; 0 uses the calling thread. The
+            result does not depend on it.
+        max_failures: Maximum share of unreadable images.
         actors: Runs the encoder on actors of a Ray cluster instead of in this process, with the
-            same result and the same cache; ``num_workers`` are then threads of each. All machines
-            need to see files of images and ``cache_dir`` under their paths.
-        fit: Whether an encoder that learns is fitted on the items; ``False`` takes it as it is, for
-            items that come after those it was fitted on.
+            same result and the same cache; ``num_workers`` is then the number of threads of each.
+            Image files and ``cache_dir`` need to be accessible under the same paths on all
+            machines.
+        fit: Whether to fit an encoder that needs fitting; ``False`` uses it as it is, for new items
+            after those it was fitted on.
 
     Attributes:
         report: The :class:`~alignrec_pyg.transforms.EncodingReport` of the last run.
 
     Raises:
-        ImportError: When applied, if there are ``actors`` and Ray is missing.
-        ValueError: If an argument is out of range, or the encoder has to be fitted and there are
-            ``actors``; when applied, if the data lacks the content,
-            no item has any (with ``fit=False`` they count as without), too many images cannot be
-            read, or the encoder returns anything but finite rows of its width.
+        ImportError: When applied, if there are ``actors`` and Ray is not installed.
+        ValueError: If an argument is out of range, or the encoder needs fitting and there are
+            ``actors``; when applied, if the data lacks a modality, no item has content (unless
+            ``fit=False``), too many images cannot be read, or the encoder does not return finite
+            rows of its width.
         KeyboardInterrupt, SystemExit: When interrupted.
 
     Example:
@@ -104,8 +107,8 @@ class EncodeItems(BaseTransform):
         check_number("max_failures", max_failures, least=0, most=1)
         if actors is not None and fit and needs_fit(encoder):
             raise ValueError(
-                f"'actors' needs an encoder that is ready, but {encoder!r} has to be fitted on all "
-                "items: leave 'actors' out, or pass fit=False for one that was fitted before"
+                f"'actors' needs a fitted encoder, but {encoder!r} has to be fitted on all items: "
+                "leave 'actors' out, or pass fit=False for an encoder that was fitted before"
             )
         self.encoder = encoder
         self.name = name
@@ -118,7 +121,7 @@ class EncodeItems(BaseTransform):
         self.report: EncodingReport | None = None
 
     def forward(self, data: HeteroData) -> HeteroData:
-        """Adds the table; the input is left as it was."""
+        """Returns a copy of ``data`` with the table; the input is unchanged."""
         parts = self._parts(data)
         repairs: Counter[str] = Counter()
         if "text" in parts:
@@ -157,10 +160,10 @@ class EncodeItems(BaseTransform):
             zero_rows=int((~encoded[run.with_content()]).sum()),
             notes=tuple(getattr(self.encoder, "notes", ())),
         )
-        if self.report.encoded == 0 and self.fit:  # a few later items may all lack it
+        if self.report.encoded == 0 and self.fit:  # new items may all be without content
             raise ValueError(
-                f"no item has {' or '.join(self.encoder.modalities)} that {self.encoder!r} makes a "
-                f"row of: it needs some\n{self.report}"
+                f"{self.encoder!r} needs items with {' or '.join(self.encoder.modalities)} (got "
+                f"features for none of them)\n{self.report}"
             )
         edges = data[INTERACTS].get("edge_index") if INTERACTS in data.edge_types else None
         device = table.device if edges is None else edges.device
@@ -184,7 +187,7 @@ class EncodeItems(BaseTransform):
         return batches_from_actors(run, job, self.actors)
 
     def _parts(self, data: HeteroData) -> dict[str, Any]:
-        """What the encoder reads, by modality."""
+        """The content of the items, for each modality of the encoder."""
         num_items = data[ITEM].num_nodes
         parts: dict[str, Any] = {}
         for modality in self.encoder.modalities:
@@ -211,7 +214,7 @@ class EncodeItems(BaseTransform):
 
 
 def _cleaned(texts: Iterable[object]) -> tuple[list[str | None], Counter[str]]:
-    """Clean texts, and how many needed which repair."""
+    """The clean texts, and the number of texts that needed each repair."""
     cleaned: list[str | None] = []
     repairs: Counter[str] = Counter()
     for item, text in enumerate(texts):

@@ -1,4 +1,4 @@
-"""What encoding items met: what was there, what could not be read, what was repaired."""
+"""Reports on the encoding of items: available content, failures and repairs."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-_SHOWN = 10
+_MAX_REASONS = 10
 
 
 @dataclass(frozen=True)
 class ContentFailure:
-    """Something of an item that is there and cannot be used.
+    """Content of an item that cannot be used.
 
     Args:
-        item: Row of the item.
-        modality: ``"image"``.
-        reason: Why, in a few words.
+        item: Index of the item.
+        modality: The modality, ``"image"``.
+        reason: A short reason.
     """
 
     item: int
@@ -31,13 +31,13 @@ class EncodingReport:
     Args:
         name: Name of the feature table.
         items: Number of items.
-        encoded: Items that have a feature row.
-        cached: Those of them whose row was read from the cache.
-        present: Items that have something to read, for each modality.
-        failures: What could not be read, by item.
-        repairs: Texts that needed a repair, by repair.
-        zero_rows: Items with content for which the encoder returned a row of zeros.
-        notes: What the encoder has to say.
+        encoded: Number of items with features.
+        cached: Number of these whose row was read from the cache.
+        present: Number of items with content, for each modality.
+        failures: Content that could not be read, by item.
+        repairs: Number of texts that needed each repair.
+        zero_rows: Number of items with content for which the encoder returned a row of zeros.
+        notes: Notes of the encoder.
     """
 
     name: str
@@ -51,7 +51,7 @@ class EncodingReport:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """The report as text; of the failures the counts and the first few."""
+        """The report as text, with the counts and first items of the failures."""
         lines = [
             f"feature '{self.name}': {self.encoded:,} of {self.items:,} items have a row"
             f" ({self.cached:,} from the cache)"
@@ -69,13 +69,13 @@ class EncodingReport:
 
 
 def failure_lines(failures: Sequence[ContentFailure]) -> list[str]:
-    """Counts of the reasons, commonest first, with the first items of each."""
+    """Formats the failures: one line for each reason, most frequent first."""
     counts = Counter(failure.reason for failure in failures)
     lines = []
-    for reason, count in counts.most_common(_SHOWN):
+    for reason, count in counts.most_common(_MAX_REASONS):
         items = [failure.item for failure in failures if failure.reason == reason][:5]
         first = ", ".join(str(item) for item in items)
         lines.append(f"{count:,} {reason} (items {first}{', ...' if count > 5 else ''})")
-    if len(counts) > _SHOWN:
-        lines.append(f"and {len(counts) - _SHOWN:,} other reasons")
+    if len(counts) > _MAX_REASONS:
+        lines.append(f"and {len(counts) - _MAX_REASONS:,} other reasons")
     return lines

@@ -1,4 +1,4 @@
-"""One run of an encoder over a catalogue: batch by batch, kept as they are done."""
+"""A run of an encoder over all items, batch by batch, with a cache of finished batches."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tqdm import tqdm
 from alignrec_pyg.encoders.base import ItemEncoder, needs_fit
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.training.loop import StopRequest
-from alignrec_pyg.transforms.content_reader import ContentReader, HeldImage
+from alignrec_pyg.transforms.content_reader import ContentReader, LoadedImage
 from alignrec_pyg.transforms.encoding_report import ContentFailure, failure_lines
 from alignrec_pyg.transforms.tensor_cache import load_tensors, remove_strays, store_tensors
 
-# Part of every cache key: raise it with each change of what encoders are given.
+# Part of every cache key: increase it with each change of the input of encoders.
 _VERSION = "encode_items 1"
 
 
@@ -26,13 +26,13 @@ class EncodingRun:
     """Encodes the items of a reader once.
 
     Args:
-        encoder: Turns content into rows.
-        reader: What the items hold.
-        batch_size: Items per call of the encoder.
-        cache_dir: Folder in which batches are kept; ``None`` keeps none.
-        max_failures: Share of the images that may be unreadable.
-        stop: Asked after each batch.
-        fit: Whether an encoder that learns is fitted on these items, or taken as it is.
+        encoder: The encoder.
+        reader: The contents of the items.
+        batch_size: Number of items per call of the encoder.
+        cache_dir: Folder of the cache; ``None`` for no cache.
+        max_failures: Maximum share of unreadable images.
+        stop: Checked after each batch.
+        fit: Whether to fit an encoder that needs fitting, or to use it as it is.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class EncodingRun:
         self.cached_rows: list[int] = []
 
     def batches(self) -> Iterator[tuple[list[int], Tensor]]:
-        """Items and their rows, float32 ``[len(items), out_dim]``, batch by batch.
+        """Yields the items of each batch and their rows, float32 ``[len(items), out_dim]``.
 
         Raises:
-            ValueError: If too many images cannot be read, or the encoder returns anything but
-                finite rows of its width.
+            ValueError: If too many images cannot be read, or the encoder does not return finite
+                rows of its width.
         """
         self.begin()
         for items in self.parts():
@@ -73,11 +73,11 @@ class EncodingRun:
             self.stop_if_requested()
 
     def stop_if_requested(self) -> None:
-        """Leaves if Ctrl-C or SIGTERM has come."""
+        """Exits if Ctrl-C or SIGTERM was received."""
         self._stop.exit_if_requested()
 
     def begin(self) -> None:
-        """Prepares the cache, if there is one."""
+        """Prepares the cache, if any."""
         if self._cache_dir is not None:
             remove_strays(self._cache_dir)
             self._key = self._run_key()
@@ -88,7 +88,7 @@ class EncodingRun:
             yield self.rows[start : start + self._batch_size]
 
     def encode(self, items: list[int]) -> Tensor:
-        """The rows of one batch, read from the cache or computed and kept there.
+        """The rows of one batch, from the cache or computed and added to it.
 
         Raises:
             ValueError: As :meth:`batches`.
@@ -113,10 +113,10 @@ class EncodingRun:
         return rows
 
     def note(self, failures: dict[int, str]) -> None:
-        """Takes down images that cannot be read, by item.
+        """Records images that cannot be read, by item.
 
         Raises:
-            ValueError: If they are too many by now.
+            ValueError: If there are too many of them.
         """
         self.failures |= failures
         num_images = len(self.present.get("image", ()))
@@ -125,40 +125,40 @@ class EncodingRun:
             raise ValueError(
                 f"'max_failures' needs to be larger than {self._max_failures:.2%} for these "
                 f"{num_images:,} images: {len(self.failures):,} or more of them cannot be read "
-                f"({reasons}): mend them, set them to None, or raise 'max_failures'"
+                f"({reasons}): repair them, set them to None, or increase 'max_failures'"
             )
 
     def failed(self) -> tuple[ContentFailure, ...]:
-        """What could not be read, by item."""
+        """The recorded failures, by item."""
         return tuple(
             ContentFailure(item, "image", self.failures[item]) for item in sorted(self.failures)
         )
 
     def with_content(self) -> list[int]:
-        """Items that something could be read of."""
+        """Items with readable content."""
         readable = dict(self.present)
         if "image" in readable:
             readable["image"] = [row for row in readable["image"] if row not in self.failures]
         return sorted(set(chain.from_iterable(readable.values())))
 
     def _run_key(self) -> str:
-        """Stands for all that decides the rows but the content of a batch."""
+        """A key of everything that determines the rows, except for the content of a batch."""
         parts = [_VERSION, *self._encoder.modalities, str(self._encoder.out_dim)]
         if "image" in self.present:
             parts.append(PIL.__version__)
         if not (self._fits and needs_fit(self._encoder)):
             return content_hash(*parts, self._encoder.cache_key)
-        digests: list[str] = []  # what it learns depends on all items
+        digests: list[str] = []  # the fitted encoder depends on all items
         for items in self.parts():
             digests += self._reader.digests(items, self._reader.load(items))
             self._stop.exit_if_requested()
         return content_hash(*parts, self._encoder.arguments_key, digests)
 
-    def _encoded(self, items: list[int], images: Sequence[HeldImage]) -> Tensor:
+    def _encoded(self, items: list[int], images: Sequence[LoadedImage]) -> Tensor:
         if not self._ready:
             self._fit()
         decoded = self._decoded(items, images)
-        content = self._reader.content(items, [image.held for image in decoded])
+        content = self._reader.content(items, [image.content for image in decoded])
         has_any = torch.stack([content.has(part) for part in self._encoder.modalities]).any(dim=0)
         present = has_any.nonzero()[:, 0].tolist()
         rows = torch.zeros(len(items), self._encoder.out_dim)
@@ -169,7 +169,7 @@ class EncodingRun:
         return rows
 
     def _fit(self) -> None:
-        """On what can be read; images are handed over as given and read one by one."""
+        """Fits the encoder on readable content; it receives images as given and reads them."""
         if "image" in self.present:
             parts = tqdm(
                 self.parts(), desc="reading", unit="batch", total=self._num_parts(), disable=None
@@ -191,7 +191,7 @@ class EncodingRun:
     def _num_parts(self) -> int:
         return -(-len(self.rows) // self._batch_size)
 
-    def _decoded(self, items: list[int], images: Sequence[HeldImage]) -> list[HeldImage]:
+    def _decoded(self, items: list[int], images: Sequence[LoadedImage]) -> list[LoadedImage]:
         decoded = self._reader.decode(images)
         self.note(
             {

@@ -1,4 +1,4 @@
-"""Holding items out entirely, as if they came after training."""
+"""Splits of the items for the evaluation of cold items."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from alignrec_pyg.transforms.subset import (
 
 
 class HoldOutItems(BaseTransform):
-    """Parts a share of the items, with all their interactions, from the others.
+    """Separates a share of the items, with all of their interactions, from the others.
 
-    The cold-item protocol: models are trained and selected on the first graph, split as ever, as if
-    the other items did not exist; the second holds these items' features and links, to see how a
-    model ranks them when it meets them (:func:`~alignrec_pyg.serving.add_items`).
+    This is the cold-item protocol: models are trained and selected on the first graph, which is
+    split as usual, without the held-out items. The second graph has the features and interactions
+    of the held-out items, to evaluate how a model ranks them when they are added
+    (:func:`~alignrec_pyg.serving.add_items`).
 
-    Both graphs have all users. Items are numbered anew from 0 in each, in the old order, with ids
-    and everything else that belongs to them. Drawn are items that have interactions, each with the
-    same chance.
+    Both graphs have all users. In each, items are renumbered from 0 in their old order, with all of
+    their attributes. The held-out items are drawn uniformly from those with interactions.
 
     Args:
-        share: Share of the items with interactions that is held out, rounded down, at least one.
-        seed: Seed of the draw.
+        share: Share of the items with interactions to hold out, rounded down, at least one item.
+        seed: Seed of the random selection.
 
     Raises:
         ValueError: If an argument is out of range; when applied, if the data is split already,
-            holds item graphs (in which known items would hear held-out ones), or fewer than two
-            items have interactions.
+            has item graphs (which would connect known to held-out items), or fewer than two items
+            have interactions.
     """
 
     def __init__(self, share: float = 0.2, *, seed: int = 0) -> None:
@@ -46,7 +46,7 @@ class HoldOutItems(BaseTransform):
         self.seed = check_integer("seed", seed, 0)
 
     def forward(self, data: HeteroData) -> tuple[HeteroData, HeteroData]:
-        """The graph without the held-out items, and that of them."""
+        """Returns the graph without the held-out items, and the graph of the held-out items."""
         check_no_item_graphs(data, "HoldOutItems")
         check_unsplit(data, "HoldOutItems")
         item = data[INTERACTS].edge_index[1]

@@ -1,4 +1,4 @@
-"""What all item graphs share: weights of feature sets, normalisation, the sum of several."""
+"""Shared parts of the item graphs: weights of features, normalisation and weighted sums."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-_SMALLEST_DEGREE = 1e-6  # sums of cosines below it are zero but for the noise of single precision
+_SMALLEST_DEGREE = 1e-6  # smaller sums of cosines are zero up to rounding in single precision
 
 
 def checked_weights(argument: str, weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights of the feature sets.
+    """Checks the weights of the features.
 
     Raises:
         ValueError: If there is none, one is negative or not finite, or all are zero.
@@ -27,7 +27,7 @@ def checked_weights(argument: str, weights: Mapping[str, float]) -> dict[str, fl
 
 
 def checked_name(name: str | None, features: Iterable[str]) -> str:
-    """The name of the graph, by default those of its feature sets joined by ``"_"``.
+    """The name of the graph, by default the names of its features joined by ``"_"``.
 
     Raises:
         ValueError: If it is empty.
@@ -38,14 +38,14 @@ def checked_name(name: str | None, features: Iterable[str]) -> str:
 
 
 def normalized_weight(source: Tensor, target: Tensor, similarity: Tensor, num_items: int) -> Tensor:
-    r"""Symmetric normalisation of the kept similarities :math:`w_{ij}`.
+    r"""Symmetric normalisation of the similarities :math:`w_{ij}` of neighbours.
 
     .. math::
         s_{ij} = \frac{w_{ij}}{\sqrt{d_i d_j}}, \qquad d_i = \sum_j w_{ij},
 
-    item :math:`i` in ``target``, its neighbour :math:`j` in ``source``. A :math:`d_i` that negative
-    similarities pull to zero or below counts positive ones only; an item without positive ones has
-    no degree: all its weights are 0.
+    with item :math:`i` in ``target`` and its neighbour :math:`j` in ``source``. If negative
+    similarities make :math:`d_i` zero or negative, only the positive ones are summed; the weights
+    of an item without positive similarities are all 0.
 
     Shapes:
         - **input:** source, target int64 :math:`(E)`, similarity float64 :math:`(E)`
@@ -61,10 +61,10 @@ def normalized_weight(source: Tensor, target: Tensor, similarity: Tensor, num_it
 def weighted_sum(
     graphs: Iterable[tuple[float, Tensor, Tensor]], num_items: int
 ) -> tuple[Tensor, Tensor]:
-    """The sum of graphs, each edge once, sorted by target, then source.
+    """The weighted sum of graphs, with distinct edges sorted by target and source.
 
     Args:
-        graphs: Of each its factor, ``edge_index`` and ``edge_weight``.
+        graphs: Factor, ``edge_index`` and ``edge_weight`` of each graph.
         num_items: Number of items.
 
     Shapes:
@@ -80,7 +80,7 @@ def weighted_sum(
 
 
 def data_device(data: HeteroData) -> torch.device:
-    """Where the tensors of ``data`` are: the device of the first, the CPU if there is none."""
+    """The device of the first tensor of ``data``, or the CPU if it has no tensors."""
     devices = (
         value.device for store in data.stores for value in store.values() if torch.is_tensor(value)
     )

@@ -1,4 +1,4 @@
-"""The item graph of ready neighbour lists, such as published ones."""
+"""Item graphs from given neighbour lists, such as published ones."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from alignrec_pyg.transforms.knn_item_graph import Weighting
 
 
 class NeighborLists(NamedTuple):
-    """The nearest items of every item, in any order.
+    """The nearest neighbours of every item, in any order.
 
     Shapes:
         - **neighbor:** int64 :math:`(|I|, k)`
-        - **cosine:** float32 :math:`(|I|, k)`, or ``None`` where not known
+        - **cosine:** float32 :math:`(|I|, k)`, or ``None`` if unknown
     """
 
     neighbor: Tensor
@@ -38,11 +38,11 @@ class NeighborLists(NamedTuple):
 
     @classmethod
     def load(cls, path: str | Path) -> NeighborLists:
-        """Reads ``neighbor`` and, where it is there, ``cosine`` from an ``.npz`` file.
+        """Reads ``neighbor`` and, if present, ``cosine`` from an ``.npz`` file.
 
         Raises:
-            ValueError: If the file is missing, damaged, holds Python objects or no ``neighbor``,
-                or the arrays are not of integers and of floats.
+            ValueError: If the file is missing or damaged, contains Python objects or no
+                ``neighbor``, or the arrays have other element types than integers and floats.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -63,27 +63,27 @@ class NeighborLists(NamedTuple):
 
 
 class ItemGraphFromNeighbors(BaseTransform):
-    r"""Links every item with its given neighbours.
+    r"""Connects every item with given neighbours.
 
     Adds ``data["item", "knn_<name>", "item"]`` exactly as
-    :class:`~alignrec_pyg.transforms.KNNItemGraph` does, for neighbours found elsewhere:
+    :class:`~alignrec_pyg.transforms.KNNItemGraph` does, for given neighbours:
 
     .. math::
         s_{ij} = \frac{w_{ij}}{\sqrt{d_i d_j}}, \qquad d_i = \sum_j w_{ij},
 
-    with :math:`w_{ij}` the given cosine or 1. The lists are taken as they are: an item is its own
-    neighbour only where its list says so. Several lists give the weighted sum of their graphs.
-    The result is on the device of ``data``.
+    with :math:`w_{ij}` the given cosine or 1. The lists are not modified: an item is its own
+    neighbour only if it is in its list. Several lists give the weighted sum of their graphs. The
+    result is on the device of ``data``.
 
     Args:
-        neighbors: Lists by the name of the feature set they come from.
-        weights: Weight of each (default: equal ones that sum to 1).
+        neighbors: Neighbour lists by the name of the feature that they were computed from.
+        weights: Weight of each graph (default: equal weights that sum to 1).
         weighting: ``"cosine"`` or ``"binary"`` (:math:`w_{ij} = 1`).
         name: Name of the graph; by default the names of the lists joined by ``"_"``.
 
     Raises:
         ValueError: If an argument is out of range, or the cosines for ``weighting="cosine"`` are
-            missing; when applied, if a list does not fit the items of ``data``.
+            missing; when applied, if the lists do not fit the items of ``data``.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class ItemGraphFromNeighbors(BaseTransform):
         self.name = checked_name(name, neighbors)
 
     def forward(self, data: HeteroData) -> HeteroData:
-        """Adds the graph; the input is left as it was."""
+        """Returns a copy of ``data`` with the graph; the input is unchanged."""
         num_items = int(data[ITEM].num_nodes)
         graphs = []
         for feature, lists in self.neighbors.items():

@@ -1,4 +1,4 @@
-"""The kNN item graph of one or several feature sets."""
+"""k-nearest-neighbour item graphs of one or several feature tables."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from alignrec_pyg.transforms.tensor_cache import load_tensors, remove_strays, st
 Weighting = Literal["cosine", "binary"]
 Missing = Literal["self_loop", "mean"]
 
-# Part of every cache key: raise it with each change of the edges or weights that come out.
+# Part of every cache key: increase it with each change of the resulting edges or weights.
 _VERSION = "knn_item_graph 1"
 
 _CHECKED_ROWS = 4096  # at a time: isfinite makes copies
 
 
 class KNNItemGraph(BaseTransform):
-    r"""Links every item with its ``k`` most similar items, itself included.
+    r"""Connects every item with its ``k`` most similar items, including itself.
 
-    Adds ``data["item", "knn_<name>", "item"]`` with ``edge_index`` (row 0 the neighbour, row 1 the
-    item it informs; sorted by item, then neighbour) and ``edge_weight``. With :math:`W` the kept
-    similarities (:math:`w_{ij}` of item :math:`i` and its neighbour :math:`j`, :math:`w_{ii} = 1`),
+    Adds ``data["item", "knn_<name>", "item"]`` with ``edge_index`` (row 0 is the neighbour, row 1
+    the item that receives its messages; sorted by item and neighbour) and ``edge_weight``. With the
+    similarity :math:`w_{ij}` of item :math:`i` and its neighbour :math:`j` (:math:`w_{ii} = 1`),
 
     .. math::
         s_{ij} = \frac{w_{ij}}{\sqrt{d_i d_j}}, \qquad d_i = \sum_j w_{ij}.
@@ -52,37 +52,40 @@ class KNNItemGraph(BaseTransform):
     - ``weighting="cosine"``: :math:`w_{ij}` is the cosine (LATTICE, MGCN, AlignRec);
     - ``weighting="binary"``: :math:`w_{ij} = 1`, hence :math:`s_{ij} = 1 / k` (FREEDOM).
 
-    The graph is directed, as in these papers: :math:`j` may be a neighbour of :math:`i` and not the
-    reverse. Several feature sets give the weighted sum of their graphs.
+    The graph is directed, as in these papers: :math:`j` may be a neighbour of :math:`i` but not the
+    reverse. Several feature tables give the weighted sum of their graphs.
 
-    The search is exact and its result depends on neither backend nor block size: cosines are
-    compared at a resolution of 1e-9, ties go to the lower item number, and an item is its own
-    neighbour even if ``k`` others have the very same features. A row sum :math:`d_i` that negative
-    cosines pull to zero or below, where the formula has no value, counts positive cosines only.
+    The search is exact, and its result depends on neither the backend nor the block size: cosines
+    are compared at a resolution of 1e-9, ties are broken by the lower item index, and an item is
+    its own neighbour even if ``k`` others have identical features. If negative cosines make the row
+    sum :math:`d_i` zero or negative, where the formula is undefined, only the positive cosines are
+    summed.
 
-    Items without the feature (masked or zero rows) are nobody's neighbour and keep a self-loop of
-    weight 1.
+    Items without the feature (masked or zero rows) are neighbours of no other item and have a
+    self-loop of weight 1.
 
     Args:
-        features: The feature set; or several, with equal weights; or several with their weights,
-            for example ``{"image": 0.1, "text": 0.9}``.
-        k: Neighbours of an item, itself included.
-        weighting: What a neighbour weighs before normalisation.
+        features: Name of the feature table; several names, with equal weights; or a mapping from
+            names to weights, for example ``{"image": 0.1, "text": 0.9}``.
+        k: Number of neighbours of an item, including itself, as in
+            :class:`torch_geometric.transforms.KNNGraph`.
+        weighting: Weight of a neighbour before normalisation.
         symmetric: Whether to add the reverse of every edge before normalisation, so that
             :math:`s_{ij} = s_{ji}`; items may then have more than ``k`` neighbours.
-        backend: ``"matmul"``, ``"torch_cluster"``, or ``"auto"``, which takes torch_cluster where
-            it is installed, for small work on the CPU.
-        name: Name of the graph; by default the feature names joined by ``"_"``.
-        block_size: Items per block of the search; memory is ``block_size * num_items * 8`` bytes.
-        missing: ``"self_loop"`` as above, or ``"mean"``: an item without the feature gets the mean
-            of the others' rows and takes part in the search.
-        cache_dir: Folder in which to keep graphs, found again by the content of the features and
-            the arguments above; none by default.
+        backend: ``"matmul"``, ``"torch_cluster"``, or ``"auto"``, which uses torch_cluster, if
+            installed, for small inputs on the CPU.
+        name: Name of the graph; by default the names of the features joined by ``"_"``.
+        block_size: Number of items per block of the search; memory is
+            ``block_size * num_items * 8`` bytes.
+        missing: ``"self_loop"`` as above, or ``"mean"``: an item without the feature is assigned
+            the mean of all other rows and takes part in the search.
+        cache_dir: Folder of a cache, whose keys depend on the content of the features and the
+            arguments above; no cache by default.
 
     Raises:
-        ValueError: If an argument is out of range; when applied, if ``data`` lacks a feature set,
-            a table is not a finite matrix with a row for each item, or fewer than ``k`` items have
-            the feature.
+        ValueError: If an argument is out of range; when applied, if ``data`` lacks a feature table,
+            a table is not a finite matrix with one row per item, or fewer than ``k`` items have the
+            feature.
         ImportError: When applied, if ``backend="torch_cluster"`` and it is not installed.
 
     Example:
@@ -124,7 +127,7 @@ class KNNItemGraph(BaseTransform):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
     def forward(self, data: HeteroData) -> HeteroData:
-        """Adds the graph; the input is left as it was."""
+        """Returns a copy of ``data`` with the graph; the input is unchanged."""
         num_items = data[ITEM].num_nodes
         _refuse_prefix(data, self.weights)
         tables = {
@@ -156,7 +159,7 @@ class KNNItemGraph(BaseTransform):
         return edge_index, edge_weight
 
     def _key(self, tables: dict[str, tuple[Tensor, Tensor]]) -> str:
-        """Hash of all that the graph depends on: not of backend, block size and name."""
+        """Hash of everything that determines the graph, unlike backend, block size and name."""
         parts: list[Tensor | str | float] = [_VERSION, self.weighting, self.missing]
         parts += [self.k, self.symmetric]
         for feature, (table, mask) in tables.items():
@@ -171,15 +174,15 @@ class KNNItemGraph(BaseTransform):
         return weighted_sum(graphs, len(next(iter(tables.values()))[0]))
 
     def _single(self, feature: str, table: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised graph of one feature set, weights in double precision."""
+        """Normalised graph of one feature table, with weights in double precision."""
         num_items = table.size(0)
         absent = mask | ~table.any(dim=1)
         if self.missing == "mean" and bool(absent.any()) and not bool(absent.all()):
             mean = table[~absent].double().mean(dim=0)
             if not bool(mean.any()):
                 raise ValueError(
-                    f"missing='mean' needs a mean other than zero (feature '{feature}' is "
-                    f"centred): use missing='self_loop'"
+                    f"missing='mean' needs features with a non-zero mean (feature '{feature}' is "
+                    "centred): use missing='self_loop'"
                 )
             table = torch.where(absent.unsqueeze(1), mean, table.double())
             absent = torch.zeros_like(absent)

@@ -1,4 +1,4 @@
-"""Encoding items on the actors of a Ray cluster."""
+"""Encoding of items on the actors of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from alignrec_pyg.transforms.encoding_run import EncodingRun
 
 @dataclass(frozen=True, kw_only=True)
 class RayActors:
-    """Actors of Ray Data that :class:`EncodeItems` may run its encoder on.
+    """Actors of Ray Data on which :class:`EncodeItems` runs its encoder.
 
-    Each holds an encoder, and reads, encodes and keeps the batches that it is given. A batch whose
-    actor is lost is given to another one.
+    Each actor has its own encoder, and reads, encodes and caches the batches that are assigned to
+    it. The batch of a lost actor is assigned to another one.
 
     Args:
-        num_actors: How many there are.
-        num_cpus: Processors of each.
-        num_gpus: GPUs of each; 0.5 puts two actors on one.
-        build: Makes the encoder in the actor, for another device than the one that the transform
-            was given is on; ``None`` sends a copy of that one.
+        num_actors: Number of actors.
+        num_cpus: Number of CPUs per actor.
+        num_gpus: Number of GPUs per actor; with 0.5, two actors share one.
+        build: A function that builds the encoder in the actor, for example on another device than
+            that of the transform; ``None`` sends a copy of the transform's encoder.
 
     Raises:
         ValueError: If a number is out of range.
@@ -50,17 +50,17 @@ class RayActors:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodingJob:
-    """What every actor is given.
+    """The input of every actor.
 
     Args:
-        encoder: Turns content into rows; ``None`` where the actors build one, as this one's device
-            may not be theirs.
-        name: What it is, for messages.
-        cache_key: Its own.
-        content: What the items hold: arguments of
+        encoder: The encoder; ``None`` if the actors build their own, for example because their
+            device is another one.
+        name: Description of the encoder, for messages.
+        cache_key: Cache key of the encoder.
+        content: The contents of the items, as arguments of
             :class:`~alignrec_pyg.transforms.content_reader.ContentReader`.
-        batch_size: Items per call of the encoder.
-        cache_dir: Folder in which batches are kept, which all machines see; ``None`` keeps none.
+        batch_size: Number of items per call of the encoder.
+        cache_dir: Folder of the cache, accessible on all machines; ``None`` for no cache.
     """
 
     encoder: ItemEncoder | None
@@ -71,7 +71,7 @@ class EncodingJob:
     cache_dir: Path | None
 
     def run(self, encoder: ItemEncoder) -> EncodingRun:
-        """A run of this job in the actor; how many images may fail is not decided there."""
+        """The run in the actor; the caller of all actors limits the number of failures."""
         return EncodingRun(
             encoder,
             ContentReader(**self.content),
@@ -86,11 +86,11 @@ class EncodingJob:
 def batches_from_actors(
     run: EncodingRun, job: EncodingJob, actors: RayActors
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Like :meth:`EncodingRun.batches`, computed by actors, in the order they are ready.
+    """Like :meth:`EncodingRun.batches`, but computed by actors and in the order of completion.
 
     Raises:
-        ImportError: If Ray is missing.
-        ValueError: As there, or if an actor's encoder is another one.
+        ImportError: If Ray is not installed.
+        ValueError: As there, or if the encoder of an actor is another one.
     """
     ray = require_package("ray", "'actors'", "'ray[tune]'", extra="tune")
     require_package("ray.data", "'actors'", "'ray[tune]'", extra="tune")
@@ -119,7 +119,7 @@ def batches_from_actors(
 
 
 class _Actor:
-    """Encodes parts of a job; of what goes wrong with its input it tells."""
+    """Encodes parts of a job and returns error messages about its input."""
 
     def __init__(self, job: Any, build: Callable[[], ItemEncoder] | None) -> None:
         import ray
@@ -128,8 +128,8 @@ class _Actor:
         encoder = given.encoder if build is None else build()
         if encoder is None or encoder.cache_key != given.cache_key:
             raise ValueError(
-                f"'build' needs to make the encoder that the transform has, {given.name} "
-                f"(got {encoder!r}, with another cache_key)"
+                f"'build' needs to return the encoder of the transform, {given.name} "
+                f"(got {encoder!r}, which has another cache_key)"
             )
         self._run = given.run(encoder)
         self._run.begin()

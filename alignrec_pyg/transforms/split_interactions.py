@@ -1,4 +1,4 @@
-"""Deciding which links are known and which are to be predicted."""
+"""Splits of the interactions into training, validation and test sets."""
 
 from __future__ import annotations
 
@@ -20,49 +20,52 @@ from alignrec_pyg.transforms.subset import check_unsplit, select_rows
 SplitRule = Literal["random", "leave_last_out", "global_time", "labels"]
 
 _TRAIN, _VAL, _TEST = 0, 1, 2
-_FEWEST = 3  # a user with fewer links has none to spare for all three parts
+_MIN_LINKS = 3  # users with fewer links cannot have one in each of the three parts
 _WAY_OUT = "; by='random' and by='labels' need no times"
 
 
 class SplitInteractions(BaseTransform):
     r"""Splits the interactions into a training, a validation and a test graph.
 
-    The three graphs share every tensor but these of ``data["user", "interacts", "item"]``:
+    The three graphs share all tensors except for these of ``data["user", "interacts", "item"]``:
 
-    - ``edge_index``: the known links, which a model may use and a ranking leaves out: the training
-      links (the very same tensor in all three), for the test with ``val_known_at_test`` also the
-      validation links; ``time`` and ``rating``, where present, go with it;
-    - ``edge_label_index``: the links to predict (for the training graph, the training links);
-    - ``num_dropped_cold``: links left out of ``edge_label_index`` because their user has no
-      training link; ``num_known_labels``: links to predict that are known too (a pair that occurs
-      twice), which no ranking can find. Both in the validation and test graph only.
+    - ``edge_index``: the known links, which models use and rankings exclude. These are the training
+      links (the same tensor in all three graphs) and, in the test graph with
+      ``val_known_at_test=True``, also the validation links; ``time`` and ``rating``, if present,
+      belong to them;
+    - ``edge_label_index``: the links to predict (in the training graph, the training links);
+    - ``num_dropped_cold``: number of links removed from ``edge_label_index`` because their user has
+      no training link; ``num_known_labels``: number of links to predict that are also known (pairs
+      that occur twice), which no ranking can find. Both are in the validation and test graph only.
 
-    Links keep their order; ``split`` labels are gone afterwards.
+    Links keep their order; ``split`` labels are removed.
 
-    The rules:
+    The rules are:
 
-    - ``"random"``: per user, in random order, as in MMRec: of :math:`n < 10` links the last is for
-      test, the one before for validation; of :math:`n \geq 10`, :math:`h = \lfloor 0.2 n \rfloor`
-      are held out, :math:`\lfloor h / 2 \rfloor` for validation, the rest for test;
-    - ``"leave_last_out"``: per user, the last link in time is for test, the one before for
-      validation; among equal times the later row is the later link;
-    - ``"global_time"``: one date ends training and one validation, such that about ``ratios`` of
-      the links fall between; links of one time stay together, in the later part;
-    - ``"labels"``: the data's own ``split`` (0 train, 1 validation, 2 test).
+    - ``"random"``: per user, in random order, as in MMRec: of :math:`n < 10` links the last is a
+      test link, the one before a validation link; of :math:`n \geq 10`,
+      :math:`h = \lfloor 0.2 n \rfloor` are held out, :math:`\lfloor h / 2 \rfloor` for validation
+      and the others for test;
+    - ``"leave_last_out"``: per user, the latest link is a test link, the one before a validation
+      link; among equal times the later row is the later link;
+    - ``"global_time"``: two points in time separate the parts such that their sizes are about
+      ``ratios``; links of equal time are in the same part, the later one;
+    - ``"labels"``: the ``split`` of the data (0 train, 1 validation, 2 test).
 
-    Under the two per-user rules, users with fewer than 3 links keep them all for training.
+    With the two per-user rules, all links of users with fewer than 3 links are training links.
 
     Args:
         by: The rule.
-        seed: Seed of the random order; used by ``"random"`` only.
-        val_known_at_test: Whether validation links are known at test time. Papers' tables in the
-            tradition of MMRec say no: validation links then compete with the test links and miss.
-        keep_cold_users: Whether to predict for users without training links.
-        ratios: Shares of training, validation and test under ``"global_time"``.
+        seed: Seed of the random order, for ``"random"`` only.
+        val_known_at_test: Whether validation links are known at test time. In the evaluation
+            protocol of MMRec and papers based on it, they are not: validation links are then
+            candidates that compete with the test links.
+        keep_cold_users: Whether to predict links of users without training links.
+        ratios: Shares of training, validation and test links for ``"global_time"``.
 
     Raises:
         ValueError: If an argument is out of range; when applied, if the data is split already,
-            lacks the times or labels that the rule needs, or leaves a part empty.
+            lacks the times or labels of the rule, or a part would be empty.
 
     Example:
         >>> import torch
@@ -101,7 +104,7 @@ class SplitInteractions(BaseTransform):
         self.ratios = tuple(ratios)
 
     def forward(self, data: HeteroData) -> tuple[HeteroData, HeteroData, HeteroData]:
-        """The training, validation and test graph."""
+        """Returns the training, validation and test graph."""
         links = data[INTERACTS]
         check_unsplit(data, "SplitInteractions")
         num_users, num_items = data[USER].num_nodes, data[ITEM].num_nodes
@@ -177,7 +180,7 @@ class SplitInteractions(BaseTransform):
         if self.by == "random":
             held_out = torch.where(size < 10, held_out, size // 5)
             num_test = held_out - held_out // 2
-        few = size < _FEWEST
+        few = size < _MIN_LINKS
         held_out, num_test = held_out.masked_fill(few, 0), num_test.masked_fill(few, 0)
 
         from_end = size - 1 - rank
@@ -217,7 +220,7 @@ def rank_within_groups(group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
 
 
 def _with_links(data: HeteroData, values: dict[str, Any]) -> HeteroData:
-    """A shallow copy of ``data`` whose interactions hold ``values`` and nothing else."""
+    """A shallow copy of ``data`` with ``values`` as the only attributes of the interactions."""
     result = copy.copy(data)
     store = result[INTERACTS]
     for name in list(store.keys()):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from alignrec_pyg.transforms.content_reader import ContentReader, HeldImage
+from alignrec_pyg.transforms.content_reader import ContentReader, LoadedImage
 
 PIXELS = torch.arange(3 * 4 * 5, dtype=torch.uint8).view(3, 4, 5)
 
@@ -48,9 +48,9 @@ def test_reads_in_the_order_asked_for(tmp_path, num_workers):
         decoded = given.decode(given.load(rows))
     for row, image in zip(rows, decoded, strict=True):
         if row in (0, 3, 5, 7):
-            assert torch.equal(image.held, PIXELS)
+            assert torch.equal(image.content, PIXELS)
         else:
-            assert image.held is None
+            assert image.content is None
     reasons = dict(zip(rows, [image.failure for image in decoded], strict=True))
     assert reasons == {
         **dict.fromkeys((0, 1, 3, 5, 7, 8)),
@@ -88,13 +88,13 @@ def test_digests_stand_for_content_not_for_names_and_times(tmp_path):
 
 def test_digests_tell_shapes_kinds_and_absence_apart():
     held = [
-        HeldImage(),
-        HeldImage(b""),
-        HeldImage(failure="no such file"),
-        HeldImage(failure="an empty file"),
-        HeldImage(PIXELS),
-        HeldImage(PIXELS.reshape(3, 5, 4)),
-        HeldImage(PIXELS.numpy().tobytes()),
+        LoadedImage(),
+        LoadedImage(b""),
+        LoadedImage(failure="no such file"),
+        LoadedImage(failure="an empty file"),
+        LoadedImage(PIXELS),
+        LoadedImage(PIXELS.reshape(3, 5, 4)),
+        LoadedImage(PIXELS.numpy().tobytes()),
     ]
     assert len({image.digest() for image in held[1:]}) == len(held) - 1
 
@@ -102,7 +102,7 @@ def test_digests_tell_shapes_kinds_and_absence_apart():
 def test_content_of_what_is_read():
     given = ContentReader(text=["a", None, "c"], id=np.array([7, 8, 9]))
     assert given.present() == {"text": [0, 2], "id": [0, 1, 2]}
-    assert given.load([0, 2]) == [HeldImage(), HeldImage()]
+    assert given.load([0, 2]) == [LoadedImage(), LoadedImage()]
     assert given.sources([0]) is None
     content = given.content([2, 0], [None, None])
     assert (content.text, content.image, content.id) == (["c", "a"], None, [9, 7])

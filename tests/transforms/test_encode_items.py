@@ -93,7 +93,7 @@ def test_content_that_does_not_fit(data):
     with pytest.raises(ValueError, match="'text' needs one entry for each of the 5 items"):
         EncodeItems(Lengths(("text",)), "text")(data)
     data["item"].text = [None] * 5
-    with pytest.raises(ValueError, match="no item has text"):
+    with pytest.raises(ValueError, match="needs items with text"):
         EncodeItems(Lengths(("text",)), "text")(data)
 
 

@@ -284,7 +284,7 @@ from pathlib import Path
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what is imported
     import torch
-    from alignrec_pyg import checkpoint
+    from alignrec_pyg import storage
     from alignrec_pyg.transforms import content_reader
     from tests.transforms.test_encoding_run import Encoder, catalogue, encode
 torch.set_num_threads(1)
@@ -335,7 +335,7 @@ def watch(owner, name):
 
 watch(os, "fsync")
 watch(Path, "replace")
-watch(checkpoint, "save_file")
+watch(storage, "save_file")
 watch(content_reader, "read_image")
 watch(Encoder, "__call__")
 whole, report = encode(data, Encoder(), results / "whole")

@@ -123,7 +123,7 @@ def test_missing_items_take_the_mean():
     assert edges(graph) == pytest.approx(slow_graph(filled, 5))
     data["item"].x_text = torch.tensor([[1.0], [-1.0]]).repeat(12, 1)
     data["item"].mask_text[2] = True
-    with pytest.raises(ValueError, match="mean other than zero"):
+    with pytest.raises(ValueError, match="non-zero mean"):
         KNNItemGraph("text", 5, missing="mean")(data)
 
 

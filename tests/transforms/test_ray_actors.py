@@ -129,7 +129,7 @@ def test_problems_are_those_of_encoding_here(data, ray_of_this_process):
 def test_an_encoder_made_in_the_actor_has_to_be_the_same(data, ray_of_this_process):
     actors = RayActors(num_actors=2, build=make_encoder)
     assert torch.equal(encode(data, actors=actors)[0].x_mm, encode(data)[0].x_mm)
-    with pytest.raises(ValueError, match="'build' needs to make the encoder that the transform"):
+    with pytest.raises(ValueError, match="'build' needs to return the encoder of the transform"):
         encode(data, encoder=make_encoder("another"), actors=actors)
 
 
@@ -146,7 +146,7 @@ def test_where_actors_make_the_encoder_it_is_not_sent(
 
 def test_nothing_to_encode_is_told_as_here(data, ray_of_this_process):
     data["item"].text = data["item"].image = [None] * 20
-    with pytest.raises(ValueError, match="no item has text or image"):
+    with pytest.raises(ValueError, match="needs items with text or image"):
         encode(data, actors=RayActors(num_actors=2))
 
 
@@ -160,7 +160,7 @@ def test_bad_numbers_are_named(change):
 
 
 def test_an_encoder_that_has_to_be_fitted_is_refused():
-    with pytest.raises(ValueError, match="'actors' needs an encoder that is ready"):
+    with pytest.raises(ValueError, match="'actors' needs a fitted encoder"):
         EncodeItems(TfidfEncoder(4), "text", actors=RayActors(num_actors=2))
 
 
