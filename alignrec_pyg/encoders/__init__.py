@@ -4,8 +4,13 @@ from alignrec_pyg.encoders.base import FittedItemEncoder, ItemContent, ItemEncod
 from alignrec_pyg.encoders.beit3 import BEiT3Encoder
 from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model
 from alignrec_pyg.encoders.clip import CLIPEncoder
-from alignrec_pyg.encoders.image_files import images_by_id
-from alignrec_pyg.encoders.images import ImageError, ImageSource, read_image, resize_square
+from alignrec_pyg.encoders.images import (
+    ImageError,
+    ImageSource,
+    images_by_id,
+    read_image,
+    resize_square,
+)
 from alignrec_pyg.encoders.precomputed import Precomputed
 from alignrec_pyg.encoders.scikit import PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.encoders.sentence_transformer import SentenceTransformerEncoder

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model
-from alignrec_pyg.encoders.released import released_tensors
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
-from alignrec_pyg.encoders.weights import weights_hash
+from alignrec_pyg.encoders.weights import released_tensors, weights_hash
 from alignrec_pyg.storage import (
     CheckpointError,
     read_manifest,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 MAX_CHARS = 20_000
@@ -132,7 +133,7 @@ def _flat(value: object) -> list[str]:
         return [value.strip()] if value.strip() else []
     if isinstance(value, Real):
         return [str(value)]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | np.ndarray):  # parquet files give arrays
         return [part for element in value for part in _flat(element)]
     raise TypeError(type(value).__name__)
 
