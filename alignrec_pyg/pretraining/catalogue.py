@@ -1,18 +1,22 @@
-"""A catalogue on disk: one row for each item, its texts and where its image is."""
+"""A catalogue of items: read from a table of texts and images, encoded to feature tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import torch
+from torch_geometric.data import HeteroData
 
-from alignrec_pyg.encoders.image_files import ArchivedImage, images_by_id
-from alignrec_pyg.encoders.images import ImageSource
+from alignrec_pyg.encoders import BEiT3Encoder
+from alignrec_pyg.encoders.images import ArchivedImage, ImageSource, images_by_id
 from alignrec_pyg.encoders.texts import FIELDS, clean_text, item_text
+from alignrec_pyg.graph import ITEM, feature_key
+from alignrec_pyg.storage import write_array, write_manifest
+from alignrec_pyg.transforms import EncodeItems
 
 _READERS = {
     ".csv": partial(pd.read_csv, dtype=str),
@@ -23,13 +27,13 @@ _READERS = {
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items with texts and images.
+    """Items with their texts and images.
 
     Args:
         id: Id of each item.
-        text: Clean text of each; ``None`` where it has none.
-        image: What holds the image of each; ``None`` where it has none.
-        report: What was read and what was left out, for people.
+        text: Clean text of each item, or ``None``.
+        image: Image of each item, or ``None``.
+        report: How many items have a text, an image or both, in one sentence.
     """
 
     id: list[str]
@@ -41,7 +45,7 @@ class Catalogue:
         return len(self.id)
 
     def pairs(self) -> list[int]:
-        """Items with both."""
+        """Rows of the items that have a text and an image."""
         return [
             row
             for row, (text, image) in enumerate(zip(self.text, self.image, strict=True))
@@ -61,41 +65,37 @@ def read_catalogue(
 
     Args:
         table: One row for each item.
-        fields: Columns that make up the text, joined by a blank where they hold something
-            (paper: title, brand, description).
+        fields: Columns that make up the text, joined by a blank (paper: title, brand,
+            description).
         id: Column of the ids.
-        image: Column of images: paths, relative to ``images`` or else to the table's folder, or
-            (parquet) bytes.
+        image: Column of images: paths relative to ``images``, by default to the table's folder, or
+            the bytes of the files (parquet).
         images: Folder or zip file of images. Without ``image`` they are found by id: ``<id>.jpg``,
-            ``.png`` and so on, in any folder below.
+            ``<id>.png`` and so on, in any folder below.
 
     Raises:
-        ValueError: If the table or a column is missing, an id is missing or there twice, two
-            images belong to one id, or neither ``image`` nor ``images`` is given.
+        ValueError: If the table or a column is missing, an id is missing or repeated, two images
+            have the same id, or neither ``image`` nor ``images`` is given.
     """
     path = Path(table)
     if path.suffix not in _READERS or not path.is_file():
         raise ValueError(f"'table' needs to be a {', '.join(_READERS)} file (got {path})")
-    if image is None and images is None:
-        raise ValueError("'image' (a column) or 'images' (a folder or zip file) is needed")
     frame = _READERS[path.suffix](path)
     wanted = [id, *fields, *([] if image is None else [image])]
     missing = [column for column in wanted if column not in frame.columns]
     if missing:
         raise ValueError(f"{path.name} needs columns {missing} (it has {list(frame.columns)})")
     ids = _ids(frame[id], path.name)
-    texts = [
-        clean_text(item_text({f: _plain(v) for f, v in zip(fields, row, strict=True)}, fields)).text
-        for row in frame[list(fields)].itertuples(index=False, name=None)
-    ]
-    source = None if images is None else Path(images)
+    rows = frame[list(dict.fromkeys(fields))].to_dict("records")
+    texts = [clean_text(item_text(row, fields)).text for row in rows]
     found: list[ImageSource | None]
     if image is not None:
-        found = _of_column(frame[image], source or path.parent)
-    else:
-        assert source is not None
-        by_id = images_by_id(source)
+        found = _from_column(frame[image], Path(images or path.parent))
+    elif images is not None:
+        by_id = images_by_id(images)
         found = [by_id.get(item) for item in ids]
+    else:
+        raise ValueError("'image' (a column) or 'images' (a folder or zip file) is needed")
     both = sum(t is not None and i is not None for t, i in zip(texts, found, strict=True))
     report = (
         f"{len(ids)} items in {path.name}: {sum(t is not None for t in texts)} with a text "
@@ -110,19 +110,12 @@ def _ids(column: pd.Series, name: str) -> list[str]:
     ids = [str(value) for value in column]
     twice = column[column.duplicated()]
     if len(twice):
-        raise ValueError(f"{name} needs every id once ({twice.iloc[0]!r} is there twice)")
+        raise ValueError(f"{name} needs every id once ({twice.iloc[0]!r} is repeated)")
     return ids
 
 
-def _plain(value: object) -> object:
-    """A cell as plain Python: lists for arrays, ``None`` where nothing is."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return None if pd.api.types.is_scalar(value) and pd.isna(value) else value
-
-
-def _of_column(column: pd.Series, source: Path) -> list[ImageSource | None]:
-    """Paths below a folder or in a zip file, or bytes."""
+def _from_column(column: pd.Series, source: Path) -> list[ImageSource | None]:
+    """Images whose cells are paths, below a folder or in a zip file, or bytes."""
     archive = source.suffix == ".zip"
     found: list[ImageSource | None] = []
     for value in column:
@@ -134,3 +127,69 @@ def _of_column(column: pd.Series, source: Path) -> list[ImageSource | None]:
         else:
             found.append(None)
     return found
+
+
+TABLES = {
+    "features": ("image", "text"),
+    "features_of_text": ("text",),
+    "features_of_image": ("image",),
+}
+"""The tables by the name of their file, with the modalities they are encoded from. The tables of
+one modality replace the rows of masked items in the mask-modality evaluation."""
+
+_BATCH = 64
+
+
+def write_features(
+    folder: Path,
+    encoder: BEiT3Encoder,
+    catalogue: Catalogue,
+    *,
+    device: torch.device | str,
+    num_workers: int,
+    max_failures: float,
+    log: Callable[[str], None],
+) -> None:
+    """Writes each of :data:`TABLES` as ``.npy``, with the rows of the catalogue, and a ``.json``.
+
+    Encoded batches are kept in the folder ``encoded``, so that an interrupted call continues. A
+    table appears when it is complete.
+
+    Args:
+        folder: Where to write.
+        encoder: The trained encoder.
+        catalogue: The items; an item without image and text has a row of zeros.
+        device: Where to encode.
+        num_workers: Threads that read images.
+        max_failures: Share of the images that may be unreadable.
+        log: Called with messages about the progress.
+
+    Raises:
+        ValueError: If too many images cannot be read.
+    """
+    data = HeteroData()
+    data[ITEM].num_nodes = len(catalogue)
+    data[ITEM].text, data[ITEM].image = catalogue.text, catalogue.image
+    for name, modalities in TABLES.items():
+        table_encoder = BEiT3Encoder(
+            encoder.model,
+            encoder.tokenizer,
+            modalities=modalities,
+            max_tokens=encoder.max_tokens,
+            device=device,
+        )
+        encode = EncodeItems(
+            table_encoder,
+            name,
+            batch_size=_BATCH,
+            cache_dir=folder / "encoded",
+            num_workers=num_workers,
+            max_failures=max_failures,
+        )
+        write_array(folder / f"{name}.npy", encode(data)[ITEM][feature_key(name)].numpy())
+        report = str(encode.report)
+        write_manifest(
+            folder / f"{name}.json",
+            {"encoder": table_encoder.cache_key, "id": catalogue.id, "report": report.splitlines()},
+        )
+        log(report)

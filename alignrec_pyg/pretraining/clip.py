@@ -1,14 +1,15 @@
-"""Fine-tuning of CLIP on the pairs of image and text of a catalogue."""
+"""Fine-tuning of CLIP on the image-text pairs of a catalogue."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,22 +18,33 @@ from tqdm import tqdm
 
 from alignrec_pyg.encoders.base import ItemContent
 from alignrec_pyg.encoders.clip import CLIPEncoder
-from alignrec_pyg.encoders.images import ImageSource, quiet_pillow
-from alignrec_pyg.pretraining.clip_config import CLIPFinetuneConfig
-from alignrec_pyg.pretraining.clip_pairs import Mapped, find_pairs
+from alignrec_pyg.encoders.images import (
+    ImageError,
+    ImageSource,
+    image_source,
+    quiet_pillow,
+    read_image,
+)
+from alignrec_pyg.encoders.texts import clean_text
+from alignrec_pyg.graph import content_hash
+from alignrec_pyg.pretraining.config import CLIPFinetuneConfig
+from alignrec_pyg.pretraining.pairs import check_failures
 from alignrec_pyg.training.loop import RunClock, StopRequest, TrainingDivergedError
 from alignrec_pyg.training.sampling import seeded_generator
 from alignrec_pyg.training.state import RunState, restore, save
 
+_Map: TypeAlias = Callable[..., Iterator[Any]]
+"""``map``, or that of a pool of threads."""
+
 # Streams of randomness.
 _SPLIT, _ORDER, _STEP = range(3)
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 2
+_FORMAT = 3
 _MAX_LOGIT_SCALE = math.log(100)
 
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
-    r"""CLIP's loss: each image is to find its text among all, and each text its image.
+    r"""CLIP's loss: cross-entropy of each image's own text among all, and the other way round.
 
     .. math:: \mathcal{L} = -\frac{1}{2B} \sum_{b=1}^{B} \left(
         \log \frac{e^{s\, v_b^\top t_b}}{\sum_c e^{s\, v_b^\top t_c}} +
@@ -57,7 +69,7 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor | float) -> Tens
 
 @dataclass
 class _State(RunState):
-    """Where fine-tuning stands: sum of the epoch's losses, validation loss of the best epoch."""
+    """Progress of fine-tuning, with the sum of the epoch's losses and the best validation loss."""
 
     loss_sum: float = 0.0
     best_loss: float | None = None
@@ -65,13 +77,14 @@ class _State(RunState):
 
 @dataclass(frozen=True, kw_only=True)
 class CLIPFinetuneResult:
-    """What fine-tuning gave; the encoder's model holds the weights of the best epoch.
+    """Result of fine-tuning; the encoder's model holds the weights of the best epoch.
 
     Args:
-        best_epoch: That epoch, from 0.
+        best_epoch: That epoch, counted from 1.
         num_train: Pairs trained on.
         num_val: Pairs validated on.
-        unreadable: Items with a text whose image cannot be read, and why.
+        unreadable: Why an image cannot be read, by the row of its item; items without a text are
+            not counted.
         history: One entry per epoch: ``epoch``, ``loss``, ``logit_scale`` and ``val_loss``.
     """
 
@@ -102,16 +115,16 @@ def finetune_clip(
 
     Args:
         encoder: Its model is trained, on its device, and left in evaluation mode.
-        items: The catalogue; images as files are read in every epoch.
-        config: How to train.
-        checkpoint_dir: Where to save the state. If a state of the same run is there, training
-            continues from it. With it, Ctrl-C and SIGTERM finish the batch and save first.
+        items: The catalogue; images in files are read in every epoch.
+        config: Settings of the optimisation.
+        checkpoint_dir: Folder to save the state in. A state of the same run found there is
+            continued. With a folder, Ctrl-C and SIGTERM finish the batch and save first.
         checkpoint_seconds: Time between saves within an epoch.
-        num_workers: Threads that read and prepare images; 0 does it in the calling one.
+        num_workers: Threads that read and prepare images; with 0 the calling thread does.
 
     Raises:
         ValueError: If there are too few pairs, or too many images cannot be read.
-        TrainingDivergedError: If a loss or a weight is not finite, naming epoch and batch.
+        TrainingDivergedError: If a loss or a weight is not finite.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
         KeyboardInterrupt, SystemExit: After saving, when interrupted with ``checkpoint_dir``.
     """
@@ -122,22 +135,19 @@ def finetune_clip(
         ThreadPoolExecutor(num_workers) if num_workers else nullcontext() as pool,
         StopRequest(active=folder is not None) as stop,
     ):
-        mapped: Mapped = map if pool is None else pool.map
-        tuning = _Tuning(encoder, items, config, mapped)
-        return tuning.run(folder, checkpoint_seconds, stop)
+        map_images: _Map = map if pool is None else pool.map
+        return _Finetuning(encoder, items, config, map_images).run(folder, checkpoint_seconds, stop)
 
 
-class _Tuning:
-    """One run of fine-tuning."""
-
+class _Finetuning:
     def __init__(
-        self, encoder: CLIPEncoder, items: ItemContent, config: CLIPFinetuneConfig, mapped: Mapped
+        self, encoder: CLIPEncoder, items: ItemContent, config: CLIPFinetuneConfig, map_images: _Map
     ) -> None:
         self._encoder = encoder
         self._model: Any = encoder.model
         self._config = config
-        self._mapped = mapped
-        self._pairs = find_pairs(items, mapped, max_failures=config.max_failures)
+        self._map = map_images
+        self._pairs = _find_pairs(items, map_images, max_failures=config.max_failures)
         count = len(self._pairs.texts)
         num_val = max(2, round(config.val_share * count)) if config.val_share else 0
         if count - num_val < 2:
@@ -233,30 +243,30 @@ class _Tuning:
     def _check_finite(self, value: Tensor, what: str) -> None:
         if not bool(value.isfinite().all()):
             raise TrainingDivergedError(
-                f"{what} is not finite in epoch {self._state.epoch}, batch {self._state.step}: "
-                "lower 'lr'"
+                f"{what} is not finite in epoch {self._state.epoch + 1}, after {self._state.step} "
+                "of its batches: lower 'lr'"
             )
 
     def _check_weights(self) -> None:
-        """Nothing is saved, nor the best, that could not be continued."""
+        """A state with a weight that is not finite is never saved."""
         for name, parameter in self._model.named_parameters():
             self._check_finite(parameter.detach(), name)
 
     def _end_epoch(self, num_batches: int) -> None:
         state = self._state
         self._check_weights()
-        entry = {"epoch": float(state.epoch), "loss": state.loss_sum / num_batches}
+        entry = {"epoch": state.epoch + 1, "loss": state.loss_sum / num_batches}
         entry["logit_scale"] = float(self._model.logit_scale.detach().exp().mean())
         if len(self._val):
             entry["val_loss"] = self._val_loss()
             if state.best_loss is None or entry["val_loss"] < state.best_loss:
-                state.best_epoch, state.best_loss = state.epoch, entry["val_loss"]
+                state.best_epoch, state.best_loss = state.epoch + 1, entry["val_loss"]
                 state.best_weights = {
                     name: value.detach().cpu().clone()
                     for name, value in self._model.state_dict().items()
                 }
         else:
-            state.best_epoch = state.epoch
+            state.best_epoch = state.epoch + 1
         state.history.append(entry)
         state.epoch += 1
         state.step, state.loss_sum = 0, 0.0
@@ -264,7 +274,7 @@ class _Tuning:
 
     @torch.no_grad()
     def _val_loss(self) -> float:
-        """Mean over the validation pairs, in batches of training's size."""
+        """Mean over the validation pairs, in batches of at most ``batch_size``."""
         self._model.eval()
         parts = self._val.tensor_split(-(-len(self._val) // self._config.batch_size))
         return sum(float(self._loss(rows)) * len(rows) for rows in parts) / len(self._val)
@@ -272,7 +282,7 @@ class _Tuning:
     def _loss(self, rows: Tensor) -> Tensor:
         numbers = rows.tolist()
         sources = [self._pairs.images[number] for number in numbers]
-        pixels = torch.cat(list(self._mapped(self._pixels, sources)))
+        pixels = torch.cat(list(self._map(self._pixels, sources)))
         tokens = self._encoder.tokens([self._pairs.texts[number] for number in numbers])
         device = self._encoder.device
         image = self._model.encode_image(pixels.to(device), normalize=True)
@@ -283,7 +293,7 @@ class _Tuning:
         return self._encoder.pixels([source])
 
     def _identity(self) -> dict[str, Any]:
-        """What has to be the same for a saved state to be continued."""
+        """What needs to be the same for a saved state to be continued."""
         return {
             "format": _FORMAT,
             "config": {**asdict(self._config), "betas": list(self._config.betas)},
@@ -294,7 +304,61 @@ class _Tuning:
 
 @contextmanager
 def _seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Fixes what dropout and the like draw, and leaves the global generators as they were."""
+    """Seeds what dropout and the like draw, and leaves the global generators as they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seeded_generator(seed, _STEP, step).initial_seed())
         yield
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The pairs of a catalogue.
+
+    Args:
+        images: Image of each pair; all of them were read once.
+        texts: Clean text of each pair.
+        content: Hash of all images and texts.
+        unreadable: Why an image cannot be read, by the row of its item.
+    """
+
+    images: list[ImageSource]
+    texts: list[str]
+    content: str
+    unreadable: dict[int, str]
+
+
+def _find_pairs(items: ItemContent, map_images: _Map, *, max_failures: float) -> _Pairs:
+    """The items with a text and a readable image."""
+    if items.text is None or items.image is None:
+        raise ValueError("'items' needs texts and images (got only one of them)")
+    texts = [clean_text(text).text for text in items.text]
+    rows = [row for row, text in enumerate(texts) if text is not None]
+    probes = list(map_images(_probe, [items.image[row] for row in rows]))
+    unreadable = {
+        row: str(probe)
+        for row, probe in zip(rows, probes, strict=True)
+        if isinstance(probe, ImageError)
+    }
+    found = [
+        (row, *probe) for row, probe in zip(rows, probes, strict=True) if isinstance(probe, tuple)
+    ]
+    failures = [f"item {row}: {reason}" for row, reason in unreadable.items()]
+    check_failures(len(failures), len(found) + len(failures), max_failures, failures)
+    if len(found) < 2:
+        raise ValueError(f"'items' needs at least two items with image and text (got {len(found)})")
+    kept = [str(texts[row]) for row, _, _ in found]
+    content = content_hash(kept, [digest for _, _, digest in found])
+    return _Pairs([source for _, source, _ in found], kept, content, unreadable)
+
+
+def _probe(value: object) -> tuple[ImageSource, str] | ImageError | None:
+    """An image's source and a hash of its pixels, if it can be read."""
+    try:
+        source = image_source(value)
+        if source is None:
+            return None
+        pixels = read_image(source)
+    except ImageError as error:
+        return error
+    head = f"{tuple(pixels.shape)} ".encode()
+    return source, blake2b(head + pixels.numpy().tobytes(), digest_size=16).hexdigest()

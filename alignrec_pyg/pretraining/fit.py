@@ -1,10 +1,12 @@
-"""The loop of stage 1."""
+"""The training loop of stage 1."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -13,13 +15,9 @@ from tqdm import tqdm
 
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.pretraining.config import PretrainConfig
-from alignrec_pyg.pretraining.loading import load
-from alignrec_pyg.pretraining.log import RunLog
 from alignrec_pyg.pretraining.objective import Objective
-from alignrec_pyg.pretraining.pairs import PairBatch, PairDataset
-from alignrec_pyg.pretraining.state import PretrainState
-from alignrec_pyg.pretraining.step import Trainer
-from alignrec_pyg.pretraining.validation import validate
+from alignrec_pyg.pretraining.pairs import PairBatch, PairDataset, check_failures, load
+from alignrec_pyg.pretraining.step import PretrainState, Trainer, validate
 from alignrec_pyg.storage import write_records
 from alignrec_pyg.training.loop import RunClock, StopRequest
 from alignrec_pyg.training.parallel import Workers
@@ -27,24 +25,24 @@ from alignrec_pyg.training.sampling import seeded_generator
 from alignrec_pyg.training.state import restore, save
 
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 2
+_FORMAT = 3
 _ORDER = 0  # stream of randomness within an epoch
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainResult:
-    """What pre-training gave; the objective holds the weights of the last step.
+    """Result of pre-training; the objective holds the weights of the last step.
 
-    The paper chooses no epoch of stage 1, and at the end of the cosine the learning rate is next to
-    zero. Where ``val_loss`` in the history has risen again, fewer epochs are the way out.
+    The paper does not select an epoch of stage 1, and at the end of the cosine schedule the
+    learning rate is close to zero. If ``val_loss`` in the history rises again, train fewer epochs.
 
     Args:
         metrics: Validation metrics of the last epoch.
-        num_steps: Steps done.
+        num_steps: Number of steps.
         seconds: Time spent, including before interruptions.
-        history: Entries with ``step``, ``epoch``, ``lr``, ``loss``, ``grad_norm``, each term and
-            its ``_accuracy``, number of ``unreadable`` images; after an epoch those of
-            validation, ``val_...``.
+        history: Entries with ``step`` and ``epoch`` (both counted from 1), ``lr``, ``loss``,
+            ``grad_norm``, each term and its ``_accuracy``, the number of ``unreadable`` images;
+            after every epoch one with the metrics of validation, ``val_...``.
     """
 
     metrics: dict[str, float]
@@ -64,25 +62,25 @@ def pretrain(
     checkpoint_dir: str | Path | None = None,
     checkpoint_seconds: float = 600.0,
 ) -> PretrainResult:
-    """Trains an objective's encoder on pairs.
+    """Trains an objective's encoder on image-text pairs.
 
     All randomness comes from seeds, epoch and pair, so an interrupted run that is started again
     with the same arguments continues exactly; on the CPU results are equal to the last digit.
     Inside a process group (``torchrun``, Ray Train) the workers share every batch; gradients are
-    those of one process up to rounding. Pairs of an epoch that cannot be shared out evenly, fewer
-    than there are workers, are left out of it.
+    those of one process up to rounding. An epoch leaves out the few pairs, fewer than there are
+    workers, that cannot be divided evenly.
 
     Args:
-        objective: A module with a loss; ends in evaluation mode.
+        objective: The loss to minimise; left in evaluation mode.
         train: Pairs to train on.
         val: Pairs to validate on after every epoch.
-        config: How to train.
+        config: Settings of the optimisation.
         device: Where to train.
         report: Called with the number of steps done and every entry of the history.
-        checkpoint_dir: Where to save the state and ``history.jsonl`` (and TensorBoard's events,
-            where it is installed); of several machines a folder that all see. A state of the same
-            run found there is continued. With it, Ctrl-C and SIGTERM finish the step and save
-            first.
+        checkpoint_dir: Folder to save the state and ``history.jsonl`` in (and TensorBoard's events,
+            if it is installed); with several machines, one that all of them see. A state of the
+            same run found there is continued. With a folder, Ctrl-C and SIGTERM finish the step and
+            save first.
         checkpoint_seconds: Time between saves.
 
     Raises:
@@ -110,7 +108,7 @@ def pretrain(
 
     with (
         StopRequest(active=folder is not None) as stop,
-        RunLog(folder if first else None, step) as log,
+        _TensorBoard(folder if first else None, step) as curves,
         tqdm(
             total=num_steps,
             initial=step,
@@ -122,7 +120,7 @@ def pretrain(
 
         def note(entry: dict[str, float]) -> None:
             state.history.append(entry)
-            log.write(entry)
+            curves.write(entry)
             if report is not None and first:
                 report(step, entry)
 
@@ -134,11 +132,16 @@ def pretrain(
                 progress.update()
                 ended = state.step == steps_per_epoch
                 if ended or step % config.log_every == 0:
-                    note({"step": step, "epoch": state.epoch, "lr": lr, **trainer.means()})
+                    note({"step": step, "epoch": state.epoch + 1, "lr": lr, **trainer.means()})
                 if ended:
-                    _check_images(state, config, len(train))
+                    unreadable = sum(
+                        int(entry.get("unreadable", 0))
+                        for entry in state.history
+                        if entry["epoch"] == state.epoch + 1
+                    )
+                    check_failures(unreadable, len(train), config.max_failures)
                     metrics = validate(objective, val, config, workers)
-                    note({"step": step, "epoch": state.epoch, **metrics})
+                    note({"step": step, "epoch": state.epoch + 1, **metrics})
                     progress.set_postfix(val_loss=f"{metrics['val_loss']:.3f}")
                     state.epoch, state.step = state.epoch + 1, 0
                     state.finished = state.epoch == config.epochs
@@ -181,18 +184,6 @@ def _epoch(
         yield [next(loaded) for _ in group]
 
 
-def _check_images(state: PretrainState, config: PretrainConfig, num_pairs: int) -> None:
-    """Over a whole epoch, in which every pair was asked for once."""
-    unreadable = sum(
-        entry.get("unreadable", 0) for entry in state.history if entry["epoch"] == state.epoch
-    )
-    if unreadable > config.max_failures * num_pairs:
-        raise ValueError(
-            f"'max_failures' needs to be larger than {config.max_failures:.2%} for these images: "
-            f"of {num_pairs:,}, {unreadable:,.0f} cannot be read"
-        )
-
-
 def _steps_per_epoch(num_pairs: int, config: PretrainConfig, workers: Workers) -> int:
     if config.batch_size % workers.size:
         raise ValueError(
@@ -229,7 +220,7 @@ def _run_identity(
     config: PretrainConfig,
     workers: Workers,
 ) -> dict[str, Any]:
-    """What has to be the same for a saved state to be continued."""
+    """What needs to be the same for a saved state to be continued."""
     weights = objective.state_dict()
     settings = {**asdict(config), "betas": list(config.betas)}
     del settings["num_workers"], settings["max_failures"]  # change no value
@@ -242,3 +233,38 @@ def _run_identity(
         "val": val.fingerprint,
         "workers": workers.size,
     }
+
+
+class _TensorBoard:
+    """Writes entries as curves to ``folder/tensorboard``, if TensorBoard is installed.
+
+    Args:
+        folder: Folder of the run; ``None`` writes nothing.
+        step: Steps done; points after it, of steps lost to an interruption, are dropped.
+    """
+
+    def __init__(self, folder: Path | None, step: int) -> None:
+        self._writer: Any = None
+        if folder is not None and find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, entry: dict[str, float]) -> None:
+        if self._writer is None:
+            return
+        for name, value in entry.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, int(entry["step"]))
+
+    def __enter__(self) -> _TensorBoard:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()

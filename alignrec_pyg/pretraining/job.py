@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import distributed
@@ -22,15 +22,15 @@ from alignrec_pyg.encoders.beit3_checkpoint import load_official
 from alignrec_pyg.encoders.images import ImageError, ImageSource, read_image, resize_square
 from alignrec_pyg.encoders.texts import FIELDS
 from alignrec_pyg.graph import ITEM, content_hash
-from alignrec_pyg.pretraining.catalogue import Catalogue, read_catalogue
+from alignrec_pyg.pretraining.catalogue import Catalogue, read_catalogue, write_features
 from alignrec_pyg.pretraining.config import PretrainConfig
-from alignrec_pyg.pretraining.features import write_features
 from alignrec_pyg.pretraining.fit import pretrain
 from alignrec_pyg.pretraining.objective import MaskedDataModelling
-from alignrec_pyg.pretraining.pairs import PairConfig, PairDataset, image_identity
+from alignrec_pyg.pretraining.pairs import PairConfig, PairDataset, check_failures, image_identity
 from alignrec_pyg.pretraining.visual_tokens import PatchCodebook, VisualTokenizer
 from alignrec_pyg.pretraining.vqkd import VQKDTokenizer
 from alignrec_pyg.training.parallel import Workers
+from alignrec_pyg.training.ray import run_with_ray
 
 _IMAGES_TO_FIT = 4_000
 _SIZES = {"base": BEiT3Config.base, "large": BEiT3Config.large, "tiny": BEiT3Config.tiny}
@@ -38,32 +38,32 @@ _SIZES = {"base": BEiT3Config.base, "large": BEiT3Config.large, "tiny": BEiT3Con
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainJob:
-    """What to train on, what to train, and where to put it.
+    """Data, encoder and settings of a run of stage 1.
 
     Args:
-        out: Folder of the run: its state in ``run``, the encoder in ``encoder``.
-        data: Table of items, as of :func:`~alignrec_pyg.pretraining.catalogue.read_catalogue`;
+        out: Folder of the run; its state is saved in ``run``, the encoder in ``encoder``.
+        data: Table of items, see :func:`~alignrec_pyg.pretraining.catalogue.read_catalogue`;
             ``None`` takes the embedded synthetic items.
         fields: Columns of the text.
         id: Column of the ids.
         image: Column of the images.
         images: Folder or zip file of the images.
-        size: Sizes of the encoder.
-        num_layers: Another depth (paper: 16 and 20 in Table 10).
-        image_size: Another size of images.
+        size: Size of the encoder.
+        num_layers: Number of layers, if not that of ``size`` (paper: 16 and 20 in Table 10).
+        image_size: Height and width of images, if not those of ``size``.
         weights: Released BEiT3 weights to start from.
         spm: A sentencepiece model (``beit3.spm`` with released weights); ``None`` trains one.
-        vocab_size: Most pieces of a trained one.
+        vocab_size: Most pieces of a trained sentencepiece model.
         vqkd: Released VQ-KD weights for the visual tokens; ``None`` learns a codebook.
-        num_codes: Codes of a learned one (``None``: from the number of patches).
+        num_codes: Size of a learned codebook; ``None`` derives it from the number of patches.
         max_tokens: Most tokens of a text.
-        mask_image: Share of patches hidden.
-        mask_text: Share of tokens hidden.
-        joint_masking: Whether both are hidden in one pass.
-        val_share: Share of pairs held out.
-        config: How to train.
-        encode: Whether to write feature tables too, one row for each item of the table
-            (:data:`~alignrec_pyg.pretraining.features.TABLES`).
+        mask_image: Share of patches to mask.
+        mask_text: Share of tokens to mask.
+        joint_masking: Whether patches and tokens are masked in one pass.
+        val_share: Share of the pairs held out for validation.
+        config: Settings of the optimisation.
+        encode: Whether to write feature tables as well, with a row for each item of ``data``
+            (:data:`~alignrec_pyg.pretraining.catalogue.TABLES`).
     """
 
     out: Path
@@ -89,40 +89,40 @@ class PretrainJob:
     encode: bool = False
 
     def sizes(self, vocab_size: int) -> BEiT3Config:
-        """The encoder's sizes for a vocabulary."""
-        changes = {"num_layers": self.num_layers, "image_size": self.image_size}
-        given = {name: value for name, value in changes.items() if value is not None}
-        return _SIZES[self.size](vocab_size=vocab_size, **given)
+        """Sizes of the encoder with a vocabulary of ``vocab_size``."""
+        wanted = {"num_layers": self.num_layers, "image_size": self.image_size}
+        changes = {name: value for name, value in wanted.items() if value is not None}
+        return _SIZES[self.size](vocab_size=vocab_size, **changes)
 
 
 def run_job(
     job: PretrainJob,
     *,
     device: torch.device | str | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Runs a job, or goes on with it where it was.
+    """Runs a job; one that was interrupted continues from its saved state.
 
-    Under ``torchrun`` or Ray Train every worker calls it; the first one writes.
+    Under ``torchrun`` or Ray Train every worker calls it, and the first one writes the files.
 
     Args:
-        job: What to do.
-        device: Where to train (default: this process's GPU, else the CPU).
-        tell: Called with lines for people.
+        job: The job.
+        device: Where to train (default: the GPU of this process, else the CPU).
+        log: Called with messages about the progress.
 
     Returns:
         The folder of the encoder, for ``BEiT3Encoder.from_pretrained``.
 
     Raises:
         ValueError: If the catalogue or a setting does not fit, or too many images cannot be read.
-        CheckpointError: If weights or ``out`` are damaged or hold something else.
+        CheckpointError: If the weights or the files in ``out`` are damaged or of another kind.
     """
     device = _join_group(device)
     workers = Workers(device)
     if workers.rank:
-        tell = lambda line: None  # noqa: E731
+        log = lambda line: None  # noqa: E731
     catalogue = _catalogue(job)
-    tell(catalogue.report)
+    log(catalogue.report)
     chosen = catalogue.pairs()
     if len(chosen) < 3:
         raise ValueError(f"'data' needs 3 items or more with text and image (got {len(chosen)})")
@@ -130,14 +130,14 @@ def run_job(
     images = [image for row in chosen if (image := catalogue.image[row]) is not None]
 
     tokenizer = _tokenizer(job, texts)
-    tell(f"text tokens: {tokenizer!r}")
-    # The released embedding has more rows than the vocabulary has ids.
+    log(f"text tokens: {tokenizer!r}")
+    # The released text embedding has more rows than the released vocabulary has ids.
     released = job.weights is not None and job.spm is not None
     sizes = job.sizes(BEiT3Config().vocab_size if released else tokenizer.vocab_size)
-    visual_tokens = _visual_tokens(job, sizes, images, workers, tell)
-    tell(f"visual tokens: {visual_tokens!r}")
-    objective = _objective(job, sizes, tokenizer, visual_tokens, released, tell)
-    # Before training: what does not fit is to be told now.
+    visual_tokens = _visual_tokens(job, sizes, images, workers, log)
+    log(f"visual tokens: {visual_tokens!r}")
+    objective = _objective(job, sizes, tokenizer, visual_tokens, released, log)
+    # Before training: an encoder that cannot be built is an error now, not after hours.
     encoder = BEiT3Encoder(objective.model, tokenizer, max_tokens=job.max_tokens)
     settings = PairConfig(
         image_size=sizes.image_size,
@@ -148,10 +148,10 @@ def run_job(
     )
     pairs = PairDataset(texts, images, tokenizer, settings, seed=job.config.seed)
     train, val = pairs.split(job.val_share)
-    tell(f"{len(train)} pairs to train on, {len(val)} to validate on, {workers.size} worker(s)")
+    log(f"{len(train)} pairs to train on, {len(val)} to validate on, {workers.size} worker(s)")
 
     def report(step: int, entry: dict[str, float]) -> None:
-        tell(" ".join(f"{k}={v:.4g}" for k, v in entry.items()))
+        log(" ".join(f"{k}={v:.4g}" for k, v in entry.items()))
 
     result = pretrain(
         objective, train, val, job.config,
@@ -170,7 +170,7 @@ def run_job(
         }
         encoder.save_pretrained(folder, notes)
     workers.barrier()
-    if workers.rank == 0 and job.encode:  # for hours, maybe: the others do not wait
+    if workers.rank == 0 and job.encode:  # may take hours: the other workers do not wait
         write_features(
             job.out,
             encoder,
@@ -178,13 +178,13 @@ def run_job(
             device=device,
             num_workers=job.config.num_workers,
             max_failures=job.config.max_failures,
-            tell=tell,
+            log=log,
         )
     return folder
 
 
 def _join_group(device: torch.device | str | None) -> torch.device:
-    """This process's device; joins the others if ``torchrun`` started it."""
+    """The device of this process, which joins the process group if ``torchrun`` started it."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(device)
@@ -212,7 +212,7 @@ def _catalogue(job: PretrainJob) -> Catalogue:
 
 
 def _tokenizer(job: PretrainJob, texts: list[str]) -> SentencePieceTokenizer:
-    """Every worker trains the same one; it takes seconds."""
+    """A sentencepiece model; training one takes seconds, so every worker trains the same."""
     if job.spm is not None:
         return SentencePieceTokenizer(job.spm)
     return SentencePieceTokenizer.train(texts, job.vocab_size)
@@ -223,9 +223,9 @@ def _visual_tokens(
     sizes: BEiT3Config,
     images: list[ImageSource],
     workers: Workers,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> VisualTokenizer:
-    """A learned codebook is kept under the hash of what it was learned from."""
+    """The visual tokenizer; a learned codebook is saved under a hash of its data and settings."""
     if job.vqkd is not None:
         return VQKDTokenizer(job.vqkd)
     sample = images[:: -(-len(images) // _IMAGES_TO_FIT)]
@@ -238,24 +238,19 @@ def _visual_tokens(
     )
     folder = job.out / f"codebook-{key[:16]}"
     if workers.rank == 0 and not (folder / "codebook.json").exists():
-        shown, failures = [], []
+        readable, failures = [], []
         for image in sample:
             try:
-                shown.append(resize_square(read_image(image), sizes.image_size))
+                readable.append(resize_square(read_image(image), sizes.image_size))
             except ImageError as error:
                 failures.append(str(error))
-                tell(f"left out of the codebook: {error}")
-        if len(failures) > job.config.max_failures * len(sample):
-            raise ValueError(
-                f"'max_failures' needs to be larger than {job.config.max_failures:.2%} for these "
-                f"images: of {len(sample):,} looked at, {len(failures):,} cannot be read (such as "
-                f"{'; '.join(failures[:5])})"
-            )
+                log(f"left out of the codebook: {error}")
+        check_failures(len(failures), len(sample), job.config.max_failures, failures)
         codebook, report = PatchCodebook.fit(
-            shown, sizes.patch_size, vocab_size=job.num_codes, seed=job.config.seed
+            readable, sizes.patch_size, vocab_size=job.num_codes, seed=job.config.seed
         )
         codebook.save(folder)
-        tell(f"codebook: {report}")
+        log(f"codebook: {report}")
     workers.barrier()
     return PatchCodebook.load(folder)
 
@@ -266,27 +261,66 @@ def _objective(
     tokenizer: SentencePieceTokenizer,
     visual_tokens: VisualTokenizer,
     released: bool,
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> MaskedDataModelling:
     seed = job.config.seed
     if job.weights is None:
         model, heads = BEiT3Model(sizes, seed=seed), {}
     else:
-        found = load_official(
+        official = load_official(
             job.weights,
             sizes,
             new_vocabulary=not released,
             partial=job.num_layers is not None,
             seed=seed,
         )
-        model, heads = found.model, found.heads
-        for note in found.notes:
-            tell(f"{job.weights.name}: {note}")
+        model, heads = official.model, official.heads
+        for note in official.notes:
+            log(f"{job.weights.name}: {note}")
     objective = MaskedDataModelling(
         model, visual_tokens, tokenizer.mask_id, joint_masking=job.joint_masking, seed=seed
     )
     mlm = {name.removeprefix("mlm_head."): v for name, v in heads.items() if "mlm_head" in name}
     if released and mlm:
         objective.mlm_head.load_state_dict(mlm)
-        tell("the released head for text tokens is taken over")
+        log("the head for text tokens starts from the released weights")
     return objective
+
+
+def run_job_with_ray(job: PretrainJob, num_workers: int, *, use_gpu: bool) -> Path:
+    """Runs a job on workers of Ray Train, which may be on several machines.
+
+    All of them need to see ``job.out`` and the data under the same paths. A worker that fails is
+    started again, up to three times, and the run continues from its last saved state.
+
+    Args:
+        job: The job.
+        num_workers: Number of processes that train together; ``job.config.batch_size`` is a
+            multiple of it.
+        use_gpu: Whether each of them takes a GPU.
+
+    Returns:
+        The folder of the encoder.
+
+    Raises:
+        ImportError: If Ray is missing.
+        ValueError: If ``num_workers`` is not positive.
+        RuntimeError: If a worker failed more often.
+    """
+    job = _with_absolute_paths(job)
+    run_with_ray(_run_in_worker, job, job.out, num_workers=num_workers, use_gpu=use_gpu)
+    return job.out / "encoder"
+
+
+def _run_in_worker(job: PretrainJob, device: torch.device) -> None:
+    run_job(job, device=device, log=lambda line: print(line, flush=True))  # noqa: T201
+
+
+def _with_absolute_paths(job: PretrainJob) -> PretrainJob:
+    """The job for workers, which have another working directory."""
+    paths: dict[str, Any] = {
+        part.name: value.resolve()
+        for part in fields(job)
+        if isinstance(value := getattr(job, part.name), Path)
+    }
+    return replace(job, **paths)

@@ -1,4 +1,4 @@
-"""Which patches and tokens are hidden."""
+"""Random masks of patches and tokens."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ _TRIES = 10
 def block_mask(
     grid: int, ratio: float, generator: torch.Generator, *, least_block: int | None = None
 ) -> Tensor:
-    r"""Hides blocks of patches, as `"BEiT" <https://arxiv.org/abs/2106.08254>`_ does (Algorithm 1).
+    r"""Masks blocks of patches, as `"BEiT" <https://arxiv.org/abs/2106.08254>`_ (Algorithm 1).
 
-    Until :math:`\mathrm{round}(\rho\, g^2)` patches are hidden: an area uniform between
-    ``least_block`` and what is left, an aspect ratio log-uniform in [0.3, 1/0.3], a random place;
-    the block counts if it fits and hides no more than what is left. After ten vain tries the rest
-    is drawn patch by patch, so every image hides equally many. Patches in the middle are hidden
-    more often than those in corners, in the nature of blocks.
+    Blocks are drawn until :math:`\mathrm{round}(\rho\, g^2)` patches are masked: with an area
+    uniform between ``least_block`` and the number of patches still to mask, an aspect ratio
+    log-uniform in [0.3, 1/0.3], and a random position. A block is rejected if it does not fit,
+    masks nothing new or too much. After ten rejections in a row the remaining patches are drawn one
+    by one, so equally many patches of every image are masked. Patches in the middle are masked more
+    often than those in the corners.
 
     Args:
         grid: Patches along a side :math:`g`.
-        ratio: Share of hidden patches :math:`\rho` (paper: 0.4).
-        generator: Source of the draws.
+        ratio: Share of masked patches :math:`\rho` (paper: 0.4).
+        generator: Random number generator.
         least_block: Fewest patches of a block (default: 16 of 196, and so in proportion).
 
     Shapes:
-        - **output:** bool :math:`(g^2)`, true where hidden, row by row
+        - **output:** bool :math:`(g^2)`, true where masked, row by row
 
     Raises:
         ValueError: If an argument is out of range.
@@ -65,15 +66,12 @@ def block_mask(
 
 
 def text_mask(eligible: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    r"""Hides tokens of one text, each equally likely.
-
-    Of :math:`n` eligible ones :math:`\mathrm{round}(\rho\, n)`, but at least one where there is
-    one.
+    r"""Masks :math:`\mathrm{round}(\rho\, n)` of :math:`n` eligible tokens, at least one.
 
     Args:
-        eligible: Tokens that may be hidden: neither ``<s>`` nor ``</s>`` nor padding.
-        ratio: Share of hidden tokens :math:`\rho` (paper: 0.15).
-        generator: Source of the draws.
+        eligible: Tokens that may be masked: neither ``<s>`` nor ``</s>`` nor padding.
+        ratio: Share of masked tokens :math:`\rho` (paper: 0.15).
+        generator: Random number generator.
 
     Shapes:
         - **input:** bool :math:`(T)`
@@ -83,10 +81,10 @@ def text_mask(eligible: Tensor, ratio: float, generator: torch.Generator) -> Ten
         ValueError: If ``ratio`` is not in (0, 1).
     """
     _check_ratio("ratio", ratio)
-    places = eligible.nonzero()[:, 0]
-    count = max(1, round(ratio * len(places)))
+    positions = eligible.nonzero()[:, 0]
+    count = max(1, round(ratio * len(positions)))
     mask = torch.zeros_like(eligible)
-    mask[places[torch.randperm(len(places), generator=generator)[:count]]] = True
+    mask[positions[torch.randperm(len(positions), generator=generator)[:count]]] = True
     return mask
 
 

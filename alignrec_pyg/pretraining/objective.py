@@ -1,4 +1,4 @@
-"""What stage 1 minimises: masked image and masked language modelling of pairs."""
+"""The loss of stage 1: masked image and masked language modelling of image-text pairs."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ _INIT_STD = 0.02
 
 
 class Objective(nn.Module, ABC):
-    """A loss that is a sum of means, each over a count of its own.
+    """A loss that is the sum of several terms, each of them a mean.
 
-    A large batch can so be worked on in parts: their sums are divided by the counts of the whole.
+    :meth:`forward` gives the sums and :meth:`counts` the numbers of summands, so that a large batch
+    can be computed in parts: their sums are divided by the counts of the whole batch.
     """
 
     @abstractmethod
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """Sums of the terms over a batch, by name.
 
-        Beside a term "x" there may be "x_correct", the number of its predictions that are right.
+        Beside a term "x" there may be "x_correct", the number of its correct predictions.
         """
 
     @abstractmethod
     def counts(self, batch: Any) -> dict[str, int]:
-        """How many summands each term has; the keys are the terms."""
+        """Number of summands of each term, by the term's name."""
 
     @abstractmethod
     def control(self, batch: Any) -> Any:
-        """The batch with partners exchanged, which shows in validation what they contribute."""
+        """The batch with the images of its pairs exchanged, as a control in validation."""
 
     @abstractmethod
     def alone(self, batch: Any) -> dict[str, Tensor]:
-        """What calling it gives, each modality told from what is left of itself alone."""
+        """As :meth:`forward`, with each modality predicted from its own unmasked part alone."""
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
-        """What makes up the loss, beside the weights; anything JSON can hold."""
+        """Settings of the loss, beside the weights, as values for JSON."""
 
     def is_decayed(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether weight decay applies to a parameter."""
@@ -52,9 +53,9 @@ class Objective(nn.Module, ABC):
 
 
 class MaskedDataModelling(Objective):
-    r"""AlignRec's inter-content alignment: what one modality hides is told from both.
+    r"""AlignRec's inter-content alignment: masked tokens and patches are predicted from both.
 
-    With hidden places :math:`\mathcal{P}^t`, :math:`\mathcal{P}^v`, corrupted text and image
+    With masked positions :math:`\mathcal{P}^t`, :math:`\mathcal{P}^v`, masked text and image
     :math:`\hat{\mathcal{T}}, \hat{\mathcal{V}}`, text tokens :math:`z_i^t` and visual tokens
     :math:`z_j^v` (Eq. 9 and the appendix; the paper writes the likelihood that is maximised):
 
@@ -65,19 +66,21 @@ class MaskedDataModelling(Objective):
             \log p(z_j^v \mid \hat{\mathcal{V}} \cup \mathcal{T}) \\
         \mathcal{L}_{ICA} &= \mathcal{L}_{MIM} + \mathcal{L}_{MLM}
 
-    Places are those of the whole batch. A step is two passes, since the other modality is whole in
-    each. A hidden text token becomes ``<mask>``, a hidden patch the model's mask token.
+    The positions are those of the whole batch. A step takes two passes, each with one modality
+    masked and the other complete. A masked text token is replaced by ``<mask>``, a masked patch by
+    the model's mask token.
 
     Args:
         model: The encoder to train.
-        visual_tokens: Gives the visual tokens of whole images; never trained.
+        visual_tokens: Tokenizer of the unmasked images; never trained.
         mask_id: Id of ``<mask>``.
-        joint_masking: Whether both are hidden in one and the same pass: half the work, but neither
-            is then told from the whole of the other.
-        seed: Seed of the two heads.
+        joint_masking: Whether both modalities are masked in one pass. That is half the work, but no
+            prediction then sees the complete other modality.
+        seed: Seed of the initial weights of the two heads.
 
     Raises:
-        ValueError: If the patches of tokenizer and model differ, or the vocabulary lacks the mask.
+        ValueError: If tokenizer and model have different patches, or ``mask_id`` is not in the
+            vocabulary.
     """
 
     def __init__(
@@ -103,7 +106,8 @@ class MaskedDataModelling(Objective):
         self.mim_head = nn.Linear(config.embed_dim, visual_tokens.vocab_size)
         self.mask_id = mask_id
         self.joint_masking = joint_masking
-        self._visual_tokens = (visual_tokens,)  # a tuple: not a part, neither trained nor saved
+        # in a tuple, so that it is no submodule: it is neither trained nor saved
+        self._visual_tokens = (visual_tokens,)
         generator = torch.Generator().manual_seed(seed)
         for head in (self.mlm_head, self.mim_head):
             nn.init.trunc_normal_(head.weight, std=_INIT_STD, generator=generator)
@@ -111,41 +115,38 @@ class MaskedDataModelling(Objective):
 
     @property
     def visual_tokens(self) -> VisualTokenizer:
-        """What gives the visual tokens."""
+        """Tokenizer of the images."""
         return self._visual_tokens[0]
 
     def counts(self, batch: PairBatch) -> dict[str, int]:
-        """Hidden tokens and hidden patches."""
+        """Numbers of masked tokens and masked patches."""
         return {"mlm": int(batch.token_mask.sum()), "mim": int(batch.image_mask.sum())}
 
     def forward(self, batch: PairBatch) -> dict[str, Tensor]:
-        """Sums over the hidden places: ``mlm``, ``mim`` and their ``_correct`` predictions."""
-        images, hidden_text = normalized_pixels(batch.images), self._hidden_text(batch)
+        """Sums over the masked positions: ``mlm``, ``mim`` and their ``_correct`` predictions."""
+        images, masked_text = normalized_pixels(batch.images), self._masked_text(batch)
         if self.joint_masking:
-            about_text = about_image = self.model(
-                images, hidden_text, batch.padding, batch.image_mask
-            )
+            for_text = for_image = self.model(images, masked_text, batch.padding, batch.image_mask)
         else:
-            about_text = self.model(images, hidden_text, batch.padding)
-            about_image = self.model(images, batch.tokens, batch.padding, batch.image_mask)
-        first_token = 1 + batch.image_mask.size(1)  # behind CLS and patches
-        return self._sums(batch, about_text[:, first_token:], about_image[:, 1:first_token])
+            for_text = self.model(images, masked_text, batch.padding)
+            for_image = self.model(images, batch.tokens, batch.padding, batch.image_mask)
+        first_token = 1 + batch.image_mask.size(1)  # after CLS and patches
+        return self._sums(batch, for_text[:, first_token:], for_image[:, 1:first_token])
 
     def alone(self, batch: PairBatch) -> dict[str, Tensor]:
-        """As :meth:`forward`, hidden text told without the image, hidden patches without text."""
-        about_text = self.model(tokens=self._hidden_text(batch), padding=batch.padding)
-        images = normalized_pixels(batch.images)
-        about_image = self.model(images, image_mask=batch.image_mask)
-        return self._sums(batch, about_text, about_image[:, 1:])
+        """As :meth:`forward`, with text predicted without the image, and patches without text."""
+        for_text = self.model(tokens=self._masked_text(batch), padding=batch.padding)
+        for_image = self.model(normalized_pixels(batch.images), image_mask=batch.image_mask)
+        return self._sums(batch, for_text, for_image[:, 1:])
 
     def control(self, batch: PairBatch) -> PairBatch:
-        """The same texts and images, each image beside the text of the next pair."""
+        """The same texts and images, with each image beside the text of the next pair."""
         return batch._replace(
             images=batch.images.roll(1, 0), image_mask=batch.image_mask.roll(1, 0)
         )
 
     def description(self) -> dict[str, Any]:
-        """Sizes, what hides, and the visual tokens."""
+        """Sizes of the model, masking and visual tokens."""
         return {
             "model": asdict(self.model.config),
             "mask_id": self.mask_id,
@@ -153,11 +154,11 @@ class MaskedDataModelling(Objective):
             "visual_tokens": self.visual_tokens.fingerprint,
         }
 
-    def _hidden_text(self, batch: PairBatch) -> Tensor:
+    def _masked_text(self, batch: PairBatch) -> Tensor:
         return torch.where(batch.token_mask, self.mask_id, batch.tokens)
 
     def _sums(self, batch: PairBatch, tokens: Tensor, patches: Tensor) -> dict[str, Tensor]:
-        """Losses and hits of the hidden places from the vectors of all tokens and patches."""
+        """Losses and correct predictions at the masked positions."""
         targets = self.visual_tokens(batch.images)
         sums: dict[str, Tensor] = {}
         for name, vectors, head, target, mask in (
@@ -170,6 +171,6 @@ class MaskedDataModelling(Objective):
         return sums
 
     def is_decayed(self, name: str, parameter: nn.Parameter) -> bool:
-        """Matrices, but neither positions nor CLS and mask token."""
+        """Matrices are decayed, but not positions, nor the CLS and mask tokens."""
         spared = "embed_positions" in name or name.endswith(("cls_token", "mask_token"))
         return super().is_decayed(name, parameter) and not spared

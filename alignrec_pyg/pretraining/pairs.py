@@ -1,43 +1,44 @@
-"""Image-text pairs as masked micro-batches."""
+"""Image-text pairs as micro-batches with random crops and masks."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from alignrec_pyg.encoders.images import ImageError, ImageSource, read_image, resize_square
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
+from alignrec_pyg.pretraining.config import PretrainConfig
 from alignrec_pyg.pretraining.masking import block_mask, text_mask
 from alignrec_pyg.training.sampling import seeded_generator
 
 # Streams of randomness of a pair within an epoch.
 _CROP = 1
 _MASK = 2
-_EVALUATION = 2**31  # in place of the epoch: masks that stay the same
+_EVALUATION = 2**31  # in place of the epoch, for the masks of validation
 _CROP_TRIES = 10
 _CROP_ASPECT = 4 / 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairConfig:
-    """How pairs are cropped, cut and masked.
+    """Settings of preprocessing, augmentation and masking.
 
     Args:
         image_size: Height and width of images in pixels.
-        patch_size: Side of a patch.
-        max_tokens: Most tokens of a text.
-        mask_image: Share of patches hidden, in blocks (paper: 0.4).
-        mask_text: Share of tokens hidden (paper: 0.15).
-        crop: Least share of an image's area that a training crop keeps; 1 keeps it whole.
-        flip: Whether half of the training images are mirrored.
+        patch_size: Side of a patch in pixels.
+        max_tokens: Most tokens of a text; longer texts are truncated.
+        mask_image: Share of patches to mask, in blocks (paper: 0.4).
+        mask_text: Share of tokens to mask (paper: 0.15).
+        crop: Smallest share of an image's area that a random crop keeps; 1 turns cropping off.
+        flip: Whether training images are flipped horizontally with probability 1/2.
 
     Raises:
         ValueError: If a value is out of range.
@@ -71,14 +72,14 @@ class PairConfig:
 
 
 class PairBatch(NamedTuple):
-    """Some pairs, and what of them is hidden.
+    """Some pairs with their masks.
 
     Shapes:
         - images: uint8 :math:`(B, 3, H, H)`
-        - tokens: int64 :math:`(B, T)`, padding: bool :math:`(B, T)`, true behind a text's end
-        - token_mask: bool :math:`(B, T)`, image_mask: bool :math:`(B, P)`, true where hidden
-        - unreadable: int64 :math:`()`, pairs that another one stands in for, because their image
-          cannot be read
+        - tokens: int64 :math:`(B, T)`, padding: bool :math:`(B, T)`, true after the end of a text
+        - token_mask: bool :math:`(B, T)`, image_mask: bool :math:`(B, P)`, true where masked
+        - unreadable: int64 :math:`()`, number of pairs that were replaced by another one, because
+          their image cannot be read
     """
 
     images: Tensor
@@ -96,23 +97,24 @@ class PairBatch(NamedTuple):
 class PairDataset(Dataset[PairBatch]):
     """Pairs of image and text; an element is a whole micro-batch.
 
-    ``dataset[epoch, (3, 1, 4)]`` are pairs 3, 1 and 4 as epoch ``epoch`` shows them. Crops and
-    masks come from ``(seed, epoch, pair)``, whoever asks in whatever order: so an interrupted run
-    continues exactly, with any number of loading processes. With epoch ``None``, for validation,
-    images are whole and masks always the same.
+    ``dataset[epoch, (3, 1, 4)]`` is the batch of pairs 3, 1 and 4 in epoch ``epoch``. Crops and
+    masks depend on ``(seed, epoch, pair)`` only, in whatever order pairs are loaded: so an
+    interrupted run continues exactly, with any number of loading processes. With epoch ``None``,
+    for validation, images are not cropped and the masks are the same every time.
 
-    An image that cannot be read gives way to the next pair whose image can; the batch counts it.
+    A pair whose image cannot be read is replaced by the next one whose image can; the batch counts
+    them.
 
     Args:
         texts: Clean texts.
-        images: What holds the image of each text, as
-            :func:`~alignrec_pyg.encoders.read_image` takes it.
-        tokenizer: Turns texts into ids.
-        config: How pairs are cropped, cut and masked.
+        images: The image of each text, as :func:`~alignrec_pyg.encoders.read_image` takes it.
+        tokenizer: Tokenizer of the texts.
+        config: Settings of preprocessing, augmentation and masking.
         seed: Seed of crops and masks.
 
     Raises:
-        ValueError: If the lengths differ or there is none; when indexed, if no image can be read.
+        ValueError: If ``texts`` and ``images`` differ in length or are empty; when indexed, if no
+            image can be read.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class PairDataset(Dataset[PairBatch]):
     ) -> None:
         if len(texts) != len(images) or len(texts) == 0:
             raise ValueError(
-                f"'texts' and 'images' need one entry for each pair, and at least one pair "
+                f"'texts' and 'images' need one entry for each pair, and one pair or more "
                 f"(got {len(texts)} and {len(images)})"
             )
         self.texts = texts
@@ -150,10 +152,10 @@ class PairDataset(Dataset[PairBatch]):
         )
 
     def split(self, share: float) -> tuple[PairDataset, PairDataset]:
-        """Two parts at random; the second has ``share`` of the pairs, but at least two.
+        """Splits the pairs at random; the second part has ``share`` of them, but at least two.
 
         Raises:
-            ValueError: If ``share`` is out of range, or too few pairs are there.
+            ValueError: If ``share`` is out of range, or there are fewer than three pairs.
         """
         if not 0 < share < 1:
             raise ValueError(f"'share' needs to be in (0, 1) (got {share})")
@@ -165,7 +167,7 @@ class PairDataset(Dataset[PairBatch]):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with arguments, texts, images (of files, their names) and their order."""
+        """Hash of arguments, texts and images (of files, their names) in their order."""
         arguments = f"{self.config} {self.seed} {self.tokenizer.fingerprint} "
         digest = hashlib.blake2b(arguments.encode(), digest_size=16)
         for text, image in zip(self.texts, self.images, strict=True):
@@ -175,9 +177,9 @@ class PairDataset(Dataset[PairBatch]):
 
     def __getitem__(self, key: tuple[int | None, Sequence[int]]) -> PairBatch:
         """The micro-batch of ``(epoch, pairs)``."""
-        epoch, asked = key
+        epoch, requested = key
         numbers, pixels, unreadable = [], [], 0
-        for pair in asked:
+        for pair in requested:
             number, image = self._readable(pair)
             numbers.append(number)
             pixels.append(self._cropped(number, image, epoch))
@@ -187,8 +189,8 @@ class PairDataset(Dataset[PairBatch]):
         grid = self.config.image_size // self.config.patch_size
         token_masks, image_masks = [], []
         for row, number in enumerate(numbers):
-            moment = _EVALUATION if epoch is None else epoch
-            draw = seeded_generator(self.seed, moment, number, _MASK)
+            stream = _EVALUATION if epoch is None else epoch
+            draw = seeded_generator(self.seed, stream, number, _MASK)
             token_masks.append(text_mask(~special[row], self.config.mask_text, draw))
             image_masks.append(block_mask(grid, self.config.mask_image, draw))
         return PairBatch(
@@ -201,7 +203,7 @@ class PairDataset(Dataset[PairBatch]):
         )
 
     def _readable(self, pair: int) -> tuple[int, Tensor]:
-        """A pair's number and image, or those of the next whose image can be read."""
+        """Number and image of the first readable pair from ``pair`` on."""
         reason: ImageError | None = None
         for skipped in range(len(self)):
             number = (pair + skipped) % len(self)
@@ -226,7 +228,7 @@ class PairDataset(Dataset[PairBatch]):
 
 
 def image_identity(image: ImageSource) -> str:
-    """Tells images apart: pixels and bytes by a hash, files by their name, functions by theirs."""
+    """Identifies an image: hash of pixels or bytes, name of a file, ``repr`` of a function."""
     if isinstance(image, Path):
         return image.name
     if callable(image):
@@ -241,7 +243,7 @@ def image_identity(image: ImageSource) -> str:
 
 
 def _random_crop(image: Tensor, least: float, draw: torch.Generator) -> Tensor:
-    """A part with at least this share of the area, and an aspect ratio between 3/4 and 4/3."""
+    """A crop of at least this share of the area, with an aspect ratio between 3/4 and 4/3."""
     height, width = image.shape[1:]
     for _ in range(_CROP_TRIES):
         size, shape, top, left = torch.rand(4, dtype=torch.float64, generator=draw).tolist()
@@ -251,4 +253,45 @@ def _random_crop(image: Tensor, least: float, draw: torch.Generator) -> Tensor:
         if 0 < rows <= height and 0 < columns <= width:
             row, column = int(top * (height - rows + 1)), int(left * (width - columns + 1))
             return image[:, row : row + rows, column : column + columns]
-    return image  # too narrow for such a part
+    return image  # too narrow for such a crop
+
+
+def check_failures(
+    num_failures: int, num_images: int, max_failures: float, examples: Sequence[str] = ()
+) -> None:
+    """Checks that few enough images were unreadable.
+
+    Args:
+        num_failures: Number of unreadable images.
+        num_images: Number of images.
+        max_failures: Share of them that may be unreadable.
+        examples: Reasons, of which the message names five.
+
+    Raises:
+        ValueError: If too many images were unreadable.
+    """
+    if num_failures > max_failures * num_images:
+        such_as = f" (such as {'; '.join(examples[:5])})" if examples else ""
+        raise ValueError(
+            f"'max_failures' needs to be larger than {max_failures:.2%} for these images: "
+            f"{num_failures:,} of {num_images:,} cannot be read{such_as}"
+        )
+
+
+def load(
+    pairs: PairDataset,
+    keys: Sequence[tuple[int | None, Sequence[int]]],
+    config: PretrainConfig,
+    device: torch.device,
+) -> Iterator[PairBatch]:
+    """Yields ``pairs[key]`` for each key, in order, loaded by ``config.num_workers`` processes."""
+    return iter(
+        DataLoader(
+            pairs,
+            batch_size=None,  # an element is a micro-batch
+            sampler=keys,
+            num_workers=config.num_workers,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # else it would draw from the global one
+        )
+    )

@@ -1,31 +1,51 @@
-"""One step of stage 1: gradients of a whole batch, part by part."""
+"""One training step of stage 1, and its validation."""
 
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from alignrec_pyg.pretraining.config import PretrainConfig
 from alignrec_pyg.pretraining.objective import Objective
-from alignrec_pyg.pretraining.pairs import PairBatch
-from alignrec_pyg.pretraining.precision import autocast
-from alignrec_pyg.pretraining.state import PretrainState
+from alignrec_pyg.pretraining.pairs import PairBatch, PairDataset, load
 from alignrec_pyg.training.loop import StopRequest, TrainingDivergedError
 from alignrec_pyg.training.parallel import Workers
+from alignrec_pyg.training.state import RunState
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Autocast to bfloat16, for "bfloat16" or, with "auto", on a GPU that supports it."""
+    half = precision == "bfloat16"
+    if precision == "auto":
+        half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+
+@dataclass
+class PretrainState(RunState):
+    """Progress of pre-training, beside weights and optimiser; no best weights are kept.
+
+    Args:
+        sums: Sums over the steps since the last entry of the history, by name.
+    """
+
+    sums: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
-    """Takes steps, and adds up in the state what they give until it is asked for.
+    """Takes training steps, and adds their losses to the state until :meth:`means` is called.
 
     Args:
-        objective: What is minimised.
-        optimizer: Holds its parameters.
-        config: Length of gradients and precision.
+        objective: The loss to minimise.
+        optimizer: Optimiser of its parameters.
+        config: Settings; ``clip_norm`` and ``precision`` are read.
         workers: The processes that share every batch.
-        state: Where training stands.
+        state: Progress of training.
     """
 
     def __init__(
@@ -44,7 +64,11 @@ class Trainer:
         self._state = state
 
     def step(self, parts: list[PairBatch], lr: float, stop: StopRequest) -> bool:
-        """One step on this worker's parts of a batch; whether any worker was asked to stop."""
+        """Takes one step on this worker's parts of a batch.
+
+        Returns:
+            Whether any worker was asked to stop.
+        """
         workers = self._workers
         counted = [self._objective.counts(part) for part in parts]
         terms = list(counted[0])
@@ -59,7 +83,7 @@ class Trainer:
             with nullcontext() if last else workers.accumulating(self._wrapped):
                 with autocast(workers.device, self._config.precision):
                     found = self._wrapped(part.to(workers.device))
-                # The workers' gradients are averaged, and they are to be added up.
+                # DistributedDataParallel averages the workers' gradients; we need their sum.
                 loss = workers.size * torch.stack([found[t] / counts[t] for t in terms]).sum()
                 loss.backward()
             for name, value in found.items():
@@ -81,7 +105,7 @@ class Trainer:
         return stopping > 0
 
     def means(self) -> dict[str, float]:
-        """Means over the steps since the last call; of unreadable images the number."""
+        """Means over the steps since the last call, and the number of unreadable images."""
         sums, self._state.sums = self._state.sums, {}
         steps = sums.pop("steps")
         return {
@@ -92,6 +116,72 @@ class Trainer:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             raise TrainingDivergedError(
-                f"not finite in epoch {self._state.epoch}, step {self._state.step}: "
-                f"{', '.join(bad)} (lower the learning rate, or lengthen the warm-up)"
+                f"not finite in epoch {self._state.epoch + 1}, step {self._state.step + 1}: "
+                f"{', '.join(bad)} (lower 'lr', or raise 'warmup')"
             )
+
+
+@torch.no_grad()
+def validate(
+    objective: Objective, val: PairDataset, config: PretrainConfig, workers: Workers
+) -> dict[str, float]:
+    """Means over all held-out pairs, with uncropped images and the same masks every time.
+
+    ``val_loss`` is the sum of the terms. Each term "x" gives ``val_x`` and ``val_x_accuracy``, and
+    both of them
+
+    - with each text beside the image of another pair, ``val_x_control``: if that is no worse, the
+      model does not use the other modality;
+    - without the other modality, ``val_x_alone``: how well a modality is predicted from itself.
+      Part of that loss is due to training having seen both modalities only.
+
+    Args:
+        objective: The loss to compute; it is left in training mode.
+        val: Held-out pairs, two or more.
+        config: Settings; ``micro_batch_size``, ``precision`` and ``num_workers`` are read.
+        workers: The processes that share the work.
+
+    Raises:
+        ValueError: If there are fewer than two pairs.
+    """
+    if len(val) < 2:
+        raise ValueError(f"'val' needs two pairs or more, to exchange images (got {len(val)})")
+    objective.eval()
+    parts = [(None, part) for part in _parts(len(val), config.micro_batch_size)]
+    mine = parts[workers.rank :: workers.size]
+    weight = 1.0 if mine else 0.0  # a worker without a part still needs the terms' names
+    sums: dict[str, float] = {}
+    terms: list[str] = []
+    for batch in load(val, mine or parts[:1], config, workers.device):
+        exchanged = objective.control(batch)
+        for suffix, sums_of, pairs in (
+            ("", objective, batch),
+            ("_control", objective, exchanged),
+            ("_alone", objective.alone, batch),
+        ):
+            counts = objective.counts(pairs)
+            terms = list(counts)
+            with autocast(workers.device, config.precision):
+                found = sums_of(pairs.to(workers.device))
+            values = {f"{term}{suffix} count": float(count) for term, count in counts.items()}
+            for name, value in found.items():
+                term = name.removesuffix("_correct")
+                values[f"{term}{suffix}" + ("_accuracy" if name != term else "")] = float(value)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + weight * value
+    objective.train()
+    names = sorted(sums)
+    totals = dict(zip(names, workers.sums([sums[name] for name in names]), strict=True))
+    metrics = {
+        f"val_{key}": totals[key] / max(1.0, totals[f"{key.removesuffix('_accuracy')} count"])
+        for key in names
+        if not key.endswith(" count")
+    }
+    return {"val_loss": sum(metrics[f"val_{term}"] for term in terms), **metrics}
+
+
+def _parts(count: int, size: int) -> list[range]:
+    """Ranges of ``size`` pairs, none of them of a single pair."""
+    size = max(2, size)
+    starts = [start for start in range(0, count, size) if count - start > 1 or start == 0]
+    return [range(start, count if start == starts[-1] else start + size) for start in starts]

@@ -1,4 +1,4 @@
-"""Visual tokens, which masked patches are to be told by: a codebook learned from the catalogue."""
+"""Visual tokens, the targets of masked patches: a codebook learned from the catalogue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alignrec_pyg.storage import read_manifest, read_tensors, write_manifest, wr
 
 _MANIFEST = "codebook.json"
 _TENSORS = "codebook.safetensors"
-_FLAT = 4.0  # standard deviation of a patch's 8-bit values below which it shows next to nothing
+_FLAT = 4.0  # standard deviation of a patch's 8-bit values below which it counts as constant
 _PATCHES_PER_CODE = 50
 _PATCHES_TO_PCA = 50_000
 _BLOCK = 8_192  # patches worked on at a time
@@ -26,11 +26,11 @@ _BATCH = 4_096
 
 
 class VisualTokenizer(Protocol):
-    """Turns images into one discrete token for each patch."""
+    """Maps images to one discrete token for each patch."""
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens there are."""
+        """Number of distinct tokens."""
         ...
 
     @property
@@ -40,7 +40,7 @@ class VisualTokenizer(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with whatever changes the tokens."""
+        """Hash of everything that the tokens depend on."""
         ...
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -53,14 +53,15 @@ class VisualTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class CodebookReport:
-    """What a codebook was fitted on, and how evenly its codes are used.
+    """The patches a codebook was fitted on, and how evenly its codes are used.
 
     Args:
-        num_patches: Patches sampled.
-        flat_share: Share of near-constant ones among them (white background, mostly).
-        num_codes: Codes asked for or derived.
-        used_codes: Codes that the sampled patches use.
-        perplexity: exp of the entropy of their use; ``used_codes`` if all were used alike.
+        num_patches: Number of sampled patches.
+        flat_share: Share of nearly constant patches among them (mostly white background).
+        num_codes: Number of codes.
+        used_codes: Number of codes that occur among the sampled patches.
+        perplexity: Exponential of the entropy of the codes' frequencies; ``used_codes`` if all of
+            them are equally frequent.
     """
 
     num_patches: int
@@ -71,19 +72,19 @@ class CodebookReport:
 
 
 class PatchCodebook:
-    """A visual tokenizer from k-means: a patch's token is the nearest of K typical patches.
+    """A visual tokenizer by k-means: a patch's token is its nearest of K cluster centers.
 
-    Patches are reduced by PCA first. Nothing has to be downloaded, but the tokens are about colour
-    and texture, not about meaning: BEiT's published tokenizers (``VQKDTokenizer``) are learned.
+    Patches are reduced by PCA first. Nothing has to be downloaded, but the tokens describe colour
+    and texture rather than meaning; for BEiT's published tokenizers see :class:`VQKDTokenizer`.
 
     Args:
         mean: Mean patch with values in [0, 1], ``[3 * patch_size**2]``.
-        components: Directions of the PCA, ``[dim, 3 * patch_size**2]``.
-        centers: Codes, ``[K, dim]``.
-        image_size: Height and width of the images that are coded.
+        components: Principal components, ``[dim, 3 * patch_size**2]``.
+        centers: Cluster centers, ``[K, dim]``.
+        image_size: Height and width of the images in pixels.
 
     Raises:
-        ValueError: If the shapes do not go together.
+        ValueError: If the shapes do not fit each other.
     """
 
     def __init__(self, mean: Tensor, components: Tensor, centers: Tensor, image_size: int) -> None:
@@ -101,8 +102,7 @@ class PatchCodebook:
             )
         if image_size < side or image_size % side:
             raise ValueError(
-                f"'image_size' needs to be a multiple of the patches' side {side} "
-                f"(got {image_size})"
+                f"'image_size' needs to be a multiple of the patch size {side} (got {image_size})"
             )
         self.patch_size = side
         self.image_size = image_size
@@ -122,21 +122,22 @@ class PatchCodebook:
         num_patches: int = 8192 * _PATCHES_PER_CODE,
         seed: int = 0,
     ) -> tuple[PatchCodebook, CodebookReport]:
-        """Learns a codebook from images of one size; on one machine the same ones give the same.
+        """Learns a codebook from images of one size; reproducible on one machine.
 
         Args:
             images: uint8 ``[3, H, H]`` each; of a large catalogue a sample is enough.
-            patch_size: Side of a patch; ``H`` is a multiple.
-            vocab_size: Codes K (default: 8,192, or less if there are fewer than 50 patches each).
-            dim: Width after PCA; less if the patches have fewer directions.
-            flat_share: Most near-constant patches to learn from, as a share of the others. Product
-                photos are white for the most part, and so would be the codes.
+            patch_size: Side of a patch in pixels; ``H`` is a multiple of it.
+            vocab_size: Number of codes K (default: 8,192, or one for every 50 patches if that is
+                less).
+            dim: Number of principal components; fewer if there are not as many.
+            flat_share: Most nearly constant patches to learn from, as a share of the others.
+                Product photos are mostly white, and without a limit most codes would be white too.
             num_patches: Most patches to sample, equally many of each image.
-            seed: Seed of samples, PCA and k-means.
+            seed: Seed of sampling, PCA and k-means.
 
         Raises:
-            ValueError: If an argument is out of range, or the images have other shapes or show
-                fewer different patches than codes.
+            ValueError: If an argument is out of range, or the images have other shapes or fewer
+                distinct patches than codes.
         """
         sizes = {"vocab_size": 1 if vocab_size is None else vocab_size}
         sizes |= {"patch_size": patch_size, "dim": dim, "num_patches": num_patches}
@@ -208,7 +209,7 @@ class PatchCodebook:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with what was learned."""
+        """Hash of everything that was learned."""
         digest = hashlib.sha256(f"patch codebook {self.image_size}".encode())
         for part in (self._mean, self._components, self._centers):
             digest.update(f"{tuple(part.shape)}".encode() + part.cpu().numpy().tobytes())
@@ -218,19 +219,15 @@ class PatchCodebook:
         """Tokens int64 ``[B, grid * grid]`` of uint8 images ``[B, 3, H, H]``.
 
         Raises:
-            ValueError: If the images are of another form.
+            ValueError: If the images have another shape or type.
         """
-        if images.shape[1:] != (3, self.image_size, self.image_size) or images.dtype != torch.uint8:
-            raise ValueError(
-                f"'images' needs to be uint8 [B, 3, {self.image_size}, {self.image_size}] "
-                f"(got {images.dtype}, {tuple(images.shape)})"
-            )
+        check_images(images, self.image_size)
         patches = _patches(images, self.patch_size).float() / 255
-        with torch.autocast(images.device.type, enabled=False):  # bfloat16 takes other codes
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 could give other codes
             return self._codes(patches.flatten(0, 1)).view(len(images), -1)
 
     def _codes(self, patches: Tensor) -> Tensor:
-        """The nearest code of each patch, int64 ``[N]``; the first of equally near ones."""
+        """Nearest code of each patch, int64 ``[N]``; the first one where several are as near."""
         mean, components, centers = (
             part.to(patches.device) for part in (self._mean, self._components, self._centers)
         )
@@ -263,6 +260,19 @@ class PatchCodebook:
         )
 
 
+def check_images(images: Tensor, size: int) -> None:
+    """Checks that images are uint8 ``[B, 3, size, size]``.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if images.shape[1:] != (3, size, size) or images.dtype != torch.uint8:
+        raise ValueError(
+            f"'images' needs to be uint8 [B, 3, {size}, {size}] "
+            f"(got {images.dtype}, {tuple(images.shape)})"
+        )
+
+
 def _patches(images: Tensor, side: int) -> Tensor:
     """Square patches row by row, ``[B, P, 3 * side**2]``."""
     grid = images.unfold(2, side, side).unfold(3, side, side)  # [B, 3, rows, cols, side, side]
@@ -280,6 +290,6 @@ def _sample(
 
 
 def _blocks(patches: np.ndarray) -> Iterator[np.ndarray]:
-    """Parts as float32: the whole of a large sample would fill the memory."""
+    """Blocks as float32: a large sample as a whole would not fit into memory."""
     for start in range(0, len(patches), _BLOCK):
         yield patches[start : start + _BLOCK].astype(np.float32)

@@ -1,4 +1,4 @@
-"""BEiT v2's visual tokenizer (VQ-KD), from weights of yours."""
+"""BEiT v2's visual tokenizer (VQ-KD), from a file of released weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alignrec_pyg.encoders.released import released_tensors
-from alignrec_pyg.encoders.weights import weights_hash
+from alignrec_pyg.encoders.weights import released_tensors, weights_hash
+from alignrec_pyg.pretraining.visual_tokens import check_images
 from alignrec_pyg.storage import CheckpointError
 
 _USED = ("encoder.", "encode_task_layer.", "quantize.embedding.weight")
@@ -19,7 +19,7 @@ _EPS = 1e-6
 
 
 class VQKDTokenizer(nn.Module):
-    r"""The encoder half of a released VQ-KD model: the nearest of 8,192 learned codes.
+    r"""The encoder of a released VQ-KD model: a patch's token is the nearest of 8,192 codes.
 
     From `"BEiT v2: Masked Image Modeling with Vector-Quantized Visual Tokenizers"
     <https://arxiv.org/abs/2208.06366>`_. With a patch's vector :math:`h_i` of a ViT and codes
@@ -27,15 +27,15 @@ class VQKDTokenizer(nn.Module):
 
     .. math:: z_i = \arg\min_k \| \ell_2(h_i) - \ell_2(v_k) \|_2 \quad \text{(Eq. 2)}
 
-    Sizes come from the file. AlignRec does not say which tokenizer it used; the codes that BEiT3
-    itself was trained on were never released.
+    All sizes are read from the file. The AlignRec paper does not name its visual tokenizer, and the
+    one that BEiT3 itself was trained with was never released.
 
     Args:
         path: A released file, such as ``vqkd_encoder_base_decoder_3x768x12_clip.pth``; nothing in
             it is executed.
 
     Raises:
-        CheckpointError: If the file is missing, damaged or no VQ-KD model.
+        CheckpointError: If the file is missing, damaged or not a VQ-KD model.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -77,7 +77,7 @@ class VQKDTokenizer(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the weights."""
+        """Hash of the weights."""
         return f"vqkd {weights_hash(self.state_dict())}"
 
     @torch.no_grad()
@@ -85,13 +85,9 @@ class VQKDTokenizer(nn.Module):
         """Tokens int64 ``[B, grid * grid]`` of uint8 images ``[B, 3, H, H]``, in float32.
 
         Raises:
-            ValueError: If the images are of another form.
+            ValueError: If the images have another shape or type.
         """
-        if images.shape[1:] != (3, self.image_size, self.image_size) or images.dtype != torch.uint8:
-            raise ValueError(
-                f"'images' needs to be uint8 [B, 3, {self.image_size}, {self.image_size}] "
-                f"(got {images.dtype}, {tuple(images.shape)})"
-            )
+        check_images(images, self.image_size)
         self.to(images.device)
         with torch.autocast(images.device.type, enabled=False):
             patches = self.encoder(images.float() / 127.5 - 1)
@@ -151,7 +147,7 @@ class _Attention(nn.Module):
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors that coding needs."""
+    """The tensors of the encoder and the codebook."""
     found = released_tensors(path)
     unknown = sorted(name for name in found if not name.startswith(_USED + _UNUSED))
     if unknown:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_integer, require_package
@@ -18,8 +19,8 @@ from alignrec_pyg.training.loop import FitResult, fit
 
 
 def run_with_ray(
-    worker: Callable[[dict[str, Any]], None],
-    arguments: dict[str, Any],
+    worker: Callable[[Any, torch.device], object],
+    job: Any,
     folder: Path,
     *,
     num_workers: int,
@@ -30,9 +31,8 @@ def run_with_ray(
     A worker that fails is started again with the others, up to three times.
 
     Args:
-        worker: A function of a module, called with ``arguments`` in every process.
-        arguments: What it is given; paths in it are absolute, as workers have another working
-            directory.
+        worker: A function of a module, called with ``job`` and the device of each process.
+        job: Its argument; paths in it are absolute, as workers have another working directory.
         folder: Where Ray keeps its own files, a folder that all machines see under this path.
         num_workers: Number of processes.
         use_gpu: Whether each of them takes a GPU.
@@ -50,8 +50,8 @@ def run_with_ray(
 
     check_integer("num_workers", num_workers, 1)
     TorchTrainer(
-        worker,
-        train_loop_config=arguments,
+        _run_worker,
+        train_loop_config={"worker": worker, "job": job},
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name="workers",
@@ -59,6 +59,12 @@ def run_with_ray(
             failure_config=FailureConfig(max_failures=3),
         ),
     ).fit()
+
+
+def _run_worker(arguments: dict[str, Any]) -> None:
+    from ray.train.torch import get_device
+
+    arguments["worker"](arguments["job"], get_device())
 
 
 @dataclass(frozen=True)
@@ -123,15 +129,12 @@ def fit_with_ray(
         folder,
         checkpoint_seconds,
     )
-    run_with_ray(_worker, {"job": job}, folder, num_workers=num_workers, use_gpu=use_gpu)
+    run_with_ray(_fit, job, folder, num_workers=num_workers, use_gpu=use_gpu)
     # The run in the folder has ended: this only reads it.
     return fit(model, train, val, config, checkpoint_dir=folder)
 
 
-def _worker(arguments: dict[str, _Job]) -> None:
-    from ray.train.torch import get_device
-
-    job, device = arguments["job"], get_device()
+def _fit(job: _Job, device: torch.device) -> None:
     fit(
         job.model.to(device),
         on_device(job.train, device),

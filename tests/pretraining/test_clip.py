@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 import os
 import signal
@@ -7,10 +8,12 @@ import signal
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from alignrec_pyg import CheckpointError
 from alignrec_pyg.encoders import CLIPEncoder, ItemContent
 from alignrec_pyg.pretraining import CLIPFinetuneConfig, clip, contrastive_loss, finetune_clip
+from alignrec_pyg.pretraining.clip import _find_pairs
 from alignrec_pyg.storage import write_tensors
 from alignrec_pyg.training.loop import TrainingDivergedError
 
@@ -65,7 +68,7 @@ def test_learns_which_text_belongs_to_which_image(encoder):
     assert result.history[-1]["loss"] < 0.1
     rows = encoder(catalogue(4))
     assert (rows[:, :16] @ rows[:, 16:].T).argmax(dim=1).tolist() == list(range(4))
-    assert (result.num_train, result.num_val, result.best_epoch) == (4, 0, 39)
+    assert (result.num_train, result.num_val, result.best_epoch) == (4, 0, 40)
     assert not encoder.model.training
 
 
@@ -116,9 +119,9 @@ def test_the_best_weights_on_validation_are_the_result(encoder, monkeypatch):
         snapshots.append(weights(encoder))
         return [3.0, 1.0, 1.0, 2.0][len(snapshots) - 1]
 
-    monkeypatch.setattr(clip._Tuning, "_val_loss", val_loss)
+    monkeypatch.setattr(clip._Finetuning, "_val_loss", val_loss)
     result = finetune_clip(encoder, catalogue(), small(epochs=4))
-    assert result.best_epoch == 1
+    assert result.best_epoch == 2
     assert same(weights(encoder), snapshots[1])
     assert not same(snapshots[1], snapshots[2])
 
@@ -246,7 +249,7 @@ def test_items_without_a_pair_and_broken_images_are_left_out(encoder, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(encoder, tmp_path):
     with torch.no_grad():
         encoder.model.visual.proj.fill_(math.nan)
-    with pytest.raises(TrainingDivergedError, match="the loss is not finite in epoch 0, batch 0"):
+    with pytest.raises(TrainingDivergedError, match="the loss is not finite in epoch 1, after 0 "):
         finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -259,7 +262,7 @@ def test_weights_that_are_not_finite_are_not_saved(encoder, tmp_path, monkeypatc
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spoil)
     config = small(epochs=1, val_share=0.0)
-    with pytest.raises(TrainingDivergedError, match="is not finite in epoch 0, batch 1"):
+    with pytest.raises(TrainingDivergedError, match="is not finite in epoch 1, after 1"):
         finetune_clip(encoder, catalogue(2), config, checkpoint_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -270,3 +273,46 @@ def test_tuned_weights_load_as_any_others(encoder, tiny_clip, tmp_path):
     loaded = CLIPEncoder(tiny_clip, tmp_path / "tuned.safetensors")
     assert loaded.cache_key == encoder.cache_key
     assert torch.equal(loaded(catalogue()), encoder(catalogue()))
+
+
+IMAGE = torch.zeros(3, 2, 2, dtype=torch.uint8)
+
+
+def png(path, colour):
+    Image.new("RGB", (2, 2), colour).save(path)
+    return path
+
+
+def test_items_with_both_and_why_not_the_others(tmp_path):
+    red = png(tmp_path / "red.png", "red")
+    images = [str(red), None, tmp_path / "gone.png", IMAGE, red.read_bytes(), red]
+    texts = ["<b>red</b>", "no image", "gone", "zero", None, " "]
+    pairs = _find_pairs(ItemContent(texts, images), map, max_failures=0.5)
+    assert pairs.texts == ["red", "zero"]
+    assert pairs.images[0] == red
+    assert pairs.images[1] is IMAGE
+    assert pairs.unreadable == {2: f"{tmp_path / 'gone.png'}: no such file"}
+    with pytest.raises(ValueError, match="20.00%.*1 of 3 cannot be read .such as item 2: "):
+        _find_pairs(ItemContent(texts, images), map, max_failures=0.2)
+
+
+def test_content_follows_pixels_and_texts_not_files(tmp_path):
+    def content(images, texts=("a", "b")):
+        return _find_pairs(ItemContent(list(texts), images), map, max_failures=0).content
+
+    red, again = png(tmp_path / "1.png", "red"), png(tmp_path / "2.bmp", "red")
+    same = content([red, IMAGE])
+    assert same == content([again, IMAGE])
+    buffer = io.BytesIO(red.read_bytes())
+    assert same == content([Image.open(buffer), IMAGE])
+    assert same != content([IMAGE, red])
+    assert same != content([red, IMAGE], ("a", "c"))
+    assert same != content([red, IMAGE + 1])
+
+
+def test_too_few():
+    with pytest.raises(ValueError, match=r"at least two items with image and text .got 1"):
+        _find_pairs(ItemContent(["a", None], [IMAGE, IMAGE]), map, max_failures=0)
+    for items in (ItemContent(text=["a"]), ItemContent(image=[IMAGE])):
+        with pytest.raises(ValueError, match="'items' needs texts and images"):
+            _find_pairs(items, map, max_failures=0)

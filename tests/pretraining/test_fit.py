@@ -4,14 +4,17 @@ import json
 import os
 import random
 import signal
+import sys
 import warnings
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
 
-from alignrec_pyg.pretraining import PretrainConfig, fit, pretrain, state
+from alignrec_pyg.pretraining import PretrainConfig, fit, pretrain
 from alignrec_pyg.pretraining.pairs import PairDataset
+from alignrec_pyg.pretraining.step import PretrainState
 from alignrec_pyg.storage import CheckpointError, read_manifest
 from alignrec_pyg.training import state as run_state
 from alignrec_pyg.training.loop import TrainingDivergedError
@@ -39,7 +42,7 @@ def test_history(stage1):
         report=lambda step, entry: reported.append((step, entry)),
     )
     assert [entry["step"] for entry in result.history] == [2, 3, 3, 4, 6, 6]
-    assert [entry["epoch"] for entry in result.history] == [0, 0, 0, 1, 1, 1]
+    assert [entry["epoch"] for entry in result.history] == [1, 1, 1, 2, 2, 2]
     assert reported == [(entry["step"], entry) for entry in result.history]
     assert result.num_steps == 6
     assert result.history[0].keys() == {
@@ -56,7 +59,7 @@ def test_history(stage1):
 
 def test_every_pair_once_an_epoch_in_an_order_of_its_own(stage1):
     pairs = stage1.pairs(20)
-    state_ = state.PretrainState()
+    state_ = PretrainState()
     seen = []
 
     class Noted(PairDataset):
@@ -113,7 +116,7 @@ def test_workers_share_each_batch(stage1):
 def _noted_steps(noted, workers, seen):
     """Loading goes step by step, so what was seen since the last one belongs to this one."""
     seen.append([])
-    for parts in fit._epoch(noted, CONFIG, workers, state.PretrainState()):
+    for parts in fit._epoch(noted, CONFIG, workers, PretrainState()):
         yield parts
         seen.append([])
 
@@ -272,7 +275,7 @@ def test_too_many_unreadable_images_stop_the_run(stage1, tmp_path):
     train, val = stage1.pairs(20), stage1.pairs(4, seed=1)
     train.images[7] = b"no image"
     config = replace(CONFIG, epochs=1, batch_size=3, log_every=1)
-    with pytest.raises(ValueError, match=r"larger than 4.00% for these images: of 20, 1 cannot"):
+    with pytest.raises(ValueError, match=r"larger than 4.00% for these images: 1 of 20 cannot"):
         pretrain(stage1.objective(), train, val, replace(config, max_failures=0.04))
     result = pretrain(stage1.objective(), train, val, replace(config, max_failures=0.05))
     assert sum(entry.get("unreadable", 0) for entry in result.history) == 1
@@ -282,7 +285,7 @@ def test_a_diverged_run_saves_nothing(stage1, tmp_path):
     objective = stage1.objective()
     with torch.no_grad():
         objective.mlm_head.bias[0] = float("inf")
-    with pytest.raises(TrainingDivergedError, match="epoch 0, step 0"):
+    with pytest.raises(TrainingDivergedError, match="epoch 1, step 1"):
         pretrain(objective, stage1.pairs(8), stage1.pairs(4), CONFIG, checkpoint_dir=tmp_path)
     assert not (tmp_path / "state.json").exists()
 
@@ -311,3 +314,61 @@ def test_the_hidden_word_is_told_from_the_image(stage1):
     assert losses[False]["val_mlm_alone"] > 1.2
     assert losses[False]["val_mlm_alone_accuracy"] < 0.5
     assert losses[True]["val_mlm"] > 1.2
+
+
+def test_curves_of_each_value(monkeypatch, tmp_path):
+    seen = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            seen.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            seen.append((name, value, step))
+
+        def close(self):
+            seen.append("closed")
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr(fit, "find_spec", lambda name: object())
+    with fit._TensorBoard(tmp_path, 7) as run:
+        run.write({"step": 8, "epoch": 0, "loss": 1.5})
+    assert seen == [
+        (str(tmp_path / "tensorboard"), 8),
+        ("epoch", 0, 8),
+        ("loss", 1.5, 8),
+        "closed",
+    ]
+
+
+def test_nothing_without_tensorboard_or_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(fit, "find_spec", lambda name: None)
+    with fit._TensorBoard(tmp_path, 0) as run:
+        run.write({"step": 1, "loss": 1.5})
+    with fit._TensorBoard(None, 0) as run:
+        run.write({"step": 1, "loss": 1.5})
+    assert list(tmp_path.iterdir()) == []
+
+
+def trained(stage1, folder):
+    """Weights after 2 epochs of 22 pairs, of which two workers can share out all."""
+    objective = stage1.objective()
+    config = PretrainConfig(epochs=2, batch_size=8, micro_batch_size=3, lr=1e-3)
+    val = stage1.pairs(7, seed=1)
+    result = pretrain(objective, stage1.pairs(22), val, config, checkpoint_dir=folder)
+    return {"weights": objective.state_dict(), "history": result.history}
+
+
+def test_two_processes_do_what_one_does(stage1, tmp_path, two_processes):
+    """Up to rounding: they share the batches, and add up gradients, losses and validation."""
+    expected = trained(stage1, tmp_path / "one")
+    both = two_processes.run(lambda rank: trained(stage1, tmp_path / "two"))
+    assert read_manifest(tmp_path / "two" / "state.json")["run"]["workers"] == 2
+    for found in both:
+        for name, value in expected["weights"].items():
+            torch.testing.assert_close(found["weights"][name], value, atol=1e-4, rtol=1e-3)
+        assert len(found["history"]) == len(expected["history"])
+        for one, two in zip(expected["history"], found["history"], strict=True):
+            assert two == pytest.approx(one, rel=1e-3, abs=1e-5)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,13 @@ import torch
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.encoders import BEiT3Config, BEiT3Encoder, BEiT3Model
 from alignrec_pyg.pretraining import PretrainConfig
-from alignrec_pyg.pretraining.job import PretrainJob, _join_group, run_job
+from alignrec_pyg.pretraining.job import (
+    PretrainJob,
+    _join_group,
+    _with_absolute_paths,
+    run_job,
+    run_job_with_ray,
+)
 from alignrec_pyg.transforms import EncodeItems
 
 pytest.importorskip("torchscale", exc_type=ImportError)
@@ -29,7 +37,7 @@ def job(out, **arguments):
 def test_synthetic_items_end_to_end(tmp_path):
     """An encoder that EncodeItems takes, and its rows in features.npy."""
     lines = []
-    folder = run_job(job(tmp_path, encode=True), device="cpu", tell=lines.append)
+    folder = run_job(job(tmp_path, encode=True), device="cpu", log=lines.append)
     assert folder == tmp_path / "encoder"
     assert lines[0] == "600 synthetic items, all with text and image"
     assert "540 pairs to train on, 60 to validate on, 1 worker(s)" in lines
@@ -44,7 +52,7 @@ def test_synthetic_items_end_to_end(tmp_path):
     assert json.loads((tmp_path / "features.json").read_text())["encoder"] == encoder.cache_key
 
     again = []
-    run_job(job(tmp_path), device="cpu", tell=again.append)  # nothing is left to do
+    run_job(job(tmp_path), device="cpu", log=again.append)  # nothing is left to do
     assert not any("codebook:" in line or line.startswith("step=") for line in again)
     assert BEiT3Encoder.from_pretrained(folder).cache_key == encoder.cache_key
 
@@ -83,7 +91,7 @@ def test_each_worker_takes_a_gpu_of_its_own(asked, monkeypatch):
 def test_a_table_with_gaps(catalogue):
     lines = []
     config = replace(CONFIG, max_failures=0.3)
-    run_job(on_table(catalogue, encode=True, config=config), device="cpu", tell=lines.append)
+    run_job(on_table(catalogue, encode=True, config=config), device="cpu", log=lines.append)
     assert lines[0] == ("8 items in items.csv: 7 with a text (title), 7 with an image, 6 pairs")
     assert sum("left out of the codebook" in line for line in lines) == 1
     table = np.load(catalogue / "out" / "features.npy")
@@ -94,7 +102,7 @@ def test_a_table_with_gaps(catalogue):
 
 
 def test_too_many_bad_images_stop_the_run_before_it_starts(catalogue):
-    with pytest.raises(ValueError, match=r"of 6 looked at, 1 cannot be read \(such as .*2\.png"):
+    with pytest.raises(ValueError, match=r"1 of 6 cannot be read \(such as .*2\.png"):
         run_job(on_table(catalogue), device="cpu")
     assert not (catalogue / "out" / "run").exists()
 
@@ -115,9 +123,9 @@ def test_released_weights_and_tokenizers(catalogue, stage1, vqkd_weights):
             vqkd=catalogue / "vqkd.pth", config=replace(CONFIG, max_failures=0.5),
         ),
         device="cpu",
-        tell=lines.append,
+        log=lines.append,
     )  # fmt: skip
-    assert "the released head for text tokens is taken over" in lines
+    assert "the head for text tokens starts from the released weights" in lines
     encoder = BEiT3Encoder.from_pretrained(catalogue / "out" / "encoder")
     assert encoder.model.config == sizes
     assert encoder.tokenizer.fingerprint == stage1.tokenizer.fingerprint
@@ -130,14 +138,14 @@ def test_released_weights_and_tokenizers(catalogue, stage1, vqkd_weights):
         catalogue, weights=catalogue / "beit3.pth", num_layers=3,
         config=replace(CONFIG, max_failures=0.5),
     )  # fmt: skip
-    run_job(replace(other, out=catalogue / "other"), device="cpu", tell=lines.append)
+    run_job(replace(other, out=catalogue / "other"), device="cpu", log=lines.append)
     assert any("text_embed.weight is new" in line for line in lines)
     assert any("2 layers are stored, 3 are built" in line for line in lines)
     encoder = BEiT3Encoder.from_pretrained(catalogue / "other" / "encoder")
     assert encoder.model.config.vocab_size < 100
 
 
-def test_what_does_not_fit_is_told_before_training(catalogue):
+def test_an_encoder_that_cannot_be_built_is_an_error_before_training(catalogue):
     config = replace(CONFIG, max_failures=0.5)
     with pytest.raises(ValueError, match=r"'max_tokens' needs to be in \[3, 1022\]"):
         run_job(on_table(catalogue, max_tokens=1023, config=config), device="cpu")
@@ -149,3 +157,42 @@ def test_too_few_pairs(catalogue):
     frame.to_csv(catalogue / "items.csv", index=False)
     with pytest.raises(ValueError, match="needs 3 items or more with text and image"):
         run_job(on_table(catalogue), device="cpu")
+
+
+def test_paths_hold_in_another_working_directory():
+    job = PretrainJob(out=Path("o"), data=Path("d.csv"), spm=Path("s.spm"))
+    found = _with_absolute_paths(job)
+    assert (found.out, found.data, found.spm) == tuple(
+        Path.cwd() / name for name in ("o", "d.csv", "s.spm")
+    )
+    assert found.images is None
+
+
+def test_missing_ray_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray.train", None)
+    with pytest.raises(ImportError, match=r"pip install 'ray\[tune\]'"):
+        run_job_with_ray(PretrainJob(out=tmp_path), 2, use_gpu=False)
+
+
+@pytest.mark.tune_extra
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("default")  # Ray warns about itself
+def test_two_workers_on_one_machine(tmp_path, monkeypatch):
+    import ray
+
+    pytest.importorskip("torchscale", exc_type=ImportError)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
+    ray.init("local", num_cpus=3, include_dashboard=False)
+    try:
+        job = PretrainJob(
+            out=tmp_path, size="tiny", vocab_size=600, num_codes=32,
+            config=PretrainConfig(epochs=1, batch_size=64, micro_batch_size=32, lr=2e-3),
+        )  # fmt: skip
+        folder = run_job_with_ray(job, 2, use_gpu=False)
+    finally:
+        ray.shutdown()
+    notes = json.loads((folder / "beit3.json").read_text())["notes"]
+    assert notes["metrics"]["val_loss"] > 0
+    assert json.loads((tmp_path / "run" / "state.json").read_text())["run"]["workers"] == 2

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from alignrec_pyg.encoders.images import resize_square
-from alignrec_pyg.pretraining import PairConfig, PairDataset
-from alignrec_pyg.pretraining.pairs import _random_crop
+from alignrec_pyg.pretraining import PairConfig, PairDataset, PretrainConfig
+from alignrec_pyg.pretraining.pairs import _random_crop, load
 
 TEXTS = ["red green blue", "red", "", "grey grey green", "blue blue blue blue blue red"]
 
@@ -206,3 +206,19 @@ def test_rejects_lengths(stage1):
     for texts, images in ((["red"], []), ([], [])):
         with pytest.raises(ValueError, match="one entry for each pair"):
             PairDataset(texts, images, stage1.tokenizer)
+
+
+KEYS = [(0, [1, 2]), (None, range(3)), (1, [2])]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_batches_in_the_order_asked_for(stage1, num_workers):
+    pairs = stage1.pairs(5)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    loaded = list(load(pairs, KEYS, PretrainConfig(num_workers=num_workers), torch.device("cpu")))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(loaded) == 3
+    for batch, key in zip(loaded, KEYS, strict=True):
+        for part, expected in zip(batch, pairs[key], strict=True):
+            assert torch.equal(part, expected)

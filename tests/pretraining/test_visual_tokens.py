@@ -161,5 +161,5 @@ def test_rejects_images_and_shapes(fitted):
             codebook(images)
     with pytest.raises(ValueError, match=r"need shapes \[3 \* side\*\*2\]"):
         PatchCodebook(torch.zeros(12), torch.zeros(2, 11), torch.zeros(3, 2), 8)
-    with pytest.raises(ValueError, match="a multiple of the patches' side 2"):
+    with pytest.raises(ValueError, match="a multiple of the patch size 2"):
         PatchCodebook(torch.zeros(12), torch.zeros(2, 12), torch.zeros(3, 2), 7)

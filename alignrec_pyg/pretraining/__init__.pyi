@@ -1,0 +1,16 @@
+from .clip import CLIPFinetuneResult as CLIPFinetuneResult
+from .clip import contrastive_loss as contrastive_loss
+from .clip import finetune_clip as finetune_clip
+from .config import CLIPFinetuneConfig as CLIPFinetuneConfig
+from .config import PretrainConfig as PretrainConfig
+from .fit import PretrainResult as PretrainResult
+from .fit import pretrain as pretrain
+from .objective import MaskedDataModelling as MaskedDataModelling
+from .objective import Objective as Objective
+from .pairs import PairBatch as PairBatch
+from .pairs import PairConfig as PairConfig
+from .pairs import PairDataset as PairDataset
+from .visual_tokens import CodebookReport as CodebookReport
+from .visual_tokens import PatchCodebook as PatchCodebook
+from .visual_tokens import VisualTokenizer as VisualTokenizer
+from .vqkd import VQKDTokenizer as VQKDTokenizer
