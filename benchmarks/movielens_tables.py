@@ -1,7 +1,7 @@
 r"""MovieLens with posters and plots as a folder in MMRec format, with a feature table per encoder.
 
     python benchmarks/movielens_tables.py --data ml-latest-small --out ml
-    python -m alignrec_pyg.pretraining --data ml/catalogue.csv --fields title overview \
+    alignrec pretrain --items ml/catalogue.csv --text title overview \
         --images ml-latest-small/posters_112.zip --config tiny --out stage1
     python benchmarks/movielens_tables.py --data ml-latest-small --out ml \
         --minilm all-MiniLM-L6-v2 --stage1 stage1/encoder

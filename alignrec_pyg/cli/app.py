@@ -19,12 +19,7 @@ app = new_app(
     epilog="Exit codes: 0 done; 1 the data cannot be used, or the work failed; 2 the arguments do "
     "not fit; 130 Ctrl-C.",
 )
-app.command(cls=Command)(check)
-app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)(pretrain)
-for command in (encode, train, evaluate, recommend, features):
+for command in (check, pretrain, encode, train, evaluate, recommend, features):
     app.command(cls=Command)(command)
 
 

@@ -1,12 +1,235 @@
-"""``alignrec pretrain``: stage 1."""
+"""``alignrec pretrain``: an encoder of the items' images and texts (stage 1)."""
 
 from __future__ import annotations
 
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
 import typer
 
+from alignrec_pyg.cli.options import (
+    Device,
+    OptionError,
+    device_named,
+    errors_about,
+    log,
+    natural,
+    number,
+    positive_int,
+    share,
+)
+from alignrec_pyg.pretraining.config import PretrainConfig
 
-def pretrain(context: typer.Context) -> None:
-    """Pre-train a BEiT3 encoder on the items' images and texts (stage 1)."""
-    from alignrec_pyg.pretraining import __main__
+_count = partial(typer.Option, parser=positive_int, metavar="N")
+_share = partial(typer.Option, parser=share, metavar="X")
+_file = partial(typer.Option, metavar="FILE")
 
-    __main__.main(context.args, prog="alignrec pretrain")
+# Without --items: settings for the embedded synthetic items.
+_JOB: dict[str, Any] = {"size": "tiny", "vocab_size": 600, "num_codes": 64, "val_share": 0.1}
+_CONFIG: dict[str, Any] = {"epochs": 12, "lr": 2e-3, "batch_size": 64, "micro_batch_size": 64}
+
+
+def _default(name: str, default: object = None) -> str:
+    """Text for the default of an option that depends on ``--items``."""
+    if name in _CONFIG:
+        return f"{getattr(PretrainConfig, name)}; {_CONFIG[name]} without --items"
+    return f"{default}; {_JOB[name]} without --items"
+
+
+def pretrain(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the run.")] = Path(
+        "stage1"
+    ),
+    items: Annotated[
+        Path | None,
+        _file(help="A table of items: .csv, .tsv or .parquet.", show_default="synthetic items"),
+    ] = None,
+    item: Annotated[str, typer.Option(metavar="COLUMN", help="The item column of --items.")] = "id",
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN ...",
+            help="Text columns of --items, joined in this order.",
+            show_default="title brand description",
+        ),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Image column of --items: paths, or bytes (parquet)."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Folder or zip file of images; without --image named by item id: 1.jpg, 7.png.",
+        ),
+    ] = None,
+    config: Annotated[
+        Literal["base", "large", "tiny"] | None,
+        typer.Option(help="Size of the encoder.", show_default=_default("size", "base")),
+    ] = None,
+    layers: Annotated[
+        int | None, _count(help="Number of layers, such as 16.", show_default="that of --config")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        _count(help="Height and width of images in pixels.", show_default="224; tiny: 32"),
+    ] = None,
+    weights: Annotated[
+        Path | None, _file(help="Released BEiT3 weights to start from.", show_default="random")
+    ] = None,
+    spm: Annotated[
+        Path | None,
+        _file(help="A sentencepiece model (beit3.spm).", show_default="trained on the texts"),
+    ] = None,
+    vocab_size: Annotated[
+        int | None,
+        _count(
+            help="Most pieces of a trained sentencepiece model.",
+            show_default=_default("vocab_size", 8000),
+        ),
+    ] = None,
+    vqkd: Annotated[
+        Path | None,
+        _file(
+            help="Released VQ-KD weights, for the visual tokens.",
+            show_default="a codebook learned from the images",
+        ),
+    ] = None,
+    codes: Annotated[
+        int | None,
+        _count(
+            help="Size of a learned codebook.",
+            show_default=_default("num_codes", "by the number of images"),
+        ),
+    ] = None,
+    max_tokens: Annotated[int, _count(help="Most tokens of a text.")] = 128,
+    mask_image: Annotated[float, _share(help="Share of patches to mask.")] = 0.4,
+    mask_text: Annotated[float, _share(help="Share of tokens to mask.")] = 0.15,
+    joint_masking: Annotated[
+        bool, typer.Option("--joint-masking", help="Mask both in one pass: half the work.")
+    ] = False,
+    val_share: Annotated[
+        float | None,
+        _share(help="Share of pairs for validation.", show_default=_default("val_share", 0.02)),
+    ] = None,
+    epochs: Annotated[
+        int | None, _count(help="Number of epochs.", show_default=_default("epochs"))
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            parser=number,
+            metavar="X",
+            help="Highest learning rate of AdamW.",
+            show_default=_default("lr"),
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        _count(help="Pairs per batch, over all workers.", show_default=_default("batch_size")),
+    ] = None,
+    micro_batch_size: Annotated[
+        int | None,
+        _count(
+            help="Pairs in one pass; lower it if memory is short.",
+            show_default=_default("micro_batch_size"),
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Of computations; auto takes bfloat16 on a GPU that supports it."),
+    ] = PretrainConfig.precision,
+    max_failures: Annotated[
+        float, _share(help="Share of images that may be unreadable.")
+    ] = PretrainConfig.max_failures,
+    loaders: Annotated[
+        int, typer.Option(parser=natural, metavar="N", help="Processes that load images.")
+    ] = PretrainConfig.num_workers,
+    seed: Annotated[
+        int, typer.Option(parser=natural, metavar="N", help="Seed of weights and training.")
+    ] = PretrainConfig.seed,
+    device: Device = "auto",
+    workers: Annotated[
+        int, _count(help="Workers of Ray Train that share every batch; torchrun works as well.")
+    ] = 1,
+    encode: Annotated[
+        bool, typer.Option("--encode", help="Write feature tables too, a row for each item.")
+    ] = False,
+) -> None:
+    """Pre-train a BEiT3 encoder on the items' images and texts (stage 1).
+
+    AlignRec's inter-content alignment: predicts masked patches and tokens. Without --items it
+    trains a tiny encoder on embedded synthetic items, in a minute. For several GPUs start
+    python -m alignrec_pyg.pretraining, which takes the same options, with torchrun.
+
+    An interrupted run goes on when it is started again with the same options.
+    """
+    import torch
+
+    from alignrec_pyg.pretraining.catalogue import TABLES
+    from alignrec_pyg.pretraining.job import PretrainJob, run_job, run_job_with_ray
+
+    synthetic = items is None
+    if synthetic and (text or image is not None or images is not None):
+        raise OptionError("--text, --image, --images", "name the table of items with --items")
+    with errors_about("--lr"):
+        settings = PretrainConfig(
+            **_given(
+                _CONFIG if synthetic else {},
+                epochs=epochs,
+                lr=lr,
+                batch_size=batch_size,
+                micro_batch_size=micro_batch_size,
+            ),
+            precision=precision,
+            max_failures=max_failures,
+            num_workers=loaders,
+            seed=seed,
+        )
+    job = PretrainJob(
+        **_given(
+            _JOB if synthetic else {},
+            fields=tuple(text) if text else None,
+            size=config,
+            vocab_size=vocab_size,
+            num_codes=codes,
+            val_share=val_share,
+        ),
+        out=out,
+        data=items,
+        id=item,
+        image=image,
+        images=images,
+        num_layers=layers,
+        image_size=image_size,
+        weights=weights,
+        spm=spm,
+        vqkd=vqkd,
+        max_tokens=max_tokens,
+        mask_image=mask_image,
+        mask_text=mask_text,
+        joint_masking=joint_masking,
+        config=settings,
+        encode=encode,
+    )
+    if workers > 1:  # the machines of a cluster may have the GPUs that this one lacks
+        use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        folder = run_job_with_ray(job, workers, use_gpu=use_gpu)
+    else:
+        folder = run_job(job, device=device_named(device), log=log)
+    if os.environ.get("RANK", "0") != "0":  # one of several processes that torchrun started
+        return
+    print(f"encoder: BEiT3Encoder.from_pretrained({str(folder)!r})")
+    if encode:
+        both, *single = (f"{name.replace('features', 'mm')}={out / name}.npy" for name in TABLES)
+        replace = "--replace mm:image=mm_of_text mm:text=mm_of_image"
+        print(f"features: --tables {both} for benchmarks/compare.py")
+        print(f"          --tables {both} {' '.join(single)} {replace} for benchmarks/features.py")
+
+
+def _given(defaults: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """The options that were given, and defaults for the others."""
+    return defaults | {name: value for name, value in options.items() if value is not None}

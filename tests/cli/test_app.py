@@ -22,9 +22,8 @@ codes = [main(["--help"]), *(main([name, "--help"]) for name in sys.argv[1:])]
 codes.append(main(["train", "--modle", "BPR"]))
 print(sorted(set(codes)), {"numpy", "pandas", "rich", "torch"} & set(sys.modules))
 """
-    others = [name for name in COMMANDS if name != "pretrain"]
     done = subprocess.run(
-        [sys.executable, "-c", script, *others],
+        [sys.executable, "-c", script, *COMMANDS],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from alignrec_pyg.cli import main
-from alignrec_pyg.pretraining.__main__ import main as pretrain
 from alignrec_pyg.storage import read_manifest
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -49,5 +48,5 @@ def test_encode_and_features(encode_command, tmp_path, capsys):
 def test_pretrain(tmp_path):
     pytest.importorskip("torchscale", exc_type=ImportError)
     pytest.importorskip("sentencepiece")
-    pretrain(["--out", str(tmp_path), "--epochs", "1", *GPU])
+    assert main(["pretrain", "--out", str(tmp_path), "--epochs", "1", *GPU]) == 0
     assert (tmp_path / "encoder").is_dir()
