@@ -405,7 +405,7 @@ def test_the_example_of_the_demo_page_runs(tmp_path: Path, monkeypatch: pytest.M
             assert text.used == ("text",)
 
     page_module = sys.modules["alignrec_pyg.demo.page"]  # the package has a function of that name
-    monkeypatch.setattr(page_module, "require", lambda *given, **named: None)
+    monkeypatch.setattr(page_module, "require_package", lambda *given, **named: None)
     monkeypatch.setattr(page_module, "Page", Asked)
     monkeypatch.chdir(tmp_path)
     exec(compile(script, "demo.md", "exec"), {"__name__": "show"})
