@@ -35,7 +35,6 @@ from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.storage import read_manifest
 from alignrec_pyg.tuning.search import DEFINITION, search
-from alignrec_pyg.tuning.spaces import SPACES
 
 _MODEL = "AlignRec"
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -68,7 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--search", choices=("optuna", "random", "grid"), default="optuna", help="how (optuna: TPE)"
     )
-    add("--space", choices=SPACES, help="ranges, or the paper's lists (wide; of a grid: paper)")
+    add(
+        "--space",
+        choices=("wide", "paper"),
+        help="ranges, or the paper's lists (wide; of a grid: paper)",
+    )
     add("--axes", nargs="+", metavar="NAME", help="settings to search (all of the space)")
     add("--num-samples", type=positive_int, metavar="N", help="configurations to try (20)")
     add("--scheduler", choices=("asha", "none"), default="asha", help="what stops trials (asha)")

@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from alignrec_pyg.experiments.cells import METRICS, Cell, Parts, cell_key
+from alignrec_pyg.experiments.cells import METRICS, Cell, Parts
 from alignrec_pyg.experiments.provenance import commit
 from alignrec_pyg.experiments.runner import RunOutcome, run_cells
 from alignrec_pyg.experiments.session import Session, log
 from alignrec_pyg.experiments.settings import ModelSettings
 from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.tuning.sweep import Resources
-from alignrec_pyg.tuning.trial import SELECTED_BY, Trial, TrialConfig, TrialJob, cell_lock, train
+from alignrec_pyg.tuning.trial import SELECTED_BY, Trial, TrialConfig, TrialJob, train
 
 ResultT = TypeVar("ResultT")
 
@@ -66,7 +66,7 @@ def _finalist(config: TrialConfig, job: TrialJob) -> Trial:
         outcome="finished",
         reason="",
         val={name: fitted.best_metrics[name] for name in METRICS},
-        best_epoch=fitted.best_epoch + 1,
+        best_epoch=fitted.best_epoch,
         epochs=fitted.num_epochs,
         seconds=fitted.seconds,
     )
@@ -109,10 +109,7 @@ def run_finals(
 
 def _score(cell: Cell, parts: Parts, folder: Path, device: str, threads: int) -> RunOutcome:
     torch.set_num_threads(threads)
-    where = torch.device(device)
-    store = CellStore(folder)
-    with cell_lock(store, cell, cell_key(cell, parts, where)):
-        return run_cells([cell], parts, store, where, lambda line: None)
+    return run_cells([cell], parts, CellStore(folder), torch.device(device), lambda line: None)
 
 
 def _as_completed(

@@ -27,13 +27,13 @@ from alignrec_pyg.tuning.finals import run_finals, train_finalists
 from alignrec_pyg.tuning.report import write_report
 from alignrec_pyg.tuning.spaces import (
     ITEM_NEIGHBORS,
-    SPACES,
     Choice,
     Kind,
     Point,
     Space,
     grid_points,
     random_points,
+    search_space,
     with_point,
 )
 from alignrec_pyg.tuning.sweep import Plan, Resources, run_sweep
@@ -74,7 +74,7 @@ def search(session: Session) -> int:
     options = session.options
     (name,) = session.models
     settings = session.required(name)
-    space = _space(session)
+    space = _space(session, settings)
     plan = _plan(session, space, settings)
     for variable, value in _RAY_ENVIRONMENT.items():  # read when Ray is imported
         os.environ.setdefault(variable, value)
@@ -127,18 +127,19 @@ def search(session: Session) -> int:
     return status
 
 
-def _space(session: Session) -> Space:
+def _space(session: Session, settings: ModelSettings) -> Space:
     options = session.options
     (name,) = session.models
     kind: Kind = options.space or ("paper" if options.search == "grid" else "wide")
-    if name not in SPACES[kind]:
-        raise SettingsError([f"--space {kind}: there is none for {name}"])
-    space = dict(SPACES[kind][name])
+    found = search_space(settings, kind)
+    if found is None:
+        raise SettingsError([f"--space {kind}: there is no published grid of {name}"])
+    space = dict(found)
     if options.neighbors:
         space.pop(ITEM_NEIGHBORS, None)  # the lists have their own number
     axes = list(space) if options.axes is None else list(dict.fromkeys(options.axes))
     problems = unknown_names("setting", axes, list(space))
-    overridden = {text.partition("=")[0].partition(".")[2] for text in options.set}
+    overridden = {text.partition("=")[0].rpartition(".")[2] for text in options.set}
     given = [f"--set {name}.{axis}" for axis in axes if axis in overridden]
     if options.lr is not None and "lr" in axes:
         given.append("--lr")

@@ -9,8 +9,23 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
-from alignrec_pyg.experiments.settings import PAPER_GRIDS as _GRIDS
-from alignrec_pyg.experiments.settings import ModelSettings
+from alignrec_pyg.experiments.settings import PAPER_GRIDS, ModelSettings
+from alignrec_pyg.models import (
+    BM3,
+    BPR,
+    FREEDOM,
+    GRCN,
+    LATTICE,
+    MGCN,
+    MMGCN,
+    VBPR,
+    AlignRec,
+    ContentLightGCN,
+    DualGNN,
+    LightGCN,
+    Recommender,
+    SLMRec,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -93,6 +108,7 @@ class Interval:
 Axis = Choice | Interval
 Space = Mapping[str, Axis]
 
+_FACTOR = 30
 _LR = Interval(1e-4, 1e-2)
 _LAYERS = Choice((1, 2, 3, 4))
 _ITEM_LAYERS = Choice((1, 2))
@@ -102,8 +118,8 @@ _L2 = Interval(1e-6, 1e-2)
 _NORMS = Interval(1e-5, 2.0)
 _NEIGHBORS = Choice((5, 10, 20))
 
-WIDE: dict[str, Space] = {
-    "AlignRec": {
+WIDE: dict[type[Recommender], Space] = {
+    AlignRec: {
         "lr": _LR,
         "cca_weight": _ALIGNMENT,
         "uia_weight": _ALIGNMENT,
@@ -114,30 +130,30 @@ WIDE: dict[str, Space] = {
         "num_item_layers": _ITEM_LAYERS,
         ITEM_NEIGHBORS: _NEIGHBORS,
     },
-    "BPR": {"lr": _LR, "reg_weight": _NORMS},
-    "LightGCN": {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-6, 1e-2)},
-    "VBPR": {"lr": _LR, "reg_weight": _NORMS},
-    "MMGCN": {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-5, 0.1)},
-    "GRCN": {
+    BPR: {"lr": _LR, "reg_weight": _NORMS},
+    LightGCN: {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-6, 1e-2)},
+    VBPR: {"lr": _LR, "reg_weight": _NORMS},
+    MMGCN: {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-5, 0.1)},
+    GRCN: {
         "lr": _LR,
         "num_layers": _LAYERS,
         "num_routings": Choice((1, 2, 3)),
         "reg_weight": Interval(1e-5, 0.1),
     },
-    "DualGNN": {
+    DualGNN: {
         "lr": _LR,
         "num_layers": _LAYERS,
         "num_neighbors": Choice((10, 20, 40)),
         "reg_weight": Interval(1e-5, 0.1),
     },
-    "BM3": {
+    BM3: {
         "lr": _LR,
         "num_layers": _LAYERS,
         "dropout": Interval(0.1, 0.7, log=False),
         "cl_weight": Interval(0.1, 10.0),
         "reg_weight": Interval(1e-3, 1.0),
     },
-    "MGCN": {
+    MGCN: {
         "lr": _LR,
         "num_layers": _LAYERS,
         "num_item_layers": _ITEM_LAYERS,
@@ -146,7 +162,7 @@ WIDE: dict[str, Space] = {
         "temperature": _TEMPERATURE,
         ITEM_NEIGHBORS: _NEIGHBORS,
     },
-    "FREEDOM": {
+    FREEDOM: {
         "lr": _LR,
         "num_layers": _LAYERS,
         "num_item_layers": _ITEM_LAYERS,
@@ -154,7 +170,7 @@ WIDE: dict[str, Space] = {
         "reg_weight": Interval(1e-5, 0.1),
         ITEM_NEIGHBORS: _NEIGHBORS,
     },
-    "LATTICE": {
+    LATTICE: {
         "lr": _LR,
         "num_layers": _LAYERS,
         "num_item_layers": _ITEM_LAYERS,
@@ -163,24 +179,50 @@ WIDE: dict[str, Space] = {
         "l2_weight": _L2,
         ITEM_NEIGHBORS: _NEIGHBORS,
     },
-    "SLMRec": {
+    SLMRec: {
         "lr": _LR,
         "num_layers": _LAYERS,
         "temperature": _TEMPERATURE,
         "ssl_temperature": _TEMPERATURE,
         "ssl_weight": Interval(0.01, 1.0),
     },
-    "ContentLightGCN": {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-6, 1e-2)},
+    ContentLightGCN: {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-6, 1e-2)},
 }
 """Ranges around what the papers searched: learning rate, weights, temperatures, depth."""
 
-PAPER_SPACES: dict[str, Space] = {
-    model.__name__: {axis: Choice(tuple(sorted(values))) for axis, values in grid.items()}
-    for model, grid in _GRIDS.items()
-}
-"""The papers' own grids (AlignRec: the six points of its Table 7)."""
 
-SPACES: dict[Kind, dict[str, Space]] = {"wide": WIDE, "paper": PAPER_SPACES}
+def search_space(settings: ModelSettings, kind: Kind) -> Space | None:
+    """The space of a model.
+
+    The papers' spaces are their own grids (AlignRec: the six points of its Table 7), of models that
+    have one. The wide space of a model that :data:`WIDE` does not list is: the learning rate; every
+    positive float hyper-parameter whose name ends in ``_weight``, within a factor of 30 either way
+    on a logarithmic scale; one to four layers, if there is an integer ``num_layers``; and the
+    neighbours in the item graph, if the model reads one.
+
+    Args:
+        settings: The model's settings.
+        kind: ``"wide"`` or ``"paper"``.
+
+    Returns:
+        The space; ``None`` if there is no published grid.
+    """
+    if kind == "paper":
+        if settings.model not in PAPER_GRIDS:
+            return None
+        grid = PAPER_GRIDS[settings.model]
+        return {name: Choice(tuple(sorted(values))) for name, values in grid.items()}
+    if settings.model in WIDE:
+        return WIDE[settings.model]
+    space: dict[str, Axis] = {"lr": _LR}
+    for name, value in settings.hparams.items():
+        if name.endswith("_weight") and isinstance(value, float) and value > 0:
+            space[name] = Interval(value / _FACTOR, value * _FACTOR)
+    if type(settings.hparams.get("num_layers")) is int:
+        space["num_layers"] = _LAYERS
+    if settings.model.inputs.item_graph != "none":
+        space[ITEM_NEIGHBORS] = _NEIGHBORS
+    return space
 
 
 def grid_points(space: Space) -> list[Point]:
@@ -217,9 +259,8 @@ def random_points(space: Space, number: int, seed: int) -> list[Point]:
 
 def with_point(settings: ModelSettings, point: Point) -> ModelSettings:
     """The settings with a configuration's values, but for the item graph's."""
-    return settings.with_changes(
-        **{name: value for name, value in point.items() if name != ITEM_NEIGHBORS}
-    )
+    changes = {name: value for name, value in point.items() if name != ITEM_NEIGHBORS}
+    return settings.with_changes(**changes)
 
 
 def suggested(space: Space, trial: optuna.Trial) -> dict[str, Any]:

@@ -243,7 +243,7 @@ def _trial(result: tune.Result) -> Trial | None:
         outcome=outcome if result.error is None else "failed",
         reason="" if result.error is None else _last_line(result.error),
         val={name: metrics[f"best_{name}"] for name in METRICS} if METRIC in metrics else {},
-        best_epoch=int(metrics.get("best_epoch", -1)) + 1,
+        best_epoch=int(metrics.get("best_epoch", 0)),
         epochs=int(metrics.get(EPOCHS, 0)),
         seconds=float(metrics.get("seconds", metrics.get("time_total_s", 0.0))),
     )

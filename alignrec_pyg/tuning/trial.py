@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
-from filelock import FileLock
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.experiments.cells import KS, Cell, Parts, train_cell
@@ -87,10 +85,10 @@ class TrialJob:
         settings = with_point(self.settings, point)
         inputs = self.inputs[int(point.get(ITEM_NEIGHBORS, self.item_neighbors))]
         cell = Cell(
-            row=settings.model.__name__,
+            row=settings.name,
             model=settings.model,
             hparams={**settings.hparams, **inputs.arguments},
-            config=settings.with_changes(seed=seed, ks=KS).config,
+            config=replace(settings.config, seed=seed, ks=KS),
         )
         return cell, cell.key(inputs.data_hash, self.code, self.device, f"{self.threads} threads")
 
@@ -108,7 +106,7 @@ def run_trial(config: dict[str, Any], job: TrialJob) -> None:
     from ray import tune
 
     def report(epoch: int, metrics: dict[str, float]) -> None:
-        tune.report({**metrics, EPOCHS: epoch + 1})
+        tune.report({**metrics, EPOCHS: epoch})
 
     fitted = train(config[TRIAL], job, report)
     best = {f"best_{name}": value for name, value in fitted.best_metrics.items()}
@@ -145,7 +143,8 @@ def train(
     torch.set_num_threads(job.threads)
     cell, key = job.cell(trial["point"], trial["seed"])
     store = CellStore(job.cells)
-    with cell_lock(store, cell, key):
+    # A worker may outlive its killed driver for some seconds, and two trials may be the same.
+    with store.lock(cell, key):
         diverged = store.checkpoint_dir(cell, key).with_suffix(".diverged")
         if diverged.exists():
             raise TrainingDivergedError(read_manifest(diverged)["reason"])
@@ -158,18 +157,6 @@ def train(
             write_manifest(diverged, {"reason": str(error)})
             raise
     return fitted
-
-
-@contextmanager
-def cell_lock(store: CellStore, cell: Cell, key: str) -> Iterator[None]:
-    """Keeps a cell to one process.
-
-    A worker may outlive its killed driver for some seconds, and two trials may ask for the same
-    configuration. The system gives the lock back when its process ends, however it ends.
-    """
-    store.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(store.checkpoint_dir(cell, key).with_suffix(".lock")):
-        yield
 
 
 @dataclass(frozen=True, kw_only=True)

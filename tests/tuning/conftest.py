@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from alignrec_pyg.experiments.settings import PAPER
 
 from alignrec_pyg.experiments.cells import METRICS
+from alignrec_pyg.experiments.settings import published_settings
+from alignrec_pyg.models import AlignRec
 from alignrec_pyg.tuning.trial import Trial, TrialInputs, TrialJob
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ def job(checkerboard, tmp_path):
         part["item", "knn_wide", "item"].edge_weight = (
             1 + part["item", "knn_mm", "item"].edge_weight
         )
-    settings = PAPER["AlignRec"].with_changes(batch_size=128, max_epochs=4, lr=0.01)
+    settings = published_settings(AlignRec, "").with_changes(batch_size=128, max_epochs=4, lr=0.01)
     inputs = {
         k: TrialInputs({"features": ["mm"], "item_graph": graph}, f"data {k}")
         for k, graph in {5: "mm", 10: "wide"}.items()

@@ -16,10 +16,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from alignrec_pyg.experiments.settings import PAPER
 
 from alignrec_pyg.cli.arguments import make_parser
-from alignrec_pyg.experiments.settings import SettingsError, resolve
+from alignrec_pyg.experiments.settings import SettingsError, published_settings, resolve
+from alignrec_pyg.models import BPR, AlignRec
 from alignrec_pyg.tuning import search
 from alignrec_pyg.tuning.search import (
     DEFINITION,
@@ -132,8 +132,8 @@ def test_finalists_train_what_was_stopped_and_every_other_seed(make_trial):
 def test_the_scheduler_and_number_of_trials_are_those_asked_for(words, max_epochs, trials):
     options = script._parser().parse_args(words)
     session = SimpleNamespace(options=options, device=torch.device("cpu"))
-    settings = PAPER["AlignRec"].with_changes(max_epochs=123)
-    plan = _plan(session, WIDE["AlignRec"], settings)
+    settings = published_settings(AlignRec, "").with_changes(max_epochs=123)
+    plan = _plan(session, WIDE[AlignRec], settings)
     assert (plan.max_epochs, plan.trials) == (max_epochs, trials)
     assert (plan.resources.cpus, plan.resources.gpus) == (torch.get_num_threads(), 0.0)
 
@@ -142,7 +142,7 @@ def test_shares_of_a_gpu_fit_the_device():
     def gpus(*words, device="cuda"):
         options = script._parser().parse_args(words)
         session = SimpleNamespace(options=options, device=torch.device(device))
-        return _plan(session, WIDE["BPR"], PAPER["BPR"]).resources.gpus
+        return _plan(session, WIDE[BPR], published_settings(BPR, "")).resources.gpus
 
     assert gpus() == gpus("--device", "cuda") == 0.25
     assert gpus("--gpus-per-trial", "0") == gpus("--device", "cpu", device="cpu") == 0
@@ -158,7 +158,7 @@ def test_shares_of_a_gpu_fit_the_device():
 def test_random_configurations_have_their_numbers_and_seed_0():
     options = script._parser().parse_args(["--search", "random", "--num-samples", "4"])
     session = SimpleNamespace(options=options, device=torch.device("cpu"))
-    plan = _plan(session, WIDE["BPR"], PAPER["BPR"])
+    plan = _plan(session, WIDE[BPR], published_settings(BPR, ""))
     assert [(one["number"], one["seed"]) for one in plan.trials] == [(n, 0) for n in range(4)]
 
 
@@ -169,8 +169,8 @@ def sweep_session(*words, out="here/out"):
     parser = make_parser("", models=["AlignRec"])
     options = parser.parse_args(["--models", "AlignRec", *words])
     models = resolve(
-        ["AlignRec"], PAPER, options.set, max_epochs=options.epochs, patience=options.patience,
-        batch_size=options.batch_size, lr=options.lr,
+        ["AlignRec"], "published", "", options.set, max_epochs=options.epochs,
+        patience=options.patience, batch_size=options.batch_size, lr=options.lr,
     )  # fmt: skip
     return SimpleNamespace(
         options=options, models=models, device=torch.device("cpu"), out=Path(out)
@@ -202,7 +202,7 @@ def test_the_line_says_all_that_the_sweep_was_told(words):
     assert (found.device, found.threads) == ("cpu", torch.get_num_threads())
     assert found.out == Path("here/out/by_hand")
     (settings,) = resolve(
-        found.models, PAPER, found.set, max_epochs=found.epochs, patience=found.patience,
+        found.models, "published", "", found.set, max_epochs=found.epochs, patience=found.patience,
         batch_size=found.batch_size, lr=found.lr,
     ).values()  # fmt: skip
     assert settings == with_point(asked.models["AlignRec"], POINT)
@@ -213,7 +213,7 @@ def test_a_learning_rate_that_was_given_and_not_searched_stays():
     asked = sweep_session("--lr", "0.005")
     point = {"cca_weight": 0.1}
     found = parsed(by_hand(asked, point))
-    (settings,) = resolve(found.models, PAPER, found.set, lr=found.lr).values()
+    (settings,) = resolve(found.models, "published", "", found.set, lr=found.lr).values()
     assert settings == with_point(asked.models["AlignRec"], point)
     assert settings.config.lr == 0.005
 
@@ -248,7 +248,6 @@ def test_times_have_a_unit(text, seconds):
         (["--gpus-per-trial", "1.5"], "needs to be a share up to 1 or a whole number"),
         (["--gpus-per-trial", "-1"], "needs to be a share up to 1"),
         (["--cpus-per-trial", "x"], "needs to be a number"),
-        (["--model", "Unknown"], "invalid choice: 'Unknown'"),
     ],
 )
 def test_arguments_are_checked(arguments, message, capsys):
@@ -272,7 +271,10 @@ def test_missing_ray_gives_the_line_that_installs_it(tiny_folder, tmp_path, monk
     [
         (["--search", "grid", "--space", "wide"], "needs lists of values, and lr, cca_weight"),
         (["--search", "grid", "--num-samples", 3], "--num-samples: a grid has as many as it has"),
-        (["--model", "ContentLightGCN", "--space", "paper"], "--space paper: there is none"),
+        (
+            ["--model", "ContentLightGCN", "--space", "paper"],
+            "--space paper: there is no published grid of ContentLightGCN",
+        ),
         (
             ["--axes", "lr", "uia_wight"],
             "setting 'uia_wight' is unknown: did you mean 'uia_weight'?",
@@ -316,7 +318,7 @@ def test_a_sweep_from_trials_to_the_test_links(undisturbed):
         (line for line in lines if line["seed"] == "0"), key=lambda t: -float(t["val recall@20"])
     )
     assert set(seconds) == {line["configuration"] for line in first[:2]}
-    for name in WIDE["AlignRec"]:
+    for name in WIDE[AlignRec]:
         assert name in lines[0]
     saved = json.loads((out / "best.json").read_text())
     assert [row["name"] for row in saved["rows"]] == ["AlignRec, tuned", "AlignRec, defaults"]

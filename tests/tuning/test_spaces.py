@@ -4,93 +4,131 @@ from math import log
 
 import pytest
 
-from alignrec_pyg.experiments.settings import PAPER, TRAIN_ARGUMENTS, points
+from alignrec_pyg.experiments.settings import (
+    TRAIN_ARGUMENTS,
+    ModelSettings,
+    package_models,
+    published_settings,
+)
 from alignrec_pyg.graph import knn_edge_type
+from alignrec_pyg.models import BPR, AlignRec
+from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.tuning.spaces import (
     ITEM_NEIGHBORS,
-    PAPER_GRIDS,
     TRIAL,
     WIDE,
     Choice,
     Interval,
     grid_points,
     random_points,
+    search_space,
     suggested,
     with_point,
 )
 
+MODELS = package_models()
+PUBLISHED = {name: published_settings(model, "") for name, model in MODELS.items()}
 SEARCHED = ("temperature", "ssl_temperature", "num_layers", "num_item_layers", "dropout")
 """Settings of a constructor that a wide space has to have, beside weights of the loss."""
-SPACES = [(name, space) for spaces in (WIDE, PAPER_GRIDS) for name, space in spaces.items()]
+SPACES = [
+    (name, space)
+    for name, settings in PUBLISHED.items()
+    for kind in ("wide", "paper")
+    if (space := search_space(settings, kind)) is not None
+]
 
 
 def values_of(axis):
     return axis.values if isinstance(axis, Choice) else (axis.low, axis.high)
 
 
-def test_every_model_has_a_wide_space():
-    assert set(WIDE) == set(PAPER)
+def all_settings(settings):
+    return {**asdict(settings.config), **settings.hparams, ITEM_NEIGHBORS: 10}
 
 
-@pytest.mark.parametrize("name", WIDE)
+def test_every_model_has_a_space_of_its_own_and_all_but_ours_a_published_one():
+    assert set(WIDE) == set(MODELS.values())
+    assert search_space(PUBLISHED["AlignRec"], "wide") == WIDE[AlignRec]
+    paper = {name for name, settings in PUBLISHED.items() if search_space(settings, "paper")}
+    assert paper == set(MODELS) - {"ContentLightGCN"}
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_wide_spaces_have_what_the_constructor_offers(name):
-    settings = PAPER[name]
-    arguments = signature(settings.model.__init__).parameters
+    model = MODELS[name]
+    arguments = signature(model.__init__).parameters
     expected = {"lr"} | {
         argument for argument in arguments if argument.endswith("_weight") or argument in SEARCHED
     }
-    if settings.item_graph is not None or settings.table_graphs:
+    if model.inputs.item_graph != "none":
         expected.add(ITEM_NEIGHBORS)
-    assert expected <= set(WIDE[name])
-    assert set(WIDE[name]) - {ITEM_NEIGHBORS} <= set(arguments) | set(TRAIN_ARGUMENTS)
-    assert (ITEM_NEIGHBORS in WIDE[name]) == (ITEM_NEIGHBORS in expected)
+    assert expected <= set(WIDE[model])
+    assert set(WIDE[model]) - {ITEM_NEIGHBORS} <= set(arguments) | set(TRAIN_ARGUMENTS)
+    assert (ITEM_NEIGHBORS in WIDE[model]) == (ITEM_NEIGHBORS in expected)
 
 
 @pytest.mark.parametrize(("name", "space"), SPACES)
 def test_values_have_the_type_of_the_setting_and_are_ordered(name, space):
-    settings = {**asdict(PAPER[name].train), **PAPER[name].hparams(), ITEM_NEIGHBORS: 10}
+    settings = all_settings(PUBLISHED[name])
     for argument, axis in space.items():
         values = values_of(axis)
         assert {type(value) for value in values} == {type(settings[argument])}, argument
         assert list(values) == sorted(set(values)), argument
 
 
-@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("name", MODELS)
 def test_published_settings_lie_in_the_wide_space(name):
-    settings = {**asdict(PAPER[name].train), **PAPER[name].hparams(), ITEM_NEIGHBORS: 10}
-    for argument, axis in WIDE[name].items():
+    settings = all_settings(PUBLISHED[name])
+    for argument, axis in WIDE[MODELS[name]].items():
         if isinstance(axis, Choice):
             assert settings[argument] in axis.values, argument
         else:
             assert axis.low <= settings[argument] <= axis.high, argument
 
 
-@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("name", MODELS)
 def test_models_can_be_built_at_both_ends(name, toy):
-    settings = PAPER[name]
-    inputs = {"features": ["image"]} if settings.tables != "none" else {}
-    if settings.table_graphs:
+    settings = PUBLISHED[name]
+    inputs = {"features": ["image"]} if settings.model.inputs.tables != "none" else {}
+    if settings.model.inputs.item_graph == "per_table":
         inputs["item_graphs"] = ["image"]
     assert knn_edge_type("image") in toy.edge_types
     for end in (0, -1):
-        point = {argument: values_of(axis)[end] for argument, axis in WIDE[name].items()}
+        point = {a: values_of(axis)[end] for a, axis in WIDE[settings.model].items()}
         changed = with_point(settings, point)
-        model = settings.model(toy, **changed.hparams(), **inputs)
-        told = {**model.hparams, **asdict(changed.train), ITEM_NEIGHBORS: point.get(ITEM_NEIGHBORS)}
-        assert {argument: told[argument] for argument in point} == point
+        model = settings.model(toy, **changed.hparams, **inputs)
+        used = {**model.hparams, **asdict(changed.config)}
+        point.pop(ITEM_NEIGHBORS, None)
+        assert {argument: used[argument] for argument in point} == point
+
+
+class OwnModel(AlignRec):
+    """A model that the package does not list."""
+
+    def __init__(self, data, *, cca_weight=0.01, num_layers=2, off_weight=0.0, **rest):
+        super().__init__(data, cca_weight=cca_weight, num_layers=num_layers, **rest)
+
+
+def test_a_model_of_ones_own_is_searched_around_its_defaults():
+    hparams = {"cca_weight": 0.3, "num_layers": 2, "off_weight": 0.0, "weight": 1.0, "width": 8}
+    settings = ModelSettings(model=OwnModel, hparams=hparams, config=TrainConfig(lr=0.5))
+    assert search_space(settings, "wide") == {
+        "lr": Interval(1e-4, 1e-2),
+        "cca_weight": Interval(0.01, 9.0),
+        "num_layers": Choice((1, 2, 3, 4)),
+        ITEM_NEIGHBORS: Choice((5, 10, 20)),
+    }
+    assert search_space(settings, "paper") is None
+    flat = ModelSettings(model=type("Flat", (BPR,), {}), hparams={}, config=TrainConfig())
+    assert search_space(flat, "wide") == {"lr": Interval(1e-4, 1e-2)}
 
 
 def test_the_paper_has_six_points():
-    found = grid_points(PAPER_GRIDS["AlignRec"])
+    found = grid_points(search_space(PUBLISHED["AlignRec"], "paper"))
     assert len(found) == 6
     assert {(p["lr"], p["reg_weight"]) for p in found} == {
         (lr, weight) for lr in (3e-4, 1e-4) for weight in (0.1, 0.2, 0.3)
     }
-
-
-def test_another_batch_size_divides_l2_terms_as_in_grids():
-    (expected,) = points(PAPER["AlignRec"], {"batch_size": (64,)})
-    assert with_point(PAPER["AlignRec"], {"batch_size": 64, ITEM_NEIGHBORS: 5}) == expected
 
 
 def test_a_grid_needs_lists():
@@ -100,7 +138,7 @@ def test_a_grid_needs_lists():
 
 
 def test_random_points_are_distinct_short_and_the_same_for_a_seed():
-    space = WIDE["AlignRec"]
+    space = WIDE[AlignRec]
     found = random_points(space, 30, seed=0)
     assert len({repr(point) for point in found}) == len(found) == 30
     assert random_points(space, 10, seed=0) == found[:10]
@@ -128,11 +166,11 @@ def test_no_more_random_points_than_there_are():
 
 
 @pytest.mark.tune_extra
-@pytest.mark.parametrize("name", WIDE)
-def test_optuna_proposes_from_the_same_space(name):
+@pytest.mark.parametrize("model", WIDE)
+def test_optuna_proposes_from_the_same_space(model):
     import optuna
 
-    space = WIDE[name]
+    space = WIDE[model]
     study = optuna.create_study()
     study.ask()
     trial = study.ask()

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alignrec_pyg.experiments import runner
-from alignrec_pyg.experiments.cells import Parts, cell_key, data_version
+from alignrec_pyg.experiments.cells import Cell, Parts, cell_key, data_version
 from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.training.loop import TrainingDivergedError, fit
@@ -44,7 +43,7 @@ def test_every_epoch_is_reported_with_the_running_best(job, reported):
     seen = [metrics["recall@20"] for metrics in reported[:-1]]
     assert best[:-1] == [max(seen[: n + 1]) for n in range(4)]
     assert best[-1] == best[-2]
-    assert reported[-1]["best_epoch"] == seen.index(max(seen))
+    assert reported[-1]["best_epoch"] == seen.index(max(seen)) + 1
     assert {"loss", "loss/cca"} <= set(reported[0])
 
 
@@ -62,7 +61,7 @@ def test_the_point_and_seed_are_what_is_trained(job, reported):
 
 def test_the_key_is_the_one_of_scripts(job, monkeypatch):
     parts = Parts(job.train, job.val, {"test": job.val})
-    monkeypatch.setattr(runner, "code_version", lambda: "code")
+    monkeypatch.setattr(Cell, "code", lambda self: "code")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     cell, _ = job.cell({}, 0)
     inputs = {
@@ -104,16 +103,17 @@ def test_a_diverged_trial_fails_and_is_not_tried_again(job, reported, monkeypatc
         run_trial(config(lr=1e30), job)
 
 
-def test_a_cell_is_kept_to_one_process(job):
-    cell, key = job.cell({}, 0)
-    store = CellStore(job.cells)
-    path = store.checkpoint_dir(cell, key).with_suffix(".lock")
-    with trial.cell_lock(store, cell, key):
-        other = trial.FileLock(path, is_singleton=False)
-        with pytest.raises(TimeoutError):
-            other.acquire(timeout=0)
-    with trial.FileLock(path, is_singleton=False).acquire(timeout=0):
-        pass
+def test_a_trial_waits_for_another_process_at_the_same_cell(job, monkeypatch):
+    locked = []
+
+    def train_cell(cell, parts, folder, *_):
+        with CellStore(job.cells).lock(cell, job.cell({}, 0)[1], wait=False) as free:
+            locked.append(not free)
+        return None, None
+
+    monkeypatch.setattr(trial, "train_cell", train_cell)
+    trial.train({"number": 0, "seed": 0, "point": {}}, job)
+    assert locked == [True]
 
 
 def test_trials_hold_no_test_links(job):
