@@ -31,9 +31,9 @@ from torch.nn.functional import cosine_similarity
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser
 from alignrec_pyg.experiments.cells import cell_key, train_cell
-from alignrec_pyg.experiments.charts import write_maps
+from alignrec_pyg.experiments.charts import chart_problem, write_maps
+from alignrec_pyg.experiments.description import description, header
 from alignrec_pyg.experiments.provenance import origin
-from alignrec_pyg.experiments.results import chart_possible, header
 from alignrec_pyg.experiments.runner import is_the_cells_own
 from alignrec_pyg.experiments.session import Session, log
 from alignrec_pyg.experiments.settings import SettingsError
@@ -55,8 +55,8 @@ def _map(session: Session) -> int:
     models = session.wearers(session.models)
     cells = {name: session.cells(name, settings)[0] for name, settings in models.items()}
     session.check(list(cells.values()))
-    about = header(session.data, models)
-    print(about, flush=True)
+    print(header(session.data, session.out), flush=True)
+    about = description(session.data, models)
     parts = session.data.parts.to(session.device)
     cosines, maps = {}, {}
     for name, cell in cells.items():
@@ -78,7 +78,8 @@ def _map(session: Session) -> int:
     if not maps:
         return 1
     _write(session, cosines, about)
-    if chart_possible():
+    problem = chart_problem()
+    if problem is None:
         pictures = {
             f"{name}: mean cosine {cosines[name]['mean']:.4f}": joint_map(*pair)
             for name, pair in maps.items()
@@ -87,7 +88,7 @@ def _map(session: Session) -> int:
         write_maps(path, f"content and ID vectors of items ({session.data.name})", pictures)
         print(f"written: {path}")
     else:
-        print("no picture: it needs matplotlib (pip install matplotlib)")
+        print(problem)
     return 0 if len(maps) == len(cells) else 1
 
 

@@ -24,11 +24,11 @@ from alignrec_pyg.cli.arguments import make_parser, positive_int
 from alignrec_pyg.evaluation.beyond_accuracy import beyond_accuracy, intra_list_diversity
 from alignrec_pyg.evaluation.metrics import user_metrics
 from alignrec_pyg.experiments.cells import RANKED, TEST
+from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.statistics import Measurement
 from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.experiments.summary import Measurement
-from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
 
 _NAMES = {
@@ -77,7 +77,7 @@ def _beyond(session: Session) -> int:
         measure=measure,
         compared=False,
         not_run=not_run,
-        look=Look(costs=False, unmarked=None),
+        style=TableStyle(costs=False, unmarked=None),
         notes=[
             "coverage: share of all items recommended; Gini: 0 if all alike, towards 1 if few take "
             "all; average popularity: train links of a recommended item; long-tail share: items "

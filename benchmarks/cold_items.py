@@ -38,12 +38,12 @@ from alignrec_pyg.evaluation.metrics import user_metrics
 from alignrec_pyg.evaluation.ranking import Ranking, rank
 from alignrec_pyg.experiments.cells import RANKED, TEST, Cell, Parts
 from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS, PreparedData
+from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.runner import RunOutcome
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.statistics import Measurement
 from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.experiments.summary import Measurement
-from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import INTERACTS, ITEM, content_hash, feature_table, links_to_predict
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.serving import add_items
@@ -106,7 +106,7 @@ def _cold_items(session: Session) -> int:
             if part.size(1):
                 users = user_metrics(cell.rankings[TEST], part, _K)
                 values[f"recall@{_K}, {name} train links"] = users.recall.double().mean().item()
-        return Measurement(values, alone.user, alone.recall)
+        return Measurement(values, alone.user, alone.recall, compared=f"recall@{_K}, {COLD}")
 
     return session.conclude(
         "cold_items",
@@ -114,7 +114,7 @@ def _cold_items(session: Session) -> int:
         RunOutcome(results=results, failed=outcome.failed),
         measure=measure,
         not_run=not_run,
-        look=Look(costs=False),
+        style=TableStyle(costs=False),
         notes=_notes(session, links, num_dropped),
     )
 
@@ -228,7 +228,6 @@ def _notes(session: Session, links: Tensor, num_dropped: int) -> list[str]:
         f"{data.cold[INTERACTS].edge_index.size(1):,} links, of which {num_dropped:,} have a user "
         "without train links and are left out",
         f"rows '{NEIGHBORS}': new items have the mean of their neighbours' ID vectors, else none",
-        f"tests of significance: recall@{_K} among the {COLD}",
     ]
     return lines + [
         f"{name} train links: {part.size(1):,} test links of {part[0].unique().numel():,} users"

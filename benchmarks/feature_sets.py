@@ -26,11 +26,11 @@ from alignrec_pyg.checks import unknown_names
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser
 from alignrec_pyg.experiments.paper import table_4
+from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.statistics import Measure, Measurement
 from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.experiments.summary import Measure, Measurement
-from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.models import BM3
 
 MODELS = ("VBPR", "BM3", "FREEDOM")
@@ -64,7 +64,7 @@ def _swap(session: Session) -> int:
         for (model, text), row in rows.items()
         for cell in session.cells(row, models[model], features=text.split("+"))
     ]
-    outcome = session.run(cells, models=models)
+    outcome = session.run(cells)
     first = {row: rows[model, next(iter(texts))] for (model, _), row in rows.items()}
     return session.conclude(
         "feature_sets",
@@ -74,7 +74,7 @@ def _swap(session: Session) -> int:
         measure=with_memory(session.measure, outcome.results, first),
         pairs=[(row, first[row]) for row in rows.values() if row != first[row]],
         not_run=not_run,
-        look=Look(unmarked=(SAVED,)),
+        style=TableStyle(unmarked=(SAVED,)),
         notes=session.papers(table_4),
     )
 

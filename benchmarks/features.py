@@ -48,11 +48,11 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.cli.arguments import device_named, named_files, results_folder
 from alignrec_pyg.cli.command import INTERRUPTED
+from alignrec_pyg.experiments.charts import chart_problem
 from alignrec_pyg.experiments.encoded_tables import add_encoded
 from alignrec_pyg.experiments.paper import ProtocolResults, table_3
 from alignrec_pyg.experiments.prepare import data_name, errors_about, read
 from alignrec_pyg.experiments.provenance import commit, hardware, versions
-from alignrec_pyg.experiments.results import chart_possible
 from alignrec_pyg.experiments.session import log
 from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.feature_eval import (
@@ -174,8 +174,8 @@ def _run(options: argparse.Namespace) -> None:
     print("\n".join(notes(report)))
     written = write(report, out, feature_maps(data, report.sets))
     print("written: " + ", ".join(str(path) for path in written))
-    if not chart_possible():
-        print("no picture: it needs matplotlib (pip install matplotlib)")
+    if (problem := chart_problem()) is not None:
+        print(problem)
 
 
 def _described(data: HeteroData, parts: Sequence[str], options: argparse.Namespace) -> FeatureSet:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.experiments.charts import write_scatter
+from alignrec_pyg.experiments.charts import chart_problem, write_scatter
 from alignrec_pyg.experiments.paper import PAPER_LABEL, ProtocolResults
-from alignrec_pyg.experiments.results import chart_possible, remove_results
+from alignrec_pyg.experiments.results import remove_results
 from alignrec_pyg.feature_eval import (
     CosineStatistics,
     FeatureRecall,
@@ -223,7 +223,7 @@ def feature_maps(
     All sets show the same items, at most ``sample`` drawn with seed 0, but for those without
     features. Empty without matplotlib.
     """
-    if not chart_possible():
+    if chart_problem() is not None:
         return {}
     from sklearn.manifold import TSNE
 

@@ -25,10 +25,10 @@ from alignrec_pyg.cli.arguments import make_parser, positive_int
 from alignrec_pyg.evaluation.groups import activity_groups, popularity_groups
 from alignrec_pyg.evaluation.metrics import user_metrics
 from alignrec_pyg.experiments.cells import TEST
+from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.statistics import Measurement
 from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.experiments.summary import Measurement
-from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
 
 _K = 20
@@ -67,7 +67,7 @@ def _by_group(session: Session) -> int:
         measure=measure,
         compared=False,
         not_run=not_run,
-        look=Look(costs=False),
+        style=TableStyle(costs=False),
         notes=_sizes(session, outcome.results[0]) if outcome.results else [],
     )
 

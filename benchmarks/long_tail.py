@@ -25,11 +25,11 @@ from alignrec_pyg.cli.arguments import make_parser, positive_int
 from alignrec_pyg.evaluation.groups import long_tail_links
 from alignrec_pyg.evaluation.metrics import user_metrics
 from alignrec_pyg.experiments.cells import TEST
+from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.statistics import Measurement
 from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.experiments.summary import Measurement
-from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
 
 MODELS = ("BM3", "MGCN", "FREEDOM", "AlignRec")
@@ -63,7 +63,8 @@ def _long_tail(session: Session) -> int:
                 values[f"recall@20, {of}s < {below}"] = metrics.recall.double().mean().item()
                 values[f"ndcg@20, {of}s < {below}"] = metrics.ndcg.double().mean().item()
         items = user_metrics(cell.rankings[TEST], tails["item"], 20)
-        return Measurement(values, items.user, items.recall)
+        compared = f"recall@20, items < {below}"
+        return Measurement(values, items.user, items.recall, compared=compared)
 
     cells = [cell for name, settings in models.items() for cell in session.cells(name, settings)]
     return session.conclude(
@@ -72,14 +73,13 @@ def _long_tail(session: Session) -> int:
         session.run(cells),
         measure=measure,
         not_run=not_run,
-        look=Look(costs=False),
+        style=TableStyle(costs=False),
         notes=[
             f"{of}s with fewer than {below} train links: {tail.size(1):,} of {links.size(1):,} "
             f"test links, {tail[0].unique().numel():,} users"
             + ("" if tail.size(1) else " (no column)")
             for of, tail in tails.items()
-        ]
-        + [f"tests of significance: recall@20 of the links of items with fewer than {below}"],
+        ],
     )
 
 

@@ -27,14 +27,14 @@ from torch import Tensor
 from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser
 from alignrec_pyg.experiments.cells import TEST, Parts, link_metrics
+from alignrec_pyg.experiments.description import split_text
 from alignrec_pyg.experiments.prepare import val_known_at_test
-from alignrec_pyg.experiments.results import split_text
+from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.runner import RunOutcome
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.statistics import Measurement
 from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.experiments.summary import Measurement
-from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import links_to_predict
 from alignrec_pyg.transforms.split_interactions import SplitRule
 
@@ -89,8 +89,8 @@ def _compare(session: Session) -> int:
         measure=measure,
         compared=False,
         not_run=not_run,
-        look=Look(unmarked=None),
-        split_told=False,
+        style=TableStyle(unmarked=None),
+        one_split=False,
         notes=[
             f"{KNOWN}: at test time the validation links are part of the graph and no candidates",
             *notes,

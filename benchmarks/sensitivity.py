@@ -25,8 +25,8 @@ from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser, weight
 from alignrec_pyg.experiments.charts import Curve, write_curves
 from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.experiments.statistics import Measurement, Row
 from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.experiments.summary import Measurement, Row
 
 MODEL = "AlignRec"
 WEIGHTS = {"alpha": "cca_weight", "beta": "uia_weight", "lambda": "reg_weight"}

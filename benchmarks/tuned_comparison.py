@@ -27,6 +27,7 @@ from alignrec_pyg.cli import command
 from alignrec_pyg.cli.arguments import make_parser
 from alignrec_pyg.experiments.paper import table_2
 from alignrec_pyg.experiments.prepare import SYNTHETIC
+from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.runner import RunOutcome
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import (
@@ -36,9 +37,8 @@ from alignrec_pyg.experiments.settings import (
     ModelSettings,
     SettingsError,
 )
+from alignrec_pyg.experiments.statistics import Measure, Measurement
 from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.experiments.summary import Measure, Measurement
-from alignrec_pyg.experiments.table import Look
 
 TEST_SELECTED = "test-selected recall@20 (one seed)"
 
@@ -74,11 +74,10 @@ def _search(session: Session) -> int:
         for number, settings in enumerate(found)
         for cell in session.cells(_trial(name, number), settings, seeds=session.seeds[:1])
     ]
-    trials = session.run(trial_cells, models=models)
+    trials = session.run(trial_cells)
     chosen, best_on_test = choose(candidates, trials.results)
     finals = session.run(
-        [cell for name, settings in chosen.items() for cell in session.cells(name, settings)],
-        models=chosen,
+        [cell for name, settings in chosen.items() for cell in session.cells(name, settings)]
     )
     measure = session.measure
     notes = [
@@ -100,7 +99,7 @@ def _search(session: Session) -> int:
         measure=measure,
         not_run=not_run,
         paper=session.papers(table_2),
-        look=Look(unmarked=(TEST_SELECTED,)),
+        style=TableStyle(unmarked=(TEST_SELECTED,)),
         notes=notes,
     )
 

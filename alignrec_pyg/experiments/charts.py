@@ -1,4 +1,4 @@
-"""The table as a bar chart, and a value against a setting as curves."""
+"""Charts: the table as horizontal bars, a value against a setting, points of vectors."""
 
 from __future__ import annotations
 
@@ -6,18 +6,35 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.experiments.paper import PAPER_LABEL, PaperResults
-from alignrec_pyg.experiments.summary import Row
+from alignrec_pyg.experiments.statistics import Row, best_values
 
-# Okabe and Ito's palette, told apart by colour-blind readers; it repeats with another hatch.
+# Okabe and Ito's palette, told apart by colour-blind readers
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
-_HATCHES = ("", "///", "...")
-_GROUP_WIDTH = 0.84
-_TITLE_WIDTH = 60  # letters of a line beside the legend
-_LONG = 10  # letters of a column's name that fit beside each other
-_SAME_SCALE = 20.0  # columns whose largest values differ by more get axes of their own
+_LIGHT = "#A6C8DF"  # of COLOURS[0]
+_PANELS = 4  # side by side
+_LETTER = 0.08  # inches
+_TITLE_LETTERS = 11  # per inch
+_LOGARITHMIC = 20.0  # an axis of positive values whose largest is so many times the smallest
+
+
+class Bar(NamedTuple):
+    """A value of a row.
+
+    Args:
+        value: Length of the bar.
+        std: Half the length of the whisker; NaN for none.
+        published: Value of a paper; NaN for none.
+        best: Whether the bar stands out.
+    """
+
+    value: float
+    std: float = math.nan
+    published: float = math.nan
+    best: bool = False
 
 
 class Curve(NamedTuple):
@@ -34,60 +51,90 @@ class Curve(NamedTuple):
     std: Sequence[float] | None
 
 
-def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResults) -> None:
-    """Writes a PNG: a group per column, a bar per row with its standard deviation over seeds.
+def chart_problem() -> str | None:
+    """Why no chart can be drawn, and the way out; ``None`` if matplotlib can be imported."""
+    try:
+        require_package("matplotlib", "the chart", "matplotlib", extra="benchmarks")
+    except ImportError as error:
+        return f"no chart: {error}"
+    return None
 
-    Columns of very different size get axes of their own.
+
+def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResults) -> None:
+    """Writes a PNG: a panel per column, a bar per row with its standard deviation over seeds.
+
+    The best value of a panel has a darker bar; published values are diamonds.
 
     Args:
         path: Where to write.
         title: Title of the chart.
-        table: The rows.
-        paper: Published values, drawn as diamonds.
+        table: The rows, from top to bottom.
+        paper: Published values by row.
     """
-    panels = _panels(table)
-    shares = [len(columns) for columns in panels]
-    figure, canvas = new_figure(max(10.0, 3.0 + sum(shares) * (0.7 + 0.05 * len(table))))
-    grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=shares)[0]
-    first_published = next((row.name for row in table if row.name in paper), None)
-    for axes, columns in zip(grid, panels, strict=True):
-        width = _GROUP_WIDTH / len(table)
-        for number, row in enumerate(table):
-            offset = (number - (len(table) - 1) / 2) * width
-            places = [group + offset for group in range(len(columns))]
-            axes.bar(
-                places,
-                [row.mean[column] for column in columns],
-                width * 0.92,
-                yerr=None if row.std is None else [row.std[column] for column in columns],
-                capsize=2.5,
-                error_kw={"linewidth": 1},
-                color=COLOURS[number % len(COLOURS)],
-                hatch=_HATCHES[number // len(COLOURS) % len(_HATCHES)],
-                edgecolor="white",
-                label=row.label if axes is grid[0] else None,
+    best = best_values(table)
+    panels = {
+        column: {
+            row.label: Bar(
+                row.mean[column],
+                std=math.nan if row.std is None else row.std[column],
+                published=paper.get(row.name, {}).get(column, math.nan),
+                best=not row.missing and row.mean[column] == best.get(column),
             )
-            published = paper.get(row.name, {})
-            if any(column in published for column in columns):
-                axes.plot(
-                    places,
-                    [published.get(column, float("nan")) for column in columns],
-                    linestyle="none",
-                    marker="D",
-                    markersize=5,
-                    markerfacecolor="white",
-                    markeredgecolor="black",
-                    label=PAPER_LABEL if axes is grid[0] and row.name == first_published else None,
-                )
-        long = max(len(column) for column in columns) > _LONG
-        turned = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if long else {}
-        axes.set_xticks(range(len(columns)), columns, **turned)
-        if all(row.mean[column] >= 0 for row in table for column in columns):
-            axes.set_ylim(bottom=0)
-        plain_axes(axes)
-    grid[0].set_ylabel("mean over users")
-    grid[0].set_title(fill(title, _TITLE_WIDTH), loc="left")
-    figure.legend(loc="outside right upper", frameon=False)
+            for row in table
+        }
+        for column in table[0].mean
+    }
+    write_bars(path, title, panels)
+
+
+def write_bars(
+    path: Path,
+    title: str,
+    panels: Mapping[str, Mapping[str, Bar]],
+    *,
+    logarithmic: bool = False,
+) -> None:
+    """Writes a PNG: a panel per quantity, a horizontal bar with its value per row.
+
+    Args:
+        path: Where to write.
+        title: Title of the chart.
+        panels: Bars by row, by the name of the quantity; one without bars is left out.
+        logarithmic: Whether an axis is logarithmic where the largest value is many times the
+            smallest.
+    """
+    filled = {quantity: bars for quantity, bars in panels.items() if bars}
+    rows = list(dict.fromkeys(row for bars in filled.values() for row in bars))
+    columns = min(len(filled), _PANELS)
+    lines = math.ceil(len(filled) / columns)
+    names = _LETTER * max(len(row) for row in rows)
+    figure, canvas = new_figure(
+        max(6.0, names + 2.5 * columns), 1.2 + lines * (0.5 + 0.25 * len(rows))
+    )
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+    handles: dict[str, Any] = {}
+    for axes, (quantity, bars) in zip(grid.flat, filled.items(), strict=False):
+        places = [rows.index(row) for row in bars]
+        _draw_bars(axes, places, list(bars.values()))
+        values = [bar.value for bar in bars.values()]
+        if logarithmic and 0 < _LOGARITHMIC * min(values) < max(values):
+            axes.set_xscale("log")
+            axes.set_xlim(left=10.0 ** (math.ceil(math.log10(min(values))) - 1))
+            quantity = f"{quantity} (logarithmic)"
+        axes.set_title(fill(quantity, 34), loc="left", fontsize=10)
+        axes.tick_params(axis="y", length=0)
+        plain_axes(axes, "x")
+        axes.spines["left"].set_visible(False)
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    for axes in grid.flat[len(filled) :]:
+        axes.set_visible(False)
+    grid[0, 0].set_yticks(range(len(rows)), rows)
+    grid[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    _set_title(figure, title)
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False
+        )
     canvas.print_png(str(path))
 
 
@@ -121,7 +168,7 @@ def write_curves(
         axes.set_xlabel(setting)
         plain_axes(axes)
     grid[0].set_ylabel(ylabel)
-    grid[0].set_title(title, loc="left")
+    _set_title(figure, title)
     figure.legend(loc="outside right upper", frameon=False)
     canvas.print_png(str(path))
 
@@ -150,7 +197,7 @@ def write_maps(path: Path, title: str, maps: Mapping[str, tuple[Any, Any]]) -> N
         axes.set_title(name, fontsize=10)
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.suptitle(title)
+    _set_title(figure, title)
     figure.legend(loc="outside right upper", frameon=False, markerscale=3)
     canvas.print_png(str(path))
 
@@ -184,71 +231,61 @@ def write_scatter(
         axes.set_xticks([])
         axes.set_yticks([])
     figure.colorbar(drawn, ax=list(grid), label=colour_label)
-    figure.suptitle(title)
+    _set_title(figure, title)
     canvas.print_png(str(path))
 
 
-def new_figure(width: float) -> tuple[Any, Any]:
-    """A figure and what draws it, without a window or state of matplotlib's own."""
+def new_figure(width: float, height: float = 4.8) -> tuple[Any, Any]:
+    """A figure of this size in inches and the canvas that writes it, without a window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, 4.8), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     return figure, FigureCanvasAgg(figure)
 
 
-def plain_axes(axes: Any) -> None:
-    """Only the axes that are read, with a light grid."""
-    axes.grid(axis="y", linewidth=0.5, alpha=0.5)
+def plain_axes(axes: Any, grid: Literal["x", "y"] = "y") -> None:
+    """Only the axes that are read, with a light grid along one of them."""
+    axes.grid(axis=grid, linewidth=0.5, alpha=0.5)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
-def _panels(table: Sequence[Row]) -> list[list[str]]:
-    """Columns side by side, those of one scale in one panel."""
-    panels: list[list[str]] = []
-    largest: list[float] = []
-    for column in table[0].mean:
-        size = max(abs(row.mean[column]) for row in table)
-        if panels and size and 1 / _SAME_SCALE < size / (largest[-1] or 1.0) < _SAME_SCALE:
-            panels[-1].append(column)
-        else:
-            panels.append([column])
-            largest.append(size)
-    return panels
+def _set_title(figure: Any, title: str) -> None:
+    width = int(_TITLE_LETTERS * figure.get_figwidth())
+    figure.suptitle(fill(title, width), x=0.01, ha="left", fontsize=12)
 
 
-def write_bars(path: Path, title: str, panels: Mapping[str, Mapping[str, float]]) -> None:
-    """Writes a PNG: a panel per quantity, a horizontal bar with its value per row.
-
-    An axis is logarithmic where the largest value is many times the smallest.
-
-    Args:
-        path: Where to write.
-        title: Title of the chart.
-        panels: Values by row, by the name of the quantity; one without values is left out.
-    """
-    filled = {quantity: values for quantity, values in panels.items() if values}
-    rows = list(dict.fromkeys(row for values in filled.values() for row in values))
-    figure, canvas = new_figure(max(6.0, 5.0 * len(filled)))
-    figure.set_figheight(1.5 + 0.35 * len(rows))
-    grid = figure.subplots(1, len(filled), squeeze=False, sharey=True)[0]
-    for axes, (quantity, values) in zip(grid, filled.items(), strict=True):
-        bars = axes.barh([rows.index(row) for row in values], values.values(), color=COLOURS[0])
-        told = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values.values()]
-        axes.bar_label(bars, told, padding=3)
-        axes.margins(x=0.15)
-        least, most = min(values.values()), max(values.values())
-        if 0 < _SAME_SCALE * least < most:
-            axes.set_xscale("log")
-            axes.set_xlim(left=10.0 ** (math.ceil(math.log10(least)) - 1))
-            quantity = f"{quantity} (logarithmic)"
-        axes.set_xlabel(quantity)
-        plain_axes(axes)
-        axes.grid(visible=False, axis="y")
-        axes.grid(axis="x", linewidth=0.5, alpha=0.5)
-    grid[0].set_yticks(range(len(rows)), rows)
-    grid[0].invert_yaxis()
-    figure.suptitle(title)
-    canvas.print_png(str(path))
+def _draw_bars(axes: Any, places: Sequence[int], bars: Sequence[Bar]) -> None:
+    """Bars with whiskers, published values, and the values in a column on the right."""
+    standing_out = any(bar.best for bar in bars)
+    colours = [COLOURS[0] if bar.best or not standing_out else _LIGHT for bar in bars]
+    values = [bar.value for bar in bars]
+    axes.barh(places, values, height=0.7, color=colours)
+    for place, value in zip(places, values, strict=True):
+        text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+        at = axes.get_yaxis_transform()
+        axes.text(1.02, place, text, transform=at, va="center", fontsize=8)
+    if not all(math.isnan(bar.std) for bar in bars):
+        axes.errorbar(
+            values,
+            places,
+            xerr=[bar.std for bar in bars],
+            linestyle="none",
+            color="black",
+            elinewidth=1,
+            capsize=2,
+            label="standard deviation over seeds",
+        )
+    if not all(math.isnan(bar.published) for bar in bars):
+        axes.plot(
+            [bar.published for bar in bars],
+            places,
+            linestyle="none",
+            marker="D",
+            markersize=5,
+            markerfacecolor="white",
+            markeredgecolor="black",
+            label=PAPER_LABEL,
+        )

@@ -1,30 +1,42 @@
-"""What an experiment says and leaves behind: header, table, notes; JSON, CSV, Markdown, PNG."""
+"""What a finished experiment prints and the files it writes."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from alignrec_pyg.experiments.charts import write_chart
+from alignrec_pyg.experiments.charts import chart_problem, write_chart
+from alignrec_pyg.experiments.description import (
+    SELECTION,
+    description,
+    deviations,
+    masking_rule,
+)
 from alignrec_pyg.experiments.memory import memory_description
 from alignrec_pyg.experiments.paper import PAPER_LABEL, PaperResults
 from alignrec_pyg.experiments.prepare import PreparedData
 from alignrec_pyg.experiments.provenance import Origin
-from alignrec_pyg.experiments.settings import ModelSettings, published_settings
-from alignrec_pyg.experiments.statistics import Comparison, mean_interval
+from alignrec_pyg.experiments.result_table import (
+    TableStyle,
+    csv_rows,
+    in_pairs,
+    outcome,
+    table_rows,
+)
+from alignrec_pyg.experiments.settings import ModelSettings
+from alignrec_pyg.experiments.statistics import Comparison, Row, mean_interval
 from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.experiments.summary import COMPARED, Row
-from alignrec_pyg.experiments.table import Look, csv_table, markdown_table, terminal_table
+from alignrec_pyg.storage import atomic_path
+from alignrec_pyg.text_tables import aligned_table, csv_table, latex_table, markdown_table
 
-_SUFFIXES = (".json", ".csv", ".md", ".png")
+_SUFFIXES = (".json", ".csv", ".md", ".tex", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +51,13 @@ class Experiment:
         device: Where it ran.
         cells: Finished cells.
         table: Their rows.
-        comparisons: One row against the others.
+        comparisons: Tests between the rows; ``None`` if rows are not compared.
         not_run: Why other models have no row.
         paper: Published values for the same data set.
         paper_source: Where they stand.
-        look: How the table shows its rows.
-        notes: More lines to know when reading it.
-        split_told: Whether the header tells the data's split.
+        style: Which parts the table has.
+        notes: More to know when reading it.
+        one_split: Whether all rows are of the data's own split.
     """
 
     title: str
@@ -55,95 +67,70 @@ class Experiment:
     device: torch.device
     cells: Sequence[CellResult]
     table: Sequence[Row]
-    comparisons: Sequence[Comparison] = ()
+    comparisons: Sequence[Comparison] | None = None
     not_run: Mapping[str, str] = field(default_factory=dict)
     paper: PaperResults = field(default_factory=dict)
     paper_source: str = "Table 2"
-    look: Look = field(default_factory=Look)
+    style: TableStyle = field(default_factory=TableStyle)
     notes: Sequence[str] = ()
-    split_told: bool = True
+    one_split: bool = True
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Header and rows of the table as text."""
+        return table_rows(self.table, self.comparisons or (), self.paper, self.style)
+
+    @property
+    def outcome(self) -> str:
+        """What the comparisons found, in one sentence; empty if rows are not compared."""
+        return "" if self.comparisons is None else outcome(self.table, self.comparisons)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before any comparison is read: what is not converged, or missing."""
+        limited = [row.name for row in self.table if not row.stopped_early]
+        lines = []
+        if limited:
+            lines.append(
+                f"Stopped at the limit of epochs (+), perhaps not converged: {', '.join(limited)}"
+            )
+        lines += [
+            f"{row.label}: {_seeds_text(row.seeds)} only; no best value, not in the tests"
+            for row in self.table
+            if row.missing
+        ]
+        return lines + [f"Not run: {name}: {reason}" for name, reason in self.not_run.items()]
+
+    @property
+    def legend(self) -> str:
+        """How to read the table."""
+        parts = [_seeds_text(self.seeds)]
+        if self.comparisons:
+            first = self.comparisons[0]
+            against = "" if in_pairs(self.comparisons) else f" against {first.reference}"
+            parts.append(
+                f"p: paired t-test{against}, {first.metric} of {first.difference.num_users:,} "
+                f"users, Holm's correction for {len(self.comparisons)}"
+            )
+        return "; ".join(parts)
 
 
-def header(
-    data: PreparedData, models: Mapping[str, ModelSettings], *, split_told: bool = True
-) -> str:
-    """What everything rests on: data, split, settings."""
-    lines = [f"data: {data.name}", *_indented(str(data.report))]
-    if data.features:
-        scale = "scaled to length 1" if data.scale == "rows" else "as they are stored"
-        lines.append(f"feature rows: {scale}, for all models")
-    if split_told:
-        lines += split_text(data).splitlines()
-    lines += [f"item graph '{name}': {text}" for name, text in data.item_graphs.items()]
-    lines.append(
-        "settings that differ from the published ones (those for this data set where a paper names "
-        "them, else its defaults), the published one in brackets:"
-    )
-    lines += [f"  {text}" for text in deviations(models, data.name)]
-    lines.append("selection: best epoch by validation recall@20; test links choose nothing")
-    return "\n".join(lines)
+def screen_text(experiment: Experiment, *, ansi: bool) -> str:
+    """The table with what to know before, and its outcome after it.
 
-
-def split_text(data: PreparedData) -> str:
-    """The split and what a ranking leaves out."""
-    lines = [f"split: {data.split_rule}", *_indented(str(data.split))]
-    return "\n".join([*lines, f"ranking: {masking_rule(data)}"])
-
-
-def masking_rule(data: PreparedData) -> str:
-    """Which links a ranking leaves out."""
-    if data.split.val_known_at_test:
-        return "all items but the user's train (and, at test time, validation) links"
-    return (
-        "all items but the user's train links, at test time too: validation links stay candidates "
-        "and count as misses (MMRec's rule)"
-    )
-
-
-def deviations(models: Mapping[str, ModelSettings], data_name: str) -> list[str]:
-    """One line per model: its settings that are not the published ones."""
-    found = {
-        name: settings.differences(published_settings(settings.model, data_name))
-        for name, settings in models.items()
-    }
-    return [f"{name}: {', '.join(differences) or 'none'}" for name, differences in found.items()]
-
-
-def footer(experiment: Experiment) -> str:
-    """What to know when reading the table."""
-    lines = [*experiment.notes]
-    lines += [str(comparison) for comparison in experiment.comparisons]
-    lines.append(f"values: {_seeds_text(experiment.seeds)}")
-    lines += [
-        f"{row.label}: {_seeds_text(row.seeds)} only; no best value, not in the tests"
-        for row in experiment.table
-        if row.missing
-    ]
-    if experiment.look.costs:
-        lines.append(
-            "epochs, best epoch, seconds (training and validation): means; memory: largest cell, "
-            + memory_description(experiment.device)
-            + "; parameters: trainable ones"
-        )
-    limited = [row.name for row in experiment.table if not row.stopped_early]
-    if limited:
-        lines.append(
-            f"+ stopped by the limit of epochs, perhaps not converged: {', '.join(limited)}"
-        )
-    if any(row.name in experiment.paper for row in experiment.table):
-        lines.append(
-            f"{PAPER_LABEL}: {experiment.paper_source} of the AlignRec paper, for orientation, "
-            "not comparable digit for digit"
-        )
-    lines += [f"not run: {name}: {reason}" for name, reason in experiment.not_run.items()]
-    lines += [f"{name}: {text}" for name, text in origins(experiment.cells).items()]
-    return "\n".join(lines)
+    Args:
+        experiment: A finished experiment.
+        ansi: Whether best values are printed in bold; otherwise they get a ``*`` in front.
+    """
+    table = aligned_table(experiment.rows, rule=True, ansi=ansi)
+    parts = ["\n".join(experiment.warnings), f"{table}\n{experiment.legend}", experiment.outcome]
+    return "\n\n".join(part for part in parts if part)
 
 
 def origins(cells: Sequence[CellResult]) -> dict[str, str]:
     """Commit, hardware and versions of the cells, stored ones too; ``mixed:`` where they differ."""
 
-    def told(texts: Iterable[str]) -> str:
+    def joined(texts: Iterable[str]) -> str:
         distinct = list(dict.fromkeys(texts))
         return distinct[0] if len(distinct) == 1 else f"mixed: {'; '.join(distinct)}"
 
@@ -151,15 +138,10 @@ def origins(cells: Sequence[CellResult]) -> dict[str, str]:
         return ", ".join(f"{name} {version}" for name, version in origin.versions.items())
 
     return {
-        "commit": told(cell.origin.commit or "not a git checkout" for cell in cells),
-        "hardware": told(cell.origin.hardware for cell in cells),
-        "versions": told(versions(cell.origin) for cell in cells),
+        "commit": joined(cell.origin.commit or "not a git checkout" for cell in cells),
+        "hardware": joined(cell.origin.hardware for cell in cells),
+        "versions": joined(versions(cell.origin) for cell in cells),
     }
-
-
-def table_text(experiment: Experiment, *, bold: bool) -> str:
-    """The table for a terminal."""
-    return terminal_table(experiment.table, experiment.paper, experiment.look, bold=bold)
 
 
 def write_results(
@@ -168,52 +150,73 @@ def write_results(
     stem: str,
     draw: Callable[[Path], None] | None = None,
 ) -> list[Path]:
-    """Writes ``<stem>.json``, ``.csv``, ``.md`` and, with matplotlib, ``.png`` into ``folder``.
-
-    Each appears complete or not at all; a chart of earlier results goes where there is no new one.
+    """Writes the experiment as JSON, CSV, Markdown, LaTeX and, with matplotlib, a chart.
 
     Args:
         experiment: What to write.
         folder: Where.
         stem: Name of the files.
-        draw: Writes another picture than the table's bars.
+        draw: Writes another chart than the table's bars.
 
     Returns:
         The files written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    cells = csv_rows(experiment.table, experiment.comparisons or (), experiment.paper)
+    without_costs = TableStyle(unmarked=experiment.style.unmarked, costs=False)
+    tabular = table_rows(
+        experiment.table, experiment.comparisons or (), experiment.paper, without_costs
+    )
     texts = {
         ".json": json.dumps(_as_json(experiment), indent=2, allow_nan=False) + "\n",
-        ".csv": csv_table(experiment.table, experiment.paper),
+        ".csv": csv_table(cells),
         ".md": _as_markdown(experiment),
+        ".tex": f"% {experiment.title}; {experiment.legend}\n{latex_table(tabular)}\n",
     }
+    bars = partial(
+        write_chart, title=experiment.title, table=experiment.table, paper=experiment.paper
+    )
+    return write_files(folder, stem, texts, draw or bars)
+
+
+def write_files(
+    folder: Path,
+    stem: str,
+    texts: Mapping[str, str],
+    draw: Callable[[Path], None] | None = None,
+) -> list[Path]:
+    """Writes ``<stem><suffix>`` for each text and, with matplotlib, ``<stem>.png``.
+
+    Each file appears complete or not at all. What an earlier call left of this stem and is not
+    written anew, such as a chart, is removed.
+
+    Args:
+        folder: Where.
+        stem: Name of the files.
+        texts: By suffix, of those in :func:`remove_results`.
+        draw: Writes the chart.
+
+    Returns:
+        The files written.
+    """
     written = []
-    with tempfile.TemporaryDirectory(prefix=f".{stem}", dir=folder) as temporary:
-        for suffix, text in texts.items():
-            (Path(temporary) / stem).with_suffix(suffix).write_text(text, encoding="utf-8")
-        if chart_possible():
-            picture = Path(temporary) / f"{stem}.png"
-            if draw is None:
-                write_chart(picture, experiment.title, experiment.table, experiment.paper)
-            else:
-                draw(picture)
-        for file in sorted(Path(temporary).iterdir()):
-            written.append(file.replace(folder / file.name))
+    if draw is not None and chart_problem() is None:
+        with atomic_path(folder / f"{stem}.png") as path:
+            draw(path)
+        written.append(folder / f"{stem}.png")
+    for suffix, text in texts.items():
+        with atomic_path(folder / f"{stem}{suffix}") as path:
+            path.write_text(text, encoding="utf-8")
+        written.append(folder / f"{stem}{suffix}")
     remove_results(folder, stem, kept=written)
-    return written
+    return sorted(written)
 
 
 def remove_results(folder: Path, stem: str, kept: Sequence[Path] = ()) -> None:
-    """Removes what an earlier :func:`write_results` left, but for ``kept``."""
+    """Removes ``<stem>.json``, ``.csv``, ``.md``, ``.tex`` and ``.png``, but for ``kept``."""
     for suffix in _SUFFIXES:
         path = folder / f"{stem}{suffix}"
         if path not in kept:
             path.unlink(missing_ok=True)
-
-
-def chart_possible() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def _as_json(experiment: Experiment) -> dict[str, Any]:
@@ -230,7 +233,7 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
                     "split": asdict(data.split),
                     "ranking": masking_rule(data),
                 }
-                if experiment.split_told
+                if experiment.one_split
                 else {}
             ),
             "item_graphs": data.item_graphs,
@@ -249,13 +252,13 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
                 "peak_bytes": row.peak_bytes,
                 "parameters": row.num_parameters,
                 "users": row.user.numel(),
-                f"{COMPARED} over users": _finite(asdict(mean_interval(row.user_value))),
+                f"{row.compared} over users": _finite(asdict(mean_interval(row.user_value))),
             }
             for row in experiment.table
         ],
         "comparisons": [
             _finite({**asdict(comparison), "text": str(comparison)})
-            for comparison in experiment.comparisons
+            for comparison in experiment.comparisons or ()
         ],
         "paper": {
             "label": PAPER_LABEL,
@@ -263,7 +266,8 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
         },
         "not_run": dict(experiment.not_run),
         "cells": [cell.summary() for cell in experiment.cells],
-        "selection": "best epoch by validation recall@20",
+        "selection": SELECTION,
+        "outcome": experiment.outcome,
         "metrics": list(experiment.table[0].mean),
         "notes": list(experiment.notes),
         "seeds": list(experiment.seeds),
@@ -274,20 +278,41 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
 
 
 def _as_markdown(experiment: Experiment) -> str:
-    notes = "\n".join(f"- {line}" for line in footer(experiment).splitlines())
-    about = header(experiment.data, experiment.models, split_told=experiment.split_told)
-    table = markdown_table(experiment.table, experiment.paper, experiment.look)
-    return f"# {experiment.title}\n\n{table}\n\n{notes}\n\n```text\n{about}\n```\n"
+    before = [*experiment.warnings, experiment.outcome]
+    about = description(experiment.data, experiment.models, one_split=experiment.one_split)
+    parts = [
+        f"# {experiment.title}",
+        *(line for line in before if line),
+        markdown_table(experiment.rows),
+        "\n".join(f"- {line}" for line in _notes(experiment)),
+        f"```text\n{about}\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _notes(experiment: Experiment) -> list[str]:
+    """All that is known about the table, a line each."""
+    lines = [experiment.legend, *experiment.notes]
+    lines += [str(comparison) for comparison in experiment.comparisons or ()]
+    if experiment.style.costs:
+        lines.append(
+            "epochs, best epoch, seconds (training and validation): means; memory: largest cell, "
+            + memory_description(experiment.device)
+            + "; parameters: trainable ones"
+        )
+    if any(row.name in experiment.paper for row in experiment.table):
+        lines.append(
+            f"{PAPER_LABEL}: {experiment.paper_source} of the AlignRec paper, for orientation, "
+            "not comparable digit for digit"
+        )
+    lines += [f"{name}: {text}" for name, text in origins(experiment.cells).items()]
+    return lines
 
 
 def _seeds_text(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return f"one run with seed {seeds[0]}"
     return f"mean ± standard deviation over seeds {', '.join(str(seed) for seed in seeds)}"
-
-
-def _indented(text: str) -> list[str]:
-    return [f"  {line}" for line in text.splitlines()]
 
 
 def _finite(value: Any) -> Any:

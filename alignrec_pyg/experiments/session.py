@@ -14,30 +14,30 @@ import torch
 
 from alignrec_pyg.cli.arguments import ALL
 from alignrec_pyg.experiments.cells import KS, Cell, Parts
+from alignrec_pyg.experiments.charts import chart_problem
+from alignrec_pyg.experiments.description import header
 from alignrec_pyg.experiments.paper import PaperResults
 from alignrec_pyg.experiments.prepare import PreparedData, prepare
+from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.results import (
     Experiment,
-    chart_possible,
-    footer,
-    header,
     remove_results,
-    table_text,
+    screen_text,
     write_results,
 )
 from alignrec_pyg.experiments.runner import RunOutcome, run_cells
 from alignrec_pyg.experiments.settings import ModelSettings, SettingsError, published_settings
-from alignrec_pyg.experiments.statistics import Comparison
-from alignrec_pyg.experiments.store import CellResult, CellStore
-from alignrec_pyg.experiments.summary import (
+from alignrec_pyg.experiments.statistics import (
+    Comparison,
     Measure,
     Row,
+    best_first,
     compare_pairs,
     compare_rows,
     of_test_links,
-    rows,
+    summarize,
 )
-from alignrec_pyg.experiments.table import Look
+from alignrec_pyg.experiments.store import CellResult, CellStore
 from alignrec_pyg.graph import links_to_predict
 from alignrec_pyg.models import AlignRec, ContentRecommender
 from alignrec_pyg.report import DataReport
@@ -220,20 +220,18 @@ class Session:
         self,
         cells: Sequence[Cell],
         parts: Parts | None = None,
-        models: Mapping[str, ModelSettings] | None = None,
     ) -> RunOutcome:
         """Runs the cells; those that are in the results' folder are not run again.
 
         Args:
             cells: The cells.
             parts: Graphs (default: those of the data, with its test links).
-            models: Settings to tell (default: those of the models).
 
         Raises:
             SettingsError: If a model cannot be built from its settings.
         """
         self.check(cells)
-        print(header(self.data, models or self._used(cells)), flush=True)
+        print(header(self.data, self.out), flush=True)
         store = CellStore(self.out / "cells")
         return run_cells(cells, parts or self.data.parts, store, self.device, log, jobs=self.jobs)
 
@@ -251,12 +249,15 @@ class Session:
         not_run: Mapping[str, str] | None = None,
         paper: PaperResults | None = None,
         paper_source: str = "Table 2",
-        look: Look = Look(),
+        style: TableStyle = TableStyle(),
         notes: Sequence[str] = (),
-        split_told: bool = True,
+        one_split: bool = True,
         draw: Callable[[Sequence[Row], Path], None] | None = None,
     ) -> int:
-        """Prints and writes the table of an experiment.
+        """Prints the table of an experiment with its outcome, and writes it with all details.
+
+        The best row is first and compared with every other, unless a reference or pairs are
+        given or rows are not compared: these keep their order.
 
         Args:
             stem: Name of the files.
@@ -264,33 +265,34 @@ class Session:
             outcome: What :meth:`run` gave.
             models: Settings by row (default: those of the models).
             measure: Columns of the table (default: the test metrics).
-            reference: Row that the others are tested against (default: the best).
-            pairs: Rows to test against each other instead, the first against the second.
-            compared: Whether rows are tested against each other at all.
+            reference: Row that the others are compared with (default: the best).
+            pairs: Rows to compare with each other instead, the first with the second.
+            compared: Whether rows are compared at all.
             not_run: Why other models have no row.
             paper: Published values, by row.
             paper_source: Where they stand.
-            look: How the table shows its rows.
+            style: Which parts the table has.
             notes: More to know when reading the table.
-            split_told: Whether the table is of the data's own split.
-            draw: Draws another picture than the table's bars.
+            one_split: Whether all rows are of the data's own split.
+            draw: Draws another chart than the table's bars.
 
         Returns:
             The script's exit status.
         """
         failed = {f"{row} seed {seed}": reason for (row, seed), reason in outcome.failed.items()}
-        table = rows(outcome.results, self.seeds, measure or self.measure)
+        table = summarize(outcome.results, self.seeds, measure or self.measure)
         if not table:
             remove_results(self.out, stem)
             for name, reason in failed.items():
                 log(f"not run: {name}: {reason}")
             log("no cell has a result: no files are written, those of an earlier run are removed")
             return 1
-        comparisons: Sequence[Comparison] = ()
-        if compared:
-            comparisons = (
-                compare_rows(table, reference) if pairs is None else compare_pairs(table, pairs)
-            )
+        comparisons: Sequence[Comparison] | None = None
+        if compared and pairs is not None:
+            comparisons = compare_pairs(table, pairs)
+        elif compared:
+            table = table if reference else best_first(table)
+            comparisons = compare_rows(table, reference)
         experiment = Experiment(
             title=f"{title} ({self.data.name})",
             data=self.data,
@@ -303,25 +305,21 @@ class Session:
             not_run={**(not_run or {}), **failed},
             paper=paper or {},
             paper_source=paper_source,
-            look=look,
+            style=style,
             notes=notes,
-            split_told=split_told,
+            one_split=one_split,
         )
-        print(f"\n{table_text(experiment, bold=sys.stdout.isatty())}\n")
-        print(footer(experiment))
-        picture = None if draw is None else partial(draw, table)
-        written = write_results(experiment, self.out, stem, picture)
+        print(f"\n{screen_text(experiment, ansi=sys.stdout.isatty())}\n")
+        chart = None if draw is None else partial(draw, table)
+        written = write_results(experiment, self.out, stem, chart)
         print("written: " + ", ".join(str(path) for path in written))
-        if not chart_possible():
-            print("no chart: it needs matplotlib (pip install matplotlib)")
+        if (problem := chart_problem()) is not None:
+            print(problem)
         return 1 if outcome.failed else 0
 
-    def _used(self, cells: Sequence[Cell] | Sequence[CellResult]) -> dict[str, ModelSettings]:
+    def _used(self, cells: Sequence[CellResult]) -> dict[str, ModelSettings]:
         """The models' settings, of those that ``cells`` are of."""
-        names = {
-            cell.settings()["model"] if isinstance(cell, Cell) else cell.settings["model"]
-            for cell in cells
-        }
+        names = {cell.settings["model"] for cell in cells}
         return {name: settings for name, settings in self.models.items() if name in names}
 
 

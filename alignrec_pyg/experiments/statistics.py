@@ -1,37 +1,114 @@
-"""How sure the differences of a table are: intervals and paired tests over users.
+"""From finished cells to rows of a table, and how sure the differences between rows are.
 
-The values are one metric of every user, averaged over the seeds. Intervals and tests ask what would
-carry over to other users of the same kind; they know nothing of other data sets or settings.
+A row averages over the seeds; intervals and paired tests are over users, each with the mean over
+the seeds. They ask what would carry over to other users of the same kind, and know nothing of other
+data sets or settings.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+from typing import NamedTuple
 
 import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from alignrec_pyg.checks import check_number
+from alignrec_pyg.evaluation.metrics import user_metrics
+from alignrec_pyg.experiments.cells import TEST
+from alignrec_pyg.experiments.store import CellResult
+
+USER_K = 20
+"""Cut-off of the recall of every user that models are compared by."""
+
+
+class Measurement(NamedTuple):
+    """What a table shows of a cell.
+
+    Args:
+        values: Columns by name.
+        user: Users scored, int64 ``[n]``.
+        user_value: The value of every user by which rows are compared, ``[n]``.
+        seedless: Columns that are the same for all seeds by their nature: without a standard
+            deviation.
+        compared: Name of ``user_value``.
+    """
+
+    values: Mapping[str, float]
+    user: Tensor
+    user_value: Tensor
+    seedless: tuple[str, ...] = ()
+    compared: str = f"recall@{USER_K}"
+
+
+Measure = Callable[[CellResult], Measurement]
+
+
+def of_test_links(links: Tensor) -> Measure:
+    """The cell's test metrics; rows are compared by recall@20.
+
+    Args:
+        links: Test links ``[2, L]``.
+    """
+
+    def measure(cell: CellResult) -> Measurement:
+        users = user_metrics(cell.rankings[TEST], links, USER_K)
+        return Measurement(cell.metrics, users.user, users.recall)
+
+    return measure
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserValues:
-    """One metric of every user, for one row of a table.
+class Row:
+    """One row of the table: a model over its seeds.
 
     Args:
         name: Name of the row.
+        seeds: Seeds with a result, in order.
+        missing: Seeds asked for that gave none; such a row is compared with no other.
+        mean: Mean of every column over the seeds.
+        std: Standard deviation over the seeds (divisor n - 1); ``None`` with one seed, NaN for a
+            column that is the same for all seeds by its nature.
+        epochs: Mean number of epochs trained.
+        best_epoch: Mean number of the best epoch.
+        stopped_early: Whether every cell stopped by itself, not at the limit of epochs.
+        seconds: Mean time of training and validation.
+        peak_bytes: Largest peak memory of the cells, where measured.
+        num_parameters: Trainable parameters.
+        compared: Name of the value that rows are compared by.
         user: Users scored, int64 ``[n]``.
-        value: Their values, mean over the seeds, float64 ``[n]``.
-        num_seeds: Number of seeds.
+        user_value: Their values, mean over the seeds, float64 ``[n]``.
     """
 
     name: str
+    seeds: tuple[int, ...]
+    missing: tuple[int, ...]
+    mean: Mapping[str, float]
+    std: Mapping[str, float] | None
+    epochs: float
+    best_epoch: float
+    stopped_early: bool
+    seconds: float
+    peak_bytes: int | None
+    num_parameters: int
+    compared: str
     user: Tensor
-    value: Tensor
-    num_seeds: int
+    user_value: Tensor
+
+    @property
+    def label(self) -> str:
+        """The name, with a mark where seeds are missing."""
+        if not self.missing:
+            return self.name
+        return f"{self.name} ({len(self.seeds)}/{len(self.seeds) + len(self.missing)} seeds)"
+
+    @property
+    def compared_mean(self) -> float:
+        """Mean over users of the value that rows are compared by."""
+        return float(self.user_value.mean())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +129,6 @@ class MeanInterval:
     confidence: float
     num_users: int
 
-    def __str__(self) -> str:
-        """Mean and interval."""
-        return (
-            f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}] ({self.confidence:.0%} over "
-            f"{self.num_users:,} users)"
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -72,7 +142,7 @@ class Comparison:
             difference alone: Holm's correction widens no interval).
         t: Statistic; NaN with one user or if no user differs.
         p: Probability of a difference this large if there were none; NaN as ``t``.
-        p_holm: The same after Holm's correction for all comparisons with the reference.
+        p_holm: The same after Holm's correction for all comparisons of the table.
         num_comparisons: How many these are.
         num_seeds: Number of seeds of the reference and of the other.
     """
@@ -106,17 +176,82 @@ class Comparison:
         )
 
 
+def summarize(results: Sequence[CellResult], seeds: Sequence[int], measure: Measure) -> list[Row]:
+    """One row per name, in the order of their first cells.
+
+    Args:
+        results: Finished cells.
+        seeds: Seeds asked for.
+        measure: What to show of each.
+    """
+    by_name: dict[str, list[CellResult]] = {}
+    for result in results:
+        by_name.setdefault(result.row, []).append(result)
+    return [_row(name, cells, seeds, measure) for name, cells in by_name.items()]
+
+
+def best_first(table: Sequence[Row]) -> list[Row]:
+    """The rows by the value that they are compared by, descending; those that miss seeds last."""
+    return sorted(table, key=lambda row: (bool(row.missing), -row.compared_mean))
+
+
+def best_values(table: Sequence[Row]) -> dict[str, float]:
+    """The highest mean of each column; none with fewer than two rows that miss no seed."""
+    complete = [row for row in table if not row.missing]
+    if len(complete) < 2:
+        return {}
+    return {column: max(row.mean[column] for row in complete) for column in complete[0].mean}
+
+
+def compare_rows(table: Sequence[Row], reference: str | None = None) -> list[Comparison]:
+    """Tests a reference row against every other; rows with missing seeds take no part.
+
+    The comparisons are one family for Holm's correction. It allows for their number, not for a
+    reference that was picked because it is the best on the same users.
+
+    Args:
+        table: The rows.
+        reference: Name of a row (default: the one of the highest mean over users).
+
+    Raises:
+        ValueError: If rows were scored on different users.
+    """
+    complete = [row for row in table if not row.missing]
+    if reference is None and complete:
+        reference = max(complete, key=lambda row: row.compared_mean).name
+    others = [row.name for row in complete if row.name != reference]
+    return compare_pairs(table, [(str(reference), other) for other in others])
+
+
+def compare_pairs(table: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+    """Tests the first row of each pair against the second, user by user.
+
+    All pairs are one family for Holm's correction. Pairs with a row that is not there or misses
+    seeds are left out.
+
+    Raises:
+        ValueError: If the rows of a pair were scored on different users.
+    """
+    complete = {row.name: row for row in table if not row.missing}
+    found = [
+        _compared(complete[first], complete[second])
+        for first, second in pairs
+        if first in complete and second in complete
+    ]
+    corrected = holm([comparison.p for comparison in found])
+    return [
+        replace(comparison, p_holm=p, num_comparisons=len(found))
+        for comparison, p in zip(found, corrected, strict=True)
+    ]
+
+
 def mean_interval(values: Tensor, *, confidence: float = 0.95) -> MeanInterval:
     """The mean over users with its t interval.
 
     Args:
         values: One value per user, ``[n]``.
         confidence: Level, between 0 and 1.
-
-    Raises:
-        ValueError: If ``confidence`` is not between 0 and 1.
     """
-    check_number("confidence", confidence, above=0, below=1)
     mean, error = _mean_and_error(values)
     half = float(student.ppf((1 + confidence) / 2, values.numel() - 1)) * error
     return MeanInterval(
@@ -126,57 +261,6 @@ def mean_interval(values: Tensor, *, confidence: float = 0.95) -> MeanInterval:
         confidence=confidence,
         num_users=values.numel(),
     )
-
-
-def compare_to(
-    reference: UserValues,
-    others: Sequence[UserValues],
-    *,
-    metric: str,
-    confidence: float = 0.95,
-) -> list[Comparison]:
-    """Tests a reference against every other row, user by user.
-
-    The comparisons with the reference are one family for Holm's correction. It allows for their
-    number, not for a reference that was picked because it looked best on the same users.
-
-    Args:
-        reference: The row to compare with the others, such as the best.
-        others: The other rows.
-        metric: What the values are, such as ``"recall@20"``.
-        confidence: Level of the intervals.
-
-    Returns:
-        One comparison per other row, in their order.
-
-    Raises:
-        ValueError: If a row was scored on other users than the reference.
-    """
-    comparisons = []
-    for other in others:
-        if not torch.equal(reference.user, other.user):
-            raise ValueError(
-                f"{reference.name} and {other.name} need to be scored on the same users"
-            )
-        difference = reference.value.double() - other.value.double()
-        t, p = _t_test(difference)
-        comparisons.append(
-            Comparison(
-                reference=reference.name,
-                other=other.name,
-                metric=metric,
-                difference=mean_interval(difference, confidence=confidence),
-                t=t,
-                p=p,
-                p_holm=math.nan,
-                num_comparisons=len(others),
-                num_seeds=(reference.num_seeds, other.num_seeds),
-            )
-        )
-    corrected = holm([comparison.p for comparison in comparisons])
-    return [
-        replace(comparison, p_holm=p) for comparison, p in zip(comparisons, corrected, strict=True)
-    ]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -220,3 +304,53 @@ def _t_test(difference: Tensor) -> tuple[float, float]:
         return math.nan, math.nan
     t = mean / error if error else math.copysign(math.inf, mean)
     return t, 2 * float(student.sf(abs(t), difference.numel() - 1))
+
+
+def _compared(reference: Row, other: Row) -> Comparison:
+    """The test of one pair, not corrected yet."""
+    if not torch.equal(reference.user, other.user):
+        raise ValueError(f"{reference.name} and {other.name} need to be scored on the same users")
+    difference = reference.user_value - other.user_value
+    t, p = _t_test(difference)
+    return Comparison(
+        reference=reference.name,
+        other=other.name,
+        metric=reference.compared,
+        difference=mean_interval(difference),
+        t=t,
+        p=p,
+        p_holm=p,
+        num_comparisons=1,
+        num_seeds=(len(reference.seeds), len(other.seeds)),
+    )
+
+
+def _row(name: str, cells: Sequence[CellResult], seeds: Sequence[int], measure: Measure) -> Row:
+    done = tuple(cell.seed for cell in cells)
+    measured = [measure(cell) for cell in cells]
+    columns = {
+        column: [measurement.values[column] for measurement in measured]
+        for column in measured[0].values
+    }
+    peaks = [cell.peak_bytes for cell in cells if cell.peak_bytes is not None]
+    return Row(
+        name=name,
+        seeds=done,
+        missing=tuple(seed for seed in seeds if seed not in done),
+        mean={column: fmean(values) for column, values in columns.items()},
+        std={
+            column: math.nan if column in measured[0].seedless else stdev(values)
+            for column, values in columns.items()
+        }
+        if len(cells) > 1
+        else None,
+        epochs=fmean(cell.num_epochs for cell in cells),
+        best_epoch=fmean(cell.best_epoch for cell in cells),
+        stopped_early=all(cell.stopped_early for cell in cells),
+        seconds=fmean(cell.seconds for cell in cells),
+        peak_bytes=max(peaks) if peaks else None,
+        num_parameters=cells[0].num_parameters,
+        compared=measured[0].compared,
+        user=measured[0].user,
+        user_value=torch.stack([entry.user_value.double() for entry in measured]).mean(dim=0),
+    )

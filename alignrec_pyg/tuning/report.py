@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_pyg.experiments.cells import METRICS
-from alignrec_pyg.experiments.charts import COLOURS, new_figure, plain_axes
-from alignrec_pyg.experiments.results import chart_possible
+from alignrec_pyg.experiments.charts import COLOURS, chart_problem, new_figure, plain_axes
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.text_tables import csv_table, markdown_table
 from alignrec_pyg.tuning.spaces import Axis, Choice, Space
@@ -64,7 +63,7 @@ def write_report(
     }
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
-    if not chart_possible():
+    if chart_problem() is not None:
         return list(texts)
     pictures = [session.out / "search_parallel.png", session.out / "search_response.png"]
     write_parallel(pictures[0], title, configurations, space)

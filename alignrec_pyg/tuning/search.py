@@ -16,11 +16,11 @@ import torch
 import alignrec_pyg
 from alignrec_pyg.checks import require_package, unknown_names
 from alignrec_pyg.experiments.cells import data_version
+from alignrec_pyg.experiments.description import header
 from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS
-from alignrec_pyg.experiments.results import header
+from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.session import Session, log
 from alignrec_pyg.experiments.settings import ModelSettings, SettingsError
-from alignrec_pyg.experiments.table import Look
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.storage import read_manifest, write_manifest
 from alignrec_pyg.tuning.finals import run_finals, train_finalists
@@ -92,7 +92,7 @@ def search(session: Session) -> int:
             "threads": str(job.threads),
         },
     )
-    print(header(session.data, {name: settings}), flush=True)
+    print(header(session.data, session.out), flush=True)
     try:
         with _ray(options.address):
             trials = run_sweep(session.out / "ray" / "search", job, plan)
@@ -118,7 +118,7 @@ def search(session: Session) -> int:
         f"{name}: the best of {len(configurations)} configurations on validation",
         outcome,
         models={name: tuned},
-        look=Look(costs=False),
+        style=TableStyle(costs=False),
         notes=[_choice(chosen, len(session.seeds)), f"by hand: {line}"],
     )
     if options.time_budget is None:  # else --resume goes on with the trials that were stopped

@@ -15,7 +15,7 @@ import torch
 
 from alignrec_pyg.cli import command
 from alignrec_pyg.experiments import paper as paper_results
-from alignrec_pyg.experiments import results, runner, session
+from alignrec_pyg.experiments import runner, session
 from alignrec_pyg.experiments.paper import PAPER_LABEL
 from alignrec_pyg.experiments.provenance import Origin
 from alignrec_pyg.experiments.settings import TABLE_2
@@ -70,11 +70,14 @@ def fits(monkeypatch):
 def test_files_agree_with_each_other(finished):
     out, text = finished
     saved = result(out)
-    assert [row["name"] for row in saved["rows"]] == MODELS
+    names = [row["name"] for row in saved["rows"]]
+    assert sorted(names) == sorted(MODELS)
+    recall = [row["mean"]["recall@20"] for row in saved["rows"]]
+    assert recall == sorted(recall, reverse=True)
     assert len(saved["cells"]) == 12
     with (out / "compare.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert [line["model"] for line in lines] == MODELS
+    assert [line["model"] for line in lines] == names
     for row, line in zip(saved["rows"], lines, strict=True):
         cells = [cell for cell in saved["cells"] if cell["row"] == row["name"]]
         for metric in METRICS:
@@ -87,7 +90,8 @@ def test_files_agree_with_each_other(finished):
         assert row["parameters"] > 0
         assert int(line["users"]) == 24
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
-    assert str(out / "compare.md") in text
+    assert (out / "compare.tex").read_text().count("\\\\\n") == 1 + len(MODELS)
+    assert all(str(out / f"compare.{kind}") in text for kind in ("csv", "json", "md", "png", "tex"))
 
 
 def test_markdown_table_parses_and_marks_the_best(finished):
@@ -101,7 +105,7 @@ def test_markdown_table_parses_and_marks_the_best(finished):
     head, rule, *body = lines
     assert {len(line) for line in lines} == {len(head)}
     assert all(set(cell) <= set("-:") for cell in rule)
-    assert [line[0] for line in body] == MODELS
+    assert [line[0] for line in body] == [row["name"] for row in rows]
     for metric in METRICS:
         column = head.index(metric)
         best = max(rows, key=lambda row: row["mean"][metric])
@@ -111,9 +115,31 @@ def test_markdown_table_parses_and_marks_the_best(finished):
             assert line[column].strip("*").startswith(f"{row['mean'][metric]:.4f} ± ")
 
 
-def test_output_says_where_the_numbers_come_from(finished):
+def test_screen_has_four_lines_the_table_and_its_outcome(finished):
     out, text = finished
     saved = result(out)
+    lines = text.splitlines()
+    assert lines[0].startswith("data: tiny, 24 users, 30 items, 192 interactions")
+    assert lines[1].startswith("split: labels, 144 training, ")
+    assert lines[2].startswith("ranking: all items but the user's training links")
+    assert lines[3] == f"settings: written with the results in {out}"
+    first = lines.index(next(line for line in lines if line.startswith("model ")))
+    assert lines[4:first] == [
+        "",
+        "Stopped at the limit of epochs (+), perhaps not converged: "
+        + ", ".join(row["name"] for row in saved["rows"]),
+        "",
+    ]
+    assert "p (Holm)" in lines[first]
+    assert saved["outcome"] in lines
+    assert lines[-1].startswith("written: ")
+    assert len(lines) == first + 2 + len(MODELS) + 1 + 4  # rule, rows, legend, outcome, files
+
+
+def test_files_say_where_the_numbers_come_from(finished):
+    out, _ = finished
+    saved = result(out)
+    text = (out / "compare.md").read_text()
     assert saved["data"]["split"]["fingerprint"] in text
     for feature in saved["data"]["report"]["features"]:
         assert feature["content_hash"] in text
@@ -123,16 +149,15 @@ def test_output_says_where_the_numbers_come_from(finished):
         "text",
     ]
     assert "split: labels" in text
-    assert "validation links stay candidates" in text
+    assert "validation links count as misses" in text
     assert "seeds 0, 1" in text
     assert "max_epochs 2 (1000)" in text
     assert text.count("paired t-test over 24 users") == 5
     assert "after Holm's correction for 5" in text
-    assert "perhaps not converged" in text
+    assert text.index("perhaps not converged") < text.index(saved["outcome"]) < text.index("| ---")
     for name in ("commit", "hardware", "versions"):
-        assert f"\n{name}: {saved[name]}\n" in text
+        assert f"\n- {name}: {saved[name]}\n" in text
     assert f"torch {torch.__version__}" in saved["versions"]
-    assert saved["code"] in text
     assert PAPER_LABEL not in text  # not a data set of the paper
 
 
@@ -156,13 +181,15 @@ def test_stored_cells_keep_their_own_origin(finished_copy, tiny_folder, monkeypa
     arguments = ("--data", tiny_folder, "--models", "BPR", "LightGCN", "--out", finished_copy)
     now = Origin(commit="a later one", hardware="another machine", versions={"torch": "9.9"})
     monkeypatch.setattr(runner, "origin", lambda device: now)
-    status, text, _ = run(*arguments, "--seeds", 2)  # everything is stored
+    status, _, _ = run(*arguments, "--seeds", 2)  # everything is stored
     assert status == 0
+    text = (finished_copy / "compare.md").read_text()
     assert "a later one" not in text
     assert "another machine" not in text
     assert "9.9" not in text
     assert "mixed" not in text
-    status, text, _ = run(*arguments, "--seeds", 3)  # the third seeds run now
+    run(*arguments, "--seeds", 3)  # the third seeds run now
+    text = (finished_copy / "compare.md").read_text()
     (commit,) = {cell["origin"]["commit"] for cell in result(finished_copy)["cells"]} - {
         "a later one"
     }
@@ -170,7 +197,6 @@ def test_stored_cells_keep_their_own_origin(finished_copy, tiny_folder, monkeypa
     assert "; another machine\n" in text
     assert "; torch 9.9\n" in text
     assert result(finished_copy)["commit"].startswith("mixed: ")
-    assert "a later one" in (finished_copy / "compare.md").read_text()
 
 
 def test_other_thread_count_trains_again(finished_copy, tiny_folder, fits, monkeypatch):
@@ -205,14 +231,15 @@ def test_warms_up_once_before_the_first_cell_that_runs(finished_copy, tiny_folde
 
 
 def test_without_matplotlib_no_old_chart_stays(finished_copy, tiny_folder, monkeypatch):
-    monkeypatch.setattr(results, "chart_possible", lambda: False)
-    monkeypatch.setattr(session, "chart_possible", lambda: False)
-    run("--data", tiny_folder, "--seeds", 1, "--models", "BPR", "--out", finished_copy)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    _, text, _ = run("--data", tiny_folder, "--seeds", 1, "--models", "BPR", "--out", finished_copy)
     assert sorted(path.name for path in finished_copy.glob("compare.*")) == [
         "compare.csv",
         "compare.json",
         "compare.md",
+        "compare.tex",
     ]
+    assert "pip install matplotlib" in text.splitlines()[-1]
 
 
 def test_when_every_cell_fails_no_old_results_stay(finished_copy, tiny_folder, monkeypatch):
@@ -313,11 +340,12 @@ def test_failed_cell_leaves_the_others(tiny_folder, tmp_path, monkeypatch, error
         "--data", tiny_folder, "--seeds", 2, "--models", "BPR", "LightGCN", "--out", tmp_path
     )
     assert status == 1
-    assert "not run: BPR seed 1: the loss is not finite" in text
-    assert [row["seeds"] for row in result(tmp_path)["rows"]] == [[0], [0, 1]]
-    assert [row["missing_seeds"] for row in result(tmp_path)["rows"]] == [[1], []]
+    assert "Not run: BPR seed 1: the loss is not finite" in text
+    assert [row["seeds"] for row in result(tmp_path)["rows"]] == [[0, 1], [0]]
+    assert [row["missing_seeds"] for row in result(tmp_path)["rows"]] == [[], [1]]
     assert "BPR (1/2 seeds): one run with seed 0 only; no best value" in text
-    assert "values: mean ± standard deviation over seeds 0, 1" in text
+    assert "mean ± standard deviation over seeds 0, 1" in text
+    assert "Nothing is compared" in text
     assert result(tmp_path)["comparisons"] == []  # one complete row: nothing to compare with
     assert "*" not in text
 
@@ -400,11 +428,11 @@ def test_models_without_their_input_are_listed(tmp_path, write_folder):
     out = tmp_path / "out"
     status, text, _ = run("--data", folder, "--seeds", 1, "--out", out)
     assert status == 0
-    assert [row["name"] for row in result(out)["rows"]] == ["BPR", "LightGCN"]
+    assert [row["name"] for row in result(out)["rows"]] == ["LightGCN", "BPR"]
     assert list(result(out)["not_run"]) == [
         name for name in TABLE_2 if name not in ("BPR", "LightGCN")
     ]
-    assert "not run: VBPR: needs a feature table" in text
+    assert "Not run: VBPR: needs a feature table" in text
     assert result(out)["rows"][0]["std"] is None
 
     status, _, problems = run("--data", folder, "--models", "VBPR", "BPR", "--out", out)
@@ -430,7 +458,7 @@ def test_ready_neighbours_serve_without_feature_tables(
     assert settings["FREEDOM"]["reg_weight"] == 0
     assert settings["FREEDOM"]["features"] == []
     assert settings["LightGCN"]["num_layers"] == 1
-    assert "{'image': 0.1, 'text': 0.9}" in printed
+    assert "{'image': 0.1, 'text': 0.9}" in (out / "compare.md").read_text()
     # a data set of the paper: its table stands beside, never marked as the best
     assert printed.count(f"  {PAPER_LABEL} ") == 3
     assert result(out)["paper"]["rows"]["FREEDOM"]["recall@20"] == 0.0985
@@ -454,7 +482,7 @@ def test_default_data(tmp_path):
     assert result(tmp_path)["comparisons"] == []
     assert result(tmp_path)["cells"][0]["settings"]["hparams"]["features"] == ["image+text"]
     assert "*" not in text  # alone, it is not the best
-    assert "settings that differ from the published ones" in text
+    assert "AlignRec is the only row: nothing to compare it with." in text
 
 
 def test_runs_as_a_script_without_the_repository_on_the_path(tmp_path, monkeypatch, capsys):

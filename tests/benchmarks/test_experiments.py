@@ -23,8 +23,8 @@ from alignrec_pyg.experiments.cells import Cell
 from alignrec_pyg.experiments.prepare import prepare
 from alignrec_pyg.experiments.provenance import Origin
 from alignrec_pyg.experiments.settings import PAPER, SEARCH, AlignRecPreset, points
+from alignrec_pyg.experiments.statistics import Measurement
 from alignrec_pyg.experiments.store import CellResult, CellStore
-from alignrec_pyg.experiments.summary import Measurement
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.loop import fit
@@ -281,7 +281,7 @@ def test_memory_is_unknown_where_the_first_set_failed(
         *("--models", "VBPR", "--seeds", 1),
     )
     assert status == 1
-    assert "not run: VBPR on image seed 0: the loss is not finite" in text
+    assert "Not run: VBPR on image seed 0: the loss is not finite" in text
     saved = json.loads((tmp_path / "feature_sets.json").read_text())
     assert [row["name"] for row in saved["rows"]] == ["VBPR on text", "VBPR on image+text"]
     assert [row["mean"]["memory saved %"] for row in saved["rows"]] == [None, None]

@@ -1,0 +1,84 @@
+"""Data, split, ranking and settings of an experiment in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from alignrec_pyg.experiments.prepare import PreparedData
+from alignrec_pyg.experiments.settings import ModelSettings, published_settings
+
+SELECTION = "best epoch by validation recall@20"
+
+
+def header(data: PreparedData, out: Path) -> str:
+    """Data, split, ranking and where everything else is written, a line each.
+
+    Args:
+        data: The data.
+        out: Folder of the results.
+    """
+    counts = data.source_report
+    features = ", ".join(data.features) or "none"
+    train, val, test = (f"{part.interactions:,}" for part in data.split.parts)
+    return "\n".join(
+        [
+            f"data: {data.name}, {counts.users:,} users, {counts.items:,} items, "
+            f"{counts.interactions:,} interactions; features: {features}",
+            f"split: {data.split_rule}, {train} training, {val} validation, {test} test links",
+            f"ranking: {masking_rule(data)}; {SELECTION}",
+            f"settings: written with the results in {out}",
+        ]
+    )
+
+
+def description(
+    data: PreparedData, models: Mapping[str, ModelSettings], *, one_split: bool = True
+) -> str:
+    """Everything that the figures rest on: data with its hashes, split, item graphs, settings.
+
+    Args:
+        data: The data.
+        models: Settings of the models.
+        one_split: Whether to describe the data's split.
+    """
+    lines = [f"data: {data.name}", *_indented(str(data.report))]
+    if data.features:
+        scale = "scaled to length 1" if data.scale == "rows" else "as they are stored"
+        lines.append(f"feature rows: {scale}, for all models")
+    if one_split:
+        lines += split_text(data).splitlines()
+    lines += [f"item graph '{name}': {text}" for name, text in data.item_graphs.items()]
+    lines.append(
+        "settings that differ from the published ones (those for this data set where a paper names "
+        "them, else its defaults), the published one in brackets:"
+    )
+    lines += [f"  {text}" for text in deviations(models, data.name)]
+    lines.append(f"selection: {SELECTION}; test links choose nothing")
+    return "\n".join(lines)
+
+
+def split_text(data: PreparedData) -> str:
+    """The split and which items a ranking leaves out."""
+    lines = [f"split: {data.split_rule}", *_indented(str(data.split))]
+    return "\n".join([*lines, f"ranking: {masking_rule(data)}"])
+
+
+def masking_rule(data: PreparedData) -> str:
+    """Which items a ranking leaves out."""
+    if data.split.val_known_at_test:
+        return "all items but the user's training and, at test time, validation links"
+    return "all items but the user's training links; at test time validation links count as misses"
+
+
+def deviations(models: Mapping[str, ModelSettings], data_name: str) -> list[str]:
+    """One line per model: its settings that are not the published ones."""
+    found = {
+        name: settings.differences(published_settings(settings.model, data_name))
+        for name, settings in models.items()
+    }
+    return [f"{name}: {', '.join(differences) or 'none'}" for name, differences in found.items()]
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  {line}" for line in text.splitlines()]

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from alignrec_pyg.experiments.cells import METRICS
+from alignrec_pyg.experiments.statistics import Row
+
+
+@pytest.fixture(scope="session")
+def make_row():
+    """Makes a row of a table, whose columns have one value and whose users have others."""
+
+    def make(name, value=0.1, std=None, *, users=(0.0,) * 5, user=None, **others):
+        defaults = {
+            "name": name,
+            "seeds": (0,) if std is None else (0, 1),
+            "missing": (),
+            "mean": dict.fromkeys(METRICS, value),
+            "std": None if std is None else dict.fromkeys(METRICS, std),
+            "epochs": 12.4,
+            "best_epoch": 3.0,
+            "stopped_early": True,
+            "seconds": 1.25,
+            "peak_bytes": None,
+            "num_parameters": 1234,
+            "compared": "recall@20",
+            "user": torch.arange(len(users)) if user is None else torch.tensor(user),
+            "user_value": torch.tensor(users, dtype=torch.float64),
+        }
+        return Row(**{**defaults, **others})
+
+    return make
