@@ -68,7 +68,7 @@ def _map(session: Session) -> int:
                 raise
             log(f"{name}: failed: {error}")
             continue
-        log(f"{name}: best epoch {fitted.best_epoch + 1} of {fitted.num_epochs}")
+        log(f"{name}: best epoch {fitted.best_epoch} of {fitted.num_epochs}")
         assert isinstance(model, ContentRecommender)
         with torch.no_grad():
             x = model.representations(parts.train)

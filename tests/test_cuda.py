@@ -192,7 +192,7 @@ def test_a_run_continues_on_the_other_device(data, tmp_path):
 
     expected, result = run(here)
     with pytest.raises(KeyboardInterrupt):
-        run(here, tmp_path, stop_at=1)
+        run(here, tmp_path, stop_at=2)
     model, continued = run(there, tmp_path)
     assert continued.num_epochs == 4
     assert continued.history[0]["loss"] == result.history[0]["loss"]

@@ -242,7 +242,7 @@ def test_the_ray_example_runs(
     assert "cca_weight" in capsys.readouterr().out
     assert results.num_errors == 0
     assert Path(results.experiment_path).is_relative_to(tmp_path)
-    assert [result.metrics["epoch"] for result in results] == [1.0, 1.0]
+    assert [result.metrics["epoch"] for result in results] == [2.0, 2.0]
     for result in results:
         seen = result.metrics_dataframe["recall@20"]
         assert result.metrics["best_recall@20"] == seen.max()

@@ -176,7 +176,7 @@ def train(
     training = {
         "training": {**asdict(cell.config), "ks": list(cell.config.ks)},
         "seed": seed,
-        "best_epoch": result.best_epoch + 1,
+        "best_epoch": result.best_epoch,
         "num_epochs": result.num_epochs,
         "validation": result.best_metrics,
     }
@@ -189,6 +189,6 @@ def _summary(model: str, result: FitResult) -> str:
     shown = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
     metrics = "  ".join(f"{name} {result.best_metrics[name]:.4f}" for name in shown)
     return (
-        f"{model}: best epoch {result.best_epoch + 1} of {result.num_epochs} "
+        f"{model}: best epoch {result.best_epoch} of {result.num_epochs} "
         f"({result.seconds:.0f} s)\nvalidation: {metrics}"
     )

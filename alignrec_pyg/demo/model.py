@@ -104,7 +104,7 @@ def load_or_train(
             val,
             config or TrainConfig(lr=3e-3, max_epochs=60, patience=8),
             report=lambda epoch, entry: log(
-                f"epoch {epoch + 1}: validation recall@20 {entry['recall@20']:.4f} "
+                f"epoch {epoch}: validation recall@20 {entry['recall@20']:.4f} "
                 f"(best {entry['best_recall@20']:.4f})"
             ),
             checkpoint_dir=run / "training",

@@ -230,7 +230,7 @@ def run_cell(
         settings=cell.settings(),
         metrics=link_metrics(rankings[TEST], links_to_predict(parts.tests[TEST]).cpu()),
         val_metrics=fitted.best_metrics,
-        best_epoch=fitted.best_epoch + 1,
+        best_epoch=fitted.best_epoch,
         num_epochs=fitted.num_epochs,
         stopped_early=fitted.num_epochs < cell.config.max_epochs,
         seconds=fitted.seconds,

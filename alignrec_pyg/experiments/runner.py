@@ -21,7 +21,7 @@ from alignrec_pyg.experiments.cells import Cell, Parts, cell_key, run_cell
 from alignrec_pyg.experiments.memory import warm_up
 from alignrec_pyg.experiments.progress import CellsProgress
 from alignrec_pyg.experiments.store import CellResult, CellStore
-from alignrec_pyg.training.loop import StopRequest
+from alignrec_pyg.interrupt import StopRequest
 
 _POLL_SECONDS = 0.5
 # A process that only starts others, with torch imported: they begin at once, and nothing of this

@@ -27,11 +27,12 @@ from alignrec_pyg.encoders.images import (
 )
 from alignrec_pyg.encoders.texts import clean_text
 from alignrec_pyg.graph import content_hash
+from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.config import CLIPFinetuneConfig
 from alignrec_pyg.pretraining.pairs import check_failures
-from alignrec_pyg.training.loop import RunClock, StopRequest, TrainingDivergedError
+from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.sampling import seeded_generator
-from alignrec_pyg.training.state import RunState, restore, save
+from alignrec_pyg.training.state import RunClock, RunState, restore, save
 
 _Map: TypeAlias = Callable[..., Iterator[Any]]
 """``map``, or that of a pool of threads."""

@@ -14,15 +14,15 @@ from torch import nn
 from tqdm import tqdm
 
 from alignrec_pyg.graph import content_hash
+from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.config import PretrainConfig
 from alignrec_pyg.pretraining.objective import Objective
 from alignrec_pyg.pretraining.pairs import PairBatch, PairDataset, check_failures, load
 from alignrec_pyg.pretraining.step import PretrainState, Trainer, validate
 from alignrec_pyg.storage import write_records
-from alignrec_pyg.training.loop import RunClock, StopRequest
 from alignrec_pyg.training.parallel import Workers
 from alignrec_pyg.training.sampling import seeded_generator
-from alignrec_pyg.training.state import restore, save
+from alignrec_pyg.training.state import RunClock, restore, save
 
 # Part of a saved run's identity: raise it with each change that makes training give other values.
 _FORMAT = 3

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.config import PretrainConfig
 from alignrec_pyg.pretraining.objective import Objective
 from alignrec_pyg.pretraining.pairs import PairBatch, PairDataset, load
-from alignrec_pyg.training.loop import StopRequest, TrainingDivergedError
+from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.parallel import Workers
 from alignrec_pyg.training.state import RunState
 

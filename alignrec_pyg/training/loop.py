@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -17,6 +14,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
+from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.parallel import (
@@ -27,98 +25,13 @@ from alignrec_pyg.training.parallel import (
 )
 from alignrec_pyg.training.progress import Progress
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
-from alignrec_pyg.training.state import TrainState, restore, save
-
-
-class RunClock:
-    """Seconds spent on a run, those before an interruption included, and since its last save.
-
-    Args:
-        before: Seconds spent before.
-        save_every: Seconds between saves.
-    """
-
-    def __init__(self, before: float, save_every: float) -> None:
-        self._before = before
-        self._save_every = save_every
-        self._start = self._saved = time.monotonic()
-
-    def elapsed(self) -> float:
-        """Seconds spent in all."""
-        return self._before + time.monotonic() - self._start
-
-    def save_is_due(self) -> bool:
-        """Whether the last save is long enough ago."""
-        return time.monotonic() - self._saved >= self._save_every
-
-    def saved(self) -> None:
-        """Notes a save."""
-        self._saved = time.monotonic()
-
-
-class StopRequest:
-    """While entered, the first SIGINT or SIGTERM only sets :attr:`requested`.
-
-    The second one acts at once, as does every one when inactive or outside the main thread, where
-    Python allows no handlers. A signal that was ignored (by ``nohup``, log) stays so. Earlier
-    handlers are put back on leaving.
-
-    Args:
-        active: Whether to take the signals at all.
-    """
-
-    def __init__(self, *, active: bool) -> None:
-        self._active = active and threading.current_thread() is threading.main_thread()
-        self._received: int | None = None
-        self._previous: dict[int, Any] = {}
-
-    @property
-    def number(self) -> int:
-        """The signal that has come; SIGTERM where none has."""
-        return signal.SIGTERM if self._received is None else self._received
-
-    @property
-    def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self._received is not None
-
-    def exit_if_requested(self) -> None:
-        """Leaves as the signal would have: KeyboardInterrupt, or exit status 143 for SIGTERM."""
-        if self._received == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self._received is not None:
-            raise SystemExit(128 + self._received)
-
-    def __enter__(self) -> StopRequest:
-        if self._active:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._restore()
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._received = number
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
-
+from alignrec_pyg.training.state import RunClock, TrainState, restore, save
 
 # Streams of randomness within an epoch; the sampler's is 0.
 _EPOCH_HOOK = 1
 _BATCH = 2
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 2
+_FORMAT = 3
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -130,7 +43,7 @@ class FitResult:
     """What training gave; the model holds the weights of the best epoch.
 
     Args:
-        best_epoch: Epoch (from 0) with the best validation value.
+        best_epoch: Epoch with the best validation value; epochs count from 1.
         best_metrics: Validation metrics of that epoch.
         num_epochs: Epochs run.
         seconds: Time spent, including before interruptions.
@@ -173,7 +86,7 @@ def fit(
         train: Graph to train on (on the same device).
         val: Graph with the links to predict for validation.
         config: How to train.
-        report: Called after every evaluation with the epoch and its entry of the result's
+        report: Called after every evaluation with the epoch (from 1) and its entry of the result's
             ``history``, to which the best epoch so far is added with its metrics: ``best_epoch``,
             ``best_recall@20`` and so on. ``best_<monitor>`` never falls, in a resumed run neither:
             it is what a tuner should maximise. Of several workers it is called by each, with the
@@ -308,7 +221,7 @@ def _train_epoch(
         losses = workers.sums(torch.stack([total, *terms.values()]).detach())
         values = dict(zip(names, losses, strict=True))
         unused = {f"loss/{name}" for name, weight in model.loss_weights.items() if weight == 0}
-        _check_finite(values, unused, state.epoch, step)
+        _check_finite(values, unused, state.epoch + 1, step + 1)
         total.backward()
         workers.add_gradients(model)
         optimizer.step()
@@ -327,14 +240,15 @@ def _end_epoch(
     report: Callable[[int, dict[str, float]], None] | None,
     workers: Workers,
 ) -> None:
-    entry = {"epoch": float(state.epoch), "lr": config.lr_at(state.epoch)}
+    epoch = state.epoch + 1
+    entry = {"epoch": float(epoch), "lr": config.lr_at(state.epoch)}
     entry |= {name: value / num_batches for name, value in state.loss_sums.items()}
-    last = state.epoch + 1 == config.max_epochs
-    if (state.epoch + 1) % config.eval_every == 0 or last:
+    last = epoch == config.max_epochs
+    if epoch % config.eval_every == 0 or last:
         metrics = evaluate_together(model, val, config.ks, workers)
         entry |= metrics
         if not state.best_weights or metrics[config.monitor] > state.best_metrics[config.monitor]:
-            state.best_epoch, state.best_metrics = state.epoch, metrics
+            state.best_epoch, state.best_metrics = epoch, metrics
             for name, value in model.state_dict().items():
                 if name in state.best_weights:
                     state.best_weights[name].copy_(value)
@@ -345,19 +259,18 @@ def _end_epoch(
             state.num_stale += 1
     state.history.append(entry)
     state.finished = last or state.num_stale > config.patience
-    state.epoch += 1
-    state.step = 0
+    state.epoch, state.step = epoch, 0
     state.loss_sums = {}
     if report is not None and config.monitor in entry:
         best = {f"best_{name}": value for name, value in state.best_metrics.items()}
-        report(state.epoch - 1, {**entry, "best_epoch": float(state.best_epoch), **best})
+        report(epoch, {**entry, "best_epoch": float(state.best_epoch), **best})
 
 
-def _check_finite(values: dict[str, float], unused: set[str], epoch: int, step: int) -> None:
+def _check_finite(values: dict[str, float], unused: set[str], epoch: int, batch: int) -> None:
     bad = [name for name, v in values.items() if name not in unused and not math.isfinite(v)]
     if bad:
         raise TrainingDivergedError(
-            f"the loss is not finite in epoch {epoch}, batch {step}: {', '.join(bad)} "
+            f"the loss is not finite in epoch {epoch}, batch {batch}: {', '.join(bad)} "
             "(lower the learning rate, or look for extreme feature values)"
         )
 
@@ -367,7 +280,7 @@ def _check_parameters(model: Recommender, state: TrainState) -> None:
     for name, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
             raise TrainingDivergedError(
-                f"{name} is not finite in epoch {state.epoch}, after {state.step} batches (lower "
+                f"{name} is not finite after {state.epoch} epochs and {state.step} batches (lower "
                 "the learning rate, or look for extreme feature values)"
             )
 

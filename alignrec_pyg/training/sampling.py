@@ -31,7 +31,7 @@ class TripletSampler:
     Args:
         data: Training graph; its ``edge_label_index`` (else its ``edge_index``) are the positives.
         batch_size: Rows per batch; the last one may be shorter.
-        seed: Together with the epoch number it determines order and negatives.
+        seed: Together with the epoch's index it determines order and negatives.
 
     Raises:
         ValueError: If there are no links, or a user is linked to every item.
@@ -73,9 +73,9 @@ class TripletSampler:
         """Number of batches in an epoch."""
         return -(-self._user.numel() // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[InteractionBatch]:
-        """Batches of epoch number ``epoch``, on the device of the data."""
-        generator = seeded_generator(self.seed, epoch, 0)
+    def epoch(self, index: int) -> Iterator[InteractionBatch]:
+        """Batches of an epoch, on the device of the data; ``index`` is 0 for the first one."""
+        generator = seeded_generator(self.seed, index, 0)
         order = torch.randperm(self._user.numel(), generator=generator)
         user, item = self._user[order], self._item[order]
         negative = self._negatives(user, generator)

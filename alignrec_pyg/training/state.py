@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class RunState:
         finished: Whether training has ended.
         seconds: Time spent.
         history: Entries so far.
-        best_epoch: Best epoch so far; -1 before the first.
+        best_epoch: Best epoch so far, from 1; 0 before the first.
         best_weights: The model's state after it, where the best weights are kept.
     """
 
@@ -42,8 +43,49 @@ class RunState:
     finished: bool = False
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = -1
+    best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class TrainState(RunState):
+    """Where the training of a recommender stands.
+
+    Args:
+        loss_sums: Sums of the loss terms over the batches of the current epoch.
+        best_metrics: Validation metrics of the best epoch.
+        num_stale: Evaluations since then.
+    """
+
+    loss_sums: dict[str, float] = field(default_factory=dict)
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    num_stale: int = 0
+
+
+class RunClock:
+    """Seconds spent on a run, those before an interruption included, and since its last save.
+
+    Args:
+        before: Seconds spent before.
+        save_every: Seconds between saves.
+    """
+
+    def __init__(self, before: float, save_every: float) -> None:
+        self._before = before
+        self._save_every = save_every
+        self._start = self._saved = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds spent in all."""
+        return self._before + time.monotonic() - self._start
+
+    def save_is_due(self) -> bool:
+        """Whether the last save is long enough ago."""
+        return time.monotonic() - self._saved >= self._save_every
+
+    def saved(self) -> None:
+        """Notes a save."""
+        self._saved = time.monotonic()
 
 
 def save(
@@ -157,18 +199,3 @@ def _remove_strays(folder: Path, files: dict[str, str]) -> None:
     for path in (*folder.glob("*.safetensors"), *folder.glob("*.part")):
         if path.name not in files:
             path.unlink(missing_ok=True)  # several workers start at once
-
-
-@dataclass
-class TrainState(RunState):
-    """Where training stands, beside the weights and the optimiser.
-
-    Args:
-        loss_sums: Sums of the loss terms over the batches of the current epoch.
-        best_metrics: Validation metrics of the best epoch.
-        num_stale: Evaluations since then.
-    """
-
-    loss_sums: dict[str, float] = field(default_factory=dict)
-    best_metrics: dict[str, float] = field(default_factory=dict)
-    num_stale: int = 0

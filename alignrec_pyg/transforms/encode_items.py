@@ -18,7 +18,7 @@ from alignrec_pyg.encoders.base import MODALITIES, ItemEncoder, needs_fit
 from alignrec_pyg.encoders.images import quiet_pillow
 from alignrec_pyg.encoders.texts import clean_text
 from alignrec_pyg.graph import INTERACTS, ITEM, feature_key, mask_key
-from alignrec_pyg.training.loop import StopRequest
+from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.transforms.content_reader import ContentReader
 from alignrec_pyg.transforms.encoding_report import EncodingReport
 from alignrec_pyg.transforms.encoding_run import EncodingRun

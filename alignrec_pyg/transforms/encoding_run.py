@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from alignrec_pyg.encoders.base import ItemEncoder, needs_fit
 from alignrec_pyg.graph import content_hash
-from alignrec_pyg.training.loop import StopRequest
+from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.transforms.content_reader import ContentReader, LoadedImage
 from alignrec_pyg.transforms.encoding_report import ContentFailure, failure_lines
 from alignrec_pyg.transforms.tensor_cache import load_tensors, remove_strays, store_tensors

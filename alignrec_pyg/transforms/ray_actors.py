@@ -14,7 +14,7 @@ from torch import Tensor
 from alignrec_pyg.checks import check_integer, check_number, require_package
 from alignrec_pyg.encoders.base import ItemEncoder
 from alignrec_pyg.encoders.images import quiet_pillow
-from alignrec_pyg.training.loop import StopRequest
+from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.transforms.content_reader import ContentReader
 from alignrec_pyg.transforms.encoding_run import EncodingRun
 

@@ -154,8 +154,8 @@ def test_stops_after_patience_plus_one_evaluations_without_improvement(checkerbo
     recalls = [0.2, 0.4, 0.4, 0.3, 0.4, 1.0]  # equal is no improvement
     config = small_config(max_epochs=6, patience=2, ks=(1,), monitor="recall@1")
     result = fit(scripted(train, recalls), train, test, config)
-    assert result.num_epochs == 5  # stale at 2, 3, 4: three is more than two
-    assert result.best_epoch == 1
+    assert result.num_epochs == 5  # stale at 3, 4, 5: three is more than two
+    assert result.best_epoch == 2
     assert result.best_metrics["recall@1"] == pytest.approx(0.4)
     result = fit(
         scripted(train, recalls),
@@ -163,7 +163,7 @@ def test_stops_after_patience_plus_one_evaluations_without_improvement(checkerbo
         test,
         small_config(max_epochs=6, patience=3, ks=(1,), monitor="recall@1"),
     )
-    assert (result.num_epochs, result.best_epoch) == (6, 5)
+    assert (result.num_epochs, result.best_epoch) == (6, 6)
 
 
 def test_model_ends_with_the_weights_of_the_best_epoch(checkerboard):
@@ -188,8 +188,8 @@ def test_history_and_report(checkerboard):
         small_config(max_epochs=5, eval_every=2),
         report=lambda epoch, metrics: reported.append((epoch, metrics)),
     )
-    assert [epoch for epoch, _ in reported] == [1, 3, 4]  # the last epoch is always evaluated
-    assert [entry["epoch"] for entry in result.history] == [0, 1, 2, 3, 4]
+    assert [epoch for epoch, _ in reported] == [2, 4, 5]  # the last epoch is always evaluated
+    assert [entry["epoch"] for entry in result.history] == [1, 2, 3, 4, 5]
     assert {"loss", "loss/bpr", "loss/reg", "lr"} <= result.history[0].keys()
     assert "recall@20" not in result.history[0]
     assert reported[0][1]["recall@20"] == result.history[1]["recall@20"]
@@ -226,11 +226,11 @@ def test_the_best_up_to_now_is_reported_also_after_an_interruption(
     for told in reported:
         seen[told["epoch"]] = told
     assert len(reported) == 9
-    assert [seen[epoch]["recall@1"] for epoch in range(8)] == values
+    assert [seen[epoch]["recall@1"] for epoch in range(1, 9)] == values
     for epoch, told in seen.items():
-        best = max(values[: int(epoch) + 1])
+        best = max(values[: int(epoch)])
         assert told["best_recall@1"] == best
-        assert told["best_epoch"] == values.index(best)
+        assert told["best_epoch"] == values.index(best) + 1
         assert told["best_recall@20"] == seen[told["best_epoch"]]["recall@20"]
     assert reported[-1]["best_recall@1"] == result.best_metrics["recall@1"]
     assert not any(name.startswith("best_") for entry in result.history for name in entry)
@@ -265,7 +265,7 @@ def test_loss_that_is_not_finite_names_epoch_batch_and_term(checkerboard):
 
     num_batches = len(TripletSampler(train, batch_size=256))
     assert num_batches == 5
-    with pytest.raises(TrainingDivergedError, match=r"epoch 1, batch 1: loss, loss/reg"):
+    with pytest.raises(TrainingDivergedError, match=r"epoch 2, batch 2: loss, loss/reg"):
         fit(build(train, Poisoned), train, test, small_config())
 
 
@@ -288,7 +288,7 @@ def test_diverged_parameters_are_not_saved(checkerboard, tmp_path):
         def on_batch_start(self, generator):
             self.item_embedding.weight.register_hook(lambda grad: grad * math.nan)
 
-    with pytest.raises(TrainingDivergedError, match="item_embedding.weight is not finite in epoch"):
+    with pytest.raises(TrainingDivergedError, match="item_embedding.weight is not finite after"):
         fit(
             build(train, Poisoned),
             train,
@@ -346,7 +346,7 @@ def test_no_diverged_state_is_saved(checkerboard, tmp_path):
     model = build(train)
     with torch.no_grad():
         model.user_embedding.weight[0] = math.nan
-    with pytest.raises(TrainingDivergedError, match="epoch 0"):
+    with pytest.raises(TrainingDivergedError, match="epoch 1, batch 1"):
         fit(model, train, test, small_config(), checkpoint_dir=tmp_path, checkpoint_seconds=0)
     assert list(tmp_path.iterdir()) == []
 
@@ -393,7 +393,7 @@ def test_a_signal_in_the_last_epoch_is_not_lost(checkerboard, tmp_path, number, 
     train, test = checkerboard
 
     def last(epoch, metrics):
-        if epoch == 3:
+        if epoch == 4:
             os.kill(os.getpid(), number)
 
     with pytest.raises(error):

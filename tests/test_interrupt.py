@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from alignrec_pyg.training.loop import StopRequest
+from alignrec_pyg.interrupt import StopRequest
 
 
 def test_first_ctrl_c_only_asks_the_second_acts():
