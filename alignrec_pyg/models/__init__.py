@@ -4,7 +4,13 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-_NEED_MORE_THAN_DATA = {"Aligned", "ContentRecommender", "Recommender", "Representations"}
+_NOT_BUILT_FROM_DATA = {
+    "Aligned",
+    "ContentRecommender",
+    "ModelInputs",
+    "Recommender",
+    "Representations",
+}
 
 
 def model_names() -> tuple[str, ...]:
@@ -12,4 +18,4 @@ def model_names() -> tuple[str, ...]:
 
     Command lines offer these; asking for them imports no torch.
     """
-    return tuple(name for name in __all__ if name not in _NEED_MORE_THAN_DATA)
+    return tuple(name for name in __all__ if name not in _NOT_BUILT_FROM_DATA)

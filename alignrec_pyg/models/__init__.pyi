@@ -9,6 +9,7 @@ from .contentlightgcn import ContentLightGCN as ContentLightGCN
 from .dualgnn import DualGNN as DualGNN
 from .freedom import FREEDOM as FREEDOM
 from .grcn import GRCN as GRCN
+from .inputs import ModelInputs as ModelInputs
 from .lattice import LATTICE as LATTICE
 from .lightgcn import LightGCN as LightGCN
 from .mgcn import MGCN as MGCN

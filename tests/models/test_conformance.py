@@ -61,10 +61,8 @@ def model_of_the_guide() -> type[Recommender]:
 
 Profile = model_of_the_guide()
 
-# what models are made of, and Aligned, which takes a model: those above wear it
-PARTS = {"Aligned", "ContentRecommender", "Recommender", "Representations"}
 MODELS = [
-    *(getattr(alignrec_pyg.models, n) for n in alignrec_pyg.models.__all__ if n not in PARTS),
+    *(getattr(alignrec_pyg.models, name) for name in alignrec_pyg.models.model_names()),
     AlignedContentLightGCN,
     AlignedMGCN,
     AlignedVBPR,
