@@ -18,23 +18,8 @@ _LIGHT = "#A6C8DF"  # of COLOURS[0]
 _PANELS = 4  # side by side
 _LETTER = 0.08  # inches
 _TITLE_LETTERS = 11  # per inch
-_LOGARITHMIC = 20.0  # an axis of positive values whose largest is so many times the smallest
-
-
-class Bar(NamedTuple):
-    """A value of a row.
-
-    Args:
-        value: Length of the bar.
-        std: Half the length of the whisker; NaN for none.
-        published: Value of a paper; NaN for none.
-        best: Whether the bar stands out.
-    """
-
-    value: float
-    std: float = math.nan
-    published: float = math.nan
-    best: bool = False
+_PANEL_WIDTH = 2.5  # inches
+_PANEL_LETTERS = 34  # of a title that fits into it
 
 
 class Curve(NamedTuple):
@@ -61,9 +46,10 @@ def chart_problem() -> str | None:
 
 
 def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResults) -> None:
-    """Writes a PNG: a panel per column, a bar per row with its standard deviation over seeds.
+    """Writes a PNG: a panel per column, a horizontal bar per row.
 
-    The best value of a panel has a darker bar; published values are diamonds.
+    A whisker is a standard deviation over seeds, a diamond a published value; the best value of a
+    panel has a darker bar.
 
     Args:
         path: Where to write.
@@ -71,65 +57,21 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
         table: The rows, from top to bottom.
         paper: Published values by row.
     """
-    best = best_values(table)
-    panels = {
-        column: {
-            row.label: Bar(
-                row.mean[column],
-                std=math.nan if row.std is None else row.std[column],
-                published=paper.get(row.name, {}).get(column, math.nan),
-                best=not row.missing and row.mean[column] == best.get(column),
-            )
-            for row in table
-        }
-        for column in table[0].mean
-    }
-    write_bars(path, title, panels)
-
-
-def write_bars(
-    path: Path,
-    title: str,
-    panels: Mapping[str, Mapping[str, Bar]],
-    *,
-    logarithmic: bool = False,
-) -> None:
-    """Writes a PNG: a panel per quantity, a horizontal bar with its value per row.
-
-    Args:
-        path: Where to write.
-        title: Title of the chart.
-        panels: Bars by row, by the name of the quantity; one without bars is left out.
-        logarithmic: Whether an axis is logarithmic where the largest value is many times the
-            smallest.
-    """
-    filled = {quantity: bars for quantity, bars in panels.items() if bars}
-    rows = list(dict.fromkeys(row for bars in filled.values() for row in bars))
-    columns = min(len(filled), _PANELS)
-    lines = math.ceil(len(filled) / columns)
-    names = _LETTER * max(len(row) for row in rows)
-    figure, canvas = new_figure(
-        max(6.0, names + 2.5 * columns), 1.2 + lines * (0.5 + 0.25 * len(rows))
-    )
+    quantities = list(table[0].mean)
+    columns = min(len(quantities), _PANELS)
+    lines = math.ceil(len(quantities) / columns)
+    labels = [row.label for row in table]
+    width = _LETTER * max(len(label) for label in labels) + _PANEL_WIDTH * columns
+    figure, canvas = new_figure(max(6.0, width), 1.2 + lines * (0.5 + 0.25 * len(table)))
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
     handles: dict[str, Any] = {}
-    for axes, (quantity, bars) in zip(grid.flat, filled.items(), strict=False):
-        places = [rows.index(row) for row in bars]
-        _draw_bars(axes, places, list(bars.values()))
-        values = [bar.value for bar in bars.values()]
-        if logarithmic and 0 < _LOGARITHMIC * min(values) < max(values):
-            axes.set_xscale("log")
-            axes.set_xlim(left=10.0 ** (math.ceil(math.log10(min(values))) - 1))
-            quantity = f"{quantity} (logarithmic)"
-        axes.set_title(fill(quantity, 34), loc="left", fontsize=10)
-        axes.tick_params(axis="y", length=0)
-        plain_axes(axes, "x")
-        axes.spines["left"].set_visible(False)
+    for axes, quantity in zip(grid.flat, quantities, strict=False):
+        _draw_bars(axes, quantity, table, paper)
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    for axes in grid.flat[len(filled) :]:
+    for axes in grid.flat[len(quantities) :]:
         axes.set_visible(False)
-    grid[0, 0].set_yticks(range(len(rows)), rows)
-    grid[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    grid[0, 0].set_yticks(range(len(table)), labels)
+    grid[0, 0].set_ylim(len(table) - 0.5, -0.5)
     _set_title(figure, title)
     if handles:
         figure.legend(
@@ -257,31 +199,33 @@ def _set_title(figure: Any, title: str) -> None:
     figure.suptitle(fill(title, width), x=0.01, ha="left", fontsize=12)
 
 
-def _draw_bars(axes: Any, places: Sequence[int], bars: Sequence[Bar]) -> None:
-    """Bars with whiskers, published values, and the values in a column on the right."""
-    standing_out = any(bar.best for bar in bars)
-    colours = [COLOURS[0] if bar.best or not standing_out else _LIGHT for bar in bars]
-    values = [bar.value for bar in bars]
-    axes.barh(places, values, height=0.7, color=colours)
-    for place, value in zip(places, values, strict=True):
+def _draw_bars(axes: Any, quantity: str, table: Sequence[Row], paper: PaperResults) -> None:
+    """One panel; the values stand in a column on its right."""
+    best = best_values(table).get(quantity)
+    values = [row.mean[quantity] for row in table]
+    for place, (row, value) in enumerate(zip(table, values, strict=True)):
+        stands_out = value == best and not row.missing
+        axes.barh(place, value, height=0.7, color=COLOURS[0] if stands_out else _LIGHT)
         text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
         at = axes.get_yaxis_transform()
         axes.text(1.02, place, text, transform=at, va="center", fontsize=8)
-    if not all(math.isnan(bar.std) for bar in bars):
+    deviations = [math.nan if row.std is None else row.std[quantity] for row in table]
+    if not all(math.isnan(deviation) for deviation in deviations):
         axes.errorbar(
             values,
-            places,
-            xerr=[bar.std for bar in bars],
+            range(len(table)),
+            xerr=deviations,
             linestyle="none",
             color="black",
             elinewidth=1,
             capsize=2,
             label="standard deviation over seeds",
         )
-    if not all(math.isnan(bar.published) for bar in bars):
+    published = [paper.get(row.name, {}).get(quantity, math.nan) for row in table]
+    if not all(math.isnan(value) for value in published):
         axes.plot(
-            [bar.published for bar in bars],
-            places,
+            published,
+            range(len(table)),
             linestyle="none",
             marker="D",
             markersize=5,
@@ -289,3 +233,7 @@ def _draw_bars(axes: Any, places: Sequence[int], bars: Sequence[Bar]) -> None:
             markeredgecolor="black",
             label=PAPER_LABEL,
         )
+    axes.set_title(fill(quantity, _PANEL_LETTERS), loc="left", fontsize=10)
+    axes.tick_params(axis="y", length=0)
+    plain_axes(axes, "x")
+    axes.spines["left"].set_visible(False)

@@ -164,26 +164,6 @@ _TABLE_8 = {  # recall@20 and ndcg@20, means of 5 seeds
     },
 }
 
-TABLE_9 = {
-    "baby": {
-        "AlignRec": (7.17, 2.15),
-        "BM3": (31.57, 2.32),
-        "MGCN": (35.58, 2.40),
-        "FREEDOM": (33.56, 2.22),
-    },
-    "sports": {
-        "AlignRec": (17.60, 4.04),
-        "BM3": (82.98, 4.22),
-        "MGCN": (87.00, 4.26),
-        "FREEDOM": (85.96, 4.13),
-    },
-}
-"""Table 9: million parameters, and seconds of inference over the test set, hardware unstated.
-
-Its counts of BM3 and MGCN differ from what the published code allocates, 33.57 and 33.59 (Baby),
-85.98 and 86.00 (Sports).
-"""
-
 
 def table_2(data_name: str, report: DataReport) -> PaperResults:
     """All models."""

@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from alignrec_pyg.experiments.cells import METRICS
+from alignrec_pyg.experiments.prepare import SYNTHETIC, prepare
 from alignrec_pyg.experiments.statistics import Row
+
+
+@pytest.fixture(scope="session")
+def synthetic():
+    """The made-up data set, split."""
+    return prepare(SYNTHETIC)
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,8 @@ import pytest
 
 from alignrec_pyg.experiments import charts
 from alignrec_pyg.experiments.charts import (
-    Bar,
     Curve,
     chart_problem,
-    write_bars,
     write_chart,
     write_curves,
     write_maps,
@@ -80,20 +78,6 @@ def test_many_columns_take_several_lines(tmp_path, figures, make_row):
     shown = [axes for axes in figures[0].axes if axes.get_visible()]
     assert len(shown) == 6
     assert shown[4].get_position().y1 < shown[0].get_position().y0
-
-
-def test_bars_may_be_logarithmic_and_quantities_empty(tmp_path, figures):
-    values = {"A": Bar(1.0), "B": Bar(5000.0)}
-    panels = {"seconds": values, "memory": {}, "near": {"A": Bar(1.0), "B": Bar(2.0)}}
-    write_bars(tmp_path / "a.png", "costs", panels, logarithmic=True)
-    seconds, near = figures[0].axes
-    assert (seconds.get_xscale(), near.get_xscale()) == ("log", "linear")
-    assert seconds.get_title("left") == "seconds (logarithmic)"
-    assert [text.get_text() for text in seconds.texts] == ["1.00", "5,000"]
-    colours = {bar.get_facecolor() for axes in (seconds, near) for bar in axes.patches}
-    assert len(colours) == 1  # none stands out
-    write_bars(tmp_path / "b.png", "costs", {"seconds": values})
-    assert figures[1].axes[0].get_xscale() == "linear"
 
 
 def test_curves_maps_and_points_are_pictures(tmp_path, figures):
