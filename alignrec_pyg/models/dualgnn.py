@@ -13,15 +13,17 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
+from alignrec_pyg.models.dualgnn_user_graph import (
+    cached_common_item_neighbors,
+    polya_urn_counts,
+    user_adjacency,
+)
 from alignrec_pyg.models.inputs import PAPER_DATA_SETS, ModelInputs, require_features
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureTable,
     UserItemPropagation,
     bpr_loss,
-    kept_common_item_neighbors,
-    urn_multiplicities,
-    user_adjacency,
 )
 
 
@@ -156,7 +158,7 @@ class DualGNN(Recommender):
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
         """Fills up the neighbour lists of this epoch."""
         neighbors, counts = self._neighbors(data[INTERACTS].edge_index)
-        multiplicity = urn_multiplicities(counts, generator)
+        multiplicity = polya_urn_counts(counts, generator)
         self._drawn = user_adjacency(neighbors, counts, multiplicity)
 
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
@@ -205,7 +207,7 @@ class DualGNN(Recommender):
         return {"bpr": 1.0, "reg": self.reg_weight}
 
     def _neighbors(self, edge_index: Tensor) -> tuple[Tensor, Tensor]:
-        return kept_common_item_neighbors(
+        return cached_common_item_neighbors(
             edge_index, self.num_users, self.num_items, self.num_neighbors
         )
 

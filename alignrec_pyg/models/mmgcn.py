@@ -13,14 +13,16 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import PAPER_DATA_SETS, ModelInputs, require_features
+from alignrec_pyg.models.mmgcn_functions import (
+    leaky_means_linear,
+    normalized_rows,
+    unit_rows_linear_and_means,
+)
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureTable,
     bpr_loss,
     item_to_user_adjacency,
-    leaky_means_linear,
-    normalized_rows,
-    unit_rows_linear_and_means,
 )
 
 

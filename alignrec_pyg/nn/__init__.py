@@ -11,11 +11,6 @@ from alignrec_pyg.nn.losses import (
     similarity_loss,
     unit_rows,
 )
-from alignrec_pyg.nn.neighbor_means import (
-    leaky_means_linear,
-    normalized_rows,
-    unit_rows_linear_and_means,
-)
 from alignrec_pyg.nn.propagation import (
     Adjacency,
     ItemPropagation,
@@ -25,12 +20,6 @@ from alignrec_pyg.nn.propagation import (
     self_loop_adjacency,
     user_item_adjacency,
     user_item_edges,
-)
-from alignrec_pyg.nn.user_graph import (
-    common_item_neighbors,
-    kept_common_item_neighbors,
-    urn_multiplicities,
-    user_adjacency,
 )
 from alignrec_pyg.nn.weighted_edges import (
     EdgeStructure,
@@ -50,23 +39,16 @@ __all__ = [
     "LGConv",
     "UserItemPropagation",
     "bpr_loss",
-    "common_item_neighbors",
     "cosine_alignment_loss",
     "edge_dot",
     "embedding_norm_loss",
     "info_nce_loss",
     "item_to_user_adjacency",
-    "kept_common_item_neighbors",
     "l2_loss",
-    "leaky_means_linear",
-    "normalized_rows",
     "segment_softmax",
     "self_loop_adjacency",
     "similarity_loss",
     "unit_rows",
-    "unit_rows_linear_and_means",
-    "urn_multiplicities",
-    "user_adjacency",
     "user_item_adjacency",
     "user_item_edges",
     "weighted_matmul",

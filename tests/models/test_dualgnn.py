@@ -7,7 +7,9 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg import DualGNN, TrainConfig, evaluate, fit
 from alignrec_pyg.graph import INTERACTS, InteractionBatch
-from alignrec_pyg.nn import urn_multiplicities, user_graph, user_item_edges
+from alignrec_pyg.models import dualgnn_user_graph as user_graph
+from alignrec_pyg.models.dualgnn_user_graph import polya_urn_counts
+from alignrec_pyg.nn import user_item_edges
 from alignrec_pyg.training.sampling import seeded_generator
 
 BATCH = InteractionBatch(
@@ -39,7 +41,7 @@ def dense_user_graph(data: HeteroData, k: int, seed: int | None) -> Tensor:
     counts, neighbors = counts[:, :k], neighbors[:, :k]
     times = (counts > 0).long()
     if seed is not None:
-        times = urn_multiplicities(counts, seeded_generator(0, seed))
+        times = polya_urn_counts(counts, seeded_generator(0, seed))
     matrix = torch.zeros(NUM_USERS, NUM_USERS)
     for user in range(NUM_USERS):
         repeated = neighbors[user].repeat_interleave(times[user])
@@ -182,7 +184,7 @@ def test_models_on_equal_links_share_the_search(data, monkeypatch):
     monkeypatch.setattr(
         user_graph, "common_item_neighbors", lambda *a: calls.append(a) or search(*a)
     )
-    monkeypatch.setattr(user_graph, "_kept", user_graph.OrderedDict())
+    monkeypatch.setattr(user_graph, "_cache", user_graph.OrderedDict())
     other = data.clone()
     for graph in (data, other):
         model = DualGNN(graph)

@@ -4,7 +4,7 @@ from torch.nn import functional
 
 from alignrec_pyg import MMGCN, TrainConfig, fit
 from alignrec_pyg.graph import INTERACTS, InteractionBatch
-from alignrec_pyg.nn import neighbor_means
+from alignrec_pyg.models import mmgcn_functions
 
 BATCH = InteractionBatch(torch.tensor([0, 2, 0]), torch.tensor([1, 3, 0]), torch.tensor([2, 0, 3]))
 
@@ -95,7 +95,7 @@ def test_values_and_gradients_equal_the_equations(
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("block", [2, 5, 128])
 def test_more_users_than_items_in_blocks_of_columns(toy, monkeypatch, freeze, num_layers, block):
-    monkeypatch.setattr(neighbor_means, "_BLOCK", block)
+    monkeypatch.setattr(mmgcn_functions, "_BLOCK", block)
     toy["user"].num_nodes = 6  # two of them without links
     toy["user"].id = torch.arange(6)
     toy[INTERACTS].edge_index = torch.tensor([[0, 0, 1, 2, 3, 3], [0, 1, 1, 2, 0, 2]])

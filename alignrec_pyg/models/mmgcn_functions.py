@@ -1,7 +1,7 @@
-"""Means over neighbours of wide tables, as functions that hold little and read each table once.
+"""Memory-efficient autograd functions for the first layers of MMGCN.
 
-They are what MMGCN's first layers need: composed of torch's own functions they give the same values
-and gradients, and fill several tensors as large as the tables on the way.
+They compute means over neighbours of wide tables and read each table once. Compositions of torch's
+own functions give the same values and gradients, but create several tensors as large as the tables.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch.nn import functional
 
 from alignrec_pyg.nn.propagation import Adjacency
 
-_SLOPE = 0.01  # of torch's leaky ReLU
-_BLOCK = 128  # columns
+_SLOPE = 0.01  # negative slope of the leaky ReLU
+_BLOCK = 128  # number of columns
 
 
 def normalized_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of length 1, those of zeros excepted, and the sum of squares of ``x``.
+    """Scales the rows to length 1, and computes the sum of squares of ``x``.
 
-    Rows of zeros stay so and get no gradient.
+    Rows of zeros remain zero and have no gradient.
 
     Shapes:
         - **input:** x :math:`(N, D)`
@@ -38,13 +38,13 @@ def unit_rows_linear_and_means(
     r"""Of rows :math:`x_n` and :math:`\hat{x}_n = x_n / |x_n|`: :math:`V \hat{x}_n + a`, the means
     of :math:`\hat{x}` over neighbours on the other side and the sum of squares of :math:`x`.
 
-    The normalised table is never held. Rows of zeros stay so and get no gradient.
+    The normalised table is never held in memory. Rows of zeros remain zero and have no gradient.
 
     Args:
         x: The table, :math:`(N, D)`.
         weight: :math:`V`, :math:`(d, D)`.
         bias: :math:`a`, :math:`(d)`.
-        mean: Takes rows of ``x`` to their means, :math:`(M, N)`.
+        mean: Matrix that averages rows of ``x``, :math:`(M, N)`.
 
     Shapes:
         - **output:** :math:`(N, d)`, means :math:`(M, D)`, sum :math:`()`
@@ -61,7 +61,7 @@ def leaky_means_linear(z: Tensor, weight: Tensor, bias: Tensor, mean: Adjacency)
         z: The table, :math:`(M, D)`.
         weight: :math:`G`, :math:`(d, D)`.
         bias: :math:`b`, :math:`(d)`.
-        mean: Takes rows of ``z`` to their means, :math:`(N, M)`.
+        mean: Matrix that averages rows of ``z``, :math:`(N, M)`.
 
     Shapes:
         - **output:** :math:`(N, d)`
@@ -71,7 +71,7 @@ def leaky_means_linear(z: Tensor, weight: Tensor, bias: Tensor, mean: Adjacency)
 
 
 class _NormalizedRows(torch.autograd.Function):
-    """The lengths give both results, and both gradients in one pass over the table."""
+    """Computes both results, and both gradients, from the lengths in one pass over the table."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ class _NormalizedRows(torch.autograd.Function):
 
 
 class _UnitRows(torch.autograd.Function):
-    """Lengths scale the narrow product and the links."""
+    """Scales the narrow product and the links by the lengths, instead of the table."""
 
     @staticmethod
     def forward(
@@ -116,8 +116,8 @@ class _UnitRows(torch.autograd.Function):
             return None, grad_weight, grad_bias, None, None
         transpose = ctx.transpose
         links = transpose.values() * inverse.repeat_interleave(transpose.crow_indices().diff())
-        # in one tensor: the gradient of the normalised row over the row's length, less what of that
-        # is along the row, and d square / d x = 2 x
+        # in one tensor: the gradient of the normalised row divided by the row's length, minus its
+        # component along the row, and d square / d x = 2 x
         grad = _weighted_sums(transpose, links, grad_mean).addmm_(grad_own, weight)
         along = torch.einsum("nd,nd->n", x, grad) * inverse.square() - 2 * grad_square
         grad.addcmul_(x, along.unsqueeze(1), value=-1)
@@ -125,7 +125,7 @@ class _UnitRows(torch.autograd.Function):
 
 
 class _LeakyMeansLinear(torch.autograd.Function):
-    """A few columns at a time: large tensors cost more to get from the system than to fill."""
+    """Processes a few columns at a time: allocating large tensors costs more than filling them."""
 
     @staticmethod
     def forward(
@@ -155,7 +155,7 @@ class _LeakyMeansLinear(torch.autograd.Function):
 
 
 def _weighted_sums(matrix: Tensor, values: Tensor, x: Tensor) -> Tensor:
-    """The CSR ``matrix``, with these values, times ``x``; on the CPU faster than its product."""
+    """Product of the CSR ``matrix`` with these values and ``x``; faster than torch's on the CPU."""
     return functional.embedding_bag(
         matrix.col_indices(),
         x.contiguous(),
@@ -167,7 +167,7 @@ def _weighted_sums(matrix: Tensor, values: Tensor, x: Tensor) -> Tensor:
 
 
 def _squares(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared lengths of rows, and what normalises them."""
+    """Squared lengths of rows, and the factors that normalise them."""
     square = torch.linalg.vector_norm(x, dim=1).square_()
-    # a row of zeros, of an item without features, stays one and gets no gradient
+    # a row of zeros, of an item without features, remains zero and has no gradient
     return square, torch.where(square > 0, square.rsqrt(), 0)

@@ -3,12 +3,12 @@ import torch
 from torch import Tensor
 
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.nn import (
+from alignrec_pyg.models import dualgnn_user_graph as user_graph
+from alignrec_pyg.models.dualgnn_user_graph import (
+    cached_common_item_neighbors,
     common_item_neighbors,
-    kept_common_item_neighbors,
-    urn_multiplicities,
+    polya_urn_counts,
     user_adjacency,
-    user_graph,
 )
 
 
@@ -93,20 +93,20 @@ def test_equal_links_are_searched_once(toy, monkeypatch):
         return common_item_neighbors(*arguments)
 
     monkeypatch.setattr(user_graph, "common_item_neighbors", counted)
-    monkeypatch.setattr(user_graph, "_kept", user_graph.OrderedDict())
+    monkeypatch.setattr(user_graph, "_cache", user_graph.OrderedDict())
     links = toy[INTERACTS].edge_index
-    first = kept_common_item_neighbors(links, 3, 4, 2)
-    assert kept_common_item_neighbors(links.clone(), 3, 4, 2) is first
+    first = cached_common_item_neighbors(links, 3, 4, 2)
+    assert cached_common_item_neighbors(links.clone(), 3, 4, 2) is first
     assert len(calls) == 1
-    kept_common_item_neighbors(links, 3, 4, 3)
+    cached_common_item_neighbors(links, 3, 4, 3)
     changed = links.clone()
     changed[1, 0] = 3
-    assert as_lists(*kept_common_item_neighbors(changed, 3, 4, 2))[2] == [(0, 1)]
+    assert as_lists(*cached_common_item_neighbors(changed, 3, 4, 2))[2] == [(0, 1)]
     assert len(calls) == 3
-    kept_common_item_neighbors(links, 3, 4, 2)  # asked for again: now the last to go
-    kept_common_item_neighbors(links, 3, 4, 4)
-    assert len(user_graph._kept) == 3
-    assert kept_common_item_neighbors(links, 3, 4, 2) is first
+    cached_common_item_neighbors(links, 3, 4, 2)  # asked for again: now the last to go
+    cached_common_item_neighbors(links, 3, 4, 4)
+    assert len(user_graph._cache) == 3
+    assert cached_common_item_neighbors(links, 3, 4, 2) is first
     assert len(calls) == 4
 
 
@@ -115,7 +115,7 @@ def test_lists_are_filled_up_as_by_a_polya_urn():
     num_users = 6000
     counts = torch.zeros(num_users, 4)
     counts[:, 0], counts[:, 1] = 5, 2
-    drawn = urn_multiplicities(counts, torch.Generator().manual_seed(0))
+    drawn = polya_urn_counts(counts, torch.Generator().manual_seed(0))
     assert torch.equal(drawn.sum(1), torch.full((num_users,), 4))
     assert not drawn[:, 2:].any()
     found = torch.bincount(drawn[:, 0], minlength=4)[1:].double()
@@ -125,11 +125,11 @@ def test_lists_are_filled_up_as_by_a_polya_urn():
 
 def test_only_short_lists_are_drawn_and_the_generator_decides():
     counts = torch.tensor([[3.0, 2.0, 1.0], [0.0, 0.0, 0.0], [4.0, 0.0, 0.0]])
-    drawn = urn_multiplicities(counts, torch.Generator().manual_seed(0))
+    drawn = polya_urn_counts(counts, torch.Generator().manual_seed(0))
     assert drawn.tolist() == [[1, 1, 1], [0, 0, 0], [3, 0, 0]]
     counts = (torch.rand(50, 20) < 0.5).float().sort(dim=1, descending=True).values
     first, second, third = (
-        urn_multiplicities(counts, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        polya_urn_counts(counts, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
@@ -140,7 +140,7 @@ def test_only_short_lists_are_drawn_and_the_generator_decides():
 def test_weights_are_the_softmax_over_the_lists_with_their_repeats(drawn):
     links = random_links(12, 9, 0.2, 0)
     neighbors, counts = common_item_neighbors(links, 12, 9, k=5)
-    multiplicity = urn_multiplicities(counts, torch.Generator().manual_seed(3)) if drawn else None
+    multiplicity = polya_urn_counts(counts, torch.Generator().manual_seed(3)) if drawn else None
     expected = torch.zeros(12, 12)
     for user, pairs in enumerate(as_lists(neighbors, counts)):
         times = [1] * len(pairs) if multiplicity is None else multiplicity[user].tolist()

@@ -1,4 +1,4 @@
-"""The user graph: who shares how many items with whom."""
+"""The user graph of DualGNN, which connects users by their number of common items."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.nn.propagation import Adjacency
 
-# Graphs of the last link sets asked for, by content: a comparison builds many models on one split,
-# and the training, validation and test graph of a split often hold equal links in other tensors.
-_NUM_KEPT = 3
-_kept: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+# Graphs of the last sets of links, by content: a comparison builds many models on one split, and
+# the training, validation and test graph of a split often have equal links in different tensors.
+_CACHE_SIZE = 3
+_cache: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
 
 def common_item_neighbors(
     edge_index: Tensor, num_users: int, num_items: int, k: int, *, block_size: int = 4_000_000
 ) -> tuple[Tensor, Tensor]:
-    r"""The ``k`` users who share most items with each user, ties by the lower index.
+    r"""Finds the ``k`` users with the most common items for each user, ties by the lower index.
 
-    The counts are :math:`C = R R^\top`, a sparse product in blocks of rows; the user itself and
-    users with nothing in common do not count. A block is as many rows as have at most
-    ``block_size`` paths user - item - user together (at least one row), so popular items cost time
-    but no memory: about 70 bytes per path. Nothing of size users x users is held. The product is
-    taken on the CPU, the answer is on the device of ``edge_index``.
+    The counts are :math:`C = R R^\top`, a sparse product that is computed in blocks of rows;
+    neighbours are other users with at least one common item. A block has as many rows as have at
+    most ``block_size`` paths user - item - user in total (at least one row), so that memory is
+    about 70 bytes per path, and popular items cost time but no memory. No matrix of users x users
+    is held in memory. The product is computed on the CPU, the result is on the device of
+    ``edge_index``.
 
     Args:
-        edge_index: Links, users in row 0, each listed once.
+        edge_index: Distinct links, users in row 0.
         num_users: Number of users.
         num_items: Number of items.
-        k: Neighbours to keep of each user.
-        block_size: Paths per block.
+        k: Number of neighbours of each user.
+        block_size: Number of paths per block.
 
     Shapes:
         - **input:** edge_index int64 :math:`(2, E)`
-        - **output:** neighbours int32 :math:`(|U|, k)` by falling count, counts float32
-          :math:`(|U|, k)`; users with fewer neighbours have 0 in both from there on
+        - **output:** neighbours int32 :math:`(|U|, k)` by descending count, counts float32
+          :math:`(|U|, k)`; both are padded with 0 for users with fewer neighbours
 
     Raises:
-        ValueError: If ``k`` or ``block_size`` is not positive, or a link is listed twice.
+        ValueError: If ``k`` or ``block_size`` is not positive, or a link is repeated.
     """
     check_integer("k", k, 1)
     check_integer("block_size", block_size, 1)
     user, item = _sorted_links(edge_index.cpu(), num_items)
     ones = torch.ones(user.numel())
-    # coalesced: sorted and free of repeats by construction, so torch need not look again
+    # coalesced: sorted and without duplicates by construction, so that torch does not check again
     by_item = torch.sparse_coo_tensor(
         torch.stack([item, user]), ones, (num_items, num_users), check_invariants=False
     ).coalesce()
@@ -79,28 +80,28 @@ def common_item_neighbors(
     return neighbors.to(edge_index.device), counts.to(edge_index.device)
 
 
-def kept_common_item_neighbors(
+def cached_common_item_neighbors(
     edge_index: Tensor, num_users: int, num_items: int, k: int
 ) -> tuple[Tensor, Tensor]:
-    """:func:`common_item_neighbors`, computed once for the last few different link sets.
+    """:func:`common_item_neighbors` with a cache for the last few different sets of links.
 
-    The tensors are shared: do not write into them.
+    The returned tensors are shared and must not be modified.
     """
     key = content_hash(edge_index, num_users, num_items, k, str(edge_index.device))
-    if key not in _kept:
-        _kept[key] = common_item_neighbors(edge_index, num_users, num_items, k)
-    _kept.move_to_end(key)
-    while len(_kept) > _NUM_KEPT:
-        _kept.popitem(last=False)
-    return _kept[key]
+    if key not in _cache:
+        _cache[key] = common_item_neighbors(edge_index, num_users, num_items, k)
+    _cache.move_to_end(key)
+    while len(_cache) > _CACHE_SIZE:
+        _cache.popitem(last=False)
+    return _cache[key]
 
 
-def urn_multiplicities(counts: Tensor, generator: torch.Generator) -> Tensor:
-    r"""How often each neighbour is in a list filled up to ``k`` by random repetition.
+def polya_urn_counts(counts: Tensor, generator: torch.Generator) -> Tensor:
+    r"""Counts the neighbours in lists that are extended to length ``k`` by a Polya urn.
 
-    While the list of a user's neighbours is shorter than ``k``, one of its entries, drawn
-    uniformly, is appended again: a Polya urn, so whoever was drawn before is more likely to be
-    drawn again. All neighbours of a user are expected equally often.
+    While the list of a user's neighbours is shorter than ``k``, a copy of one of its entries, drawn
+    uniformly, is appended. Neighbours that were drawn before are therefore more likely to be drawn
+    again, but the expected count of all neighbours of a user is the same.
 
     Shapes:
         - **input:** counts :math:`(|U|, k)` of :func:`common_item_neighbors`
@@ -125,20 +126,21 @@ def urn_multiplicities(counts: Tensor, generator: torch.Generator) -> Tensor:
 def user_adjacency(
     neighbors: Tensor, counts: Tensor, multiplicity: Tensor | None = None
 ) -> Adjacency:
-    r"""The matrix :math:`S` that gathers users into users who share items with them.
+    r"""The matrix :math:`S` that aggregates the neighbours of each user.
 
-    With the count :math:`c_{uv}` of common items and the multiplicity :math:`m_{uv}` of a
-    neighbour in the list of its user,
+    With the number :math:`c_{uv}` of common items and the number of times :math:`m_{uv}` that a
+    neighbour is in the list of its user,
 
     .. math::
         s_{uv} = \frac{m_{uv} \exp(c_{uv})}{\sum_{w} m_{uw} \exp(c_{uw})},
 
-    the softmax over the list with its repeats summed. Rows of users without neighbours are 0.
+    the softmax over the list, summed over repeated neighbours. Rows of users without neighbours
+    are 0.
 
     Args:
-        neighbors: Of :func:`common_item_neighbors`, :math:`(|U|, k)`.
-        counts: The same.
-        multiplicity: Of :func:`urn_multiplicities` (default: every neighbour once).
+        neighbors: Neighbours of :func:`common_item_neighbors`, :math:`(|U|, k)`.
+        counts: Counts of :func:`common_item_neighbors`, :math:`(|U|, k)`.
+        multiplicity: Result of :func:`polya_urn_counts` (default: every neighbour once).
 
     Shapes:
         - **output:** matrix CSR :math:`(|U|, |U|)`
@@ -164,13 +166,13 @@ def _sorted_links(edge_index: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
 
 
 def _largest(rows: Tensor, by_item: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
-    """The ``k`` largest counts of a block of users, the first of them number ``start``."""
+    """The ``k`` largest counts of a block of users, the first of which has index ``start``."""
     num_rows, num_users = rows.size(0), by_item.size(1)
     product = torch.sparse.mm(rows, by_item).coalesce()
     row, other = product.indices()
     count = product.values().long()
-    # Most pairs share one item only. Of these the first k of each row are enough, which spares
-    # sorting the rest.
+    # Most pairs have one common item. Of these, the first k of each row are sufficient, so that
+    # the others do not need to be sorted.
     other_user = other != row + start
     single = (count == 1) & other_user
     singles_before = torch.nn.functional.pad(single.cumsum(0), (1, 0))
@@ -193,6 +195,6 @@ def _largest(rows: Tensor, by_item: Tensor, start: int, k: int) -> tuple[Tensor,
 
 
 def _starts(row: Tensor, num_rows: int) -> Tensor:
-    """Where each row starts in a list of entries ordered by row."""
+    """The position at which each row starts in a list of entries sorted by row."""
     length = torch.bincount(row, minlength=num_rows)
     return length.cumsum(0) - length
