@@ -1,4 +1,4 @@
-"""How good features are for recommendation, without training anything."""
+"""Training-free evaluation of item features for recommendation."""
 
 from alignrec_pyg.feature_eval.bootstrap import (
     BootstrapInterval,

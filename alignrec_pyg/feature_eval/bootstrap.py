@@ -1,4 +1,4 @@
-"""How sure a recall, or a difference of two, is: percentile bootstrap over queries."""
+"""Confidence intervals of recall and of differences in recall, by bootstrapping queries."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.feature_eval.recall import FeatureRecall
 
-_BLOCK_COUNTS = 1 << 22  # numbers drawn at a time
+_BLOCK_COUNTS = 1 << 22  # random numbers that are drawn at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class BootstrapInterval:
-    """A mean over queries and its confidence interval.
+    """A mean over queries with its confidence interval.
 
     Args:
         mean: Mean of the values.
-        low: Lower end.
-        high: Upper end.
-        confidence: Level, such as 0.95.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        confidence: Confidence level, such as 0.95.
         num_values: Number of values.
-        share_positive: Share of the resamples whose mean is above 0.
+        share_positive: Share of the resamples with a positive mean.
     """
 
     mean: float
@@ -38,19 +38,18 @@ class BootstrapInterval:
 def bootstrap_interval(
     values: Tensor, *, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
 ) -> BootstrapInterval:
-    r"""The mean of ``values`` with its percentile interval (Efron 1979).
+    r"""Computes the mean of ``values`` with its percentile bootstrap interval (Efron 1979).
 
-    ``num_resamples`` times, as many values as there are get drawn with replacement; the interval
-    holds the middle share ``confidence`` of their means. A resample is drawn as the number of times
-    that each distinct value occurs (multinomial), which is the same for a fraction of the work
-    where values repeat, as hits do.
+    Each of ``num_resamples`` resamples draws as many values with replacement; the interval contains
+    the middle share ``confidence`` of their means. A resample is drawn as the counts of the
+    distinct values (multinomial), which is equivalent and faster if values repeat, as hits do.
 
     Args:
         values: One number per query, ``[n]``, such as :meth:`FeatureRecall.hits
             <alignrec_pyg.feature_eval.FeatureRecall.hits>`.
-        confidence: Level, between 0 and 1.
-        num_resamples: How many.
-        seed: Seed of the draws.
+        confidence: Confidence level, between 0 and 1.
+        num_resamples: Number of resamples.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: If there are no values, one is not finite, or an argument is out of range.
@@ -90,17 +89,17 @@ def bootstrap_difference(
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> BootstrapInterval:
-    """Recall@k of ``first`` less that of ``second``, query by query.
+    """Bootstraps the difference in recall@k between ``first`` and ``second``, paired by query.
 
-    An interval that does not hold 0 says that the order of the two would hold for other queries of
+    An interval that excludes 0 indicates that the order of the two generalises to other queries of
     the same kind.
 
     Raises:
-        ValueError: If the two are not of the same queries, or as :func:`bootstrap_interval`.
+        ValueError: If the two have different queries, or as :func:`bootstrap_interval`.
     """
     if not torch.equal(first.query, second.query):
         raise ValueError(
-            f"'first' and 'second' need to be of the same queries (got {first.num_queries} and "
+            f"'first' and 'second' need to have the same queries (got {first.num_queries} and "
             f"{second.num_queries}): evaluate both with one protocol on the same data"
         )
     return bootstrap_interval(

@@ -1,4 +1,4 @@
-"""How alike the rows of a feature table are: mean and spread of their cosines."""
+"""Mean and standard deviation of the cosine similarity between items."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from alignrec_pyg.feature_eval.feature_rows import FeatureRows, unit_length
 
 @dataclass(frozen=True, kw_only=True)
 class CosineStatistics:
-    """Cosines of two different items, over all pairs of items that have features.
+    """Statistics of the cosine of two different items, over all pairs of items with features.
 
     Args:
         mean: Mean; NaN with fewer than two items.
         std: Standard deviation; NaN with fewer than two items.
-        num_items: Items with features.
-        num_missing: Items without: their rows are zero.
+        num_items: Number of items with features.
+        num_missing: Number of items without features, whose rows are zero.
     """
 
     mean: float
@@ -33,21 +33,22 @@ class CosineStatistics:
 def cosine_statistics(
     data: HeteroData, features: str | Sequence[str], *, normalize_parts: bool = False
 ) -> CosineStatistics:
-    r"""Mean and standard deviation of the cosine of two items, exactly and without any pair.
+    r"""Computes the exact mean and standard deviation of the cosine of two items.
 
-    With the :math:`m` rows :math:`\hat x_i` at length 1 and :math:`\hat X` their matrix,
+    With the matrix :math:`\hat X` of the :math:`m` rows :math:`\hat x_i`, scaled to length 1,
 
     .. math::
         \sum_{i \ne j} \hat x_i^\top \hat x_j = \Bigl\lVert \sum_i \hat x_i \Bigr\rVert^2 - m,
         \qquad \sum_{i \ne j} (\hat x_i^\top \hat x_j)^2
         = \lVert \hat X^\top \hat X \rVert_F^2 - m,
 
-    so memory beside the tables is one matrix of width x width and a block of rows.
+    so that no pair is enumerated, and memory in addition to the tables is one matrix of
+    width x width and a block of rows.
 
     Args:
         data: Graph with the tables.
-        features: Name of a feature table, or of several to be concatenated.
-        normalize_parts: Whether each table's rows have length 1 before they are concatenated.
+        features: Name of a feature table, or of several tables, which are concatenated.
+        normalize_parts: Whether to scale the rows of each table to length 1 before concatenation.
 
     Raises:
         ValueError: If ``data`` lacks a table, or one is not finite.

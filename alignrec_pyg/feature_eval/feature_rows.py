@@ -1,4 +1,4 @@
-"""Rows of one or several feature tables in double precision, a block at a time."""
+"""Access to the rows of one or several feature tables in double precision, block by block."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import ITEM, feature_mask, feature_table
 
-_CAST_ELEMENTS = 1 << 22  # features in double precision at a time: 32 MiB
+_CAST_ELEMENTS = 1 << 22  # numbers that are cast to double precision at a time: 32 MiB
 
 
 class FeatureRows:
-    """Feature tables side by side, cast where they are read: no copy of them is made.
+    """Concatenated feature tables, whose rows are cast when they are read, without a copy.
 
-    Items that lack a table have zeros in its place, whatever the table holds there.
+    The rows of masked items are zero, whatever values the table has.
 
     Args:
         data: Graph with the tables.
-        features: Name of a table, or of several to be concatenated in this order.
-        normalize_parts: Whether each table's rows have length 1 before they are concatenated.
+        features: Name of a table, or of several tables, which are concatenated in this order.
+        normalize_parts: Whether to scale the rows of each table to length 1 before concatenation.
 
     Raises:
-        ValueError: If ``features`` is empty or repeats itself, ``data`` lacks a table, or a table
-            is no finite matrix with a row for each item.
+        ValueError: If ``features`` is empty or has duplicates, ``data`` lacks a table, or a table
+            is not a finite matrix with one row per item.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class FeatureRows:
         names = (features,) if isinstance(features, str) else tuple(features)
         if not names or len(set(names)) != len(names):
             raise ValueError(
-                f"'features' needs the name of a feature table, or several that differ "
+                f"'features' needs the name of a feature table, or several distinct names "
                 f"(got {features!r})"
             )
         self.num_items = int(data[ITEM].num_nodes)
@@ -49,7 +49,7 @@ class FeatureRows:
 
     @property
     def step(self) -> int:
-        """Rows to read at a time."""
+        """Number of rows to read at a time."""
         return max(1, _CAST_ELEMENTS // self.dim)
 
     def __getitem__(self, items: Tensor | slice) -> Tensor:
@@ -61,13 +61,13 @@ class FeatureRows:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def blocks(self) -> Iterator[slice]:
-        """All items, as many at a time as are to be read."""
+        """Slices of :attr:`step` items that cover all items."""
         for start in range(0, self.num_items, self.step):
             yield slice(start, min(start + self.step, self.num_items))
 
 
 def unit_length(rows: Tensor) -> Tensor:
-    """Rows of length 1; rows of zeros stay as they are."""
+    """Scales the rows to length 1; rows of zeros remain zero."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows / torch.where(length > 0, length, 1)
 

@@ -1,4 +1,4 @@
-"""Item-CF's targets: which item users take together with another most."""
+"""Targets of the item-CF protocol: the item of highest collaborative similarity to each item."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from alignrec_pyg.graph import INTERACTS, ITEM, USER
 Score = Literal["cosine", "iuf", "pearson", "adjusted_cosine"]
 
 OF_RATINGS = ("pearson", "adjusted_cosine")
-"""Scores that need ratings."""
+"""Scores that require ratings."""
 
-# Scores that differ by less than this share are equal: sums of the same terms in another order are.
+# Scores with a smaller relative difference are equal: they may be sums of the same terms in another
+# order.
 _EQUAL = 1e-12
-# Deviations of a rating below this share of the largest rating are none, nor are variances below
-# its square: what is left of a mean of equal numbers.
+# Deviations of ratings below this share of the largest rating are zero, and so are variances below
+# its square: they are rounding errors of means of equal numbers.
 _NO_DEVIATION = 1e-7
 
 
 class ItemTargets(NamedTuple):
-    """The items of highest score to each item, all of them where several tie.
+    """The items with the highest score to each item, including ties.
 
     Shapes:
-        - **pair:** int64 :math:`(2, t)`: item, ascending, and one of highest score to it
-        - **chosen:** bool :math:`(t)`, true for one of them per item
-        - **item_degree:** int64 :math:`(|I|)`, users of each item
+        - **pair:** int64 :math:`(2, t)`: item, ascending, and an item with the highest score to it
+        - **chosen:** bool :math:`(t)`, true for one pair per item
+        - **item_degree:** int64 :math:`(|I|)`, number of users of each item
     """
 
     pair: Tensor
@@ -38,7 +39,7 @@ class ItemTargets(NamedTuple):
 
 
 class _Links(NamedTuple):
-    """Links of distinct pairs, sorted by user, and those sorted by item as places among them."""
+    """Distinct links sorted by user, and the permutation that sorts them by item."""
 
     user: Tensor
     item: Tensor
@@ -51,23 +52,23 @@ class _Links(NamedTuple):
 def most_similar_items(
     data: HeteroData, *, score: Score, min_common: int, block_paths: int = 1 << 20
 ) -> ItemTargets:
-    r"""For each item :math:`j`, the items of highest item-CF score :math:`w_{ij}`.
+    r"""Finds the items with the highest item-CF score :math:`w_{ij}` for each item :math:`j`.
 
-    One sparse product :math:`R^\top R` in blocks of items, each of at most ``block_paths`` paths
-    item - user - item (at least one item): memory is about 100 bytes per path, and nothing of size
-    items x items is held. Taken on the CPU.
+    The sparse product :math:`R^\top R` is computed on the CPU in blocks of items, each with at most
+    ``block_paths`` paths item - user - item (at least one item). Memory is about 100 bytes per
+    path, and no matrix of items x items is held.
 
-    Ties go to the item with more common users :math:`n_{ij}`, then with more users :math:`n_i`,
-    then to the smaller number.
+    Ties are broken by the larger number of common users :math:`n_{ij}`, then by the larger number
+    of users :math:`n_i`, then by the smaller item index.
 
     Args:
-        data: Links; ``.rating`` for scores of ratings.
-        score: As :func:`~alignrec_pyg.feature_eval.item_cf`.
-        min_common: Common users that a pair needs to have a score.
-        block_paths: Paths per block.
+        data: Graph with links, and ``.rating`` for scores of ratings.
+        score: Score, as in :func:`~alignrec_pyg.feature_eval.item_cf`.
+        min_common: Minimum number of common users of a pair with a score.
+        block_paths: Number of paths per block.
 
     Raises:
-        ValueError: If no pair has a score, or ratings are missing or not one per pair.
+        ValueError: If no pair has a score, or ratings are missing or repeated for a pair.
     """
     links = _links(data, ratings=score in OF_RATINGS)
     num_items = links.item_degree.numel()
@@ -138,10 +139,10 @@ def _links(data: HeteroData, *, ratings: bool) -> _Links:
 
 
 def _paths(links: _Links, block: Tensor) -> tuple[Tensor, Tensor]:
-    """All pairs of links of one user, the first of them in ``block``, the second of another item.
+    """All pairs of links of the same user to different items, the first of them in ``block``.
 
     Shapes:
-        - **output:** int64 :math:`(P)` twice, places among the links
+        - **output:** int64 :math:`(P)` twice, indices of links
     """
     user = links.user[block]
     count = links.user_degree[user]
@@ -162,16 +163,16 @@ def _scores(
     far: Tensor,
     pair: Tensor,
 ) -> Tensor:
-    """Score of every pair, float64; NaN where it has none.
+    """The score of every pair, float64; NaN without a score.
 
     Args:
-        score: Which.
+        score: Name of the score.
         links: The links.
-        deviation: Of each rating from its user's mean.
+        deviation: Deviation of each rating from the mean of its user.
         item: The pairs, ``[2, p]``.
-        common: Their common users, ``[p]``.
-        near: Link of the first item of each path.
-        far: Link of the second.
+        common: Number of common users of each pair, ``[p]``.
+        near: Link to the first item of each path.
+        far: Link to the second item of each path.
         pair: Pair of each path.
     """
 
@@ -199,7 +200,7 @@ def _scores(
 
 
 def _deviations(links: _Links) -> Tensor:
-    """Each rating less its user's mean, float64 ``[E]``."""
+    """The deviation of each rating from the mean of its user, float64 ``[E]``."""
     rating = links.rating
     assert rating is not None
     mean = torch.bincount(links.user, rating, minlength=links.user_degree.numel())
@@ -208,14 +209,14 @@ def _deviations(links: _Links) -> Tensor:
 
 
 def _largest(row: Tensor, value: Tensor, num_rows: int, share: float = 0.0) -> Tensor:
-    """Whether each value is the largest of its row, up to a share of it; bool ``[p]``."""
+    """Whether each value is the largest of its row up to a relative tolerance, bool ``[p]``."""
     best = torch.full((num_rows,), -torch.inf, dtype=torch.float64)
     best.scatter_reduce_(0, row, value, "amax")
     return value >= (best - share * best.abs())[row]
 
 
 def _starts(count: Tensor, *, end: bool = False) -> Tensor:
-    """Where each group starts among links sorted by group; with ``end`` also the last one's end."""
+    """The start of each group among sorted links; with ``end``, also the end of the last group."""
     starts = torch.zeros(count.numel() + 1, dtype=torch.int64)
     starts[1:] = count.cumsum(0)
     return starts if end else starts[:-1]

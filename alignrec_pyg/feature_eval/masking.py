@@ -1,4 +1,4 @@
-"""Mask modality: what features are worth where many items lack an image, or a text."""
+"""Masked-modality evaluation: features of items that partly lack a modality."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from alignrec_pyg.graph import ITEM, feature_key, feature_mask, feature_table, m
 
 
 def masked_items(num_items: int, *, ratio: float = 0.5, seed: int = 0) -> Tensor:
-    r"""The items to mask: the first :math:`\lfloor \rho |I| \rfloor` of a permutation.
+    r"""Draws the items to mask, the first :math:`\lfloor \rho |I| \rfloor` of a permutation.
 
-    One permutation per seed, so a smaller ratio masks some of the items of a larger one, and all
-    feature sets lose the same items.
+    The permutation depends on the seed only: a smaller ratio masks a subset of the items of a
+    larger one, and the same items are masked in all feature tables.
 
     Args:
         num_items: Number of items :math:`|I|`.
-        ratio: Share to mask :math:`\rho`, in [0, 1].
+        ratio: Share of items to mask :math:`\rho`, in [0, 1].
         seed: Seed of the permutation.
 
     Returns:
-        int64, in the order drawn.
+        Indices of the items, int64, in random order.
 
     Raises:
         ValueError: If ``ratio`` is not in [0, 1].
@@ -45,16 +45,16 @@ def mask_features(
     seed: int = 0,
     replacement: str | None = None,
 ) -> HeteroData:
-    """Graph in which some items have lost a modality; the input is left as it was.
+    """Removes a modality from some items; the input is unchanged.
 
     Args:
         data: Graph with the feature tables.
-        masked: Feature table whose rows change for the items drawn.
-        ratio: Share of items to draw.
-        seed: Seed of the draw (see :func:`masked_items`).
-        replacement: Feature table, as wide as ``masked``, that holds what an encoder of both
-            modalities makes of the remaining one alone. Without, the rows become zeros and the
-            items are marked as lacking the table.
+        masked: Feature table to mask.
+        ratio: Share of items to mask.
+        seed: Seed of the selection (see :func:`masked_items`).
+        replacement: Feature table of the same width as ``masked``, with the rows that an encoder of
+            both modalities computes from the remaining one alone. By default, the rows become zeros
+            and the items are marked as missing.
 
     Raises:
         ValueError: If a table is missing, the widths differ, or ``ratio`` is not in [0, 1].
@@ -89,35 +89,36 @@ def mask_modality(
     replacement: str | None = None,
     protocol: Callable[[HeteroData, str | Sequence[str]], FeatureRecall] = zero_shot,
 ) -> FeatureRecall:
-    """Mask-modality recommendation: a protocol where a share of the items has lost a modality.
+    """Mask-modality recommendation: evaluates features when a share of the items lacks a modality.
 
-    The third of the training-free evaluations of `AlignRec <https://arxiv.org/abs/2403.12384>`_
-    (Section 4.4.2). Of concatenated tables the masked one becomes zeros for the items drawn, the
-    other ones stay: ``mask_modality(data, ["image", "text"], "image")``. An encoder that fuses both
-    gives another row from the remaining one: ``mask_modality(data, "mm", "mm",
-    replacement="mm_of_text")``.
+    This is the third training-free evaluation of `AlignRec <https://arxiv.org/abs/2403.12384>`_
+    (Section 4.4.2). If several tables are concatenated, the rows of the masked one become zero for
+    the selected items: ``mask_modality(data, ["image", "text"], "image")``. An encoder that fuses
+    both modalities gives another row for the remaining one:
+    ``mask_modality(data, "mm", "mm", replacement="mm_of_text")``.
 
     Args:
         data: Graph with links and feature tables.
-        features: Feature tables that the protocol reads.
+        features: Feature tables that are evaluated.
         masked: The one of them to mask.
-        ratio: Share of items to mask; the paper masks half.
-        seed: Seed of the draw (see :func:`masked_items`); the authors' own is not published.
-        replacement: Table that gives the masked items' rows instead of zeros.
-        protocol: What to run; the paper runs zero-shot. Its options are bound beforehand, as in
-            ``functools.partial(zero_shot, exclude_history=True)``.
+        ratio: Share of items to mask; the paper masks half of them.
+        seed: Seed of the selection (see :func:`masked_items`); that of the authors is unpublished.
+        replacement: Table with the rows of masked items, instead of zeros.
+        protocol: The evaluation protocol; the paper uses zero-shot. Bind its options beforehand, as
+            in ``functools.partial(zero_shot, exclude_history=True)``.
 
     Raises:
-        ValueError: If ``masked`` is not of ``features``, or is all of them and nothing replaces it;
-            as :func:`mask_features` and the protocol.
+        ValueError: If ``masked`` is not one of ``features``, or is the only one and there is no
+            ``replacement``; as :func:`mask_features` and the protocol.
     """
     names = (features,) if isinstance(features, str) else tuple(features)
     if masked not in names:
         raise ValueError(f"'masked' needs to be one of the features {names} (got {masked!r})")
     if names == (masked,) and replacement is None:
         raise ValueError(
-            f"'{masked}' is the only feature table, so that masked items would have none: give "
-            "'replacement', the encoder's rows of the remaining modality, or concatenate tables"
+            f"'{masked}' is the only feature table, so that masked items would have no features: "
+            "give 'replacement', the encoder's rows of the remaining modality, or concatenate "
+            "tables"
         )
     changed = mask_features(data, masked, ratio=ratio, seed=seed, replacement=replacement)
     return protocol(changed, features)

@@ -1,4 +1,4 @@
-"""Zero-shot and item-CF: can features alone find what users take next, and what goes together?"""
+"""The zero-shot and item-CF protocols, which evaluate features without training a model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Targets = Literal["time", "labels"]
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ItemCFRecall(FeatureRecall):
-    """What item-CF finds, with ties of the item-CF score settled.
+    """Result of the item-CF protocol, with ties of the item-CF score broken.
 
     Args:
-        any_tied: The same if any item of the highest score is one to be found.
-        num_tied: Items with several such.
+        any_tied: The result if all items with the highest score are targets.
+        num_tied: Number of items with several targets of equal score.
     """
 
     any_tied: FeatureRecall
@@ -47,45 +47,45 @@ def zero_shot(
     seed: int = 0,
     block_size: int = 512,
 ) -> FeatureRecall:
-    r"""Zero-shot recommendation: do a user's earlier items look like the next one?
+    r"""Zero-shot recommendation: are the earlier items of a user similar to the next one?
 
-    The first of the training-free evaluations of `AlignRec <https://arxiv.org/abs/2403.12384>`_
-    (Section 4.4.2). Each user's latest item :math:`i^*` is to be found, the others are the history
-    :math:`H_u`. With the features :math:`h_j` of item j,
+    This is the first training-free evaluation of `AlignRec <https://arxiv.org/abs/2403.12384>`_
+    (Section 4.4.2). The latest item :math:`i^*` of each user is the target, the others are the
+    history :math:`H_u`. With the features :math:`h_j` of item j,
 
     .. math:: h_u = \frac1{|H_u|} \sum_{j \in H_u} h_j, \qquad
         \text{recall@}k = \frac1{|U|} \sum_u [\, i^* \in \text{top-}k_i\; s(h_u, h_i) \,].
 
-    The paper leaves much open; the defaults are the plainest reading. Its links are all there are,
-    so on unsplit data the links of a later test take part: a training graph leaves them out.
+    The paper does not specify all details; the defaults are the simplest interpretation. All links
+    of the data are used: to exclude the test links of a later experiment, pass a training graph.
 
-    Ranks are exact: similarities that differ by less than about 1e-9 are equal, and equal ones
-    stand in the order of item numbers. Items without features have similarity 0 to everything;
-    users whose history has none find nothing. Users with a single link are left out.
+    Ranks are exact: similarities that differ by less than about 1e-9 are considered equal, and ties
+    are broken by the lower item index. Items without features have similarity 0 to all others;
+    users whose history has no features have recall 0. Users with a single link are excluded.
 
     Args:
         data: Graph with the links (``edge_index``) and their ``.time``.
-        features: Name of a feature table ``data["item"].x_<name>``, or of several to be
+        features: Name of a feature table ``data["item"].x_<name>``, or of several tables, which are
             concatenated.
         ks: Cut-off or cut-offs :math:`k`.
-        targets: ``"time"``, or ``"labels"`` where times are not known: the links to predict of a
-            split's validation or test graph are to be found, its known links are the history. A
-            user with several counts with the share that is found.
-        similarity: ``"cosine"`` or ``"dot"``, the inner product.
-        exclude_history: Whether items of the history are no candidates.
-        ties: Which of several latest items of equal time (stamps are often whole days) is to be
-            found: the last in the order of the links, a random one, or that of the smallest or
-            largest item number.
-        normalize_parts: Whether each table's rows have length 1 before they are concatenated, so
-            that none outweighs the others by its scale.
-        normalize_items: Whether rows have length 1 before their mean is taken.
+        targets: ``"time"``, or, without times, ``"labels"``: the targets are the links to predict
+            of the validation or test graph of a split, the history its known links. The recall of a
+            user with several targets is the share that is found.
+        similarity: ``"cosine"`` or ``"dot"`` (inner product).
+        exclude_history: Whether to exclude the items of the history from the candidates.
+        ties: Which of several latest items of equal time is the target (times are often whole
+            days): the last one in the order of the links, a random one, or the one with the
+            smallest or largest item index.
+        normalize_parts: Whether to scale the rows of each table to length 1 before concatenation,
+            so that no table dominates by its scale.
+        normalize_items: Whether to scale the rows to length 1 before averaging them.
         seed: Seed of ``ties="random"``.
-        block_size: Users per block; memory is ``block_size * num_items * 12`` bytes and some
-            100 MiB. It changes no rank.
+        block_size: Number of users per block; memory is ``block_size * num_items * 12`` bytes and
+            about 100 MiB. The ranks do not depend on it.
 
     Raises:
         ValueError: If an argument is out of range, a table is missing or not finite, times are
-            asked for and not known, or there is nothing to find.
+            needed but missing, or there are no targets.
 
     Example:
         >>> import torch
@@ -136,14 +136,15 @@ def item_cf(
     normalize_parts: bool = False,
     block_size: int = 512,
 ) -> ItemCFRecall:
-    r"""Item-CF: do items that users take together look alike?
+    r"""Item-CF: do items with common users have similar features?
 
-    The second of the training-free evaluations of `AlignRec <https://arxiv.org/abs/2403.12384>`_
-    (Section 4.4.2). For each item :math:`j` the item :math:`i^*(j) = \arg\max_{i \ne j} w_{ij}` is
-    to be found among all others by :math:`s(h_j, h_i)`; the mean is over the items with at least
-    one such score. With :math:`n_u, n_i` the links of a user and of an item, :math:`n_{ij}` the
-    users of both and :math:`U_{ij}` their set, the score (`Sarwar et al. 2001
-    <https://doi.org/10.1145/371920.372071>`_; the paper does not say which) is
+    This is the second training-free evaluation of `AlignRec <https://arxiv.org/abs/2403.12384>`_
+    (Section 4.4.2). The target of each item :math:`j` is the item
+    :math:`i^*(j) = \arg\max_{i \ne j} w_{ij}`, and all other items are ranked by
+    :math:`s(h_j, h_i)`. The recall is the mean over the items with at least one score. With the
+    numbers of links :math:`n_u, n_i` of a user and an item, the set :math:`U_{ij}` of common users
+    and their number :math:`n_{ij}`, the score (`Sarwar et al. 2001
+    <https://doi.org/10.1145/371920.372071>`_; the paper does not specify it) is
 
     - ``"cosine"`` of the binary matrix: :math:`w_{ij} = n_{ij} / \sqrt{n_i n_j}`;
     - ``"iuf"``: :math:`\sum_{u \in U_{ij}} \frac1{\log(1 + n_u)} / \sqrt{n_i n_j}`;
@@ -151,27 +152,27 @@ def item_cf(
     - ``"adjusted_cosine"``: :math:`\sum_{U_{ij}} (r_{ui} - \bar r_u)(r_{uj} - \bar r_u) /
       \sqrt{\sum_{U_{ij}} (r_{ui} - \bar r_u)^2 \sum_{U_{ij}} (r_{uj} - \bar r_u)^2}`.
 
-    The last two need ``.rating`` and are 1 or -1 for small :math:`U_{ij}`, which ``min_common``
-    leaves out. A pair without spread has no score.
+    The last two need ``.rating``. They are 1 or -1 for small :math:`U_{ij}`, which ``min_common``
+    excludes. Pairs with constant ratings have no score.
 
-    Many scores tie. The one target is then the item of larger :math:`n_{ij}`, then of larger
-    :math:`n_i`, then of smaller number; ``any_tied`` of the result takes any of the tied ones. The
-    links are all of ``edge_index``: of a split, the training graph leaves test links out.
+    Many scores are tied. Ties are broken by the larger :math:`n_{ij}`, then by the larger
+    :math:`n_i`, then by the smaller item index; ``any_tied`` of the result treats all tied items as
+    targets. All links of the data are used: to exclude test links, pass a training graph.
 
     Args:
         data: Graph with the links, and ``.rating`` for scores of ratings.
-        features: Name of a feature table ``data["item"].x_<name>``, or of several to be
+        features: Name of a feature table ``data["item"].x_<name>``, or of several tables, which are
             concatenated.
         ks: Cut-off or cut-offs :math:`k`.
         score: Item-CF score :math:`w_{ij}`.
-        min_common: Common users that a pair needs to have a score.
-        similarity: ``"cosine"`` or ``"dot"``, the inner product, of features.
-        normalize_parts: Whether each table's rows have length 1 before they are concatenated.
-        block_size: Items per block, as for :func:`zero_shot`.
+        min_common: Minimum number of common users of a pair with a score.
+        similarity: Similarity of features, ``"cosine"`` or ``"dot"`` (inner product).
+        normalize_parts: Whether to scale the rows of each table to length 1 before concatenation.
+        block_size: Number of items per block, as in :func:`zero_shot`.
 
     Raises:
         ValueError: If an argument is out of range, a table is missing or not finite, ratings are
-            needed and not there, or no pair of items has a score.
+            needed but missing, or no pair of items has a score.
     """
     require_graph(data, "data")
     check_choice("score", score, get_args(Score))

@@ -14,26 +14,26 @@ from alignrec_pyg.feature_eval.feature_rows import FeatureRows, unit_length
 
 Similarity = Literal["cosine", "dot"]
 
-# Similarities of vectors of length 1 that differ by less (2^-30, about 1e-9) are equal. The noise
-# of a product in double precision (1e-15) depends on the shape of the block it is part of: it can
-# then neither part items of the same features nor reorder others.
+# Similarities of unit vectors with a smaller difference (2^-30, about 1e-9) are equal. The rounding
+# error of a product in double precision (1e-15) depends on the shape of its block, and can then
+# neither separate items with the same features nor reorder others.
 _EQUAL = 2.0**-30
-_PAIR_SHARE = 4  # targets are counted for a quarter of a block at a time: a copy of their scores
+_PAIR_SHARE = 4  # the targets of a quarter of a block are counted at a time, on a copy of scores
 
 
 class Queries(NamedTuple):
-    """Users, or items, each with a history and the items to find.
+    """Ranking queries: users or items, each with a history and target items.
 
-    Zero-shot asks for users with their earlier items; item-CF for items whose history is the item
-    itself.
+    In the zero-shot protocol, a query is a user with the earlier items as history; in the item-CF
+    protocol, it is an item whose history is the item itself.
 
     Shapes:
-        - **id:** int64 :math:`(n)`, ascending: the user or item that asks
+        - **id:** int64 :math:`(n)`, ascending: the user or item of each query
         - **history:** int64 :math:`(2, h)`, at least one per query: row of ``id``, ascending, and
           item
         - **target:** int64 :math:`(2, m)`, at least one per query: row of ``id``, ascending, and
           item
-        - **popularity:** int64 :math:`(|I|)`: links of each item, those to find left out
+        - **popularity:** int64 :math:`(|I|)`: number of links of each item, without target links
     """
 
     id: Tensor
@@ -42,15 +42,15 @@ class Queries(NamedTuple):
     popularity: Tensor
 
     def to(self, device: torch.device) -> Queries:
-        """The same on another device."""
+        """Copies the queries to another device."""
         return Queries(*(tensor.to(device) for tensor in self))
 
 
 class TargetRanks(NamedTuple):
-    """Where the targets stand.
+    """Ranks of the targets.
 
     Shapes:
-        - **rank:** int64 :math:`(m)`, for each target how many candidates stand before it
+        - **rank:** int64 :math:`(m)`, number of candidates that rank before each target
         - **unranked:** bool :math:`(n)`, true for queries whose history has no features
     """
 
@@ -68,26 +68,26 @@ def target_ranks(
     normalize_items: bool,
     block_size: int,
 ) -> TargetRanks:
-    r"""Ranks all items for every query by the similarity to the mean of its history.
+    r"""Ranks all items for every query by their similarity to the mean of its history.
 
-    With :math:`h_q` the mean of the history's rows, item :math:`k` stands before target :math:`t`
-    if :math:`s(h_q, h_k) > s(h_q, h_t)`, or if the two are equal and :math:`k < t`. For the inner
-    product, equal means a difference of less than :math:`2^{-30}` of
-    :math:`\lVert h_q \rVert \max_k \lVert h_k \rVert`; for the cosine, of less than
-    :math:`2^{-30}`. Nothing is sorted, and the answer does not depend on ``block_size``.
+    With the mean :math:`h_q` of the features of the history, item :math:`i` ranks before target
+    :math:`t` if :math:`s(h_q, h_i) > s(h_q, h_t)`, or if the two are equal and :math:`i < t`.
+    Cosines are equal if they differ by less than :math:`2^{-30}`, inner products if they differ by
+    less than :math:`2^{-30} \lVert h_q \rVert \max_i \lVert h_i \rVert`. Nothing is sorted, and the
+    result does not depend on ``block_size``.
 
-    An item without features has similarity 0 to everything. A query whose history has none ranks
-    nothing: its targets count as standing behind all candidates.
+    Items without features have similarity 0 to all others. The targets of a query whose history has
+    no features rank behind all candidates.
 
-    Memory beside the tables is ``block_size * num_items * 12`` bytes and some 100 MiB.
+    Memory in addition to the tables is ``block_size * num_items * 12`` bytes and about 100 MiB.
 
     Args:
-        rows: The items' features.
+        rows: Features of the items.
         queries: Histories and targets.
         similarity: ``"cosine"`` or ``"dot"``.
-        exclude_history: Whether items of the history are candidates only if they are targets.
-        normalize_items: Whether rows have length 1 before the mean is taken.
-        block_size: Queries per block.
+        exclude_history: Whether to exclude the history from the candidates, except for targets.
+        normalize_items: Whether to scale the rows to length 1 before averaging them.
+        block_size: Number of queries per block.
     """
     queries = queries.to(rows.device)
     num_queries, num_items = queries.id.numel(), rows.num_items
@@ -96,7 +96,8 @@ def target_ranks(
     last = candidate_counts(queries, exclude_history=exclude_history)
     unranked = torch.zeros(num_queries, dtype=torch.bool, device=rows.device)
     ranks = torch.empty_like(queries.target[0])
-    # Made once: small results between large freed blocks would keep their memory from being reused.
+    # Allocated once: small results between large freed blocks would prevent their memory from being
+    # reused.
     scores = torch.empty(
         min(block_size, num_queries), num_items, dtype=torch.float64, device=rows.device
     )
@@ -126,10 +127,10 @@ def target_ranks(
 
 
 def excluded_pairs(queries: Queries) -> Tensor:
-    """History items that are no candidates where history is left out: all but the targets.
+    """History items that are excluded from the candidates with ``exclude_history``: no targets.
 
     Shapes:
-        - **output:** int64 :math:`(2, e)`: row of the query and item, sorted, each once
+        - **output:** int64 :math:`(2, e)`: row of the query and item, sorted and distinct
     """
     num_items = queries.popularity.numel()
     history = (queries.history[0] * num_items + queries.history[1]).unique()
@@ -139,7 +140,7 @@ def excluded_pairs(queries: Queries) -> Tensor:
 
 
 def candidate_counts(queries: Queries, *, exclude_history: bool) -> Tensor:
-    """Number of items that each query ranks, int64 ``[n]``."""
+    """Number of candidates of each query, int64 ``[n]``."""
     count = torch.full_like(queries.id, queries.popularity.numel())
     if exclude_history:
         row = excluded_pairs(queries)[0]
@@ -148,9 +149,9 @@ def candidate_counts(queries: Queries, *, exclude_history: bool) -> Tensor:
 
 
 def popularity_ranks(queries: Queries, *, exclude_history: bool) -> Tensor:
-    """How many candidates stand before each target in the order of popularity, int64 ``[m]``.
+    """Number of candidates that rank before each target by popularity, int64 ``[m]``.
 
-    Items of equal popularity stand in the order of their numbers.
+    Ties are broken by the lower item index.
     """
     num_items = queries.popularity.numel()
     place = torch.empty_like(queries.popularity)
@@ -160,7 +161,7 @@ def popularity_ranks(queries: Queries, *, exclude_history: bool) -> Tensor:
     rank = place[item]
     if exclude_history:
         excluded_row, excluded_item = excluded_pairs(queries)
-        # One sorted list answers for all queries: the query is the leading digit.
+        # One sorted list serves all queries: the query is the leading digit of the key.
         key = (excluded_row * num_items + place[excluded_item]).sort().values
         before = torch.searchsorted(key, row * num_items + rank)
         rank = rank - (before - torch.searchsorted(key, row * num_items))
@@ -168,7 +169,7 @@ def popularity_ranks(queries: Queries, *, exclude_history: bool) -> Tensor:
 
 
 def _mean_rows(rows: FeatureRows, history: Tensor, count: int, *, unit: bool) -> Tensor:
-    """Mean row of every history, float64 ``[count, dim]``."""
+    """Mean features of every history, float64 ``[count, dim]``."""
     total = torch.zeros(count, rows.dim, dtype=torch.float64, device=rows.device)
     for row, item in history.split(rows.step, dim=1):
         read = rows[item]
@@ -177,7 +178,7 @@ def _mean_rows(rows: FeatureRows, history: Tensor, count: int, *, unit: bool) ->
 
 
 def _largest_length(rows: FeatureRows) -> float:
-    """Length of the longest row; 1 if all are zero."""
+    """Length of the longest row; 1 if all rows are zero."""
     longest = max(
         float(torch.linalg.vector_norm(rows[part], dim=1).max()) for part in rows.blocks()
     )
@@ -186,13 +187,13 @@ def _largest_length(rows: FeatureRows) -> float:
 
 def _blocks(count: int, size: int) -> Iterator[slice]:
     starts = range(0, count, size)
-    # disable=None: no bar where the output is not a terminal
+    # disable=None: no progress bar if the output is not a terminal
     for start in tqdm(starts, desc="ranks", unit="block", disable=None, delay=2, leave=False):
         yield slice(start, min(start + size, count))
 
 
 def _of(pairs: Tensor, block: slice) -> Tensor:
-    """The pairs of a block of queries, which stand together; rows count from the block's first."""
+    """The pairs of a block of queries, with rows relative to the start of the block."""
     edges = torch.tensor([block.start, block.stop], device=pairs.device)
     first, stop = torch.searchsorted(pairs[0].contiguous(), edges).tolist()
     found = pairs[:, first:stop].clone()

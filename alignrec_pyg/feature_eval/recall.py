@@ -1,4 +1,4 @@
-"""What a protocol finds: the rank of every target, and recall at any cut-off."""
+"""Result of an evaluation protocol: the rank of every target, and recall at any cut-off."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from alignrec_pyg.feature_eval.ranks import (
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FeatureRecall:
-    r"""Where the items to find stand among the candidates, for every query.
+    r"""Ranks of the target items among the candidates of every query.
 
     A query is a user (zero-shot) or an item (item-CF). With the number :math:`r_t` of candidates
-    before target :math:`t` and the targets :math:`T_q` of a query,
+    that rank before target :math:`t` and the targets :math:`T_q` of a query,
 
     .. math:: \text{recall@}k = \frac1n \sum_q \frac1{|T_q|} \sum_{t \in T_q} [r_t < k],
 
-    the hit rate where every query has one target, as in the paper. With ``any_target`` a query
-    counts as 1 if any of its targets is among the best k.
+    which is the hit rate if every query has one target, as in the paper. With ``any_target``, a
+    query counts as 1 if at least one of its targets is among the top k.
 
     Args:
-        ks: Cut-offs of :attr:`recall`, :attr:`popularity` and :attr:`random`; :meth:`hits` takes
-            any.
-        query: Users or items that ask, ascending, int64 ``[n]``.
-        row: For each target the row of its query, ascending, int64 ``[m]``.
-        rank: Candidates before each target by the features, int64 ``[m]``.
-        popularity_rank: Candidates before each target by popularity, int64 ``[m]``.
-        num_candidates: Candidates of each query, int64 ``[n]``.
-        num_unranked: Queries whose history has no features: they find nothing.
-        any_target: Whether one of the targets is enough.
+        ks: Cut-offs of :attr:`recall`, :attr:`popularity` and :attr:`random`; :meth:`hits` accepts
+            any cut-off.
+        query: User or item of each query, ascending, int64 ``[n]``.
+        row: Row of the query of each target, ascending, int64 ``[m]``.
+        rank: Number of candidates that rank before each target by the features, int64 ``[m]``.
+        popularity_rank: Number of candidates that rank before each target by popularity, int64
+            ``[m]``.
+        num_candidates: Number of candidates of each query, int64 ``[n]``.
+        num_unranked: Number of queries whose history has no features, and whose recall is 0.
+        any_target: Whether finding one of the targets is sufficient.
     """
 
     ks: tuple[int, ...]
@@ -53,41 +54,41 @@ class FeatureRecall:
 
     @property
     def num_queries(self) -> int:
-        """Number of users or items that ask."""
+        """Number of queries."""
         return self.query.numel()
 
     @property
     def recall(self) -> dict[int, float]:
-        """Recall by the features, for every cut-off."""
+        """Recall of the ranking by features, for every cut-off."""
         return self._means(self.hits)
 
     @property
     def popularity(self) -> dict[int, float]:
-        """Recall if the candidates stood in the order of popularity, ties by item number."""
+        """Recall of the ranking by popularity, for every cut-off."""
         return self._means(self.popularity_hits)
 
     @property
     def random(self) -> dict[int, float]:
-        """Expected recall if the candidates stood in random order."""
+        """Expected recall of a random ranking, for every cut-off."""
         return self._means(self.random_hits)
 
     def hits(self, k: int) -> Tensor:
-        """Share of its targets that each query finds among the best ``k``, float64 ``[n]``.
+        """Share of the targets of each query that are among its top ``k``, float64 ``[n]``.
 
         Raises:
-            ValueError: If ``k`` is no positive integer.
+            ValueError: If ``k`` is not a positive integer.
         """
         return self._found(self.rank, k)
 
     def popularity_hits(self, k: int) -> Tensor:
-        """The same by popularity."""
+        """As :meth:`hits`, for the ranking by popularity."""
         return self._found(self.popularity_rank, k)
 
     def random_hits(self, k: int) -> Tensor:
-        r"""The same, expected of a random order.
+        r"""As :meth:`hits`, in expectation over random rankings.
 
-        With :math:`C` candidates that is :math:`\min(k / C, 1)`; with ``any_target`` and :math:`T`
-        targets :math:`1 - \binom{C - T}{k} / \binom{C}{k}`.
+        With :math:`C` candidates, it is :math:`\min(k / C, 1)`; with ``any_target`` and :math:`T`
+        targets, :math:`1 - \binom{C - T}{k} / \binom{C}{k}`.
         """
         (k,) = check_cut_offs(k)
         candidates = self.num_candidates.double()

@@ -1,4 +1,4 @@
-"""Zero-shot's queries: users with their earlier items, and the items they took next."""
+"""Queries of the zero-shot protocol: users with their earlier items and their next items."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Ties = Literal["last", "random", "min_id", "max_id"]
 
 
 def latest_links(data: HeteroData, *, ties: Ties, seed: int) -> Queries:
-    """Each user's latest link is to be found, the others are the history.
+    """Queries whose target is the latest link of each user, with the others as the history.
 
-    Users with a single link have no history and are left out.
+    Users with a single link have no history and are excluded.
 
     Args:
-        data: Links with their times.
-        ties: Which of a user's latest links of equal time is the latest: the last in the order of
-            ``edge_index``, a random one, or that of the smallest or largest item number.
+        data: Graph with links and their times.
+        ties: Which of several latest links of equal time is the target: the last one in the order
+            of ``edge_index``, a random one, or the one with the smallest or largest item index.
         seed: Seed of ``"random"``.
 
     Raises:
@@ -45,7 +45,7 @@ def latest_links(data: HeteroData, *, ties: Ties, seed: int) -> Queries:
     asked = latest & (torch.bincount(user)[user] > 1)
     if not bool(asked.any()):
         raise ValueError(
-            f"'data' needs a user with two links or more: one to find, one as history (got "
+            f"'data' needs a user with at least two links, a target and a history (got "
             f"{user.numel()} links)"
         )
     links = torch.stack([user, item])
@@ -53,12 +53,12 @@ def latest_links(data: HeteroData, *, ties: Ties, seed: int) -> Queries:
 
 
 def held_out_links(data: HeteroData) -> Queries:
-    """The links to predict are to be found, the known links are the history.
+    """Queries whose targets are the links to predict, with the known links as the history.
 
-    Links to predict of users without known links are left out.
+    Links to predict of users without known links are excluded.
 
     Raises:
-        ValueError: If there is nothing to predict, or all of it is known.
+        ValueError: If there are no links to predict, or all of them are known.
     """
     target = links_to_predict(data)
     history = data[INTERACTS].edge_index
@@ -73,13 +73,13 @@ def held_out_links(data: HeteroData) -> Queries:
     if target.size(1) == 0:
         raise ValueError(
             "'data' needs known links of the users to predict for with targets='labels' (no such "
-            "user has any): their mean is what the features are compared with"
+            "user has any): items are compared with the mean of the user's known items"
         )
     return _queries(data, history, target)
 
 
 def _queries(data: HeteroData, history: Tensor, target: Tensor) -> Queries:
-    """Queries of the users in ``target``; all of ``history`` counts for popularity."""
+    """Queries of the users in ``target``; popularity is computed from all of ``history``."""
     user = target[0].unique()
     row = torch.full((int(data[USER].num_nodes),), -1, device=user.device)
     row[user] = torch.arange(user.numel(), device=user.device)
@@ -99,7 +99,7 @@ def _by_row(row: Tensor, links: Tensor) -> Tensor:
 def _checked_times(data: HeteroData) -> Tensor:
     way_out = (
         ": give the times of the interactions, or use targets='labels' on the validation or test "
-        "graph of a split, whose links to predict are then to be found"
+        "graph of a split, whose links to predict are then the targets"
     )
     if "time" not in data[INTERACTS]:
         raise ValueError(
