@@ -39,9 +39,9 @@ maximum_signature_line_length = 130  # with types by their full names
 # and so do aliases and type variables.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(abc|collections|pathlib)\..*"),
+    ("py:.*", r"(abc|collections|inspect|pathlib)\..*"),
     ("py:.*", r"(huggingface_hub|narwhals|np|numpy|pandas|PIL|scipy|torch|torch_geometric)\..*"),
-    ("py:class", r"ArrayLike|Tensor|.*\.(ModelT|AlignedT)"),
+    ("py:class", r"ArrayLike|Tensor|.*\.\w+T|alignrec_pyg\..*\._\w+"),  # and private bases
 ]
 
 html_theme = "furo"
@@ -58,7 +58,7 @@ def skip_tuple_fields(
     return True if str(value.__doc__).startswith("Alias for field number") else None
 
 
-def name_array_like(
+def plain_signature(
     app: Sphinx,
     what: str,
     name: str,
@@ -67,13 +67,14 @@ def name_array_like(
     signature: str | None,
     returned: str | None,
 ) -> tuple[str, str | None] | None:
-    """Writes ``ArrayLike`` where hints have been resolved to the two lines that it stands for."""
+    """Writes ``ArrayLike`` for the two lines that it stands for, and ``{}`` for a factory of it."""
     if signature is None:
         return None
-    return signature.replace(stringify_annotation(ArrayLike, "smart"), "ArrayLike"), returned
+    signature = signature.replace(stringify_annotation(ArrayLike, "smart"), "ArrayLike")
+    return signature.replace("<factory>", "{}"), returned
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-process-signature", name_array_like)
+    app.connect("autodoc-process-signature", plain_signature)
     app.connect("autodoc-skip-member", skip_tuple_fields)

@@ -107,7 +107,7 @@ class Showcase:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The modalities of new items that the encoders read: ``"image"``, ``"text"``, or both."""
+        """What the encoders read of new items, ``"image"``, ``"text"`` or both."""
         return () if self._new_items is None else self._new_items.reads
 
     def users(self) -> list[tuple[str, str]]:
@@ -156,7 +156,7 @@ class Showcase:
         """Adds an item by its content, without training, and compares it with the catalogue.
 
         Args:
-            image: The image, in any form that :func:`~alignrec_pyg.encoders.images.image_source`
+            image: The image, in any form that :func:`~alignrec_pyg.encoders.read_image`
                 accepts; ``None`` without one.
             text: The text; ``None`` or blank without one.
             k: Number of similar items, and length of the users' recommendation lists.
