@@ -1,4 +1,4 @@
-"""Pure pieces shared by the models: propagation and losses."""
+"""Building blocks of the models: propagation, losses and feature tables."""
 
 from alignrec_pyg.nn.alignment import Alignment
 from alignrec_pyg.nn.features import FeatureProjection, FeatureProjections, FeatureTable

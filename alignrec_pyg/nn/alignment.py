@@ -1,4 +1,4 @@
-"""AlignRec's alignment losses, for any model with ID and content vectors."""
+"""The alignment losses of AlignRec, for models with separate ID and content vectors."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ class Alignment(nn.Module):
         \text{REG} &= \operatorname{RMS}_{a,b} \left( m_a^\top m_b
         - \operatorname{sg} \cos(f_a, f_b) \right)
 
-    over the users :math:`u` and positive items :math:`i, a, b` of the batch. CCA and REG take every
-    user and item once, with its count as weight: the same value and gradient for less work. Of a
-    :class:`~alignrec_pyg.graph.BatchShare`, CCA takes the share's anchors against all of the batch
-    and UIA the share's pairs; REG, a root over all pairs, is that of the whole batch, divided.
+    over the users :math:`u` and positive items :math:`i, a, b` of the batch. CCA and REG are
+    computed from the distinct users and items, weighted by their counts, with the same values and
+    gradients. For a :class:`~alignrec_pyg.graph.BatchShare`, CCA contrasts the anchors of the share
+    with the whole batch, UIA averages the pairs of the share, and REG, a root over all pairs, is
+    that of the whole batch divided by the number of shares.
 
     Source: `AlignRec <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eqs. 10-12.
 
     Args:
-        has_features: Bool ``[num_items]``; the items that take part in REG (default: all).
-        temperature: :math:`\tau` of CCA.
-        cca_normalize: Whether CCA compares cosines or inner products.
-        cca_symmetric: Whether CCA also runs from IDs to content; the two directions are averaged.
+        has_features: Mask of the items in REG, bool ``[num_items]`` (default: all items).
+        temperature: Temperature :math:`\tau` of CCA.
+        cca_normalize: Whether CCA uses cosines instead of inner products.
+        cca_symmetric: Whether CCA is also computed from IDs to content and averaged.
         reg_similarity: Similarity of :math:`m` in REG, ``"dot"`` or ``"cosine"``.
-        reg_reduction: ``"rms"`` or ``"mse"``.
+        reg_reduction: Reduction of REG, ``"rms"`` or ``"mse"``.
 
     Raises:
         ValueError: If ``temperature`` is not positive or an option is unknown.
@@ -76,16 +77,16 @@ class Alignment(nn.Module):
         pos_item: Tensor,
         features: Callable[[Tensor], Tensor],
     ) -> dict[str, Tensor]:
-        r"""The terms ``cca``, ``uia`` and ``reg``, unweighted scalars.
+        r"""Computes the loss terms ``cca``, ``uia`` and ``reg``, unweighted scalars.
 
         Args:
-            batch: Training triples; their negatives play no part.
-            representations: ID vectors of all users and items, content vectors of all users and
+            batch: Training triplets; their negative items are not used.
+            representations: ID vectors of all users and items, and content vectors of all users and
                 items, in this order.
-            user: Final vectors of the batch's (the share's) users, :math:`(B, d)`.
-            pos_item: Final vectors of the batch's positive items, :math:`(B, d)`.
-            features: Gives the rows whose cosines REG aims at, for int64 items :math:`(n)`: a
-                table in training or a frozen one. No gradient flows into it.
+            user: Final vectors of the users of the batch (or share), :math:`(B, d)`.
+            pos_item: Final vectors of the positive items of the batch (or share), :math:`(B, d)`.
+            features: Function that returns the features of items, int64 :math:`(n)`, from a
+                trainable or frozen table. Their cosines are the targets of REG, without gradient.
         """
         id_user, id_item, content_user, content_item = representations
         users, user_counts = batch.whole.user.unique(return_counts=True)
@@ -129,7 +130,7 @@ class Alignment(nn.Module):
         return similarity_loss(content, target, counts=counts, reduction=self.reg_reduction)
 
     def extra_repr(self) -> str:
-        """The options, for ``print(model)``."""
+        """The options, for the representation of the module."""
         return (
             f"temperature={self.temperature}, cca_normalize={self.cca_normalize}, "
             f"cca_symmetric={self.cca_symmetric}, reg_similarity={self.reg_similarity!r}, "

@@ -1,4 +1,4 @@
-"""Item features inside a model: tables, trainable or frozen, and their projection."""
+"""Feature tables of items as layers, trainable or frozen, and their projections."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 
 class FeatureTable(nn.Module):
-    """Pre-extracted item features as a layer.
+    """A table of pre-extracted item features as a layer.
 
-    A trainable table is a copy, so the data keeps the features as they were extracted. A frozen one
-    is not part of the ``state_dict``; made of a single table, it shares its memory.
+    A trainable table is a copy, so that the features in the data are not modified. A frozen table
+    is not part of the ``state_dict`` and, if it consists of a single table, shares its memory.
 
     Args:
-        *tables: Features, float32 ``[num_items, dim]``; several are concatenated.
+        *tables: Features, float32 ``[num_items, dim]``; several tables are concatenated.
         trainable: Whether the table is a parameter.
     """
 
@@ -34,11 +34,11 @@ class FeatureTable(nn.Module):
             self.register_buffer("weight", table, persistent=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """With the features as extracted on the CPU: ``to(device)`` does not move them."""
+        """The state with the extracted features on the CPU, as ``to(device)`` ignores them."""
         return {**self.__dict__, "_initial": tuple(table.cpu() for table in self._initial)}
 
     def reset_parameters(self) -> None:
-        """Puts the features back as they were extracted."""
+        """Resets the table to the extracted features."""
         if self.trainable:
             with torch.no_grad():
                 parts = self.weight.split([table.size(1) for table in self._initial], dim=1)
@@ -46,16 +46,16 @@ class FeatureTable(nn.Module):
                     part.copy_(table)
 
     def forward(self, items: Tensor | None = None) -> Tensor:
-        """Rows ``items`` of the table, by default all of them."""
+        """Returns the rows ``items`` of the table, by default all rows."""
         return self.weight if items is None else nn.functional.embedding(items, self.weight)
 
     def extra_repr(self) -> str:
-        """Size and kind, for ``print(model)``."""
+        """The size and kind, for the representation of the module."""
         return f"{self.weight.size(0)}, {self.dim}, trainable={self.trainable}"
 
 
 class FeatureProjection(nn.Module):
-    """A feature table and its linear map to the width of the model.
+    """A feature table with a linear projection to the width of the model.
 
     Args:
         table: Features, float32 ``[num_items, dim]``.
@@ -69,21 +69,21 @@ class FeatureProjection(nn.Module):
         self.linear = nn.Linear(self.table.dim, embedding_dim)
 
     def reset_parameters(self) -> None:
-        """Draws the linear map anew and puts the features back as they were extracted."""
+        """Resets the projection, and the table to the extracted features."""
         self.table.reset_parameters()
         self.linear.reset_parameters()
 
     def forward(self, items: Tensor | None = None) -> Tensor:
-        """Projected rows ``items``, by default all; only these are computed."""
+        """Returns the projections of the rows ``items``, by default of all rows."""
         projected: Tensor = self.linear(self.table(items))
         return projected
 
 
 class FeatureProjections(nn.ModuleList):
-    """Several feature tables, each with a linear map of its own to the width of the model.
+    """Several feature tables, each with its own linear projection to the width of the model.
 
     Args:
-        tables: Features, each float32 ``[num_items, dim]`` with a ``dim`` of its own.
+        tables: Features, each float32 ``[num_items, dim]``; the widths may differ.
         embedding_dim: Width of the outputs.
         trainable: Whether the tables are parameters.
     """
@@ -94,12 +94,12 @@ class FeatureProjections(nn.ModuleList):
         )
 
     def __iter__(self) -> Iterator[FeatureProjection]:
-        """The projections, in the order of the tables."""
+        """Iterates over the projections in the order of the tables."""
         for projection in super().__iter__():
             assert isinstance(projection, FeatureProjection)
             yield projection
 
     def reset_parameters(self) -> None:
-        """Draws the linear maps anew and puts the features back as they were extracted."""
+        """Resets the projections, and the tables to the extracted features."""
         for projection in self:
             projection.reset_parameters()

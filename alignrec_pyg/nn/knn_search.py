@@ -1,4 +1,4 @@
-"""Exact cosine neighbours in blocks of rows, with an order that no backend can change."""
+"""Exact nearest-neighbour search by cosine, in blocks of rows and independent of the backend."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from alignrec_pyg.checks import require_package
 
 Backend = Literal["auto", "torch_cluster", "matmul"]
 
-# Cosines are taken in double precision and rounded to a multiple of 2^-30 (about 1e-9) before they
-# are compared: the noise of a product (1e-15), which depends on the shape of the block it is part
-# of, cannot then reorder neighbours, and exact duplicates tie exactly. A power of two, because the
-# cosines of regular features (0.5, 0.25, ...) lie on that grid and not between two of its points.
+# Cosines are computed in double precision and rounded to a multiple of 2^-30 (about 1e-9) before
+# they are compared. The rounding error of a product (1e-15), which depends on the shape of its
+# block, can then not reorder neighbours, and exact duplicates tie exactly. The grid is a power of
+# two because the cosines of regular features (0.5, 0.25, ...) are then points of the grid.
 _GRID = 2.0**30
-# One number orders by cosine, then by index: cosine * n + (n - 1 - index), an integer below 2^53.
-# The item itself gets cosine 2 in it, so that it comes first however many duplicates it has.
+# A single key orders by cosine, then by index: cosine * n + (n - 1 - index), an integer below 2^53.
+# The item itself has cosine 2 in its key, so that it precedes all of its duplicates.
 _SELF = 2 * _GRID
 MAX_ITEMS = 2**22
 
-# On the CPU, torch_cluster takes 38 s for 7,050 x 768 (a KD-tree; the products take 1 s); its share
-# of that for this work (items^2 x dim) is 0.1 s. On an H100 it takes 0.89 s, the products 0.04 s.
+# On the CPU, torch_cluster takes 38 s for 7,050 x 768 (a KD-tree; the products take 1 s), and 0.1 s
+# for this amount of work (items^2 x dim). On an H100 it takes 0.89 s, the products 0.04 s.
 _QUICK_WORK = 10**8
 _CUDA_LIMIT = 100  # a constant of torch_cluster's CUDA kernel
-_CAST_ELEMENTS = 2**22  # features in double precision at a time: 32 MiB
-_SPARE = 6  # candidates fetched beyond k, to see ties at the border
+_CAST_ELEMENTS = 2**22  # numbers in double precision at a time: 32 MiB
+_SPARE = 6  # additional candidates beyond k, to detect ties
 
 
 def cosine_neighbors(
     features: Tensor, k: int, *, backend: Backend = "auto", block_size: int = 512
 ) -> tuple[Tensor, Tensor]:
-    r"""The ``k`` rows of highest cosine to each row: itself first, ties by the lower index.
+    r"""Finds the ``k`` rows with the highest cosine to each row: itself first, ties by lower index.
 
-    Single precision proposes, double precision settles. Peak memory beside the features is one
-    copy of them in single precision, :math:`4 n d` bytes (with torch_cluster, in double precision),
-    and one block of scores, at most ``block_size * n * 32`` bytes with its sorting. A block that
-    does not fit on the device is halved.
+    Candidates are found in single precision and ordered in double precision. Peak memory in
+    addition to the features is one copy of them in single precision, :math:`4 n d` bytes (with
+    torch_cluster, in double precision), and one block of scores, at most ``block_size * n * 32``
+    bytes including sorting. A block that does not fit on the device is halved.
 
     Args:
-        features: Finite rows, none of them zero, :math:`(n, d)`; they may be memory-mapped.
-        k: Neighbours of each row, itself included, at most :math:`n`.
-        backend: ``"matmul"`` (blocked products), ``"torch_cluster"`` (its kNN proposes, ties and
-            order are settled here), or ``"auto"``: the latter for small inputs on the CPU where
-            installed.
-        block_size: Rows per block.
+        features: Finite and non-zero rows, :math:`(n, d)`; they may be memory-mapped.
+        k: Number of neighbours of each row, including itself, at most :math:`n`.
+        backend: ``"matmul"`` (blocked products), ``"torch_cluster"`` (its kNN search finds the
+            candidates), or ``"auto"``, which uses torch_cluster, if installed, for small inputs on
+            the CPU.
+        block_size: Number of rows per block.
 
     Shapes:
         - **output:** neighbours int64 :math:`(n, k)`, cosines float64 :math:`(n, k)`, rounded to
@@ -70,13 +70,13 @@ def cosine_neighbors(
         return _from_torch_cluster(features, length, k, import_torch_cluster(), block_size)
     candidate = _single_precision_candidates(features, length, min(k + _SPARE, n), block_size)
     margin = 2 * _proposal_error(features.size(1))
-    return _settled(features, length, candidate, k, margin, block_size)
+    return _select_exact(features, length, candidate, k, margin, block_size)
 
 
 def neighbors_of(
     features: Tensor, rows: Tensor, k: int, *, block_size: int = 512
 ) -> tuple[Tensor, Tensor]:
-    r"""What :func:`cosine_neighbors` gives for some rows only, int64 :math:`(r)`.
+    r"""As :func:`cosine_neighbors`, for the given ``rows`` only, int64 :math:`(r)`.
 
     Shapes:
         - **output:** neighbours int64 :math:`(r, k)`, cosines float64 :math:`(r, k)`
@@ -88,15 +88,15 @@ def neighbors_of(
 def nearest_rows(
     features: Tensor, queries: Tensor, k: int, *, block_size: int = 512
 ) -> tuple[Tensor, Tensor]:
-    r"""The ``k`` rows of highest cosine to each query, ties by the lower index.
+    r"""Finds the ``k`` rows with the highest cosine to each query, ties by the lower index.
 
-    As :func:`cosine_neighbors` for vectors that are none of the rows.
+    Like :func:`cosine_neighbors`, for vectors that are not among the rows.
 
     Args:
-        features: Finite rows, none of them zero, :math:`(n, d)`.
-        queries: Finite vectors, none of them zero, :math:`(q, d)`.
-        k: Rows for each query, at most :math:`n`.
-        block_size: Queries per block.
+        features: Finite and non-zero rows, :math:`(n, d)`.
+        queries: Finite and non-zero vectors, :math:`(q, d)`.
+        k: Number of rows for each query, at most :math:`n`.
+        block_size: Number of queries per block.
 
     Shapes:
         - **output:** rows int64 :math:`(q, k)`, cosines float64 :math:`(q, k)`
@@ -116,10 +116,10 @@ def torch_cluster_installed() -> bool:
 
 
 def import_torch_cluster() -> ModuleType:
-    """The package, or an error that says how to get it.
+    """Imports torch_cluster.
 
     Raises:
-        ImportError: If it is missing, or built for another torch.
+        ImportError: If it is not installed, or was built for another version of torch.
     """
     return require_package(
         "torch_cluster",
@@ -130,7 +130,7 @@ def import_torch_cluster() -> ModuleType:
 
 
 def _encode(cosine: Tensor, index: Tensor, owner: Tensor, n: int) -> Tensor:
-    """Turns cosines ``[R, C]`` in place into numbers that order by cosine, then by index."""
+    """Converts cosines ``[R, C]``, in place, to keys that order by cosine, then by index."""
     key = cosine.mul_(_GRID).round_()
     key.masked_fill_(index == owner.unsqueeze(1), _SELF)
     return key.mul_(n).add_(n - 1 - index)
@@ -144,12 +144,12 @@ def _decode(key: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _proposal_error(dim: int) -> float:
-    """How far a product of unit rows may be off in a proposal, in any order of sums."""
+    """Error bound of an inner product of unit rows, for any order of summation."""
     error = (dim + 4) * 2.0**-23
     if not _full_precision():
-        # "medium" and "high" allow factors cut to bfloat16 (8 significant bits) or TF32 (11): each
-        # entry is off by less than 2^-7 of itself, so by Cauchy-Schwarz the product of two unit
-        # rows by less than 2 * 2^-7 + 2^-14. Most rows are then searched in full.
+        # "medium" and "high" allow factors in bfloat16 (8 significant bits) or TF32 (11): the
+        # relative error of an entry is below 2^-7, so that by Cauchy-Schwarz the error of the
+        # product of two unit rows is below 2 * 2^-7 + 2^-14. Most rows then need a full search.
         error += 2.0**-6 + 2.0**-14
     return error
 
@@ -157,7 +157,7 @@ def _proposal_error(dim: int) -> float:
 def _full_precision() -> bool:
     try:
         return torch.get_float32_matmul_precision() == "highest"
-    except RuntimeError:  # a backend was set on its own, and torch has no word for the whole
+    except RuntimeError:  # a backend was set separately, so that there is no common precision
         return False
 
 
@@ -166,7 +166,7 @@ def _lengths(features: Tensor) -> Tensor:
     parts = []
     for part in features.split(_cast_rows(features)):
         row = part.double()
-        # Dividing by the largest entry first keeps the squares of huge and tiny rows in range.
+        # Dividing by the largest entry first avoids overflow and underflow of the squares.
         largest = torch.linalg.vector_norm(row, ord=float("inf"), dim=1)
         unscaled = row / largest.unsqueeze(1)
         parts.append(largest * torch.linalg.vector_norm(unscaled, dim=1))
@@ -174,7 +174,7 @@ def _lengths(features: Tensor) -> Tensor:
 
 
 def _cast_rows(features: Tensor) -> int:
-    """Rows to hold in double precision at a time."""
+    """Number of rows in double precision at a time."""
     return max(1, _CAST_ELEMENTS // features.size(1))
 
 
@@ -191,9 +191,9 @@ def _exact_top(
     block_size: int,
     queries: Tensor | None = None,
 ) -> Tensor:
-    """The ``k`` highest keys of the rows ``wanted``, in order, float64 ``[len(wanted), k]``.
+    """The ``k`` highest keys of the rows ``wanted``, sorted, float64 ``[len(wanted), k]``.
 
-    With ``queries`` those of these vectors, as the rows that ``wanted`` calls them (-1: none).
+    With ``queries``, these vectors are compared instead; ``wanted`` has the row of each (-1: none).
     """
     n = features.size(0)
     index = torch.arange(n, device=features.device).unsqueeze(0)
@@ -219,7 +219,7 @@ def _exact_top(
 def _single_precision_candidates(
     features: Tensor, length: Tensor, fetched: int, block_size: int
 ) -> Tensor:
-    """The best ``fetched`` rows to each row, up to rounding."""
+    """The ``fetched`` rows with the highest cosine to each row, up to rounding."""
     n = features.size(0)
     single = torch.empty(features.shape, device=features.device)
     step = _cast_rows(features)
@@ -250,7 +250,7 @@ def _in_blocks(search: Callable[[slice], None], count: int, block_size: int, n: 
                 if block_size == 1:
                     raise MemoryError(
                         f"one row of scores over {n} items needs about {32 * n / 2**20:.0f} MiB, "
-                        "which the device does not have free: move the features to the CPU"
+                        "which are not free on the device: move the features to the CPU"
                     ) from error
                 block_size //= 2
                 continue
@@ -261,10 +261,10 @@ def _in_blocks(search: Callable[[slice], None], count: int, block_size: int, n: 
 def _from_torch_cluster(
     features: Tensor, length: Tensor, k: int, torch_cluster: ModuleType, block_size: int
 ) -> tuple[Tensor, Tensor]:
-    """The same neighbours with torch_cluster as proposer.
+    """The same neighbours, with candidates from torch_cluster.
 
-    On rows of length 1 the Euclidean order is the cosine order (its own ``cosine=True`` is refused
-    on the CPU). Among equal distances it returns any.
+    For rows of length 1, the order of Euclidean distances is that of cosines (torch_cluster does
+    not support ``cosine=True`` on the CPU). Among equal distances it returns any.
     """
     n = features.size(0)
     fetched = min(k + _SPARE, n)
@@ -278,37 +278,38 @@ def _from_torch_cluster(
     rows = _unit_rows(features, length)
     owner, candidate = torch_cluster.knn(rows, rows, fetched)
     candidate = candidate[owner.argsort(stable=True)].view(n, fetched)
-    # Two steps of the grid are far above the noise of distances in double precision.
-    return _settled(features, length, candidate, k, 2 / _GRID, block_size)
+    # Two steps of the grid are far above the rounding errors of distances in double precision.
+    return _select_exact(features, length, candidate, k, 2 / _GRID, block_size)
 
 
-def _settled(
+def _select_exact(
     features: Tensor, length: Tensor, candidate: Tensor, k: int, margin: float, block_size: int
 ) -> tuple[Tensor, Tensor]:
-    """The best ``k`` of more candidates, in order.
+    """The best ``k`` of more candidates, sorted.
 
-    A row none of whose other rows can reach its ``k``-th best is settled: that one exceeds the
-    worst candidate by more than ``margin``, what proposing may be off by. The others, whose ties
-    may go on beyond their candidates, are searched again in full.
+    The result of a row is final if no other row can reach its ``k``-th best candidate, which is the
+    case if that one exceeds the worst candidate by more than ``margin``, the error bound of the
+    candidate search. The other rows, which may have ties beyond their candidates, are searched
+    completely.
     """
     n, fetched = candidate.shape
     top = length.new_empty(n, k)
     certain = torch.full((n,), fetched == n, device=features.device)
 
-    def settle(block: slice) -> None:
+    def select(block: slice) -> None:
         mine = torch.arange(n, device=features.device)[block]
         proposed = features.index_select(0, candidate[block].reshape(-1))  # faster than indexing
         proposed = proposed.double().view(len(mine), fetched, -1)
         unit = _unit_rows(features[block], length[block])
-        # Dividing the products by the candidates' lengths spares a pass over all their rows.
+        # Dividing the products by the candidates' lengths avoids a pass over all of their rows.
         cosine = torch.linalg.vecdot(proposed, unit.unsqueeze(1)).div_(length[candidate[block]])
         key = _encode(cosine, candidate[block], mine, n).sort(dim=1, descending=True).values
         top[block] = key[:, :k]
         has_self = (candidate[block] == mine.unsqueeze(1)).any(dim=1)
         certain[block] |= has_self & (key[:, k - 1] > key[:, -1] + margin * _GRID * n)
 
-    # Smaller blocks: each candidate is a whole row of features.
-    _in_blocks(settle, n, max(1, block_size // 8), n)
+    # Smaller blocks, since each candidate is a complete row of features.
+    _in_blocks(select, n, max(1, block_size // 8), n)
     doubtful = (~certain).nonzero()[:, 0]
     top[doubtful] = _exact_top(features, length, doubtful, k, block_size)
     return _decode(top, n)

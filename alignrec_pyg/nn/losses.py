@@ -1,7 +1,7 @@
-"""Loss terms shared by the models: pure functions of tensors.
+"""Loss terms of the models, as pure functions of tensors.
 
-Rows that occur several times in a batch can be passed once with their ``counts``: the values and
-gradients are exactly those of the repeated rows, for less work.
+Rows that are repeated in a batch can be passed once with their ``counts``, which gives the same
+values and gradients with less computation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def bpr_loss(
         pos_score: Scores :math:`p` of observed pairs.
         neg_score: Scores :math:`n` of unobserved pairs.
         eps: :math:`\epsilon`, 0 (log-sigmoid) or the 1e-10 of some published code.
-        size: :math:`B`, where the pairs are a share of a larger batch (default: their number).
+        size: :math:`B`, if the pairs are a share of a larger batch (default: their number).
 
     Shapes:
         - **input:** :math:`(B)`, :math:`(B)`
@@ -50,13 +50,13 @@ def bpr_loss(
 
 
 def embedding_norm_loss(*embeddings: Tensor) -> Tensor:
-    r"""Un-squared embedding regulariser of the published baselines.
+    r"""Sum of embedding norms, without squares, as in the code of published baselines.
 
     .. math::
         \frac{1}{\operatorname{rows}(X_k)} \sum_{j=1}^{k} \lVert X_j \rVert_F
 
     Shapes:
-        - **input:** any number of :math:`(B_j, d)`; the last one gives the divisor
+        - **input:** any number of :math:`(B_j, d)`; the last one determines the divisor
         - **output:** scalar
     """
     total = torch.stack([torch.linalg.vector_norm(x) for x in embeddings]).sum()
@@ -64,7 +64,7 @@ def embedding_norm_loss(*embeddings: Tensor) -> Tensor:
 
 
 def l2_loss(*embeddings: Tensor, batch_size: int) -> Tensor:
-    r"""Half the squared norm of the batch rows over the configured batch size.
+    r"""Half the squared norm of the rows of a batch, divided by the configured batch size.
 
     .. math::
         \frac{1}{2 B} \sum_j \lVert X_j \rVert_F^2
@@ -77,7 +77,7 @@ def l2_loss(*embeddings: Tensor, batch_size: int) -> Tensor:
 
 
 def cosine_alignment_loss(x: Tensor, y: Tensor, *, size: int | None = None) -> Tensor:
-    r"""One minus the mean cosine of paired rows.
+    r"""One minus the mean cosine similarity of paired rows.
 
     .. math::
         1 - \frac{1}{B} \sum_b \cos(x_b, y_b)
@@ -86,10 +86,9 @@ def cosine_alignment_loss(x: Tensor, y: Tensor, *, size: int | None = None) -> T
     `BM3 <https://arxiv.org/abs/2207.05969>`_ (WWW 2023), Eq. 9.
 
     Args:
-        x: Rows.
-        y: Their partners.
-        size: :math:`B`, where the rows are a share of a larger batch, whose part of the loss it
-            then is (default: their number).
+        x: The first row of each pair.
+        y: The second row of each pair.
+        size: :math:`B`, if the pairs are a share of a larger batch (default: their number).
 
     Shapes:
         - **input:** :math:`(B, d)`, :math:`(B, d)`
@@ -100,10 +99,10 @@ def cosine_alignment_loss(x: Tensor, y: Tensor, *, size: int | None = None) -> T
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Rows of length 1; a row of zeros stays one, without a gradient.
+    """Scales the rows to length 1; rows of zeros remain zero and have no gradient.
 
-    :func:`torch.nn.functional.normalize` gives such a row, that of an item without features, 1e12
-    times the gradient, which an optimiser's second moments never forget.
+    :func:`torch.nn.functional.normalize` multiplies the gradient of rows of zeros, which belong to
+    items without features, by 1e12, which dominates the second moments of an optimiser.
     """
     present = x.detach().any(dim=-1, keepdim=True)
     return functional.normalize(torch.where(present, x, x.detach()), dim=-1)
@@ -124,18 +123,18 @@ def info_nce_loss(
         \frac{1}{\sum_a n_a} \sum_a n_a \left[ -\log
         \frac{\exp(x_a \cdot y_a / \tau)}{\sum_b n_b \exp(x_a \cdot y_b / \tau)} \right]
 
-    The forward pass takes one exponential of the B x B logits, the backward pass none: scaled by
-    rows and columns, the same matrix gives both gradients.
+    The forward pass computes the exponential of the B x B logits once, and the backward pass reuses
+    it: both gradients are products of the same matrix, scaled by rows and columns.
 
     Source: `AlignRec <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eq. 10.
 
     Args:
-        x: Anchors: one for each candidate or, of some of these, a share of the loss.
+        x: Anchors, one for each candidate, or for some of them to compute a share of the loss.
         y: Candidates; row ``first`` :math:`+ a` is the positive of anchor :math:`a`.
-        temperature: :math:`\tau`.
-        counts: :math:`n`, how often each candidate occurs in the batch (default: once).
-        normalize: Whether rows are L2-normalised first.
-        first: The candidate of the first anchor.
+        temperature: Temperature :math:`\tau`.
+        counts: Number of occurrences :math:`n` of each candidate in the batch (default: one).
+        normalize: Whether to L2-normalise the rows.
+        first: Index of the candidate that belongs to the first anchor.
 
     Shapes:
         - **input:** :math:`(A, d)`, :math:`(B, d)`, counts :math:`(B)`
@@ -207,8 +206,8 @@ def similarity_loss(
 
     Args:
         x: Rows :math:`X` to train.
-        target: Rows :math:`F`, L2-normalised for cosine targets; no gradient flows into them.
-        counts: How often each row occurs in the batch (default: once); :math:`B` is their sum.
+        target: Rows :math:`F`, L2-normalised for cosine targets; they receive no gradient.
+        counts: Number of occurrences of each row in the batch (default: one), with sum :math:`B`.
         reduction: ``"rms"`` or ``"mse"``.
 
     Shapes:
@@ -228,7 +227,7 @@ def similarity_loss(
     error = (
         _squared_norm(x.t() @ x)
         - 2 * _squared_norm(x.t() @ target)
-        # |F'F| = |FF'|: take the smaller product
+        # |F'F| = |FF'|: compute the smaller product
         + _squared_norm(
             target.t() @ target if target.size(1) < target.size(0) else target @ target.t()
         )

@@ -1,4 +1,4 @@
-"""Sparse propagation over the user-item graph and over item graphs."""
+"""Sparse propagation over the user-item graph and item graphs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from alignrec_pyg.graph import symmetric_norm
 
 
 class Adjacency(NamedTuple):
-    r"""A fixed sparse matrix in CSR form beside its transpose, made for fast training.
+    r"""A constant sparse matrix in CSR format with its transpose, for fast training.
 
-    The backward pass of :math:`Y = A X` is :math:`A^\top \partial Y`; with the transpose at hand it
-    needs no conversion. Indices are int32, which the CPU kernels multiply by without a copy.
+    The backward pass of :math:`Y = A X` is :math:`A^\top \partial Y`, which needs no conversion if
+    the transpose is stored. Indices are int32, which the CPU kernels use without a copy.
 
     Shapes:
         - **matrix:** CSR :math:`(N_\text{target}, N_\text{source})`
-        - **transpose:** CSR :math:`(N_\text{source}, N_\text{target})`; if symmetric, the same
+        - **transpose:** CSR :math:`(N_\text{source}, N_\text{target})`; of a symmetric matrix, the
+          same tensor
     """
 
     matrix: Tensor
@@ -33,10 +34,10 @@ class Adjacency(NamedTuple):
     def from_edges(
         cls, edge_index: Tensor, edge_weight: Tensor, num_sources: int, num_targets: int
     ) -> Adjacency:
-        """Builds the matrix of messages that flow from ``edge_index[0]`` to ``edge_index[1]``.
+        """Builds the matrix of messages from ``edge_index[0]`` to ``edge_index[1]``.
 
         Raises:
-            ValueError: If an edge is listed twice.
+            ValueError: If an edge is repeated.
         """
         source, target = edge_index
         return cls(
@@ -45,7 +46,7 @@ class Adjacency(NamedTuple):
         )
 
     def matmul(self, x: Tensor) -> Tensor:
-        """Multiplies by ``x`` ``[num_sources, d]``; differentiable in ``x`` only."""
+        """Multiplies the matrix by ``x`` ``[num_sources, d]``; differentiable in ``x`` only."""
         out: Tensor = _SparseMatmul.apply(self.matrix, self.transpose, x)
         return out
 
@@ -54,8 +55,8 @@ class LGConv(torch_geometric.nn.LGConv):
     r"""PyG's light graph convolution :math:`\sum_j w_{ji} x_j` that also takes an `Adjacency`.
 
     ``edge_index`` may be an int64 edge list ``[2, E]`` (with ``edge_weight``), a ``torch_sparse``
-    ``SparseTensor`` or a torch CSR matrix (both transposed, as everywhere in PyG), or an
-    :class:`Adjacency`, the fastest. All give the same values and gradients.
+    ``SparseTensor`` or a torch CSR matrix (both transposed, as usual in PyG), or an
+    :class:`Adjacency`, which is the fastest. All give the same values and gradients.
 
     Source: `LightGCN <https://arxiv.org/abs/2002.02126>`_ (SIGIR 2020), Eq. 3.
     """
@@ -76,12 +77,12 @@ class LGConv(torch_geometric.nn.LGConv):
 
 
 class UserItemPropagation(nn.Module):
-    r"""LightGCN's propagation: the mean of all layers, from the input on.
+    r"""Propagation of LightGCN: the mean of all layers, including the input.
 
     .. math::
         \operatorname{LGC}_L(X) = \frac{1}{L+1} \sum_{l=0}^{L} \hat{A}^l X
 
-    No weights, no activation, no dropout.
+    There are no weights, activations or dropout.
     Source: `LightGCN <https://arxiv.org/abs/2002.02126>`_ (SIGIR 2020), Eq. 4.
 
     Args:
@@ -119,7 +120,7 @@ class UserItemPropagation(nn.Module):
 
 
 class ItemPropagation(nn.Module):
-    r"""Smooths item vectors over a kNN item graph: :math:`S^L X`, the last layer only.
+    r"""Propagation of item vectors over an item graph: :math:`S^L X`, the last layer only.
 
     Args:
         num_layers: Number of propagation layers :math:`L`.
@@ -135,7 +136,7 @@ class ItemPropagation(nn.Module):
     def forward(
         self, x: Tensor, adjacency: Adj | Adjacency, edge_weight: Tensor | None = None
     ) -> Tensor:
-        """Propagates ``x`` ``[num_items, d]``."""
+        """Propagates ``x`` ``[num_items, d]`` through all layers."""
         for conv in self.convs:
             x = conv(x, adjacency, edge_weight)
         return x
@@ -144,7 +145,8 @@ class ItemPropagation(nn.Module):
 def user_item_edges(edge_index: Tensor, num_users: int, num_items: int) -> tuple[Tensor, Tensor]:
     r"""Edge list and weights of :math:`\hat{A} = D^{-1/2} A D^{-1/2}` without self-loops.
 
-    Users keep their number, item :math:`i` becomes node :math:`|U| + i`; both directions listed.
+    User :math:`u` is node :math:`u`, item :math:`i` is node :math:`|U| + i`; both directions of
+    each link are listed.
 
     Shapes:
         - **input:** edge_index int64 :math:`(2, E)`, users in row 0
@@ -157,10 +159,10 @@ def user_item_edges(edge_index: Tensor, num_users: int, num_items: int) -> tuple
 
 
 def user_item_adjacency(edge_index: Tensor, num_users: int, num_items: int) -> Adjacency:
-    r""":math:`\hat{A}` of :func:`user_item_edges`, prepared; symmetric, so stored once.
+    r"""The matrix :math:`\hat{A}` of :func:`user_item_edges`, which is symmetric and stored once.
 
     Raises:
-        ValueError: If a link is listed twice.
+        ValueError: If a link is repeated.
     """
     (source, target), weight = user_item_edges(edge_index, num_users, num_items)
     size = num_users + num_items
@@ -171,16 +173,16 @@ def user_item_adjacency(edge_index: Tensor, num_users: int, num_items: int) -> A
 def item_to_user_adjacency(
     edge_index: Tensor, num_users: int, num_items: int, normalization: str = "symmetric"
 ) -> Adjacency:
-    r"""The matrix :math:`\hat{R}` that gathers item vectors into users.
+    r"""The matrix :math:`\hat{R}` that aggregates item vectors for users.
 
-    ``"symmetric"`` is the upper right block of :math:`\hat{A}`,
-    :math:`D_u^{-1/2} R D_i^{-1/2}`; ``"row"`` is the mean :math:`D_u^{-1} R`.
+    With ``normalization="symmetric"`` it is the upper right block of :math:`\hat{A}`,
+    :math:`D_u^{-1/2} R D_i^{-1/2}`, with ``"row"`` the mean :math:`D_u^{-1} R`.
 
     Shapes:
         - **output:** matrix CSR :math:`(|U|, |I|)`
 
     Raises:
-        ValueError: If ``normalization`` is neither, or a link is listed twice.
+        ValueError: If ``normalization`` is unknown, or a link is repeated.
     """
     user, item = edge_index
     if normalization == "symmetric":
@@ -195,10 +197,10 @@ def item_to_user_adjacency(
 
 
 def self_loop_adjacency(edge_index: Tensor, num_users: int, num_items: int) -> Adjacency:
-    r"""The mean over a node and its neighbours, :math:`\tilde{D}^{-1} (A + I)`, prepared.
+    r"""The mean over each node and its neighbours, :math:`\tilde{D}^{-1} (A + I)`.
 
-    :math:`\tilde{D}` counts the node itself, so that a node without links keeps its own vector.
-    Not symmetric. Nodes are numbered as in :func:`user_item_edges`.
+    :math:`\tilde{D}` includes the node itself, so that a node without links keeps its own vector.
+    The matrix is not symmetric. Nodes are numbered as in :func:`user_item_edges`.
 
     Source: `LATTICE <https://arxiv.org/abs/2104.09036>`_ (MM 2021), in the authors' code.
 
@@ -207,7 +209,7 @@ def self_loop_adjacency(edge_index: Tensor, num_users: int, num_items: int) -> A
         - **output:** matrix CSR :math:`(N, N)` with :math:`2E + N` entries
 
     Raises:
-        ValueError: If a link is listed twice.
+        ValueError: If a link is repeated.
     """
     size = num_users + num_items
     user, item = edge_index[0], edge_index[1] + num_users
@@ -230,11 +232,11 @@ class _SparseMatmul(torch.autograd.Function):
 
 
 def _matmul(matrix: Tensor, x: Tensor) -> Tensor:
-    # The kernels want row-major operands; a gradient may come as an expanded or transposed view.
+    # The kernels need row-major operands; a gradient may be an expanded or transposed view.
     matrix, x = matrix.to(x.dtype), x.contiguous()
     if x.device.type != "cpu":
         return matrix @ x
-    # Into memory of ours: `matrix @ x` fills it with zeros and copies it first (twice the time).
+    # `matrix @ x` would fill the output with zeros and copy it first, which takes twice the time.
     out = x.new_empty(matrix.size(0), x.size(1))
     return torch.addmm(out, matrix, x, beta=0, out=out)
 
@@ -245,10 +247,10 @@ def _lgconv_stack(num_layers: int) -> nn.ModuleList:
 
 
 def csr_matrix(row: Tensor, col: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
-    """A CSR matrix with int32 indices, its entries sorted by row and column.
+    """A CSR matrix with int32 indices and entries sorted by row and column.
 
     Raises:
-        ValueError: If an entry is listed twice.
+        ValueError: If an entry is repeated.
     """
     key, order = (row * size[1] + col).sort()
     if (key[1:] == key[:-1]).any():

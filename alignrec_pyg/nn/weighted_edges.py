@@ -1,8 +1,8 @@
-"""Message passing whose edge weights are learned: products, inner products and softmax by edge.
+"""Message passing with learnable edge weights: weighted sums, inner products and edge softmax.
 
-Values of edges are vectors in the order of :class:`EdgeStructure`. Nothing of size edges x width is
-ever held, in either pass: a product with edge weights is sparse times dense, its gradient for the
-weights a sampled dense-dense product, and an inner product by edge the other way round.
+Values of edges are vectors in the order of :class:`EdgeStructure`. No tensor of size edges x width
+is held in either pass: a weighted sum is a sparse-dense product whose gradient for the weights is a
+sampled dense-dense product, and vice versa for the inner products of edges.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from alignrec_pyg.nn.propagation import csr_matrix
 
 
 class EdgeStructure(NamedTuple):
-    r"""Where the edges of a graph lie, prepared once; their values change with every step.
+    r"""The sparsity pattern of a graph, computed once for edge values that change in every step.
 
     Edges are sorted by target, then by source. Indices are int32, which the CPU kernels use
     without a copy.
 
     Shapes:
         - **row_pointer:** :math:`(N_\text{target} + 1)`, first edge of each target
-        - **source, target:** :math:`(E)`, the ends of each edge
+        - **source, target:** :math:`(E)`, the nodes of each edge
         - **column_pointer:** :math:`(N_\text{source} + 1)`, first edge of each source in the
           transposed order (by source, then by target)
-        - **transposed_target:** :math:`(E)`, the target of each edge in that order
-        - **to_transpose:** :math:`(E)`, the edge at each place of the transposed order
-        - **from_transpose:** :math:`(E)`, the place of each edge in the transposed order
+        - **transposed_target:** :math:`(E)`, the target of each edge in the transposed order
+        - **to_transpose:** :math:`(E)`, the edge at each position of the transposed order
+        - **from_transpose:** :math:`(E)`, the position of each edge in the transposed order
     """
 
     row_pointer: Tensor
@@ -43,10 +43,10 @@ class EdgeStructure(NamedTuple):
 
     @classmethod
     def from_edges(cls, edge_index: Tensor, num_sources: int, num_targets: int) -> EdgeStructure:
-        """Prepares edges from ``edge_index[0]`` to ``edge_index[1]``, int64 ``[2, E]``.
+        """Builds the structure of edges from ``edge_index[0]`` to ``edge_index[1]``, ``[2, E]``.
 
         Raises:
-            ValueError: If an edge is listed twice.
+            ValueError: If an edge is repeated.
         """
         source, target = edge_index
         number = torch.arange(source.numel(), device=source.device)
@@ -69,12 +69,12 @@ class EdgeStructure(NamedTuple):
 
     @property
     def num_sources(self) -> int:
-        """Nodes that edges may come from."""
+        """Number of source nodes."""
         return self.column_pointer.numel() - 1
 
     @property
     def num_targets(self) -> int:
-        """Nodes that edges may go to."""
+        """Number of target nodes."""
         return self.row_pointer.numel() - 1
 
     @property
@@ -83,7 +83,7 @@ class EdgeStructure(NamedTuple):
         return self.source.numel()
 
     def transposed(self) -> EdgeStructure:
-        """The same edges in reverse, in the transposed order."""
+        """The reversed edges, in the transposed order."""
         return EdgeStructure(
             self.column_pointer,
             self.transposed_target,
@@ -100,7 +100,7 @@ class EdgeStructure(NamedTuple):
 
 
 def weighted_matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
-    r"""Sums the weighted messages that enter each target, differentiable in both factors.
+    r"""Sums the weighted messages to each target; differentiable in the weights and ``x``.
 
     .. math::
         y_t = \sum_{e: s \to t} w_e x_s
@@ -114,7 +114,7 @@ def weighted_matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tens
 
 
 def edge_dot(structure: EdgeStructure, target_x: Tensor, source_x: Tensor) -> Tensor:
-    r"""Inner product of the ends of each edge, differentiable in both.
+    r"""Computes the inner product of the two nodes of each edge; differentiable in both.
 
     .. math::
         c_e = x_{t}^\top x'_{s}, \qquad e: s \to t
@@ -128,7 +128,7 @@ def edge_dot(structure: EdgeStructure, target_x: Tensor, source_x: Tensor) -> Te
 
 
 def segment_softmax(structure: EdgeStructure, logits: Tensor) -> Tensor:
-    r"""Softmax over the edges that enter the same target, differentiable.
+    r"""Computes the softmax over the edges of each target; differentiable.
 
     .. math::
         \alpha_e = \frac{\exp(l_e - \max_{e'} l_{e'})}{\sum_{e'} \exp(l_{e'} - \max l)}
