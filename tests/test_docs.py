@@ -211,43 +211,6 @@ def test_the_serving_example_runs(
     assert (tmp_path / "best.parquet").is_file()
 
 
-@pytest.mark.tune_extra
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("default")  # Ray warns about itself
-def test_the_ray_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import ray
-
-    (block,) = blocks("docs/tuning.md", "python tune")
-    data = Synthetic(60, 80, 900, num_topics=2, image_size=4).data
-    data = EncodeItems(TfidfEncoder(8), name="mm")(data)
-    del data["item"]["text"], data["item"]["image"]
-    train, val, _ = SplitInteractions("random", seed=0)(KNNItemGraph("mm", k=5)(data))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
-    monkeypatch.chdir(tmp_path)
-    block = block.replace("num_samples=8", "num_samples=2").replace("max_epochs=20", "max_epochs=2")
-    # else in the home folder, which cannot be another: Ray has its token there
-    place = f"run_config=tune.RunConfig(storage_path={str(tmp_path)!r})"
-    block = block.replace("tune_config=aim)", f"tune_config=aim, {place})")
-    ray.init("local", num_cpus=1, include_dashboard=False)
-    scope: dict[str, Any] = {"__name__": "tuning", "train": train, "val": val}
-    try:
-        exec(compile(block, "tuning.md", "exec"), scope)
-        results = scope["tuner"].get_results()
-    finally:
-        ray.shutdown()
-    assert "cca_weight" in capsys.readouterr().out
-    assert results.num_errors == 0
-    assert Path(results.experiment_path).is_relative_to(tmp_path)
-    assert [result.metrics["epoch"] for result in results] == [2.0, 2.0]
-    for result in results:
-        seen = result.metrics_dataframe["recall@20"]
-        assert result.metrics["best_recall@20"] == seen.max()
-
-
 def test_the_model_of_the_guide_is_used_as_the_guide_says(
     parts: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

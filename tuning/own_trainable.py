@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def trial(
-    config: dict[str, float],
+    config: dict[str, Any],
     train: HeteroData,
     val: HeteroData,
     inputs: dict[str, Any],
