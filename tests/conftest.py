@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: no test may reach for the network
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes too that tests start
 # Under `uv run` Ray's workers would each set up an environment of their own.
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
@@ -175,6 +177,17 @@ def two_processes(tmp_path: Path) -> ProcessGroup:
     if not hasattr(os, "fork"):
         pytest.skip("needs os.fork")
     return ProcessGroup(tmp_path)
+
+
+def pytest_collection_finish() -> None:
+    """Takes the objects of all imported modules out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Lets extension modules take leave of their objects."""
+    gc.unfreeze()
 
 
 EXTRAS = {"graph": ("torch_cluster", "torch_sparse"), "tune": ("ray", "optuna")}
