@@ -12,9 +12,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: no test may reach for the network
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes too that tests start
@@ -129,6 +130,34 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.stem
 
 
+def start_fork(work: Callable[[], object]) -> int:
+    """Number of a process forked from this one, which does some work and exits with 0, or 1."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python >= 3.12, with threads
+        child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc(file=sys.__stderr__)
+            os._exit(1)
+    return child
+
+
+def exit_code(child: int) -> int:
+    """Waits for a forked process; ``-n`` if signal ``n`` killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def fork() -> Callable[[Callable[[], object]], int]:
+    """Does some work in a forked process and gives its exit code; skips where there is no fork."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs os.fork")
+    return lambda work: exit_code(start_fork(work))
+
+
 class ProcessGroup:
     """Two processes that train together."""
 
@@ -139,36 +168,23 @@ class ProcessGroup:
     def run(self, work: Callable[[int], object]) -> list[Any]:
         """What ``work(rank)`` gives on each: anything ``torch.save`` can hold."""
         self._number += 1
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python >= 3.12, with threads
-            children = []
-            for rank in range(2):
-                child = os.fork()
-                if child == 0:
-                    self._work(work, rank)
-                children.append(child)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        assert codes == [0, 0]
+        children = [start_fork(partial(self._work, work, rank)) for rank in range(2)]
+        assert [exit_code(child) for child in children] == [0, 0]
         return [torch.load(self._path(rank), weights_only=False) for rank in range(2)]
 
     def _path(self, rank: int) -> Path:
         return self.folder / f"{self._number}-{rank}.pt"
 
-    def _work(self, work: Callable[[int], object], rank: int) -> NoReturn:
-        try:
-            torch.distributed.init_process_group(
-                "gloo",
-                init_method=f"file://{self.folder}/group{self._number}",
-                rank=rank,
-                world_size=2,
-                timeout=timedelta(seconds=120),
-            )
-            torch.save(work(rank), self._path(rank))
-            torch.distributed.destroy_process_group()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc(file=sys.__stderr__)
-            os._exit(1)
+    def _work(self, work: Callable[[int], object], rank: int) -> None:
+        torch.distributed.init_process_group(
+            "gloo",
+            init_method=f"file://{self.folder}/group{self._number}",
+            rank=rank,
+            world_size=2,
+            timeout=timedelta(seconds=120),
+        )
+        torch.save(work(rank), self._path(rank))
+        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture

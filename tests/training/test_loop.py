@@ -3,9 +3,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -401,55 +398,31 @@ def test_a_signal_in_the_last_epoch_is_not_lost(checkerboard, tmp_path, number, 
     assert read_manifest(tmp_path / "state.json")["state"]["finished"]
 
 
-KILLED = textwrap.dedent(
-    """
-    import os, signal, sys, torch
-    from alignrec_pyg import BM3, TrainConfig, fit
-    torch.set_num_threads(1)
-    train, test = torch.load(sys.argv[1], weights_only=False)
-    kill_at, folder = int(sys.argv[2]), sys.argv[3]
+def test_killed_run_continues_to_the_same_bits(checkerboard, tmp_path, fork):
+    train, test = checkerboard
+    whole = build(train, BM3)
+    expected = fit(whole, train, test, small_config())
 
     class Killed(BM3):
-        batches = 0
+        batches_left = 0
+
         def loss(self, data, batch):
-            self.batches += 1
-            if self.batches == kill_at:
+            self.batches_left -= 1
+            if self.batches_left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().loss(data, batch)
 
     Killed.__name__ = "BM3"
-    torch.manual_seed(0)
-    config = TrainConfig(lr=0.01, batch_size=256, max_epochs=4, seed=3)
-    fit(Killed(train, embedding_dim=8), train, test, config,
-        checkpoint_dir=folder, checkpoint_seconds=0)
-    """
-)
-
-
-def test_killed_run_continues_to_the_same_bits(checkerboard, tmp_path):
-    train, test = checkerboard
-    whole = build(train, BM3)
-    expected = fit(whole, train, test, small_config())
-    torch.save((train, test), tmp_path / "data.pt")
-    (tmp_path / "killed.py").write_text(KILLED)
+    settings = {"checkpoint_dir": tmp_path, "checkpoint_seconds": 0}
     for kill_at in (8, 6):
-        process = subprocess.run(
-            [
-                sys.executable,
-                "-W",
-                "ignore",
-                tmp_path / "killed.py",
-                tmp_path / "data.pt",
-                str(kill_at),
-                tmp_path / "run",
-            ],
-            check=False,
-        )
-        assert process.returncode == -signal.SIGKILL
-    state = read_manifest(tmp_path / "run" / "state.json")["state"]
+        model = build(train, Killed)
+        model.batches_left = kill_at
+        code = fork(lambda model=model: fit(model, train, test, small_config(), **settings))
+        assert code == -signal.SIGKILL
+    state = read_manifest(tmp_path / "state.json")["state"]
     assert (state["epoch"], state["step"]) == (2, 2)  # 7 batches, then 5 more
     model = build(train, BM3)
-    found = fit(model, train, test, small_config(), checkpoint_dir=tmp_path / "run")
+    found = fit(model, train, test, small_config(), checkpoint_dir=tmp_path)
     assert found.history == expected.history
     assert same_weights(model, whole)
 
