@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from alignrec_pyg.checks import require_package
 from alignrec_pyg.experiments.paper import PAPER_LABEL, PaperResults
-from alignrec_pyg.experiments.statistics import Row, best_values
+from alignrec_pyg.experiments.result_table import TableStyle, marked_values
+from alignrec_pyg.experiments.statistics import Row
 
 # Okabe and Ito's palette, told apart by colour-blind readers
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -45,7 +46,9 @@ def chart_problem() -> str | None:
     return None
 
 
-def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResults) -> None:
+def write_chart(
+    path: Path, title: str, table: Sequence[Row], paper: PaperResults, style: TableStyle
+) -> None:
     """Writes a PNG: a panel per column, a horizontal bar per row.
 
     A whisker is a standard deviation over seeds, a diamond a published value; the best value of a
@@ -56,7 +59,9 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
         title: Title of the chart.
         table: The rows, from top to bottom.
         paper: Published values by row.
+        style: In which columns the best value is marked.
     """
+    best = marked_values(table, style)
     quantities = list(table[0].mean)
     columns = min(len(quantities), _PANELS)
     lines = math.ceil(len(quantities) / columns)
@@ -66,7 +71,7 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
     handles: dict[str, Any] = {}
     for axes, quantity in zip(grid.flat, quantities, strict=False):
-        _draw_bars(axes, quantity, table, paper)
+        _draw_bars(axes, quantity, table, paper, best.get(quantity))
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     for axes in grid.flat[len(quantities) :]:
         axes.set_visible(False)
@@ -75,7 +80,7 @@ def write_chart(path: Path, title: str, table: Sequence[Row], paper: PaperResult
     _set_title(figure, title)
     if handles:
         figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False
+            handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False
         )
     canvas.print_png(str(path))
 
@@ -199,13 +204,15 @@ def _set_title(figure: Any, title: str) -> None:
     figure.suptitle(fill(title, width), x=0.01, ha="left", fontsize=12)
 
 
-def _draw_bars(axes: Any, quantity: str, table: Sequence[Row], paper: PaperResults) -> None:
+def _draw_bars(
+    axes: Any, quantity: str, table: Sequence[Row], paper: PaperResults, best: float | None
+) -> None:
     """One panel; the values stand in a column on its right."""
-    best = best_values(table).get(quantity)
     values = [row.mean[quantity] for row in table]
     for place, (row, value) in enumerate(zip(table, values, strict=True)):
-        stands_out = value == best and not row.missing
-        axes.barh(place, value, height=0.7, color=COLOURS[0] if stands_out else _LIGHT)
+        is_best = value == best and not row.missing
+        colour = COLOURS[0] if is_best or best is None else _LIGHT
+        axes.barh(place, value, height=0.7, color=colour, label="best" if is_best else None)
         text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
         at = axes.get_yaxis_transform()
         axes.text(1.02, place, text, transform=at, va="center", fontsize=8)

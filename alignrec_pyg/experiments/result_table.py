@@ -55,8 +55,7 @@ def table_rows(
     """
     tests = [_P] if comparisons else []
     header = ["model", *table[0].mean, *tests, *(_COSTS if style.costs else ())]
-    best = {} if style.unmarked is None else best_values(table)
-    marked = {column: best[column] for column in best if column not in (style.unmarked or ())}
+    best = marked_values(table, style)
     lines = [header]
     for row in table:
         line = [row.label]
@@ -64,7 +63,7 @@ def table_rows(
             text = _number(value)
             if row.std is not None and not math.isnan(row.std[column]):
                 text += f" ± {_number(row.std[column], like=value)}"
-            is_best = not row.missing and value == marked.get(column)
+            is_best = not row.missing and value == best.get(column)
             line.append(Bold(text) if is_best else text)
         if tests:
             line.append(_test_text(row, comparisons))
@@ -82,6 +81,14 @@ def table_rows(
             empty = [""] * (len(header) - 1 - len(values))
             lines.append([f"  {PAPER_LABEL}", *values, *empty])
     return lines
+
+
+def marked_values(table: Sequence[Row], style: TableStyle) -> dict[str, float]:
+    """The best value of every column that has one marked."""
+    if style.unmarked is None:
+        return {}
+    best = best_values(table)
+    return {column: value for column, value in best.items() if column not in style.unmarked}
 
 
 def csv_rows(

@@ -173,7 +173,11 @@ def write_results(
         ".tex": f"% {experiment.title}; {experiment.legend}\n{latex_table(tabular)}\n",
     }
     bars = partial(
-        write_chart, title=experiment.title, table=experiment.table, paper=experiment.paper
+        write_chart,
+        title=experiment.title,
+        table=experiment.table,
+        paper=experiment.paper,
+        style=experiment.style,
     )
     return write_files(folder, stem, texts, draw or bars)
 

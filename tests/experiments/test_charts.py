@@ -11,6 +11,7 @@ from alignrec_pyg.experiments.charts import (
     write_scatter,
 )
 from alignrec_pyg.experiments.paper import PAPER_LABEL
+from alignrec_pyg.experiments.result_table import TableStyle
 
 
 @pytest.fixture
@@ -38,7 +39,9 @@ def legend(figure):
 
 def test_chart_has_a_panel_per_column_and_a_named_bar_per_row(tmp_path, figures, make_row):
     table = [make_row("A", 0.25, 0.01), make_row("B", 0.5, 0.02, missing=(2,)), make_row("C", 0.1)]
-    write_chart(tmp_path / "chart.png", "three models", table, {"A": {"recall@20": 0.3}})
+    write_chart(
+        tmp_path / "chart.png", "three models", table, {"A": {"recall@20": 0.3}}, TableStyle()
+    )
     assert is_picture(tmp_path / "chart.png")
     (figure,) = figures
     panels = [axes for axes in figure.axes if axes.get_visible()]
@@ -63,18 +66,25 @@ def test_chart_has_a_panel_per_column_and_a_named_bar_per_row(tmp_path, figures,
     (diamonds,) = [line for line in panels[1].lines if line.get_marker() == "D"]
     assert diamonds.get_xdata()[0] == 0.3
     assert not [line for line in panels[0].lines if line.get_marker() == "D"]
-    assert sorted(legend(figure)) == sorted(["standard deviation over seeds", PAPER_LABEL])
+    assert sorted(legend(figure)) == sorted(["best", "standard deviation over seeds", PAPER_LABEL])
 
 
 def test_chart_of_one_seed_has_no_whiskers(tmp_path, figures, make_row):
-    write_chart(tmp_path / "chart.png", "one", [make_row("A", 0.5)], {})
+    write_chart(tmp_path / "chart.png", "one", [make_row("A", 0.5)], {}, TableStyle())
     assert legend(figures[0]) == []
     assert not figures[0].axes[0].collections
 
 
+def test_no_bar_stands_out_in_a_column_without_a_marked_value(tmp_path, figures, make_row):
+    table = [make_row("A", 0.5), make_row("B", 0.1)]
+    write_chart(tmp_path / "chart.png", "two", table, {}, TableStyle(unmarked=("ndcg@10",)))
+    colours = [{bar.get_facecolor() for bar in axes.patches} for axes in figures[0].axes]
+    assert [len(of_panel) for of_panel in colours] == [2, 2, 1, 2]
+
+
 def test_many_columns_take_several_lines(tmp_path, figures, make_row):
     row = make_row("A", mean={f"column {n}": 0.1 * n for n in range(6)})
-    write_chart(tmp_path / "chart.png", "many", [row], {})
+    write_chart(tmp_path / "chart.png", "many", [row], {}, TableStyle())
     shown = [axes for axes in figures[0].axes if axes.get_visible()]
     assert len(shown) == 6
     assert shown[4].get_position().y1 < shown[0].get_position().y0
