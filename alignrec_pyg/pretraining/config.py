@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from alignrec_pyg.checks import check_choice, check_integer, check_number
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
@@ -53,27 +55,16 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batch_size", "log_every"):
-            _check_integer(name, getattr(self, name), 1)
+            check_integer(name, getattr(self, name), 1)
         for name in ("num_workers", "seed"):
-            _check_integer(name, getattr(self, name), 0)
+            check_integer(name, getattr(self, name), 0)
         for name in ("lr", "eps", "clip_norm"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"'{name}' needs to be finite and positive (got {value})")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(
-                f"'weight_decay' needs to be finite and 0 or more (got {self.weight_decay})"
-            )
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"'betas' needs to be two numbers in [0, 1) (got {self.betas})")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"'warmup' needs to be in [0, 1) (got {self.warmup})")
-        if not 0 <= self.max_failures <= 1:
-            raise ValueError(f"'max_failures' needs to be in [0, 1] (got {self.max_failures})")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(
-                f"'precision' needs to be 'auto', 'float32' or 'bfloat16' (got {self.precision!r})"
-            )
+            check_number(name, getattr(self, name), above=0)
+        check_number("weight_decay", self.weight_decay, least=0)
+        _check_betas(self.betas)
+        check_number("warmup", self.warmup, least=0, below=1)
+        check_number("max_failures", self.max_failures, least=0, most=1)
+        check_choice("precision", self.precision, ("auto", "float32", "bfloat16"))
 
     def lr_at(self, step: int, num_steps: int) -> float:
         r"""Learning rate of a step: up linearly to ``lr``, then down along half a cosine to 0."""
@@ -115,21 +106,15 @@ class CLIPFinetuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least, most in (
-            ("lr", self.lr, 0.0, math.inf),
-            ("weight_decay", self.weight_decay, 0.0, math.inf),
-            ("eps", self.eps, 0.0, math.inf),
-            ("beta 0", self.betas[0], 0.0, 1.0),
-            ("beta 1", self.betas[1], 0.0, 1.0),
-            ("warmup", self.warmup, 0.0, 1.0),
-            ("val_share", self.val_share, 0.0, 0.9),
-            ("max_failures", self.max_failures, 0.0, 1.0),
-        ):
-            if not (math.isfinite(value) and least <= value <= most):
-                raise ValueError(f"'{name}' needs to be in [{least:g}, {most:g}] (got {value!r})")
-        _check_integer("batch_size", self.batch_size, 2)
-        _check_integer("epochs", self.epochs, 1)
-        _check_integer("seed", self.seed, 0)
+        for name in ("lr", "weight_decay", "eps"):
+            check_number(name, getattr(self, name), least=0)
+        _check_betas(self.betas)
+        for name in ("warmup", "max_failures"):
+            check_number(name, getattr(self, name), least=0, most=1)
+        check_number("val_share", self.val_share, least=0, most=0.9)
+        check_integer("batch_size", self.batch_size, 2)
+        check_integer("epochs", self.epochs, 1)
+        check_integer("seed", self.seed, 0)
 
     def lr_at(self, step: int, num_steps: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -143,6 +128,8 @@ def _cosine_schedule(lr: float, step: int, warmup_steps: int, num_steps: int) ->
     return lr * (1 + math.cos(angle)) / 2
 
 
-def _check_integer(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"'{name}' needs to be an integer of at least {least} (got {value!r})")
+def _check_betas(betas: tuple[float, float]) -> None:
+    if len(betas) != 2:
+        raise ValueError(f"'betas' needs to hold two numbers (got {betas})")
+    for beta in betas:
+        check_number("betas", beta, least=0, below=1)

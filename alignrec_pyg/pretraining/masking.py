@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from alignrec_pyg.checks import check_integer, check_number
+
 _LEAST_ASPECT = 0.3
 _TRIES = 10
 
@@ -35,13 +37,11 @@ def block_mask(
     Raises:
         ValueError: If an argument is out of range.
     """
-    _check_ratio("ratio", ratio)
-    if grid < 1:
-        raise ValueError(f"'grid' needs to be at least 1 (got {grid})")
+    check_number("ratio", ratio, above=0, below=1)
+    check_integer("grid", grid, 1)
     target = round(ratio * grid**2)
     least = max(1, grid**2 // 12) if least_block is None else least_block
-    if least < 1:
-        raise ValueError(f"'least_block' needs to be at least 1 (got {least})")
+    check_integer("least_block", least, 1)
     mask = torch.zeros(grid, grid, dtype=torch.bool)
     left, tries = target, 0
     while left > 0 and tries < _TRIES:
@@ -80,14 +80,9 @@ def text_mask(eligible: Tensor, ratio: float, generator: torch.Generator) -> Ten
     Raises:
         ValueError: If ``ratio`` is not in (0, 1).
     """
-    _check_ratio("ratio", ratio)
+    check_number("ratio", ratio, above=0, below=1)
     positions = eligible.nonzero()[:, 0]
     count = max(1, round(ratio * len(positions)))
     mask = torch.zeros_like(eligible)
     mask[positions[torch.randperm(len(positions), generator=generator)[:count]]] = True
     return mask
-
-
-def _check_ratio(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"'{name}' needs to be in (0, 1) (got {value})")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.encoders.beit3_model import BEiT3Model, normalized_pixels
 from alignrec_pyg.pretraining.pairs import PairBatch
 from alignrec_pyg.pretraining.visual_tokens import VisualTokenizer
@@ -99,8 +100,7 @@ class MaskedDataModelling(Objective):
                 f"'visual_tokens' needs the model's {config.grid} x {config.grid} patches "
                 f"(got {visual_tokens.grid} x {visual_tokens.grid})"
             )
-        if not 0 <= mask_id < config.vocab_size:
-            raise ValueError(f"'mask_id' needs to be in [0, {config.vocab_size}) (got {mask_id})")
+        check_integer("mask_id", mask_id, 0, config.vocab_size - 1)
         self.model = model
         self.mlm_head = nn.Linear(config.embed_dim, config.vocab_size)
         self.mim_head = nn.Linear(config.embed_dim, visual_tokens.vocab_size)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.encoders.images import ImageError, ImageSource, read_image, resize_square
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
 from alignrec_pyg.pretraining.config import PretrainConfig
@@ -54,21 +55,15 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("image_size", 1), ("patch_size", 1), ("max_tokens", 3)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"'{name}' needs to be an integer of at least {least} (got {value!r})"
-                )
+            check_integer(name, getattr(self, name), least)
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"'image_size' needs to be a multiple of patch_size={self.patch_size} "
                 f"(got {self.image_size})"
             )
         for name in ("mask_image", "mask_text"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"'{name}' needs to be in (0, 1) (got {getattr(self, name)})")
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"'crop' needs to be in (0, 1] (got {self.crop})")
+            check_number(name, getattr(self, name), above=0, below=1)
+        check_number("crop", self.crop, above=0, most=1)
 
 
 class PairBatch(NamedTuple):
@@ -157,8 +152,7 @@ class PairDataset(Dataset[PairBatch]):
         Raises:
             ValueError: If ``share`` is out of range, or there are fewer than three pairs.
         """
-        if not 0 < share < 1:
-            raise ValueError(f"'share' needs to be in (0, 1) (got {share})")
+        check_number("share", share, above=0, below=1)
         held_out = max(2, round(share * len(self)))
         if held_out >= len(self):
             raise ValueError(f"a split needs 3 pairs or more (got {len(self)}, share {share})")

@@ -14,6 +14,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.storage import read_manifest, read_tensors, write_manifest, write_tensors
 
 _MANIFEST = "codebook.json"
@@ -142,10 +143,8 @@ class PatchCodebook:
         sizes = {"vocab_size": 1 if vocab_size is None else vocab_size}
         sizes |= {"patch_size": patch_size, "dim": dim, "num_patches": num_patches}
         for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"'{name}' needs to be at least 1 (got {value})")
-        if not 0 <= flat_share <= 1:
-            raise ValueError(f"'flat_share' needs to be in [0, 1] (got {flat_share})")
+            check_integer(name, value, 1)
+        check_number("flat_share", flat_share, least=0, most=1)
         shapes = {tuple(image.shape) for image in images}
         side = next(iter(shapes), (3, 0, 0))[-1]
         if shapes != {(3, side, side)} or side % patch_size:

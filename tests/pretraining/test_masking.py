@@ -120,7 +120,7 @@ def test_rejects_ratios(ratio):
 
 
 def test_rejects_sizes():
-    with pytest.raises(ValueError, match="'grid' needs to be at least 1"):
+    with pytest.raises(ValueError, match="'grid' needs to be 1 or more"):
         block_mask(0, 0.4, generator())
-    with pytest.raises(ValueError, match="'least_block' needs to be at least 1"):
+    with pytest.raises(ValueError, match="'least_block' needs to be 1 or more"):
         block_mask(4, 0.4, generator(), least_block=0)

@@ -189,8 +189,8 @@ def test_can_be_sent_to_loading_processes(pairs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"image_size": 0}, "'image_size' needs to be an integer of at least 1"),
-        ({"max_tokens": 2}, "'max_tokens' needs to be an integer of at least 3"),
+        ({"image_size": 0}, "'image_size' needs to be 1 or more"),
+        ({"max_tokens": 2}, "'max_tokens' needs to be 3 or more"),
         ({"image_size": 20}, "'image_size' needs to be a multiple of patch_size=16"),
         ({"mask_image": 0.0}, r"'mask_image' needs to be in \(0, 1\)"),
         ({"mask_text": 1.0}, r"'mask_text' needs to be in \(0, 1\)"),

@@ -145,7 +145,7 @@ def test_blank_images_give_one_code():
         ({"images": []}, "'images' needs images"),
         ({"images": [torch.zeros(3, 8, 12).byte()]}, r"got shapes \[\(3, 8, 12\)\]"),
         ({"images": torch.zeros(1, 3, 9, 9).byte()}, "a multiple of 4"),
-        ({"images": pictures(1), "vocab_size": 0}, "'vocab_size' needs to be at least 1"),
+        ({"images": pictures(1), "vocab_size": 0}, "'vocab_size' needs to be 1 or more"),
         ({"images": pictures(1), "flat_share": 2}, "'flat_share' needs to be in"),
     ],
 )
