@@ -1,4 +1,4 @@
-"""What an encoder is given and what it gives back."""
+"""Input and interface of encoders."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MODALITIES = ("text", "image", "id")
 
 @dataclass(frozen=True)
 class ItemContent:
-    """Raw texts and images of some items, row by row.
+    """Raw texts and images of some items.
 
     Args:
-        text: One text for each item, ``None`` or blank where it has none; ``None`` altogether if
-            texts are not asked for.
-        image: One image for each item, anything :func:`~alignrec_pyg.encoders.read_image`
-            takes; ``None`` where it has none. Images of one size may come as one tensor, uint8
-            ``[len, 3, H, W]``. ``None`` altogether if images are not asked for.
-        id: What the outside world calls each item; ``None`` altogether if ids are not asked for.
+        text: A text for each item, ``None`` or blank for an item without text; ``None`` instead of
+            the sequence if the encoder reads no texts.
+        image: An image for each item, as :func:`~alignrec_pyg.encoders.read_image` takes it, or
+            ``None``; images of one size may be one tensor, uint8 ``[len, 3, H, W]``. ``None``
+            instead of the sequence if the encoder reads no images.
+        id: The id of each item; ``None`` if the encoder reads no ids.
 
     Raises:
         ValueError: If all are ``None``, or their lengths differ.
@@ -38,7 +38,7 @@ class ItemContent:
         lengths = {len(part) for part in (self.text, self.image, self.id) if part is not None}
         if len(lengths) != 1:
             raise ValueError(
-                f"'text', 'image' and 'id' need one entry for each item, and one of them is needed "
+                f"'text', 'image' and 'id' need one entry per item, and one of them is required "
                 f"(got lengths {sorted(lengths)})"
             )
 
@@ -56,7 +56,7 @@ class ItemContent:
         return ItemContent(text, image_rows, ids)
 
     def has(self, modality: str) -> Tensor:
-        """Which items have this modality, bool ``[len]``."""
+        """Whether each item has this modality, bool ``[len]``."""
         if modality == "id" and self.id is not None:
             return torch.ones(len(self), dtype=torch.bool)
         if modality == "text" and self.text is not None:
@@ -70,18 +70,18 @@ class ItemContent:
 
 @runtime_checkable
 class ItemEncoder(Protocol):
-    """Turns items into feature rows.
+    """Encodes items as feature rows.
 
     ``modalities`` are the parts of :class:`ItemContent` it reads ("text", "image", "id"),
-    ``out_dim`` the width of its rows; ``cache_key`` changes with whatever changes its rows:
-    weights, preprocessing, arguments, versions. Called by
-    :class:`~alignrec_pyg.transforms.EncodeItems` it is given clean texts and images as uint8
-    tensors ``[3, H, W]`` of any size; resizing and normalising are its own.
+    ``out_dim`` is the width of its rows, and ``cache_key`` depends on everything that its rows
+    depend on: weights, preprocessing, arguments, versions.
+    :class:`~alignrec_pyg.transforms.EncodeItems` calls it with clean texts, and with images as
+    uint8 tensors ``[3, H, W]`` of any size; the encoder resizes and normalises them.
     """
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Parts of the content that are read."""
+        """Parts of the content that it reads."""
         ...
 
     @property
@@ -91,7 +91,7 @@ class ItemEncoder(Protocol):
 
     @property
     def cache_key(self) -> str:
-        """Stands for weights, preprocessing and arguments."""
+        """Identifies weights, preprocessing, arguments and versions."""
         ...
 
     def __call__(self, items: ItemContent) -> Tensor:
@@ -104,19 +104,19 @@ class ItemEncoder(Protocol):
 
 @runtime_checkable
 class FittedItemEncoder(ItemEncoder, Protocol):
-    """An encoder that has to see the catalogue before it can encode.
+    """An encoder that is fitted to the catalogue before it encodes.
 
-    ``arguments_key`` is its ``cache_key`` without what it has learned: together with the content it
-    is fitted on it says what its rows will be.
+    ``arguments_key`` is its ``cache_key`` without what was learned: together with the content that
+    the encoder is fitted to, it identifies the rows.
     """
 
     @property
     def arguments_key(self) -> str:
-        """Stands for arguments and versions, whatever was learned."""
+        """Identifies arguments and versions."""
         ...
 
     def fit(self, items: ItemContent) -> None:
-        """Learns from ``items``, anew each time; images may be files, to be read one by one."""
+        """Fits the encoder to ``items``, from scratch; images may be files, read one by one."""
         ...
 
 

@@ -27,15 +27,15 @@ class BEiT3Encoder:
 
     .. math:: h_{enc}^i = \mathrm{MMEnc}(i_v, i_t) \quad \text{(Eq. 2)}
 
-    Image and text go through the transformer together and attend to each other. An item without
-    one of them takes the path of the other alone; an item with neither gets a zero row. Images are
-    resized to the square that the model takes, texts cut to ``max_tokens``.
+    Image and text go through the transformer together and attend to each other. An item with only
+    one of them is encoded from it alone; an item with neither gets a zero row. Images are resized
+    to the square size of the model, texts truncated to ``max_tokens``.
 
     Args:
         model: A model, or the sizes of one with random weights. Pre-trained ones come from
             :meth:`from_pretrained` (stage 1 of this package) and :meth:`from_official`.
-        tokenizer: What the model was, or will be, trained with.
-        modalities: What is read. With one of them every item is encoded from it alone.
+        tokenizer: The tokenizer that the model was, or will be, trained with.
+        modalities: Modalities to read. With one of them every item is encoded from it alone.
         max_tokens: Most tokens of a text (128 in the features that AlignRec's authors published).
         device: Where to encode.
         seed: Seed of random weights.
@@ -80,7 +80,7 @@ class BEiT3Encoder:
         modalities: Sequence[str] = ("image", "text"),
         device: torch.device | str = "cpu",
     ) -> BEiT3Encoder:
-        """Loads what :meth:`save_pretrained` or stage 1 wrote.
+        """Loads an encoder that :meth:`save_pretrained` or stage 1 has saved.
 
         Raises:
             CheckpointError: If files are missing or damaged, or hold something else.
@@ -105,7 +105,7 @@ class BEiT3Encoder:
         max_tokens: int = 128,
         device: torch.device | str = "cpu",
     ) -> BEiT3Encoder:
-        """Loads weights that BEiT3's authors released, from a file of yours.
+        """Loads weights released by BEiT3's authors from a local file.
 
         Args:
             path: Such as ``beit3_base_patch16_224.pth``.
@@ -116,17 +116,17 @@ class BEiT3Encoder:
             device: As above.
 
         Raises:
-            CheckpointError: If the file holds something else.
+            CheckpointError: If the file is missing, damaged or does not fit the model.
         """
         model = load_official(Path(path), config or BEiT3Config.base()).model
         return cls(model, tokenizer, modalities=modalities, max_tokens=max_tokens, device=device)
 
     def save_pretrained(self, folder: str | Path, notes: dict[str, Any] | None = None) -> None:
-        """Writes weights, tokenizer and ``beit3.json``, which names and describes them.
+        """Saves weights, tokenizer and ``beit3.json``, which names and describes them.
 
         Args:
-            folder: A model that was there is replaced, at the very last step.
-            notes: Where the weights come from; anything JSON can hold.
+            folder: Folder to write to; a model that is there is replaced in the last step.
+            notes: Where the weights come from, as values for JSON.
         """
         write_beit3(Path(folder), self.model, self.tokenizer, self.max_tokens, notes or {})
 

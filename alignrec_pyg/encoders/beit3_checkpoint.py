@@ -1,4 +1,4 @@
-"""BEiT3's weights on disk: those its authors released, and those of this package."""
+"""BEiT3 on disk: the weights released by its authors, and the checkpoints of this package."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _ROWS_BEFORE_GRID = 3  # of the image's positions: two unused ones and the CLS t
 
 @dataclass(frozen=True)
 class OfficialBEiT3:
-    """What was read from a released checkpoint.
+    """A released checkpoint.
 
     Args:
         model: The encoder.
-        heads: Tensors beside the encoder, by their stored name. ``mlm_head`` goes with the released
-            vocabulary; the codes that ``mim_head`` predicts are of a tokenizer never released.
-        notes: Everything that was not taken over as it is stored, and why.
+        heads: Tensors beside the encoder, by their stored name. ``mlm_head`` belongs to the
+            released vocabulary; ``mim_head`` predicts codes of a tokenizer that was not released.
+        notes: Every tensor that was not loaded as it is stored, and why.
     """
 
     model: BEiT3Model
@@ -51,7 +51,7 @@ class OfficialBEiT3:
 
 @dataclass(frozen=True)
 class StoredBEiT3:
-    """What :func:`read_beit3` found.
+    """A checkpoint of this package.
 
     Args:
         model: The encoder.
@@ -74,22 +74,22 @@ def load_official(
     partial: bool = False,
     seed: int = 0,
 ) -> OfficialBEiT3:
-    """Reads weights that BEiT3's authors released (``.pth``, or the same as safetensors).
+    """Reads weights released by BEiT3's authors (``.pth``, or converted to safetensors).
 
-    Everything has to fit but: positions of another image size are resized (bicubic), surplus text
-    positions left out.
+    All tensors need to fit the model, with two exceptions: image positions of another image size
+    are resized (bicubic), and surplus text positions are left out.
 
     Args:
-        path: The file; nothing in it is executed.
+        path: The file; no code in it is executed.
         config: Sizes of the model to build.
         new_vocabulary: Whether to leave out the text embedding, for another tokenizer than
             ``beit3.spm``.
-        partial: Whether the depth may differ: layers beyond the stored ones stay as drawn, stored
-            ones beyond ``num_layers`` are left out.
-        seed: Seed of what is drawn.
+        partial: Whether the number of layers may differ: layers that are not stored keep their
+            initial weights, stored layers beyond ``num_layers`` are left out.
+        seed: Seed of the initial weights.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, holds code, or does not fit.
+        CheckpointError: If the file is missing, damaged, contains code, or does not fit the model.
     """
     stored: dict[str, Tensor] = {}
     heads: dict[str, Tensor] = {}
@@ -105,7 +105,7 @@ def load_official(
     model = BEiT3Model(config, seed=seed)
     expected = model.state_dict()
     if heads:
-        notes.append(f"heads are no part of the encoder: {sorted(heads)}")
+        notes.append(f"heads are not part of the encoder: {sorted(heads)}")
 
     depth = 1 + max((_layer(name) for name in stored), default=0)
     fresh = set()
@@ -131,14 +131,14 @@ def load_official(
 
 
 def resized_positions(positions: Tensor, grid: int) -> Tensor:
-    """Image positions for another grid: three rows as they are, the others resized (bicubic).
+    """Image positions for another grid: the first three rows unchanged, the others resized.
 
     Shapes:
         - **input:** float :math:`(3 + g^2, d)`
         - **output:** float32 :math:`(3 + grid^2, d)`
 
     Raises:
-        CheckpointError: If the rows are not those of a square grid.
+        CheckpointError: If the stored positions are not those of a square grid.
     """
     first, cells = positions[:_ROWS_BEFORE_GRID].float(), positions[_ROWS_BEFORE_GRID:].float()
     side = round(len(cells) ** 0.5)
@@ -158,7 +158,7 @@ def write_beit3(
     max_tokens: int,
     notes: dict[str, Any],
 ) -> None:
-    """Writes a model; one that was there stays whole until the last step."""
+    """Writes a checkpoint; one that is there stays complete until the last step."""
     spm = torch.frombuffer(bytearray(tokenizer.model), dtype=torch.uint8)
     tensors = f"beit3-{weights_hash(model.state_dict())[:16]}.safetensors"
     sha256 = write_tensors(folder / tensors, {**model.state_dict(), "tokenizer": spm})
@@ -180,7 +180,7 @@ def write_beit3(
 
 
 def read_beit3(folder: Path) -> StoredBEiT3:
-    """Reads what :func:`write_beit3` wrote.
+    """Reads a checkpoint of :func:`write_beit3`.
 
     Raises:
         CheckpointError: If files are missing or damaged, or of another version.
@@ -190,13 +190,13 @@ def read_beit3(folder: Path) -> StoredBEiT3:
         raise CheckpointError(
             f"{folder} is of format {manifest['format']!r}, this version reads {_FORMAT}"
         )
-    # the name alone: a manifest that was tampered with cannot point outside of the folder
+    # the name alone: a manifest that was tampered with must not point outside of the folder
     tensors = read_tensors(folder / Path(manifest["tensors"]).name, manifest["sha256"])
     try:
         model = BEiT3Model(BEiT3Config(**manifest["config"]), seed=None)
         tokenizer = SentencePieceTokenizer(tensors.pop("tokenizer").numpy().tobytes())
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder} holds no BEiT3 model ({error})") from error
+        raise CheckpointError(f"{folder} is not a BEiT3 checkpoint ({error})") from error
     _check_fit(folder, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
     return StoredBEiT3(model, tokenizer, manifest["max_tokens"], manifest["notes"])
@@ -216,9 +216,9 @@ def _check_fit(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]
         if shapes[0] != shapes[1]:
             differing[name] = shapes
     if differing:
-        shown = dict(list(differing.items())[:5])
+        examples = dict(list(differing.items())[:5])
         raise CheckpointError(
-            f"{path} does not fit the sizes asked for: {len(differing)} tensors differ in shape or "
-            f"are on one side only (stored, expected), such as {shown}; for another vocabulary or "
-            "depth see 'new_vocabulary' and 'partial' of load_official"
+            f"{path} does not fit the model: {len(differing)} tensors are missing, unknown or of "
+            f"another shape (stored, expected), such as {examples}; for another vocabulary or "
+            "number of layers see 'new_vocabulary' and 'partial' of load_official"
         )

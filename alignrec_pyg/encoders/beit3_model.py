@@ -29,7 +29,7 @@ class BEiT3Config:
         num_layers: Depth (paper: 12; 16 and 20 in Table 10).
         image_size: Height and width of images in pixels.
         patch_size: Side of a patch; ``image_size`` is a multiple.
-        vocab_size: Rows of the text embedding. 64,010 goes with the released vocabulary.
+        vocab_size: Rows of the text embedding; 64,010 for the released vocabulary.
         max_positions: Rows of the text's position table, two more than the longest text.
 
     Raises:
@@ -101,7 +101,7 @@ class BEiT3Model(nn.Module):
     of deviation 0.02, and Magneto's factor :math:`\sqrt{\log 2L}` on ``v_proj``, ``out_proj``,
     ``fc1`` and ``fc2`` (torchscale's own leave the CLS and mask tokens at zero).
 
-    A forward pass notes on its layers where the text begins: use one model in one thread.
+    A forward pass stores on the layers where the text begins: use a model in one thread only.
 
     Args:
         config: Sizes.
@@ -137,7 +137,7 @@ class BEiT3Model(nn.Module):
         self._draw_weights(seed)
 
     def _draw_weights(self, seed: int) -> None:
-        """Overwrites what torchscale drew; its norms start at 1 and 0, which stays."""
+        """Overwrites torchscale's initial weights, but for the norms, which start at 1 and 0."""
         generator = torch.Generator().manual_seed(seed)
         for module in self.beit3.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -161,7 +161,7 @@ class BEiT3Model(nn.Module):
         padding: Tensor | None = None,
         image_mask: Tensor | None = None,
     ) -> Tensor:
-        """Vectors of all tokens; patches at ``image_mask`` give way to the mask token."""
+        """Vectors of all tokens; patches at ``image_mask`` are replaced by the mask token."""
         encoded = self.beit3(
             textual_tokens=tokens,
             visual_tokens=images,
@@ -186,7 +186,7 @@ def normalized_pixels(images: Tensor) -> Tensor:
 
 
 def _build(config: BEiT3Config, checkpoint_activations: bool) -> nn.Module:
-    """The module of torchscale; every name given is one that torchscale knows."""
+    """The module of torchscale."""
     encoder_config, beit3 = _torchscale()
     arguments: dict[str, Any] = {
         "encoder_embed_dim": config.embed_dim,
@@ -211,10 +211,10 @@ def _build(config: BEiT3Config, checkpoint_activations: bool) -> nn.Module:
     }
     settings = encoder_config(**arguments)
     ignored = {name for name, value in arguments.items() if getattr(settings, name, None) != value}
-    if ignored:  # torchscale swallows names that it does not know
+    if ignored:  # torchscale silently drops settings that it does not know
         raise ImportError(
-            f"torchscale takes no notice of {sorted(ignored)}: install {_TORCHSCALE}, which it was "
-            "written for"
+            f"torchscale ignores the settings {sorted(ignored)}: install {_TORCHSCALE}, which this "
+            "package is written for"
         )
     return beit3(settings)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.encoders.base import ItemContent
 from alignrec_pyg.encoders.images import ImageSource, read_image, to_pillow
-from alignrec_pyg.encoders.weights import weights_hash
+from alignrec_pyg.encoders.weights import reading_failure, weights_hash
 
 _PARTS = ("image", "text")
 _SETTINGS = ("mean", "std", "interpolation", "resize_mode")
@@ -30,8 +30,8 @@ class CLIPEncoder:
     zeros in that half. The paper's features are those of a model fine-tuned on the catalogue:
     :func:`~alignrec_pyg.pretraining.finetune_clip`.
 
-    Texts are cut to the model's context length, images prepared as the model's own preprocessing
-    for evaluation does it.
+    Texts are truncated to the model's context length, images go through the model's own
+    preprocessing for evaluation.
 
     Args:
         model_name: Architecture, one of ``open_clip.list_models()`` (the paper names none).
@@ -39,15 +39,15 @@ class CLIPEncoder:
             one of open_clip's tags, which is downloaded; ``None`` gives random weights.
         modalities: Parts to encode, in this order; ``("image",)`` or ``("text",)`` alone give a
             table of one modality.
-        preprocess_as: Tag of published weights with whose preprocessing a file's model was trained;
-            needed where those of the architecture differ in it. (OpenAI's weights belong to the
-            architectures named ``...-quickgelu``.)
+        preprocess_as: Tag of the published weights whose preprocessing goes with the weights of a
+            file; required if the published weights of the architecture differ in it. (OpenAI's
+            weights belong to the architectures named ``...-quickgelu``.)
         device: Where the model runs.
         batch_size: Items per forward pass.
 
     Raises:
         ValueError: If an argument is out of range, or file and architecture do not fit.
-        RuntimeError: If the weights of a tag cannot be fetched.
+        RuntimeError: If the weights of a tag cannot be downloaded.
         ImportError: If open_clip is missing or broken.
     """
 
@@ -100,11 +100,11 @@ class CLIPEncoder:
         return torch.cat([self._part(items, part) for part in self.modalities], dim=1)
 
     def pixels(self, images: Sequence[ImageSource]) -> Tensor:
-        """Images as the model takes them, float32 ``[len(images), 3, H, W]``."""
+        """Preprocessed images, float32 ``[len(images), 3, H, W]``."""
         return torch.stack([self._preprocess(to_pillow(read_image(image))) for image in images])
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        """Texts as the model takes them, int64 ``[len(texts), context_length]``."""
+        """Tokens of texts, int64 ``[len(texts), context_length]``."""
         return self._tokenizer(list(texts))
 
     @torch.no_grad()
@@ -142,7 +142,7 @@ def _load(
     source = None if pretrained is None else str(pretrained)
     is_file = source is not None and Path(source).is_file()
     settings: dict[str, Any] = {}
-    if ":" not in model_name:  # such a prefix says that a folder or repository describes the model
+    if ":" not in model_name:  # with such a prefix a folder or repository describes the model
         if model_name not in open_clip.list_models():
             close = get_close_matches(model_name, open_clip.list_models(), n=5, cutoff=0.4)
             raise ValueError(
@@ -160,14 +160,11 @@ def _load(
         model, _, preprocess = open_clip.create_model_and_transforms(
             model_name, pretrained=source, **settings
         )
-    except Exception as error:  # of a file whatever its reader meets in it
+    except Exception as error:  # the reader of a file raises whatever it meets in it
         if is_file:
-            reason = str(error)
-            if "weights_only" in reason:  # torch says how to run such code nevertheless
-                reason = "it is damaged, or holds code, which is not run"
             raise ValueError(
                 f"'pretrained' needs to be a file of weights of {model_name} (got {source!r}: "
-                f"{reason})"
+                f"{reading_failure(error)})"
             ) from error
         raise _not_fetched(model_name, error) from error
     return model, preprocess
@@ -176,7 +173,7 @@ def _load(
 def _published_preprocessing(
     open_clip: Any, model_name: str, preprocess_as: str | None
 ) -> dict[str, Any]:
-    """How images are prepared for published weights of an architecture; a file does not say it."""
+    """Preprocessing of the published weights of an architecture; a file does not contain it."""
     ways = {
         tag: {key: value for key, value in config.items() if key in _SETTINGS}
         for tag in open_clip.list_pretrained_tags_by_model(model_name)
@@ -189,8 +186,8 @@ def _published_preprocessing(
         )
     if preprocess_as is None and any(way != next(iter(ways.values())) for way in ways.values()):
         raise ValueError(
-            f"'preprocess_as' needs to say which of the published weights of {model_name} the file "
-            f"stems from, as they want their images prepared differently: one of {[*ways]}"
+            f"'preprocess_as' needs to name the published weights of {model_name} that the file "
+            f"stems from, as their preprocessing differs: one of {[*ways]}"
         )
     way = next(iter(ways.values()), {}) if preprocess_as is None else ways[preprocess_as]
     return {f"image_{key}": value for key, value in way.items()}
@@ -198,6 +195,6 @@ def _published_preprocessing(
 
 def _not_fetched(model_name: str, error: Exception) -> RuntimeError:
     return RuntimeError(
-        f"what {model_name} needs cannot be fetched ({error}): download it where there is a "
-        "network, and give the file of its weights as 'pretrained'"
+        f"the files of {model_name} cannot be downloaded ({error}): download them where there is "
+        "a network, and give the file of the weights as 'pretrained'"
     )

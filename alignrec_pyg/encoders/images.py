@@ -1,4 +1,4 @@
-"""Images of items: anything that holds one in, RGB pixels out."""
+"""Images of items: files, bytes, arrays or archives to RGB pixels."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 ImageSource: TypeAlias = Path | bytes | Image.Image | np.ndarray | Tensor | Callable[[], bytes]
-"""What holds an image: a file, its bytes, a Pillow image, an array ``[H, W]`` or ``[H, W, C]``, a
-tensor ``[C, H, W]`` (C = 1, 3 or 4, uint8 or uint16), or a function that fetches its bytes and
-raises :class:`ImageError` if it cannot."""
+"""An image: a file, its bytes, a Pillow image, an array ``[H, W]`` or ``[H, W, C]``, a tensor
+``[C, H, W]`` (C = 1, 3 or 4, uint8 or uint16), or a function that returns its bytes and raises
+:class:`ImageError` if it cannot."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The formats that are read; others have decoders that few people test."""
+"""Supported formats; the decoders of others are less tested."""
 
 MAX_PIXELS = 50_000_000
-"""Pixels that an image may have unless another limit is given."""
+"""Default limit of the number of pixels of an image."""
 
-_BYTES_PER_PIXEL = 8  # a file larger than its largest image, four channels of 16 bits, holds none
+_BYTES_PER_PIXEL = 8  # four channels of 16 bits: a larger file cannot be an image of so many pixels
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_MOST_BYTES = 200_000_000  # of an image in an archive
 _WHITE = (255, 255, 255, 255)
 
 
@@ -38,8 +40,8 @@ class ImageError(ValueError):
     """An image cannot be read.
 
     Args:
-        reason: Why, in a few words.
-        path: Its file, for the message.
+        reason: The reason, in a few words.
+        path: File of the image, for the message.
     """
 
     def __init__(self, reason: str, path: Path | None = None) -> None:
@@ -48,12 +50,12 @@ class ImageError(ValueError):
 
 
 def image_source(value: object) -> ImageSource | None:
-    """What a column of images holds in one row, as :func:`read_image` takes it.
+    """A cell of a column of images, as :func:`read_image` takes it.
 
-    Paths may be strings; ``None``, NaN and blank strings mean that there is no image.
+    Paths may be strings; ``None``, NaN and blank strings are missing images.
 
     Raises:
-        ImageError: If ``value`` is a URL or nothing that holds an image.
+        ImageError: If ``value`` is a URL, or of another type.
     """
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return None
@@ -75,12 +77,13 @@ def image_source(value: object) -> ImageSource | None:
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """RGB pixels of an image.
 
-    Of an animation the first frame is taken. The rotation that a camera notes (EXIF) is applied,
-    transparent pixels become white, 16 bits become the upper 8, CMYK, palettes and grey RGB.
+    The first frame of an animation is read. The rotation in a photo's metadata (EXIF) is applied,
+    transparent pixels become white, 16 bits are reduced to the upper 8, and CMYK, palettes and grey
+    are converted to RGB.
 
     Args:
-        source: What holds the image.
-        max_pixels: Most pixels it may have; a small file can hold billions.
+        source: The image.
+        max_pixels: Most pixels; a small file can be an image of billions.
 
     Returns:
         uint8 ``[3, H, W]``, contiguous, on the CPU.
@@ -114,7 +117,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         raise ImageError(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"more than {max_pixels:,} pixels") from error
-    except Exception as error:  # whatever a decoder meets in damaged bytes
+    except Exception as error:  # decoders raise all kinds of errors on damaged bytes
         truncated = "truncated" in str(error).lower()
         raise ImageError("truncated" if truncated else f"damaged ({error})"[:80]) from error
 
@@ -147,14 +150,14 @@ def file_bytes(path: Path, *, max_pixels: int = MAX_PIXELS) -> bytes:
 
 
 def resize_square(image: Tensor, size: int) -> Tensor:
-    """An image resized to a square, bicubic and antialiased, whatever its aspect.
+    """Resizes an image to a square, bicubic and antialiased, without keeping its aspect ratio.
 
     Args:
         image: uint8 ``[3, H, W]``.
         size: Height and width of the result in pixels.
 
     Returns:
-        uint8 ``[3, size, size]``; the very same pixels if the size is the same.
+        uint8 ``[3, size, size]``; the same pixels if the image has this size.
     """
     resized = to_pillow(image).resize((size, size), Image.Resampling.BICUBIC)
     return _from_pillow(resized)
@@ -167,13 +170,67 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Keeps Pillow's warnings back: what could not be read is told once, with its reason.
+    """Ignores Pillow's warnings: an image that cannot be read is reported once, with its reason.
 
-    Python keeps the filters of warnings for all threads: enter it before starting some.
+    Python's filters of warnings are shared by all threads: enter it before starting some.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
+
+
+class ArchivedImage:
+    """An image in a zip file, which is opened once for each process.
+
+    Args:
+        archive: The zip file.
+        name: Name of the image in it.
+    """
+
+    def __init__(self, archive: Path, name: str) -> None:
+        self.archive = archive
+        self.name = name
+
+    def __call__(self) -> bytes:
+        """Reads its bytes.
+
+        Raises:
+            ImageError: If they cannot be read.
+        """
+        try:
+            archive = _opened(self.archive, os.getpid())
+            if archive.getinfo(self.name).file_size > _MOST_BYTES:
+                raise ImageError(f"{self!r} is larger than {_MOST_BYTES} bytes")
+            return archive.read(self.name)
+        except (BadZipFile, KeyError, OSError, RuntimeError, EOFError) as error:
+            raise ImageError(f"{self!r} cannot be read ({error})") from error
+
+    def __repr__(self) -> str:
+        return f"{self.archive.name}:{self.name}"
+
+
+def images_by_id(source: str | Path) -> dict[str, ImageSource]:
+    """Images in a folder or zip file, by the ids that they are named by.
+
+    The id of ``shoes/7.jpg`` is ``"7"``. Files in any folder below are found; those without the
+    extension of an image are ignored.
+
+    Args:
+        source: The folder or zip file, which is never unpacked.
+
+    Raises:
+        ValueError: If it is neither, or two images have the same id.
+    """
+    source = Path(source)
+    if source.suffix == ".zip" and source.is_file():
+        try:
+            names = sorted(_opened(source, os.getpid()).namelist())
+        except BadZipFile as error:
+            raise ValueError(f"'images' needs to be a zip file ({source}: {error})") from error
+        return _unique((Path(name), ArchivedImage(source, name)) for name in names)
+    if not source.is_dir():
+        raise ValueError(f"'images' needs to be a folder or a zip file (got {source})")
+    return _unique((path, path) for path in sorted(source.rglob("*")))
 
 
 def _no_source(value: object) -> ImageError:
@@ -232,76 +289,18 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
         raise ImageError(f"{height:,} x {width:,} pixels, more than {max_pixels:,}")
 
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_LARGEST_IMAGE = 200_000_000  # bytes; an archive can claim anything
-
-
-class ArchivedImage:
-    """Fetches an image from a zip file; the file is opened once for each process.
-
-    Args:
-        archive: The zip file.
-        name: Name of the image in it.
-    """
-
-    def __init__(self, archive: Path, name: str) -> None:
-        self.archive = archive
-        self.name = name
-
-    def __call__(self) -> bytes:
-        """Its bytes.
-
-        Raises:
-            ImageError: If they cannot be read.
-        """
-        try:
-            archive = _opened(self.archive, os.getpid())
-            if archive.getinfo(self.name).file_size > _LARGEST_IMAGE:
-                raise ImageError(f"{self!r} is larger than {_LARGEST_IMAGE} bytes")
-            return archive.read(self.name)
-        except (BadZipFile, KeyError, OSError, RuntimeError, EOFError) as error:
-            raise ImageError(f"{self!r} cannot be read ({error})") from error
-
-    def __repr__(self) -> str:
-        return f"{self.archive.name}:{self.name}"
-
-
-def images_by_id(source: str | Path) -> dict[str, ImageSource]:
-    """Images of a folder or zip file by the id they are named by.
-
-    The id of ``shoes/7.jpg`` is ``"7"``. Files in any folder below count; those with another ending
-    than an image's do not.
-
-    Args:
-        source: The folder or zip file, which is never unpacked.
-
-    Raises:
-        ValueError: If it is neither, or two images have one id.
-    """
-    source = Path(source)
-    if source.suffix == ".zip" and source.is_file():
-        try:
-            names = sorted(_opened(source, os.getpid()).namelist())
-        except BadZipFile as error:
-            raise ValueError(f"'images' needs to be a zip file ({source}: {error})") from error
-        return _unique((Path(name), ArchivedImage(source, name)) for name in names)
-    if not source.is_dir():
-        raise ValueError(f"'images' needs to be a folder or a zip file (got {source})")
-    return _unique((path, path) for path in sorted(source.rglob("*")))
-
-
 def _unique(images: Iterable[tuple[Path, ImageSource]]) -> dict[str, ImageSource]:
     found: dict[str, ImageSource] = {}
     for path, image in images:
-        if path.suffix.lower() not in _IMAGES or path.name.startswith("."):
+        if path.suffix.lower() not in _EXTENSIONS or path.name.startswith("."):
             continue
         if path.stem in found:
-            raise ValueError(f"'images' needs one image for an id ({path.stem!r} has two)")
+            raise ValueError(f"'images' needs one image per id ({path.stem!r} has two)")
         found[path.stem] = image
     return found
 
 
 @lru_cache(maxsize=8)
 def _opened(archive: Path, process: int) -> ZipFile:
-    """The archive; each process needs to have opened it itself."""
+    """The archive, opened by this process: a forked one must not share the file's position."""
     return ZipFile(archive)

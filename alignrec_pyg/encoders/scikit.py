@@ -70,7 +70,7 @@ class TfidfEncoder:
         return _cache_key(self._arguments())
 
     def fit(self, items: ItemContent) -> None:
-        """Learns vocabulary and directions from the texts there are."""
+        """Learns vocabulary and directions from the texts of ``items``."""
         texts = [text for text in _texts(items) if text.strip()]
         vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=self.min_df, stop_words="english")
         try:
@@ -106,21 +106,21 @@ class TfidfEncoder:
 class PatchPCAEncoder:
     """Images as principal components of their patches' principal components.
 
-    Each image is cut into square patches; a first PCA codes a patch, a second one the codes of all
-    patches of an image, place by place; rows are scaled to length 1. Images need to be of one size,
-    unless ``image_size`` makes them so.
+    Each image is cut into square patches. A first PCA encodes each patch, a second one the
+    concatenated codes of an image's patches; rows are scaled to length 1. Images need to be of one
+    size, unless ``image_size`` resizes them.
 
     Args:
         out_dim: Width of a row; at most the number of images and of codes in an image.
         patch_size: Side of a patch in pixels; height and width are multiples of it.
-        patch_dim: Components that code a patch, at most ``3 * patch_size**2``.
+        patch_dim: Number of components of a patch, at most ``3 * patch_size**2``.
         image_size: Side in pixels of the square that images are resized to first, a multiple of
-            ``patch_size``; ``None`` takes them as they are.
+            ``patch_size``; ``None`` does not resize them.
         seed: Seed of the sample of patches and of the randomised PCA.
 
     Raises:
         ValueError: If an argument is out of range; by ``fit``, if the images are too few or too
-            small for ``out_dim``, of another form, or cannot be read.
+            small for ``out_dim``, of another shape or type, or cannot be read.
     """
 
     modalities = ("image",)
@@ -166,7 +166,7 @@ class PatchPCAEncoder:
         return _cache_key(self._arguments())
 
     def fit(self, items: ItemContent) -> None:
-        """Learns both bases from the images there are."""
+        """Learns both bases from the images of ``items``."""
         present = items.has("image").nonzero()[:, 0].tolist()
         if not present:
             raise ValueError("'items' needs at least one image (got none)")

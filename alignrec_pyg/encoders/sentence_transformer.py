@@ -15,21 +15,21 @@ from alignrec_pyg.encoders.weights import weights_hash
 
 
 class SentenceTransformerEncoder:
-    """Texts as a sentence transformer pools and, where it says so, normalises them.
+    """Texts as embeddings of a sentence transformer, with its pooling and normalisation.
 
     The text features of most multimodal recommendation papers (384-d on Amazon data) are those of
     ``all-MiniLM-L6-v2``. Items without a text get a zero row.
 
     Args:
-        model: Folder that holds the model, or its name on the hub, from where it is downloaded.
-        max_tokens: Tokens that a text is cut to; ``None``: as the model says (256 for
-            ``all-MiniLM-L6-v2``).
+        model: Folder of the model, or its name on the Hugging Face hub, to download it.
+        max_tokens: Most tokens of a text, longer texts are truncated; ``None`` takes the model's
+            own limit (256 for ``all-MiniLM-L6-v2``).
         device: Where the model runs.
         batch_size: Texts per forward pass.
 
     Raises:
         ValueError: If an argument is out of range, or ``model`` is a folder without a model.
-        RuntimeError: If the model cannot be fetched.
+        RuntimeError: If the model cannot be downloaded.
         ImportError: If sentence_transformers is missing or broken.
     """
 
@@ -107,23 +107,22 @@ def _load(package: Any, model: str | Path, device: torch.device) -> Any:
     except (OSError, ValueError) as error:
         if Path(model).exists():
             raise ValueError(
-                f"'model' needs to be a folder that holds a sentence transformer (got '{model}': "
-                f"{error})"
+                f"'model' needs to be the folder of a sentence transformer (got '{model}': {error})"
             ) from error
         raise RuntimeError(
-            f"the model '{model}' cannot be fetched ({error}): download it where there is a "
+            f"the model '{model}' cannot be downloaded ({error}): download it where there is a "
             "network, and give its folder as 'model'"
         ) from error
 
 
 def _most_tokens(model: Any) -> int | None:
-    """The longest text that the model has positions for, where it says so."""
+    """Number of positions of the model, if its configuration has it."""
     config = getattr(getattr(model[0], "auto_model", None), "config", None)
     return getattr(config, "max_position_embeddings", None)
 
 
 def _tokenizer_state(tokenizer: Any) -> str:
-    """All of a fast tokenizer, the vocabulary of a slow one."""
+    """The state of a fast tokenizer, or the vocabulary of a slow one, as text."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if hasattr(backend, "to_str"):
         return str(backend.to_str())

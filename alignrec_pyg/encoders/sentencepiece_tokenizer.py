@@ -1,4 +1,4 @@
-"""Texts to token ids: a sentencepiece model read with XLM-RoBERTa's ids."""
+"""Tokenizer of texts: a sentencepiece model with XLM-RoBERTa's ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from alignrec_pyg.checks import check_integer, require_package
 
 _UNK, _BOS, _EOS = 0, 1, 2  # ids of these pieces inside the sentencepiece model
-_THREADS = 4  # part of what training gives, so not left to the machine
+_THREADS = 4  # fixed, as the trained model depends on it
 _TEXTS_TO_TRAIN = 200_000
 _CHARACTERS_TO_TRAIN = 2_000  # of a text; about 500 tokens
 _LONGEST_SENTENCE = 4 * _CHARACTERS_TO_TRAIN + 1  # in bytes: longer ones would be left out
@@ -26,7 +26,7 @@ class TokenBatch(NamedTuple):
 
     Shapes:
         - ids: int64 :math:`(B, T)`
-        - padding: bool :math:`(B, T)`, true behind the end of a text
+        - padding: bool :math:`(B, T)`, true after the end of a text
     """
 
     ids: Tensor
@@ -44,7 +44,8 @@ class SentencePieceTokenizer:
             :meth:`train` makes one from texts.
 
     Raises:
-        ValueError: If the model is none, or does not begin with ``<unk>``, ``<s>``, ``</s>``.
+        ValueError: If it is not a sentencepiece model, or its first pieces are not ``<unk>``,
+            ``<s>`` and ``</s>``.
         ImportError: If sentencepiece is missing.
     """
 
@@ -64,7 +65,7 @@ class SentencePieceTokenizer:
             self._processor = _package().SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise ValueError(
-                f"'model' needs to be a sentencepiece model (got {source}, which is none)"
+                f"'model' needs to be a sentencepiece model (got {source}, which is not one)"
             ) from error
         ids = (self._processor.unk_id(), self._processor.bos_id(), self._processor.eos_id())
         if ids != (_UNK, _BOS, _EOS):
@@ -75,23 +76,24 @@ class SentencePieceTokenizer:
 
     @classmethod
     def train(cls, texts: Sequence[str], vocab_size: int = 8_000) -> SentencePieceTokenizer:
-        """Learns pieces from texts (unigram model); the same texts give the same bytes.
+        """Trains a unigram model on texts; the same texts give the same model.
 
-        Of more than 200,000 texts every n-th is taken, and of a text its first 2,000 characters.
+        It is trained on the first 2,000 characters of a text, and on every n-th text if there are
+        more than 200,000.
 
         Args:
             texts: The catalogue's texts; blank ones are left out.
             vocab_size: Most pieces; a small catalogue gives fewer.
 
         Raises:
-            ValueError: If there are no words, or ``vocab_size`` is too small for the characters.
+            ValueError: If all texts are blank, or ``vocab_size`` is too small for the characters.
             ImportError: If sentencepiece is missing.
         """
         check_integer("vocab_size", vocab_size, 4)
         present = [text for text in texts if text and text.strip()]
         chosen = present[:: -(-len(present) // _TEXTS_TO_TRAIN) or 1]
         if not chosen:
-            raise ValueError(f"'texts' needs words (got {len(texts)} texts without any)")
+            raise ValueError(f"'texts' needs a text that is not blank (got {len(texts)} texts)")
         written = io.BytesIO()
         try:
             _package().SentencePieceTrainer.train(
@@ -106,8 +108,8 @@ class SentencePieceTokenizer:
             )
         except RuntimeError as error:
             raise ValueError(
-                f"'texts' and 'vocab_size' need to fit: no pieces could be learned from "
-                f"{len(chosen)} texts with vocab_size={vocab_size} ({error})"
+                f"no sentencepiece model could be trained on {len(chosen)} 'texts' with "
+                f"vocab_size={vocab_size} ({error})"
             ) from error
         return cls(written.getvalue())
 
@@ -118,7 +120,7 @@ class SentencePieceTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Rows that an embedding needs for all ids."""
+        """Number of ids, the rows of an embedding."""
         return self.mask_id + 1
 
     @property
@@ -127,7 +129,7 @@ class SentencePieceTokenizer:
         return hashlib.sha256(self.model).hexdigest()
 
     def __call__(self, texts: Sequence[str], max_tokens: int = 128) -> TokenBatch:
-        """Ids of ``texts``; of a long text the first ``max_tokens - 2`` pieces.
+        """Tokenizes texts; a long text is truncated to ``max_tokens - 2`` pieces.
 
         Args:
             texts: Any strings; an empty one is ``<s> </s>``.
@@ -160,7 +162,7 @@ def _offset(piece: int) -> int:
 
 
 def _encodable(text: str) -> str:
-    """Without lone surrogates, which UTF-8 cannot say."""
+    """The text without lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

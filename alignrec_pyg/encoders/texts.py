@@ -1,4 +1,4 @@
-"""Texts of items: anything a catalogue holds in, plain text out."""
+"""Texts of items: fields of a catalogue to plain text."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ import numpy as np
 import pandas as pd
 
 MAX_CHARS = 20_000
-"""Characters that a text may have unless another limit is given."""
+"""Default limit of the number of characters of a text."""
 
 FIELDS = ("title", "brand", "description")
-"""What the paper calls the text of an item."""
+"""The fields that make up the text of an item in the paper."""
 
 HTML = "HTML removed"
 CONTROL = "control characters removed"
 SURROGATES = "half characters (lone surrogates) removed"
 CUT = "cut to the length limit"
 
-_PASSES = 3  # "&amp;lt;br&amp;gt;" is met, and no text is worked on for ever
+_PASSES = 3  # for nested escapes such as "&amp;lt;br&amp;gt;", but not without end
 _TAG = re.compile(r"(</?[a-zA-Z][^<>]*>|<![a-zA-Z][^<>]*>)")
 _HIDDEN = re.compile(r"<(script|style)\b", re.IGNORECASE)
-_LONG_NUMBER = re.compile("&#[0-9]{8,};?")  # no character, and more than Python reads as a number
+_LONG_NUMBER = re.compile("&#[0-9]{8,};?")  # not a character, and too long for Python's int
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # two halves side by side are one character
 
 
 class CleanText(NamedTuple):
-    """A text that every tokenizer takes, and what was done to it.
+    """A cleaned text.
 
     Args:
         text: The text; ``None`` if nothing is left.
-        repairs: What was removed (HTML, control characters, half characters) or cut, in words.
+        repairs: What was removed (HTML, control characters, half characters) or cut.
     """
 
     text: str | None
@@ -44,18 +44,18 @@ class CleanText(NamedTuple):
 
 
 def clean_text(value: object, *, max_chars: int = MAX_CHARS) -> CleanText:
-    """A text without HTML, control characters and halves of characters.
+    """Removes HTML, control characters and lone surrogates from a text.
 
-    Every tag, every run of white space and every control character becomes one blank; scripts,
-    styles and comments go with what they hold; entities become their characters. Letters of any
-    script, emoji and marks of writing direction stay.
+    Every tag, run of white space and control character is replaced by one blank; scripts, styles
+    and comments are removed with their content; entities are replaced by their characters. Letters
+    of any script, emoji and marks of writing direction stay.
 
     Args:
-        value: A string; ``None`` or NaN where there is none.
-        max_chars: Longer texts are cut.
+        value: A string, or ``None`` or NaN for a missing text.
+        max_chars: Most characters; longer texts are cut.
 
     Raises:
-        ValueError: If ``value`` is something else.
+        ValueError: If ``value`` is of another type.
 
     Example:
         >>> from alignrec_pyg.encoders import clean_text
@@ -88,23 +88,23 @@ def clean_text(value: object, *, max_chars: int = MAX_CHARS) -> CleanText:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell of a table is empty: ``None``, NaN, or what pandas has for them."""
+    """Whether a cell of a table is empty: ``None``, NaN, or another missing value of pandas."""
     return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def item_text(item: Mapping[str, object], fields: Sequence[str] = FIELDS) -> str | None:
-    """The text of an item: its fields that hold something, joined by a blank.
+    """The text of an item: its fields that are not empty, joined by a blank.
 
     Args:
-        item: Values by field: strings, numbers, lists of them (joined likewise); ``None``, NaN and
-            absent fields count as empty.
+        item: Values by field: strings, numbers, or lists of them (joined likewise); ``None``, NaN
+            and absent fields are empty.
         fields: Fields to join, in this order (paper: title, brand, description).
 
     Returns:
-        The text, HTML and all (:func:`clean_text` takes care of that); ``None`` if all is empty.
+        The text, with its HTML (see :func:`clean_text`); ``None`` if all fields are empty.
 
     Raises:
-        ValueError: If a field holds something else.
+        ValueError: If a field has a value of another type.
 
     Example:
         >>> from alignrec_pyg.encoders import item_text
@@ -159,11 +159,11 @@ def _without_comments(text: str) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """Tags become blanks; scripts and styles go with what they hold, if they end."""
+    """Replaces tags by blanks; scripts and styles that end are removed with their content."""
     parts: list[str] = []
-    hidden, start = "", 0  # the element whose content is not shown, and where it began
+    hidden, start = "", 0  # the element whose content is removed, and where it began
     for number, piece in enumerate(_TAG.split(text)):
-        if number % 2 == 0:  # texts and tags come in turn
+        if number % 2 == 0:  # texts and tags alternate
             parts.append(piece)
         elif hidden and piece.lower().startswith(f"</{hidden}"):
             del parts[start:]

@@ -1,4 +1,4 @@
-"""Weights: those that others released, and a hash that stands for them."""
+"""Released weights from local files, and a hash of weights."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ _CONTAINERS = ("model", "module", "state_dict")
 
 
 def released_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a ``.safetensors`` or pickled file by their stored names, float32 on the CPU.
+    """Reads the tensors of a ``.safetensors`` or pickled file, as float32 on the CPU.
 
-    A pickled file may hold them under "model", "module" or "state_dict", and beside them the
-    command line (``argparse.Namespace``), as files of BEiT's authors do.
+    No code in the file is executed. A pickled file may hold the tensors under "model", "module" or
+    "state_dict", and beside them the command line (``argparse.Namespace``), as the files of BEiT's
+    authors do.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, holds code or anything but tensors.
+        CheckpointError: If the file is missing, damaged, or contains code or anything but tensors.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing: download the weights yourself, none are fetched")
+        raise CheckpointError(f"{path} is missing: released weights need to be downloaded by hand")
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
@@ -36,22 +37,25 @@ def released_tensors(path: Path) -> dict[str, Tensor]:
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # half a file makes the readers raise what they stumble on
         raise CheckpointError(
-            f"{path} cannot be read as weights ({error}): download it anew; files with code in "
-            "them are refused"
+            f"{path} cannot be read as weights ({reading_failure(error)}): download it again"
         ) from error
     for container in _CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(container), dict):
             content = content[container]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path} needs to hold tensors by name (it holds something else)")
+        raise CheckpointError(f"{path} needs to hold tensors by name, and nothing else")
     return {name: value.float() for name, value in content.items()}
 
 
-def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """A short hexadecimal hash of named tensors; their order does not matter.
+def reading_failure(error: Exception) -> str:
+    """Why a file of weights cannot be read, without torch's advice to execute code in it."""
+    if "weights_only" in str(error):
+        return "it is damaged, or contains code, which is not executed"
+    return str(error)
 
-    Two state dicts share it only if their names, dtypes, shapes and bytes agree.
-    """
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """A hexadecimal hash of the names, dtypes, shapes and bytes of tensors, in any order."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()

@@ -40,7 +40,7 @@ def test_content_of_one_kind():
 def test_content_rejects_lengths():
     with pytest.raises(ValueError, match=r"lengths \[1, 2\]"):
         ItemContent(["a"], [None, None])
-    with pytest.raises(ValueError, match="one of them is needed"):
+    with pytest.raises(ValueError, match="one of them is required"):
         ItemContent()
 
 

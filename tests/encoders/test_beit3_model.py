@@ -242,5 +242,5 @@ def test_a_torchscale_that_ignores_a_size_is_refused(monkeypatch):
     monkeypatch.setattr(
         "alignrec_pyg.encoders.beit3_model._torchscale", lambda: (Forgetful, nn.Identity)
     )
-    with pytest.raises(ImportError, match=r"takes no notice of \['img_size'\]"):
+    with pytest.raises(ImportError, match=r"ignores the settings \['img_size'\]"):
         BEiT3Model(CONFIG)

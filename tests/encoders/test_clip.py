@@ -193,7 +193,7 @@ def test_weights_that_do_not_fit_are_refused(tiny_clip, encoder, tmp_path):
 
 def test_a_tag_without_a_network_fails_at_once(tiny_clip, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("tries again"))
-    with pytest.raises(RuntimeError, match=r"ViT-B-32 needs cannot be fetched.*'pretrained'"):
+    with pytest.raises(RuntimeError, match=r"ViT-B-32 cannot be downloaded.*'pretrained'"):
         CLIPEncoder("ViT-B-32", "laion2b_s34b_b79k")
 
 
@@ -209,7 +209,7 @@ def test_a_file_is_prepared_as_its_published_relatives(tiny_clip, tmp_path, monk
     assert prepared_as("ViT-B-16-SigLIP", None)["image_mean"] == (0.5, 0.5, 0.5)
     assert prepared_as("ViT-B-16-SigLIP", None)["image_resize_mode"] == "squash"
     assert prepared_as("tiny-clip", None) == {}
-    with pytest.raises(ValueError, match="'preprocess_as' needs to say which.*ViT-L-14.*openai"):
+    with pytest.raises(ValueError, match="needs to name the published weights.*ViT-L-14.*openai"):
         prepared_as("ViT-L-14", None)
     means = [prepared_as("ViT-L-14", tag)["image_mean"] for tag in ("openai", "laion2b_s32b_b82k")]
     assert means[0] != means[1]

@@ -360,5 +360,5 @@ def test_rejects(tmp_path):
         images_by_id(tmp_path / "half.zip")
     for name in ("1.jpg", "1.png"):
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(ValueError, match="one image for an id .'1' has two"):
+    with pytest.raises(ValueError, match="one image per id .'1' has two"):
         images_by_id(tmp_path)

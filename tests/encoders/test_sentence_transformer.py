@@ -125,11 +125,11 @@ def test_key_follows_the_tokenizer(folder, tmp_path):
 
 
 def test_models_that_are_not_there(folder, tmp_path):
-    with pytest.raises(ValueError, match="'model' needs to be a folder that holds"):
+    with pytest.raises(ValueError, match="'model' needs to be the folder of"):
         SentenceTransformerEncoder(tmp_path)
     for name in ("no-such-model", tmp_path / "none"):
         with pytest.raises(
-            RuntimeError, match=r"(?s)cannot be fetched.*give its folder as 'model'"
+            RuntimeError, match=r"(?s)cannot be downloaded.*give its folder as 'model'"
         ):
             SentenceTransformerEncoder(name)
 

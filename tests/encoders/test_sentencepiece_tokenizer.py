@@ -85,7 +85,7 @@ def test_training_on_many_texts_takes_every_nth(monkeypatch):
 
 @pytest.mark.parametrize("texts", [[], ["", " ", None]])
 def test_training_needs_words(texts):
-    with pytest.raises(ValueError, match="'texts' needs words"):
+    with pytest.raises(ValueError, match="'texts' needs a text"):
         SentencePieceTokenizer.train(texts)
 
 
@@ -102,9 +102,9 @@ def test_vocabulary_smaller_than_the_alphabet():
 
 def test_rejects_what_is_no_such_model(tmp_path):
     (tmp_path / "no.spm").write_bytes(b"no model")
-    with pytest.raises(ValueError, match="no.spm, which is none"):
+    with pytest.raises(ValueError, match="no.spm, which is not one"):
         SentencePieceTokenizer(tmp_path / "no.spm")
-    with pytest.raises(ValueError, match="the bytes given, which is none"):
+    with pytest.raises(ValueError, match="the bytes given, which is not one"):
         SentencePieceTokenizer(b"no model")
     with pytest.raises(ValueError, match="needs to be a sentencepiece model file"):
         SentencePieceTokenizer(tmp_path / "missing.spm")
