@@ -151,11 +151,11 @@ def exit_code(child: int) -> int:
 
 
 @pytest.fixture
-def fork() -> Callable[[Callable[[], object]], int]:
-    """Does some work in a forked process and gives its exit code; skips where there is no fork."""
+def fork() -> Callable[..., list[int]]:
+    """Does each piece of work in a forked process, all at once, and gives their exit codes."""
     if not hasattr(os, "fork"):
         pytest.skip("needs os.fork")
-    return lambda work: exit_code(start_fork(work))
+    return lambda *works: [exit_code(child) for child in [start_fork(work) for work in works]]
 
 
 class ProcessGroup:

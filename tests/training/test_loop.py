@@ -417,8 +417,8 @@ def test_killed_run_continues_to_the_same_bits(checkerboard, tmp_path, fork):
     for kill_at in (8, 6):
         model = build(train, Killed)
         model.batches_left = kill_at
-        code = fork(lambda model=model: fit(model, train, test, small_config(), **settings))
-        assert code == -signal.SIGKILL
+        codes = fork(lambda model=model: fit(model, train, test, small_config(), **settings))
+        assert codes == [-signal.SIGKILL]
     state = read_manifest(tmp_path / "state.json")["state"]
     assert (state["epoch"], state["step"]) == (2, 2)  # 7 batches, then 5 more
     model = build(train, BM3)

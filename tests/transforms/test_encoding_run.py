@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import json
 import os
+import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,9 @@ import torch
 from PIL import Image
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg import storage
 from alignrec_pyg.encoders import PatchPCAEncoder, Precomputed, TfidfEncoder
-from alignrec_pyg.transforms import EncodeItems, encoding_run
+from alignrec_pyg.transforms import EncodeItems, content_reader, encoding_run
 
 WORDS = [f"word{n % 7} word{n % 5} word{n % 3}" for n in range(30)]
 
@@ -277,122 +276,58 @@ def test_precomputed_rows_by_id(tmp_path):
     assert "ATTENTION: features came without ids" in str(loud.report)
 
 
-# Run in a process of its own, whose forks are fresh processes that have imported torch already.
-FORKS = """
-import json, os, random, signal, sys, warnings
-from pathlib import Path
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what is imported
-    import torch
-    from alignrec_pyg import storage
-    from alignrec_pyg.transforms import content_reader
-    from tests.transforms.test_encoding_run import Encoder, catalogue, encode
-torch.set_num_threads(1)
-warnings.simplefilter("error")
-photos, results = map(Path, sys.argv[1:])
-data = catalogue(photos)
+class Moments:
+    """Counts the moments before and after calls; a process may kill itself at one of them."""
+
+    def __init__(self):
+        self.passed, self.kill_at = 0, None
+
+    def around(self, function):
+        def watched(*args, **kwargs):
+            self._pass()
+            result = function(*args, **kwargs)
+            self._pass()
+            return result
+
+        return watched
+
+    def _pass(self):
+        self.passed += 1
+        if self.passed == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
-def fork(run):
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            run()
-            status = 0
-        finally:
-            os._exit(status)
-    return child
+def test_killed_at_ten_moments_continues_to_the_same_bytes(data, tmp_path, fork, monkeypatch):
+    """Moments around each reading of an image, call of the encoder, write, flush and rename."""
+    moments = Moments()
+    for owner, name in (
+        (os, "fsync"), (Path, "replace"), (storage, "save_file"),
+        (content_reader, "read_image"), (Encoder, "__call__"),
+    ):  # fmt: skip
+        monkeypatch.setattr(owner, name, moments.around(getattr(owner, name)))
+    whole, report = encode(data, Encoder(), tmp_path / "whole")
+    numbers_of_batches = set()
+    for moment in random.Random(0).sample(range(1, moments.passed + 1), 10):
+        folder = tmp_path / str(moment)
+        moments.passed, moments.kill_at = 0, moment
+        killed = fork(lambda folder=folder: encode(data, Encoder(), folder))
+        assert killed == [-signal.SIGKILL]
+        moments.kill_at = None
+        num_batches = len(list(folder.glob("*.json")))
+        numbers_of_batches.add(num_batches)
+        encoder = Encoder()
+        resumed, resumed_report = encode(data, encoder, folder)
+        assert encoder.calls == 4 - num_batches  # the next batch, not the first
+        assert torch.equal(resumed, whole)
+        assert resumed_report.failures == report.failures
+    assert len(numbers_of_batches) >= 3
 
 
-# Three processes that fill one cache.
-several = [fork(lambda: encode(data, Encoder(), results / "several")) for _ in range(3)]
-statuses = [os.waitpid(child, 0)[1] for child in several]
-
-# A process that kills itself at the n-th of the moments before and after each reading of an image,
-# call of the encoder, write, flush and rename.
-moments, kill_at = 0, None
-
-
-def moment():
-    global moments
-    moments += 1
-    if moments == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def watch(owner, name):
-    real = getattr(owner, name)
-
-    def watched(*args, **kwargs):
-        moment()
-        result = real(*args, **kwargs)
-        moment()
-        return result
-
-    setattr(owner, name, watched)
-
-
-watch(os, "fsync")
-watch(Path, "replace")
-watch(storage, "save_file")
-watch(content_reader, "read_image")
-watch(Encoder, "__call__")
-whole, report = encode(data, Encoder(), results / "whole")
-killed = []
-for point in sorted(random.Random(0).sample(range(1, moments + 1), 10)):
-    folder = results / str(point)
-    moments, kill_at = 0, point
-    status = os.waitpid(fork(lambda: encode(data, Encoder(), folder)), 0)[1]
-    kill_at = None
-    batches = len(list(folder.glob("*.json")))
+def test_several_processes_at_once(data, tmp_path, fork):
+    folder = tmp_path / "several"
+    assert fork(*3 * [lambda: encode(data, Encoder(), folder)]) == [0, 0, 0]
     encoder = Encoder()
-    resumed, resumed_report = encode(data, encoder, folder)
-    same = resumed.numpy().tobytes() == whole.numpy().tobytes()
-    same = same and resumed_report.failures == report.failures
-    killed.append([os.WIFSIGNALED(status), batches, encoder.calls, same])
-print(json.dumps({"several": statuses, "killed": killed}))
-"""
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    if not hasattr(os, "fork"):
-        pytest.skip("needs fork")
-    folder = tmp_path_factory.mktemp("forks")
-    (folder / "photos").mkdir()
-    (folder / "forks.py").write_text(FORKS)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling all imports takes 20 seconds
-    done = subprocess.run(
-        [sys.executable, folder / "forks.py", folder / "photos", folder / "results"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
-
-
-@pytest.mark.slow
-def test_killed_at_ten_moments_continues_to_the_same_bytes(forks):
-    _, found = forks
-    assert len(found["killed"]) == 10
-    for was_killed, batches, calls, same in found["killed"]:
-        assert was_killed
-        assert calls == 4 - batches  # the next batch, not the first
-        assert same
-    assert len({batches for _, batches, _, _ in found["killed"]}) >= 3
-
-
-@pytest.mark.slow
-def test_several_processes_at_once(forks):
-    folder, found = forks
-    assert found["several"] == [0, 0, 0]
-    data = catalogue(folder / "photos")
-    encoder = Encoder()
-    table, _ = encode(data, encoder, folder / "results" / "several")
+    table, _ = encode(data, encoder, folder)
     assert encoder.calls == 0
     assert torch.equal(table, encode(data, Encoder(), None)[0])
-    assert not list((folder / "results" / "several").glob("*.part"))
+    assert not list(folder.glob("*.part"))
