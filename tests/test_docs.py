@@ -23,7 +23,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg import AlignRec, LightGCN, evaluate
 from alignrec_pyg.cli import main
-from alignrec_pyg.datasets import Synthetic
+from alignrec_pyg.datasets import Synthetic, to_mmrec
 from alignrec_pyg.demo import Showcase
 from alignrec_pyg.encoders import CLIPEncoder, PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.storage import write_tensors
@@ -221,6 +221,24 @@ def test_the_model_of_the_guide_is_used_as_the_guide_says(
     for model in (scope["model"], scope["aligned"]):
         chance = 20 / model.num_items
         assert evaluate(model, scope["test"])["recall@20"] > 1.5 * chance
+
+
+def test_commands_find_the_model_of_the_guide_in_a_file(
+    parts: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)
+    Path("my_models.py").write_text(blocks("docs/add_a_model.md", "python")[0])
+    split = parts["train"], parts["val"], parts["test"]
+    to_mmrec(parts["data"], "films", split=split)
+    model = ["--model", "my_models:Profile"]
+    assert main(["train", "films", *model, "--epochs", "1", "--out", "run"]) == 0
+    assert main(["evaluate", "run"]) == 0
+    assert "Profile on the test links of" in capsys.readouterr().out
 
 
 def test_the_script_for_torchrun_runs(

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.experiments.memory import PeakMemory, memory_description
+from alignrec_pyg.experiments.memory import PeakMemory, memory_description, warm_up
 from alignrec_pyg.graph import INTERACTS, knn_edge_type
 from alignrec_pyg.text_tables import markdown_table
 from alignrec_pyg.train_config import TrainConfig
@@ -68,13 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def peak_bytes(name: str, num_users: int, num_items: int, links: int, width: int) -> int:
-    """Peak bytes of training one model at one size, after one that makes torch load its code."""
-    measure(name, _NUM_EVALUATED, _NUM_EVALUATED, links, width)
-    return measure(name, num_users, num_items, links, width)
-
-
-def measure(name: str, num_users: int, num_items: int, links: int, width: int) -> int:
     """Peak bytes of training one model at one size, in this process."""
+    warm_up(torch.device("cpu"))  # torch loads more code in its first step
     train, val = make_large_graphs(num_users, num_items, links, width)
     model_class, hparams, _ = published(name)
     with PeakMemory(torch.device("cpu")) as memory:

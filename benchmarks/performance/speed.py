@@ -32,7 +32,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.evaluation.metrics import evaluate
-from alignrec_pyg.experiments.memory import PeakMemory
+from alignrec_pyg.experiments.memory import PeakMemory, warm_up
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.nn import UserItemPropagation, user_item_adjacency, user_item_edges
@@ -109,9 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(name: str, shape: str, device: str, num_steps: int | None) -> Costs:
     """Time and memory of one model, in this process."""
     place = torch.device(device)
-    number = torch.nn.Parameter(torch.ones(1, device=place))
-    number.sum().backward()
-    torch.optim.Adam([number]).step()  # torch loads more code in the first step of all
+    warm_up(place)  # torch loads more code in its first step
     with PeakMemory(place) as memory:
         graphs = [graph.to(device) for graph in make_graphs(SHAPES[shape], _WIDTHS)]
         start = perf_counter()

@@ -48,8 +48,7 @@ def test_the_table_holds_the_slopes(monkeypatch, capsys):
     assert "| BPR | 8 | 3.0 | 20.0 |" in capsys.readouterr().out
 
 
-def test_more_is_measured_with_more_items(monkeypatch):
-    monkeypatch.setattr(memory_slope, "_NUM_EVALUATED", 100)
+def test_more_is_measured_with_more_items():
     few, many = (memory_slope.peak_bytes("BPR", 500, items, 8, 64) for items in (100, 20_000))
     if not few:
         pytest.skip("memory is not measured on this system")
