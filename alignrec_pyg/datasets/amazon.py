@@ -21,7 +21,7 @@ from alignrec_pyg.datasets.amazon_items import (
 )
 from alignrec_pyg.datasets.assemble import LinkColumns, assemble
 from alignrec_pyg.datasets.delimited import DelimitedFile
-from alignrec_pyg.datasets.features import add_feature, aligned_rows
+from alignrec_pyg.datasets.features import add_feature_by_id
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
 from alignrec_pyg.datasets.json_lines import JsonLines
 from alignrec_pyg.datasets.transfer import download
@@ -148,9 +148,7 @@ class AmazonReviews(InteractionDataset):
         dtypes = {}
         if image_features:
             ids, table = read_image_features(fetched("image_features"), item_id, notes)
-            table = aligned_rows("image", ids, table, item_id, notes)
-            add_feature(data, "image", table, "error", notes)
-            dtypes["image"] = "float32"
+            dtypes["image"] = add_feature_by_id(data, "image", ids, table, "error", notes)
         if version == "2014" and k == 5 and min_rating is None and category in PAPER_STATISTICS:
             size = Statistics(
                 int(data[USER].num_nodes),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,12 +13,14 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.datasets.columns import (
     Column,
+    as_strings,
     checked_ids,
     checked_numbers,
     checked_split,
     checked_times,
 )
 from alignrec_pyg.datasets.interactions import Keep, interaction_graph
+from alignrec_pyg.graph import ITEM
 from alignrec_pyg.tables import repr_short
 
 _Checked = TypeVar("_Checked")
@@ -115,6 +118,38 @@ def assemble(
         keep=keep,
         where=links.user.where,
     )
+
+
+def with_equal_id_types(links: LinkColumns, catalogue: Column) -> tuple[LinkColumns, Column]:
+    """Converts the item ids of two text files to strings if only one has whole numbers only."""
+    if catalogue.values.dtype != links.item.values.dtype:
+        return replace(links, item=as_strings(links.item)), as_strings(catalogue)
+    return links, catalogue
+
+
+def add_content(
+    data: HeteroData,
+    notes: list[str],
+    *,
+    text: Sequence[Column] = (),
+    image: Column | None = None,
+    image_url: Column | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Adds ``text``, ``image_path`` and ``image_url`` of the items from columns of their table.
+
+    Relative image paths start from ``folder``.
+    """
+    count = int(data[ITEM].num_nodes)
+    if text:
+        data[ITEM].text = joined_text(text, count, notes)
+    if image is not None:
+        paths = joined_text([image], count, notes)
+        data[ITEM].image_path = [
+            path if path is None or folder is None else folder / path for path in paths
+        ]
+    if image_url is not None:
+        data[ITEM].image_url = joined_text([image_url], count, notes)
 
 
 def joined_text(columns: Sequence[Column], count: int, notes: list[str]) -> list[str | None]:

@@ -30,6 +30,18 @@ def feature_name(stem: str) -> str:
     return re.sub(r"\W+", "_", stem)
 
 
+def check_feature_name(name: str) -> None:
+    """Checks that a name is attribute-safe.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if feature_name(name) != name:
+        raise ValueError(
+            f"'features' needs attribute-safe names, like '{feature_name(name)}' (got {name!r})"
+        )
+
+
 def aligned_rows(
     name: str, ids: np.ndarray, table: np.ndarray, item_id: np.ndarray, notes: list[str]
 ) -> np.ndarray:
@@ -111,3 +123,24 @@ def add_feature(
         )
     data[ITEM][feature_key(name)] = torch.from_numpy(values)
     data[ITEM][mask_key(name)] = torch.from_numpy(missing)
+
+
+def add_feature_by_id(
+    data: HeteroData,
+    name: str,
+    ids: np.ndarray,
+    table: np.ndarray,
+    nonfinite: NonFinite,
+    notes: list[str],
+) -> str:
+    """As :func:`add_feature`, for a table with the item ids ``ids`` of its rows.
+
+    Returns:
+        The element type of ``table``.
+
+    Raises:
+        ValueError: As :func:`aligned_rows` and :func:`add_feature`.
+    """
+    aligned = aligned_rows(name, ids, table, data[ITEM].id, notes)
+    add_feature(data, name, aligned, nonfinite, notes)
+    return str(table.dtype)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from alignrec_pyg.datasets.assemble import LinkColumns, assemble, joined_text
-from alignrec_pyg.datasets.columns import Column, as_strings, checked_ids
-from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
+from alignrec_pyg.datasets.assemble import (
+    LinkColumns,
+    add_content,
+    assemble,
+    with_equal_id_types,
+)
+from alignrec_pyg.datasets.columns import Column, checked_ids
+from alignrec_pyg.datasets.features import add_feature_by_id, check_feature_name
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
 from alignrec_pyg.datasets.tables import open_table
 from alignrec_pyg.graph import ITEM
@@ -80,33 +84,23 @@ def from_files(
     catalogue = None
     if items is not None:
         listed = open_table(items, [item, *content], notes, optional=(), text=[item, *content])
-        catalogue = listed.ids(item)
-        if catalogue.values.dtype != links.item.values.dtype:
-            # "7" among "x7" is a string; alone in the other file it looked like a number
-            catalogue = as_strings(catalogue)
-            links = replace(links, item=as_strings(links.item))
+        links, catalogue = with_equal_id_types(links, listed.ids(item))
     data, duplicates = assemble(links, notes, catalogue=catalogue, keep=keep)
-    num_items = int(data[ITEM].num_nodes)
     if items is not None:
-        if fields:
-            data[ITEM].text = joined_text([listed.column(f) for f in fields], num_items, notes)
-        if image:
-            paths = joined_text([listed.column(image)], num_items, notes)
-            folder = Path(items).parent
-            data[ITEM].image_path = [None if path is None else folder / path for path in paths]
-        if image_url:
-            data[ITEM].image_url = joined_text([listed.column(image_url)], num_items, notes)
+        add_content(
+            data,
+            notes,
+            text=[listed.column(field) for field in fields],
+            image=listed.column(image) if image else None,
+            image_url=listed.column(image_url) if image_url else None,
+            folder=Path(items).parent,
+        )
     dtypes: dict[str, str] = {}
     for name, (matrix, ids) in (features or {}).items():
-        if feature_name(name) != name:
-            raise ValueError(
-                f"'features' needs attribute-safe names, like '{feature_name(name)}' (got {name!r})"
-            )
+        check_feature_name(name)
         array = read_npy(Path(matrix))
         rows = _row_ids(Path(ids), data[ITEM].id, notes)
-        aligned = aligned_rows(name, rows, array, data[ITEM].id, notes)
-        add_feature(data, name, aligned, nonfinite, notes)
-        dtypes[name] = str(array.dtype)
+        dtypes[name] = add_feature_by_id(data, name, rows, array, nonfinite, notes)
     return InteractionDataset(
         data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes)
     )

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from alignrec_pyg.datasets.arrow import column_values
-from alignrec_pyg.datasets.assemble import LinkColumns, assemble, joined_text
+from alignrec_pyg.datasets.assemble import LinkColumns, add_content, assemble
 from alignrec_pyg.datasets.columns import Column, checked_ids
-from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
+from alignrec_pyg.datasets.features import add_feature_by_id, check_feature_name
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
@@ -107,25 +107,19 @@ def from_frames(
             if value is not None:
                 raise ValueError(f"'{name}' needs the frame 'items', whose column it names")
     else:
-        if text is not None:
-            names = [text] if isinstance(text, str) else list(text)
-            columns = [_column(catalogue, "items", name) for name in names]
-            data[ITEM].text = joined_text(columns, len(item_id), notes)
-        if image is not None:
-            column = _column(catalogue, "items", image)
-            data[ITEM].image_path = joined_text([column], len(item_id), notes)
-        if image_url is not None:
-            column = _column(catalogue, "items", image_url)
-            data[ITEM].image_url = joined_text([column], len(item_id), notes)
+        names = [text] if isinstance(text, str) else list(text or ())
+        add_content(
+            data,
+            notes,
+            text=[_column(catalogue, "items", name) for name in names],
+            image=_column(catalogue, "items", image) if image else None,
+            image_url=_column(catalogue, "items", image_url) if image_url else None,
+        )
     dtypes: dict[str, str] = {}
     for name, feature in (features or {}).items():
-        if feature_name(name) != name:
-            raise ValueError(
-                f"'features' needs attribute-safe names, like '{feature_name(name)}' (got {name!r})"
-            )
+        check_feature_name(name)
         ids, matrix = _ids_and_matrix(name, feature, item_id, catalogue, notes)
-        add_feature(data, name, aligned_rows(name, ids, matrix, item_id, notes), nonfinite, notes)
-        dtypes[name] = str(matrix.dtype)
+        dtypes[name] = add_feature_by_id(data, name, ids, matrix, nonfinite, notes)
     return InteractionDataset(
         data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes)
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alignrec_pyg.datasets.columns import Column, checked_row_numbers
+from alignrec_pyg.datasets.columns import Column, checked_row_numbers, concatenated
+from alignrec_pyg.datasets.folders import ids_by_row, note_unread_files
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep, interaction_graph
 from alignrec_pyg.report import describe
 from alignrec_pyg.tables import repr_short
@@ -41,44 +42,31 @@ class LightGCNFolder(InteractionDataset):
             raise ValueError(f"'path' needs to be a folder with train.txt (got {str(path)!r})")
         notes: list[str] = []
         parts = [_read(file, notes) for file in files]
-        lines = [(file, user_lines) for file, (_, _, user_lines) in zip(files, parts, strict=True)]
-        ends = np.cumsum([len(item) for _, item, _ in parts])
-
-        def where(row: int) -> str:
-            part = int(np.searchsorted(ends, row, side="right"))
-            file, line_of = lines[part]
-            return f"{file}, line {line_of[row - int(ends[part] - len(line_of))]}"
-
-        user, item = (
-            checked_row_numbers(Column(name, np.concatenate([p[i] for p in parts]), where), notes)
-            for i, name in enumerate(("user", "item"))
-        )
+        columns = [concatenated([part[side] for part in parts]) for side in (0, 1)]
+        user, item = (checked_row_numbers(column, notes) for column in columns)
         used = {file.name for file in files}
-        counts = {"user": int(user.max()) + 1, "item": int(item.max()) + 1}
-        ids = {what: _outside_ids(folder, what, counts[what], used, notes) for what in counts}
+        sizes = {"user": int(user.max()) + 1, "item": int(item.max()) + 1}
+        ids = {node: _original_ids(folder, node, sizes[node], used, notes) for node in sizes}
+        split = [
+            np.full(len(part[0].values), _PARTS[file.name], dtype=np.int8)
+            for file, part in zip(files, parts, strict=True)
+        ]
         data, duplicates = interaction_graph(
             user,
             item,
             ids["user"],
             ids["item"],
             notes,
-            split=np.concatenate(
-                [
-                    np.full(len(part[0]), _PARTS[file.name], dtype=np.int8)
-                    for file, part in zip(files, parts, strict=True)
-                ]
-            ),
+            split=np.concatenate(split),
             keep=keep,
-            where=where,
+            where=columns[0].where,
         )
-        left_alone = sorted(entry.name for entry in folder.iterdir() if entry.name not in used)
-        if left_alone:
-            notes.append(f"{len(left_alone)} other files left alone: {', '.join(left_alone)}")
+        note_unread_files(folder, used, notes)
         super().__init__(data, describe(data, duplicates=duplicates, notes=notes))
 
 
-def _read(path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Users, items and line numbers of all interactions, int64 ``[E]`` each."""
+def _read(path: Path, notes: list[str]) -> tuple[Column, Column]:
+    """The users and items of all interactions in a file."""
     users: list[int] = []
     items: list[np.ndarray] = []
     counts: list[int] = []
@@ -111,46 +99,44 @@ def _read(path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndar
         notes.append(f"{path.name}: {without:,} users without items")
     if not sum(counts):
         raise ValueError(f"{path}, line 1: at least one user with an item is needed")
-    return (
-        np.repeat(np.array(users, dtype=np.int64), counts),
-        np.concatenate(items),
-        np.repeat(np.arange(1, len(counts) + 1), counts),
-    )
+    lines = np.repeat(np.arange(1, len(counts) + 1), counts)
+
+    def where(row: int) -> str:
+        return f"{path}, line {lines[row]}"
+
+    user = np.repeat(np.array(users, dtype=np.int64), counts)
+    return Column("user", user, where), Column("item", np.concatenate(items), where)
 
 
-def _outside_ids(
-    folder: Path, what: str, count: int, used: set[str], notes: list[str]
+def _original_ids(
+    folder: Path, node: str, count: int, used: set[str], notes: list[str]
 ) -> np.ndarray:
-    path = folder / _LISTS[what]
+    path = folder / _LISTS[node]
     if not path.is_file():
         return np.arange(count)
     used.add(path.name)
-    result = np.full(count, None, dtype=object)
-    beyond = 0
+    ids, rows, lines = [], [], []
     with path.open(encoding="utf-8-sig") as file:
         if file.readline().split() != ["org_id", "remap_id"]:
             raise ValueError(f"{path}, line 1: the header 'org_id remap_id' is needed")
         for number, line in enumerate(file, start=2):
-            outside, _, row = line.rstrip("\n").rpartition(" ")
+            original, _, row = line.rstrip("\n").rpartition(" ")
             if not line.strip():
                 continue
-            if not outside or not row.isascii() or not row.isdigit():
+            if not original or not row.isascii() or not row.isdigit():
                 raise ValueError(
-                    f"{path}, line {number}: an id and a row number are needed "
+                    f"{path}, line {number}: an id and a row index are needed "
                     f"(got {repr_short(line)})"
                 )
-            if int(row) >= count:
-                beyond += 1
-            elif result[int(row)] is not None:
-                raise ValueError(f"{path}, line {number}, column 2: row {row} occurs twice")
-            else:
-                result[int(row)] = outside
-    missing = np.flatnonzero([entry is None for entry in result])
-    if len(missing):
-        raise ValueError(
-            f"{path}: an id is needed for every row from 0 to {count - 1} ({len(missing):,} are "
-            f"missing, the first is {missing[0]})"
-        )
-    if beyond:
-        notes.append(f"{path.name}: {beyond:,} rows beyond the {count:,} in use left out")
-    return result
+            ids.append(original)
+            rows.append(int(row))
+            lines.append(number)
+    if not ids:
+        raise ValueError(f"{path}, line 2: at least one id is needed")
+
+    def where(row: int) -> str:
+        return f"{path}, line {lines[row]}"
+
+    row_column = Column("remap_id", np.array(rows, dtype=np.int64), where)
+    id_column = Column("org_id", np.array(ids, dtype=object), where)
+    return ids_by_row(path, row_column, id_column, count, notes)

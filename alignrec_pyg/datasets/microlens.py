@@ -8,12 +8,11 @@ import numpy as np
 
 from alignrec_pyg.datasets.assemble import LinkColumns, assemble
 from alignrec_pyg.datasets.delimited import DelimitedFile
+from alignrec_pyg.datasets.folders import IMAGE_SUFFIXES, single_path
 from alignrec_pyg.datasets.interactions import InteractionDataset
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 from alignrec_pyg.tables import repr_short
-
-_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class MicroLens(InteractionDataset):
@@ -41,7 +40,7 @@ class MicroLens(InteractionDataset):
 
     def __init__(self, path: str | Path) -> None:
         folder = Path(path)
-        pairs = _only(folder, "*_pairs.csv")
+        pairs = single_path(folder.glob("*_pairs.csv"), folder, "*_pairs.csv")
         if pairs is None:
             raise ValueError(f"'path' needs to be a folder with *_pairs.csv (got {str(path)!r})")
         notes: list[str] = []
@@ -51,26 +50,19 @@ class MicroLens(InteractionDataset):
             LinkColumns(table.ids("user"), table.ids("item"), time=table.column("timestamp")), notes
         )
         item_id: np.ndarray = data[ITEM].id
-        titles = _only(folder, "*_title*.csv")
+        titles = single_path(folder.glob("*_title*.csv"), folder, "*_title*.csv")
         if titles is not None:
             text = _titles(titles)
             data[ITEM].text = [text.get(str(item)) for item in item_id.tolist()]
             _note(data[ITEM].text, f"no title in {titles.name}", notes)
-        covers = _only(folder, "*covers*/")
+        covers = single_path(folder.glob("*covers*/"), folder, "*covers*/")
         if covers is not None:
-            there = {p.stem: p for p in sorted(covers.iterdir()) if p.suffix.lower() in _ENDINGS}
+            there = {
+                p.stem: p for p in sorted(covers.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES
+            }
             data[ITEM].image_path = [there.get(str(item)) for item in item_id.tolist()]
             _note(data[ITEM].image_path, f"no cover in {covers.name}", notes)
         super().__init__(data, describe(data, duplicates=duplicates, notes=notes))
-
-
-def _only(folder: Path, pattern: str) -> Path | None:
-    found = sorted(folder.glob(pattern))
-    if len(found) > 1:
-        raise ValueError(
-            f"{folder} holds several {pattern} ({', '.join(p.name for p in found)}): leave one"
-        )
-    return found[0] if found else None
 
 
 def _titles(path: Path) -> dict[str, str]:

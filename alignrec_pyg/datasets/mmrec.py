@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from alignrec_pyg.datasets.columns import (
-    checked_ids,
     checked_numbers,
     checked_row_numbers,
     checked_split,
@@ -18,6 +16,12 @@ from alignrec_pyg.datasets.columns import (
 )
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.features import add_feature, feature_name
+from alignrec_pyg.datasets.folders import (
+    choose_stem,
+    existing_folder,
+    ids_by_row,
+    note_unread_files,
+)
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep, interaction_graph
 from alignrec_pyg.report import describe
 from alignrec_pyg.tables import NonFinite, read_npy
@@ -68,9 +72,7 @@ class MMRecFolder(InteractionDataset):
         keep: Keep = "first",
         nonfinite: NonFinite = "error",
     ) -> None:
-        folder = Path(path).resolve()
-        if not folder.is_dir():
-            raise ValueError(f"'path' needs to be a folder (got {str(path)!r})")
+        folder = existing_folder(path)
         unknown = [column for column in ignore if column not in _OPTIONAL]
         if unknown:
             raise ValueError(f"'ignore' needs to be of {list(_OPTIONAL)} (got {unknown})")
@@ -91,8 +93,10 @@ class MMRecFolder(InteractionDataset):
         elif item.max() >= num_items:
             items.refuse(item >= num_items, f"an id needs to be below num_items={num_items}")
         used = {inter.name}
-        user_id = _ids(folder, "u_id_mapping.csv", "userID", int(user.max()) + 1, used, notes)
-        item_id = _ids(folder, "i_id_mapping.csv", "itemID", num_items, used, notes)
+        user_id = _original_ids(
+            folder, "u_id_mapping.csv", "userID", int(user.max()) + 1, used, notes
+        )
+        item_id = _original_ids(folder, "i_id_mapping.csv", "itemID", num_items, used, notes)
 
         data, duplicates = interaction_graph(
             user,
@@ -124,9 +128,7 @@ class MMRecFolder(InteractionDataset):
             used.add(file.name)
         if dtypes and "i_id_mapping.csv" not in used:
             notes.append("feature rows taken as items 0, 1, 2, ...: no id list to check them by")
-        left_alone = sorted(entry.name for entry in folder.iterdir() if entry.name not in used)
-        if left_alone:
-            notes.append(f"{len(left_alone)} other files left alone: {', '.join(left_alone)}")
+        note_unread_files(folder, used, notes)
         super().__init__(data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes))
 
 
@@ -136,22 +138,7 @@ def _inter_file(folder: Path, name: str | None) -> Path:
         for suffix in (".inter.gz", ".inter")  # the plain one wins
         for file in sorted(folder.glob(f"*{suffix}"))
     }
-    if not files:
-        raise ValueError(f"'path' needs to hold a file <name>.inter (none in {folder})")
-    if name is not None:
-        if name not in files:
-            raise ValueError(
-                f"'name' needs to be one of {sorted(files)} in {folder} (got {name!r})"
-            )
-        return files[name]
-    if folder.name in files:
-        return files[folder.name]
-    if len(files) > 1:
-        raise ValueError(
-            f"{folder} holds several .inter files, none named like it: "
-            f"'name' needs to be one of {sorted(files)}"
-        )
-    return next(iter(files.values()))
+    return files[choose_stem(folder, files, name)]
 
 
 def _feature_files(folder: Path, features: Sequence[str] | None) -> dict[str, Path]:
@@ -179,52 +166,16 @@ def _feature_files(folder: Path, features: Sequence[str] | None) -> dict[str, Pa
     return chosen
 
 
-def _ids(
+def _original_ids(
     folder: Path, mapping: str, index: str, count: int, used: set[str], notes: list[str]
 ) -> np.ndarray:
-    if not (folder / mapping).is_file():
+    """Original ids, from the column beside ``index`` of a mapping file, or the row indices."""
+    path = folder / mapping
+    if not path.is_file():
         return np.arange(count)
     used.add(mapping)
-    return outside_ids(folder / mapping, index, count, notes)
-
-
-def outside_ids(path: Path, index: str, count: int, notes: list[str]) -> np.ndarray:
-    """Ids of the outside world from a mapping file such as ``i_id_mapping.csv``.
-
-    Args:
-        path: A file with the column ``index`` and one other, the outside ids.
-        index: Name of the column with the row numbers, such as ``"itemID"``.
-        count: Number of rows the ids are for; rows of the file beyond are noted.
-        notes: Counted notes, appended to.
-
-    Returns:
-        Object array of strings, ``[count]``.
-
-    Raises:
-        ValueError: If a row number or an id occurs twice, or a row has no id.
-    """
     table = DelimitedFile(path, [index], notes, as_text=True)
     others = [name for name in table.columns if name != index]
     if not others:
         raise ValueError(f"{path}, line 1: a column with ids is needed beside '{index}'")
-    numbers = table.column(index)
-    rows = checked_row_numbers(numbers, notes)
-    column = table.column(others[0])
-    ids = checked_ids(column, notes)
-    for checked, values in ((numbers, rows), (column, ids)):
-        twice = pd.Series(values).duplicated().to_numpy()
-        if twice.any():
-            checked.refuse(twice, "every row number and every id needs to occur once")
-    beyond = int((rows >= count).sum())
-    if beyond:
-        notes.append(f"{path.name}: {beyond:,} rows beyond the {count:,} in use left out")
-    present = np.zeros(count, dtype=bool)
-    present[rows[rows < count]] = True
-    if not present.all():
-        raise ValueError(
-            f"{path}: an id is needed for every '{index}' from 0 to {count - 1} "
-            f"({int((~present).sum()):,} are missing, the first is {int(np.argmin(present))})"
-        )
-    result = np.empty(count, dtype=object)
-    result[rows[rows < count]] = ids[rows < count]
-    return result
+    return ids_by_row(path, table.column(index), table.column(others[0]), count, notes)

@@ -14,11 +14,11 @@ import pandas as pd
 
 from alignrec_pyg.datasets.columns import checked_ids, checked_numbers, checked_times
 from alignrec_pyg.datasets.delimited import DelimitedFile
+from alignrec_pyg.datasets.folders import IMAGE_SUFFIXES, existing_folder, single_path
 from alignrec_pyg.datasets.interactions import InteractionDataset, interaction_graph
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 
-_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 _MAX_POSTER_BYTES = 32 * 2**20  # a poster is some kB; an archive may claim more than memory holds
 
 
@@ -80,9 +80,7 @@ class MovieLens(InteractionDataset):
         text: Sequence[Literal["title", "genres", "overview"]] = ("title", "overview"),
         require: Sequence[Literal["text", "image"]] = (),
     ) -> None:
-        folder = Path(path)
-        if not folder.is_dir():
-            raise ValueError(f"'path' needs to be a folder (got {str(path)!r})")
+        folder = existing_folder(path)
         _check_names("text", text, ("title", "genres", "overview"))
         _check_names("require", require, ("text", "image"))
         notes: list[str] = []
@@ -189,17 +187,12 @@ _Place = tuple[Path, str] | Path
 
 def _posters(folder: Path, notes: list[str]) -> dict[int, _Place]:
     """Where the poster of each movie is, of those that have one."""
-    sources = sorted(p for p in folder.glob("posters*") if p.is_dir() or p.suffix == ".zip")
-    if not sources:
+    sources = (p for p in folder.glob("posters*") if p.is_dir() or p.suffix == ".zip")
+    source = single_path(sources, folder, "sets of posters")
+    if source is None:
         notes.append("no posters*.zip and no folder posters*: no movie has a poster")
         return {}
-    if len(sources) > 1:
-        raise ValueError(
-            f"{folder} holds several sets of posters ({', '.join(p.name for p in sources)}): "
-            "leave one"
-        )
     found: dict[int, _Place] = {}
-    source = sources[0]
     if source.is_dir():
         entries: list[tuple[str, _Place]] = [(str(p), p) for p in sorted(source.iterdir())]
     else:
@@ -217,7 +210,7 @@ def _posters(folder: Path, notes: list[str]) -> dict[int, _Place]:
     strange = 0
     for name, place in entries:
         stem, ending = Path(name).stem, Path(name).suffix.lower()
-        if stem.isascii() and stem.isdigit() and ending in _ENDINGS:
+        if stem.isascii() and stem.isdigit() and ending in IMAGE_SUFFIXES:
             found[int(stem)] = place
         else:
             strange += 1

@@ -7,10 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from alignrec_pyg.datasets.assemble import LinkColumns, assemble, joined_text
-from alignrec_pyg.datasets.columns import Column, as_strings, concatenated
+from alignrec_pyg.datasets.assemble import (
+    LinkColumns,
+    add_content,
+    assemble,
+    with_equal_id_types,
+)
+from alignrec_pyg.datasets.columns import Column, concatenated
 from alignrec_pyg.datasets.delimited import DelimitedFile
-from alignrec_pyg.datasets.features import add_feature, aligned_rows, feature_name
+from alignrec_pyg.datasets.features import add_feature_by_id, feature_name
+from alignrec_pyg.datasets.folders import choose_stem, existing_folder, note_unread_files
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
@@ -61,9 +67,7 @@ class RecBoleFolder(InteractionDataset):
         keep: Keep = "first",
         nonfinite: NonFinite = "error",
     ) -> None:
-        folder = Path(path).resolve()
-        if not folder.is_dir():
-            raise ValueError(f"'path' needs to be a folder (got {str(path)!r})")
+        folder = existing_folder(path)
         if isinstance(text, str) or isinstance(features, str):
             raise ValueError("'text' and 'features' need to be lists of fields (got a string)")
         stem, parts = _inter_files(folder, name)
@@ -96,30 +100,20 @@ class RecBoleFolder(InteractionDataset):
         if content.is_file():
             used.add(content.name)
             listed = _Atomic(content, [item, *text], features, notes, all_vectors=features is None)
-            catalogue = listed.ids(item)
-            if catalogue.values.dtype != links.item.values.dtype:
-                catalogue = as_strings(catalogue)
-                links = LinkColumns(
-                    links.user, as_strings(links.item), links.rating, links.time, links.split
-                )
+            links, catalogue = with_equal_id_types(links, listed.ids(item))
         elif text or features:
             raise ValueError(f"'text' and 'features' need the file {content} (there is none)")
         data, duplicates = assemble(links, notes, catalogue=catalogue, keep=keep)
         dtypes = {}
         if catalogue is not None:
-            if text:
-                data[ITEM].text = joined_text(
-                    [listed.column(field) for field in text], int(data[ITEM].num_nodes), notes
-                )
+            add_content(data, notes, text=[listed.column(field) for field in text])
             for field in listed.vectors(features):
                 rows, table = _table(listed.column(field))
-                item_id = data[ITEM].id
-                aligned = aligned_rows(field, item_id[rows], table, item_id, notes)
-                add_feature(data, feature_name(field), aligned, nonfinite, notes)
-                dtypes[feature_name(field)] = "float32"
-        left_alone = sorted(entry.name for entry in folder.iterdir() if entry.name not in used)
-        if left_alone:
-            notes.append(f"{len(left_alone)} other files left alone: {', '.join(left_alone)}")
+                key = feature_name(field)
+                dtypes[key] = add_feature_by_id(
+                    data, key, data[ITEM].id[rows], table, nonfinite, notes
+                )
+        note_unread_files(folder, used, notes)
         super().__init__(data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes))
 
 
@@ -195,12 +189,7 @@ def _inter_files(folder: Path, name: str | None) -> tuple[str, list[Path]]:
             split.setdefault(stem, []).append(file)
         else:
             single[file.name.removesuffix(".inter")] = file
-    stems = sorted({*single, *split})
-    if not stems:
-        raise ValueError(f"'path' needs to hold a file <name>.inter (none in {folder})")
-    stem = name if name is not None else folder.name if folder.name in stems else stems[0]
-    if stem not in stems or (name is None and len(stems) > 1 and folder.name not in stems):
-        raise ValueError(f"'name' needs to be one of {stems} in {folder} (got {name!r})")
+    stem = choose_stem(folder, {*single, *split}, name)
     if stem in single:
         return stem, [single[stem]]
     return stem, sorted(split[stem], key=_label)

@@ -37,8 +37,8 @@ def test_outside_ids_and_a_validation_part(folder):
     assert dataset.data["item"].id.tolist() == ["B000", "B001", "B002", "B003"]
     assert dataset.data[INTERACTS].split.tolist() == [0, 0, 0, 1, 2]
     notes = "\n".join(dataset.report.notes)
-    assert "user_list.txt: 1 rows beyond the 2 in use" in notes
-    assert "1 other files left alone: README.md" in notes
+    assert "user_list.txt: 1 rows after the 2 in use" in notes
+    assert "1 other files not read: README.md" in notes
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,14 @@ def test_outside_ids_and_a_validation_part(folder):
         ("train.txt", "0\n\n", "train.txt, line 1: at least one user"),
         ("test.txt", "", "test.txt, line 1: at least one user"),
         ("user_list.txt", "ann 0\n", "line 1: the header 'org_id remap_id'"),
-        ("user_list.txt", "org_id remap_id\nann\n", "line 2: an id and a row number"),
-        ("user_list.txt", "org_id remap_id\na 0\nb 0\n", "line 3, column 2: row 0 occurs twice"),
+        ("user_list.txt", "org_id remap_id\n", "line 2: at least one id"),
+        ("user_list.txt", "org_id remap_id\na 0\na 1\n", "line 3, column 'org_id': .* once"),
+        ("user_list.txt", "org_id remap_id\nann\n", "line 2: an id and a row index"),
+        (
+            "user_list.txt",
+            "org_id remap_id\na 0\nb 0\n",
+            "line 3, column 'remap_id': .* once",
+        ),
         ("user_list.txt", "org_id remap_id\na 0\n", "from 0 to 1 .1 are missing, the first is 1"),
     ],
 )

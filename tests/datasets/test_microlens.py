@@ -44,7 +44,7 @@ def test_mistakes_are_named(folder):
     with pytest.raises(ValueError, match="line 2: the file needs to be UTF-8"):
         MicroLens(folder)
     (folder / "y_title_cn.csv").write_text("1,x\n")
-    with pytest.raises(ValueError, match="several .*_title.*: leave one"):
+    with pytest.raises(ValueError, match="several .*_title.*: keep one"):
         MicroLens(folder)
     (folder / "MicroLens-100k_pairs.csv").unlink()
     with pytest.raises(ValueError, match="needs to be a folder with .*_pairs.csv"):
@@ -64,4 +64,4 @@ def test_the_copy_in_mmrec_format_as_it_comes(tmp_path):
     dataset = MMRecFolder(tmp_path)
     assert feature_names(dataset.data) == ["image_feat", "text_feat"]
     assert dataset.data["item"].id.tolist() == ["77", "78"]
-    assert any("left alone: i_id_mapping.tsv" in note for note in dataset.report.notes)
+    assert any("not read: i_id_mapping.tsv" in note for note in dataset.report.notes)

@@ -153,7 +153,7 @@ def test_mappings_give_outside_ids(folder):
 def test_features_are_chosen(folder, name):
     dataset = MMRecFolder(folder, features=[name])
     assert feature_names(dataset.data) == ["all_MiniLM_L6_v2"]
-    assert any("left alone: image_feat.npy" in note for note in dataset.report.notes)
+    assert any("not read: image_feat.npy" in note for note in dataset.report.notes)
     assert feature_names(MMRecFolder(folder, features=[]).data) == []
 
 
@@ -235,32 +235,7 @@ def test_plain_file_wins_over_its_compressed_copy(tmp_path):
     assert MMRecFolder(tmp_path).data["user"].num_nodes == 2
 
 
-def _mapping(folder, text):
-    path = folder / "i_id_mapping.csv"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def test_outside_ids_are_strings_by_row_number(tmp_path):
-    text = "asin\titemID\nB2\t1\nNA\t0\n001\t2\nзнак\t3\n"
-    path = _mapping(tmp_path, text)
-    assert mmrec.outside_ids(path, "itemID", 4, []).tolist() == ["NA", "B2", "001", "знак"]
-    notes = []
-    assert mmrec.outside_ids(path, "itemID", 2, notes).tolist() == ["NA", "B2"]
-    assert "2 rows beyond the 2 in use" in notes[0]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("asin\titemID\nA\t0\nB\t0\n", "line 3, column 'itemID': .* occur once"),
-        ("asin\titemID\nA\t0\nA\t1\n", "line 3, column 'asin': .* occur once"),
-        ("asin\titemID\nA\t0\nB\t2\n", "every 'itemID' from 0 to 1 .1 are missing, the first is 1"),
-        ("asin\titemID\nA\t0\n\t1\n", "line 3, column 'asin': an id needs a value"),
-        ("asin\titemID\nA\tx\nB\t1\n", "line 2, column 'itemID': .* whole number"),
-        ("itemID\n0\n1\n", "line 1: a column with ids is needed"),
-    ],
-)
-def test_bad_mappings_are_refused(tmp_path, content, message):
-    with pytest.raises(ValueError, match=message):
-        mmrec.outside_ids(_mapping(tmp_path, content), "itemID", 2, [])
+def test_a_mapping_needs_a_column_of_ids(folder):
+    (folder / "i_id_mapping.csv").write_text("itemID\n0\n1\n")
+    with pytest.raises(ValueError, match="line 1: a column with ids is needed"):
+        MMRecFolder(folder)

@@ -36,7 +36,7 @@ def test_reads_interactions_texts_and_vectors(folder):
     assert data["item"].mask_emb.tolist() == [False, True, False]
     notes = "\n".join(dataset.report.notes)
     assert "toy.item: fields left unread: year" in notes
-    assert "1 other files left alone: toy.user" in notes
+    assert "1 other files not read: toy.user" in notes
     assert feature_names(RecBoleFolder(folder, features=[]).data) == []
 
 
@@ -104,5 +104,5 @@ def test_arguments_are_checked(folder):
     with pytest.raises(ValueError, match="'path' needs to be a folder"):
         RecBoleFolder(folder / "nowhere")
     (folder / "empty").mkdir()
-    with pytest.raises(ValueError, match="needs to hold a file <name>.inter"):
+    with pytest.raises(ValueError, match="needs to contain a file <name>.inter"):
         RecBoleFolder(folder / "empty")
