@@ -124,6 +124,24 @@ def test_fit_equals_a_plain_loop(checkerboard, tmp_path, interrupted):
     torch.testing.assert_close(dict(model.state_dict()), dict(weights), rtol=1e-4, atol=1e-4)
 
 
+def test_what_a_model_draws_depends_on_seed_epoch_and_batch(checkerboard):
+    train, test = checkerboard
+    drawn = []
+
+    class Drawing(BPR):
+        def on_epoch_start(self, data, generator) -> None:
+            drawn.append(torch.rand(1, generator=generator).item())
+
+        def on_batch_start(self, generator) -> None:
+            drawn.append(torch.rand(1, generator=generator).item())
+
+    for seed in (3, 4, 3):
+        fit(build(train, Drawing), train, test, small_config(max_epochs=2, seed=seed))
+    assert len(drawn) == 3 * 2 * (1 + 5)  # of 2 epochs with 5 batches
+    assert drawn[:12] == drawn[24:]
+    assert len(set(drawn)) == 24
+
+
 class Scripted(BPR):
     """Embeddings that reach a given recall@1 in each epoch, whatever the optimiser does."""
 
