@@ -7,37 +7,33 @@ The weight of an alignment is set to 0 (w/o CCA, UIA, REG), or one feature set i
 features, the item graph and REG (w/o image, w/o text, ... by the names of the data's tables). One
 more row has REG as the paper's equation, where the published figures have their code's. The
 paper encodes an item anew from its other modality; here its other tables stay as they are. The
-other settings stay, as in the paper. Five seeds unless ``--seeds`` says otherwise.
+other settings stay, as in the paper. Five seeds unless --seeds says otherwise.
 """
 
-# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
-# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-
-from alignrec_pyg.cli import command
-from alignrec_pyg.cli.arguments import make_parser
-from alignrec_pyg.experiments.paper import table_8
-from alignrec_pyg.experiments.session import Session
+from alignrec_pyg import experiments
+from alignrec_pyg.cli.entry_points import script
+from alignrec_pyg.cli.experiment_options import ExperimentOptions
+from alignrec_pyg.cli.options import Seeds
 
 MODEL = "AlignRec"
-_SEEDS = 5
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
-    parser = make_parser(__doc__, models=[MODEL], choosable=False, seeds=_SEEDS)
-    return command.main("ablation.py", parser, _ablate, arguments)
+@dataclass(frozen=True, kw_only=True)
+class Options(ExperimentOptions):
+    """The options of this script."""
+
+    models: tuple[str, ...] = field(default=(MODEL,), init=False)
+    seeds: Seeds = 5
 
 
-def _ablate(session: Session) -> int:
+def ablate(options: Options) -> int:
+    """Runs the experiment."""
+    session = options.session()
     full = session.required(MODEL)
     variants = {
         MODEL: full,
@@ -48,7 +44,7 @@ def _ablate(session: Session) -> int:
             reg_similarity="cosine", reg_target="frozen"
         ),
     }
-    cells = [cell for row, settings in variants.items() for cell in session.cells(row, settings)]
+    cells = session.cells_of(variants)
     features = session.data.features
     for left_out in features if len(features) > 1 else ():
         rest = [name for name in features if name != left_out]
@@ -58,7 +54,7 @@ def _ablate(session: Session) -> int:
         "AlignRec without each of its parts, test links",
         session.run(cells),
         reference=MODEL,
-        paper=session.papers(table_8),
+        paper=session.papers(experiments.table_8),
         paper_source="Tables 6 (@10, one run) and 8 (@20, means of 5 seeds)",
         notes=[
             "w/o a feature set: its table is left out of features, item graph and REG; the paper "
@@ -68,6 +64,8 @@ def _ablate(session: Session) -> int:
         ],
     )
 
+
+main = script(Options, ablate, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,97 +4,90 @@
     python benchmarks/alignment_map.py --data FOLDER
 
 Before: VBPR, whose content vectors are its projected features and whose ID vectors are its item
-table. After: AlignRec. Each is trained as in ``compare.py`` (the first seed); the table holds the
+table. After: AlignRec. Each is trained as in compare.py (the first seed); the table holds the
 cosine of an item's two vectors, over all items, and the picture a t-SNE (scikit-learn) of at most
 2,000 items, drawn with seed 0. The paper says 0.5035 and 0.8631 (Sports).
 """
 
-# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
 from __future__ import annotations
 
 import json
 import sys
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
-# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+import alignrec_pyg
+from alignrec_pyg import experiments
+from alignrec_pyg.cli.entry_points import script
+from alignrec_pyg.cli.experiment_options import ExperimentOptions
+from alignrec_pyg.cli.options import Seeds, log
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cosine_similarity
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
-from alignrec_pyg.cli import command
-from alignrec_pyg.cli.arguments import make_parser
-from alignrec_pyg.experiments.cells import cell_key, train_cell
-from alignrec_pyg.experiments.charts import chart_problem, write_maps
-from alignrec_pyg.experiments.description import description, header
-from alignrec_pyg.experiments.provenance import origin
-from alignrec_pyg.experiments.runner import is_the_cells_own
-from alignrec_pyg.experiments.session import Session, log
-from alignrec_pyg.experiments.settings import SettingsError
-from alignrec_pyg.models import ContentRecommender
-
-MODELS = ("VBPR", "AlignRec")
 _SAMPLE = 2000
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
-    parser = make_parser(__doc__, models=MODELS, seeds=1)
-    return command.main("alignment_map.py", parser, _map, arguments)
+@dataclass(frozen=True, kw_only=True)
+class Options(ExperimentOptions):
+    """The options of this script."""
+
+    default_models = ("VBPR", "AlignRec")
+
+    seeds: Seeds = 1
 
 
-def _map(session: Session) -> int:
-    if session.options.seeds != 1:
-        raise SettingsError(["--seeds: a picture shows one run"])
+def draw_map(options: Options) -> int:
+    """Runs the experiment."""
+    if options.seeds != 1:
+        raise experiments.SettingsError(["--seeds: a picture shows one run"])
+    session = options.session()
     models = session.wearers(session.models)
     cells = {name: session.cells(name, settings)[0] for name, settings in models.items()}
     session.check(list(cells.values()))
-    print(header(session.data, session.out), flush=True)
-    about = description(session.data, models)
+    print(experiments.header(session.data, session.out), flush=True)
     parts = session.data.parts.to(session.device)
-    cosines, maps = {}, {}
+    vectors: dict[str, tuple[Tensor, Tensor]] = {}
     for name, cell in cells.items():
-        folder = session.out / "models" / f"{name}-{cell_key(cell, parts, session.device)[:16]}"
+        key = experiments.cell_key(cell, parts, session.device)
         try:
-            model, fitted = train_cell(cell, parts, folder)
+            vectors[name] = item_vectors(cell, parts, session.out / "models" / f"{name}-{key[:16]}")
         except (FloatingPointError, MemoryError, RuntimeError) as error:
-            if not is_the_cells_own(error):
+            if not experiments.is_the_cells_own(error):
                 raise
             log(f"{name}: failed: {error}")
-            continue
-        log(f"{name}: best epoch {fitted.best_epoch} of {fitted.num_epochs}")
-        assert isinstance(model, ContentRecommender)
-        with torch.no_grad():
-            x = model.representations(parts.train)
-        content, ids = x.content_item.cpu(), x.id_item.detach().cpu()
-        cosines[name] = cosine_summary(content, ids)
-        maps[name] = content, ids
-    if not maps:
+    if not vectors:
         return 1
-    _write(session, cosines, about)
-    problem = chart_problem()
-    if problem is None:
-        pictures = {
-            f"{name}: mean cosine {cosines[name]['mean']:.4f}": joint_map(*pair)
-            for name, pair in maps.items()
-        }
-        path = session.out / "alignment_map.png"
-        write_maps(path, f"content and ID vectors of items ({session.data.name})", pictures)
-        print(f"written: {path}")
-    else:
+    cosines = {name: cosine_summary(*pair) for name, pair in vectors.items()}
+    written = write(session, models, cosines, vectors)
+    print("written: " + ", ".join(str(path) for path in written))
+    if (problem := experiments.chart_problem()) is not None:
         print(problem)
-    return 0 if len(maps) == len(cells) else 1
+    return 0 if len(vectors) == len(cells) else 1
+
+
+def item_vectors(
+    cell: experiments.Cell, parts: experiments.Parts, folder: Path
+) -> tuple[Tensor, Tensor]:
+    """Content and ID vectors of the items, after training."""
+    import torch
+
+    model, fitted = experiments.train_cell(cell, parts, folder)
+    log(f"{cell.row}: best epoch {fitted.best_epoch} of {fitted.num_epochs}")
+    assert isinstance(model, alignrec_pyg.models.ContentRecommender)  # as Session.wearers checks
+    with torch.no_grad():
+        x = model.representations(parts.train)
+    return x.content_item.cpu(), x.id_item.detach().cpu()
 
 
 def cosine_summary(content: Tensor, ids: Tensor) -> dict[str, float]:
     """Mean, standard deviation and quartiles of the cosine of paired rows."""
-    cosine = cosine_similarity(content.double(), ids.double())
+    import torch
+
+    cosine = torch.nn.functional.cosine_similarity(content.double(), ids.double())
     low, middle, high = cosine.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
     return {
         "mean": float(cosine.mean()),
@@ -107,6 +100,7 @@ def cosine_summary(content: Tensor, ids: Tensor) -> dict[str, float]:
 
 def joint_map(content: Tensor, ids: Tensor, sample: int = _SAMPLE) -> tuple[np.ndarray, np.ndarray]:
     """A common t-SNE of at most ``sample`` items' content and ID vectors, each ``[s, 2]``."""
+    import torch
     from sklearn.manifold import TSNE
 
     chosen = torch.randperm(content.size(0), generator=torch.Generator().manual_seed(0))[:sample]
@@ -116,31 +110,47 @@ def joint_map(content: Tensor, ids: Tensor, sample: int = _SAMPLE) -> tuple[np.n
     return points[: len(chosen)], points[len(chosen) :]
 
 
-def _write(session: Session, cosines: Mapping[str, Mapping[str, float]], about: str) -> None:
-    columns = list(next(iter(cosines.values())))
-    lines = [
-        f"| model | {' | '.join(columns)} |",
-        f"| --- |{' ---: |' * len(columns)}",
-        *(
-            f"| {name} | {' | '.join(f'{values[c]:.4f}' for c in columns)} |"
-            for name, values in cosines.items()
-        ),
-    ]
-    here = origin(session.device)
-    source = f"commit: {here.commit}; {here.hardware}"
-    print("\n" + "\n".join(lines) + f"\n\n{source}")
-    title = f"# Cosine of an item's content and ID vectors ({session.data.name})"
-    paper = "The paper's figures, Sports with its own features: VBPR 0.5035, AlignRec 0.8631."
-    text = "\n\n".join([title, "\n".join(lines), paper, source, f"```text\n{about}\n```"])
-    (session.out / "alignment_map.md").write_text(text + "\n", encoding="utf-8")
-    summary: dict[str, Any] = {"cosine": cosines, "source": source}
-    (session.out / "alignment_map.json").write_text(json.dumps(summary, indent=2) + "\n")
-    rows = [",".join(["model", *columns])]
-    rows += [
-        ",".join([name, *(str(values[c]) for c in columns)]) for name, values in cosines.items()
-    ]
-    (session.out / "alignment_map.csv").write_text("\n".join(rows) + "\n")
+def write(
+    session: experiments.Session,
+    models: Mapping[str, experiments.ModelSettings],
+    cosines: Mapping[str, Mapping[str, float]],
+    vectors: Mapping[str, tuple[Tensor, Tensor]],
+) -> list[Path]:
+    """Prints the table; writes it and, with matplotlib, the picture."""
+    from alignrec_pyg import text_tables
 
+    columns = list(next(iter(cosines.values())))
+    header = ["model", *columns]
+    rows = [[name, *(f"{found[c]:.4f}" for c in columns)] for name, found in cosines.items()]
+    here = experiments.origin(session.device)
+    source = f"commit: {here.commit}; {here.hardware}"
+    print(f"\n{text_tables.aligned_table([header, *rows], rule=True)}\n\n{source}")
+    parts = [
+        f"# Cosine of an item's content and ID vectors ({session.data.name})",
+        text_tables.markdown_table([header, *rows]),
+        "The paper's figures, Sports with its own features: VBPR 0.5035, AlignRec 0.8631.",
+        source,
+        f"```text\n{experiments.description(session.data, models)}\n```",
+    ]
+    unrounded = [[name, *(found[c] for c in columns)] for name, found in cosines.items()]
+    texts = {
+        ".md": "\n\n".join(parts) + "\n",
+        ".csv": text_tables.csv_table([header, *unrounded]),
+        ".json": json.dumps({"cosine": cosines, "source": source}, indent=2) + "\n",
+    }
+
+    def draw(path: Path) -> None:
+        maps = {
+            f"{name}: mean cosine {cosines[name]['mean']:.4f}": joint_map(*pair)
+            for name, pair in vectors.items()
+        }
+        title = f"content and ID vectors of items ({session.data.name})"
+        experiments.charts.write_maps(path, title, maps)
+
+    return experiments.write_files(session.out, "alignment_map", texts, draw)
+
+
+main = script(Options, draw_map, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

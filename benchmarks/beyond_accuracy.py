@@ -4,32 +4,20 @@
     python benchmarks/beyond_accuracy.py --data FOLDER --k 10
 
 Nothing is trained that an earlier run of another script with the same settings and folder has left.
-The definitions are those of ``alignrec_pyg.beyond_accuracy``.
+The definitions are those of alignrec_pyg.beyond_accuracy.
 """
 
-# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
-# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-
-from alignrec_pyg.cli import command
-from alignrec_pyg.cli.arguments import make_parser, positive_int
-from alignrec_pyg.evaluation.beyond_accuracy import beyond_accuracy, intra_list_diversity
-from alignrec_pyg.evaluation.metrics import user_metrics
-from alignrec_pyg.experiments.cells import RANKED, TEST
-from alignrec_pyg.experiments.result_table import TableStyle
-from alignrec_pyg.experiments.session import Session
-from alignrec_pyg.experiments.settings import SettingsError
-from alignrec_pyg.experiments.statistics import Measurement
-from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.graph import links_to_predict
+import alignrec_pyg
+from alignrec_pyg import experiments
+from alignrec_pyg.cli.entry_points import script
+from alignrec_pyg.cli.experiment_options import ExperimentOptions
+from alignrec_pyg.cli.options import EXPERIMENT, option, positive_int
 
 _NAMES = {
     "coverage": "coverage",
@@ -41,43 +29,42 @@ _NAMES = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
-    parser = make_parser(__doc__)
-    parser.add_argument(
-        "--k", type=positive_int, default=20, metavar="K", help="length of the lists (20)"
-    )
-    return command.main("beyond_accuracy.py", parser, _beyond, arguments)
+@dataclass(frozen=True, kw_only=True)
+class Options(ExperimentOptions):
+    """The options of this script."""
+
+    k: Annotated[int, option(EXPERIMENT, "Length of the lists.", "K", parser=positive_int)] = 20
 
 
-def _beyond(session: Session) -> int:
-    k = session.options.k
-    if k > RANKED:
-        raise SettingsError([f"--k {k}: needs to be {RANKED} or less"])
+def beyond(options: Options) -> int:
+    """Runs the experiment."""
+    k = options.k
+    if k > experiments.RANKED:
+        raise experiments.SettingsError([f"--k {k}: needs to be {experiments.RANKED} or less"])
+    session = options.session()
     models, not_run = session.runnable()
     data = session.data
-    links = links_to_predict(data.test)
+    links = alignrec_pyg.graph.links_to_predict(data.test)
 
-    def measure(cell: CellResult) -> Measurement:
-        ranking = cell.rankings[TEST]
-        users = user_metrics(ranking, links, k)
-        found = beyond_accuracy(ranking, data.train, k)
+    def measure(cell: experiments.CellResult) -> experiments.Measurement:
+        ranking = cell.rankings[experiments.TEST]
+        users = alignrec_pyg.user_metrics(ranking, links, k)
+        found = alignrec_pyg.beyond_accuracy(ranking, data.train, k)
         values = {f"recall@{k}": users.recall.double().mean().item()}
         values |= {title: getattr(found, name) for name, title in _NAMES.items()}
         for feature in data.features:
-            diversity = intra_list_diversity(ranking, data.train, feature, k)
+            diversity = alignrec_pyg.intra_list_diversity(ranking, data.train, feature, k)
             values[f"diversity ({feature})"] = diversity.diversity
-        return Measurement(values, users.user, users.recall)
+        return experiments.Measurement(values, users.user, users.recall)
 
-    cells = [cell for name, settings in models.items() for cell in session.cells(name, settings)]
     return session.conclude(
         "beyond_accuracy",
         f"beyond accuracy, lists of {k} for the test users",
-        session.run(cells),
+        session.run(session.cells_of(models)),
         measure=measure,
         compared=False,
         not_run=not_run,
-        style=TableStyle(costs=False, unmarked=None),
+        style=experiments.TableStyle(costs=False, unmarked=None),
         notes=[
             "coverage: share of all items recommended; Gini: 0 if all alike, towards 1 if few take "
             "all; average popularity: train links of a recommended item; long-tail share: items "
@@ -85,6 +72,8 @@ def _beyond(session: Session) -> int:
         ],
     )
 
+
+main = script(Options, beyond, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,58 +8,69 @@ item: the head takes 20 % of the train links, the tail 20 %, the middle the rest
 that an earlier run of another script with the same settings and folder has left.
 """
 
-# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
-# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-
-from alignrec_pyg.cli import command
-from alignrec_pyg.cli.arguments import make_parser, positive_int
-from alignrec_pyg.evaluation.groups import activity_groups, popularity_groups
-from alignrec_pyg.evaluation.metrics import user_metrics
-from alignrec_pyg.experiments.cells import TEST
-from alignrec_pyg.experiments.result_table import TableStyle
-from alignrec_pyg.experiments.session import Session
-from alignrec_pyg.experiments.statistics import Measurement
-from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.graph import links_to_predict
+import alignrec_pyg
+from alignrec_pyg import experiments
+from alignrec_pyg.cli.entry_points import script
+from alignrec_pyg.cli.experiment_options import ExperimentOptions
+from alignrec_pyg.cli.options import EXPERIMENT, option, positive_int
 
 _K = 20
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
-    parser = make_parser(__doc__)
-    parser.add_argument(
-        "--num-groups", type=positive_int, default=4, metavar="N", help="of users (4)"
-    )
-    return command.main("groups.py", parser, _by_group, arguments)
+@dataclass(frozen=True, kw_only=True)
+class Options(ExperimentOptions):
+    """The options of this script."""
+
+    num_groups: Annotated[int, option(EXPERIMENT, "Groups of users.", "N", parser=positive_int)] = 4
 
 
-def _by_group(session: Session) -> int:
+def by_group(options: Options) -> int:
+    """Runs the experiment."""
+    session = options.session()
     models, not_run = session.runnable()
-    train, links = session.data.train, links_to_predict(session.data.test)
+    train, links = session.data.train, alignrec_pyg.graph.links_to_predict(session.data.test)
 
-    def measure(cell: CellResult) -> Measurement:
-        users = user_metrics(cell.rankings[TEST], links, _K)
-        values = {}
-        for group in activity_groups(users, train, num_groups=session.options.num_groups):
-            if group.num_users:
-                values[f"users {group.min_degree}-{group.max_degree}"] = group.recall
-        for item_group in popularity_groups(cell.rankings[TEST], train, links, _K):
-            if item_group.num_links:
-                values[f"items: {item_group.name}"] = item_group.recall
-        return Measurement(values, users.user, users.recall)
+    def groups(
+        cell: experiments.CellResult,
+    ) -> tuple[
+        alignrec_pyg.UserMetrics,
+        list[alignrec_pyg.ActivityGroup],
+        Sequence[alignrec_pyg.PopularityGroup],
+    ]:
+        ranking = cell.rankings[experiments.TEST]
+        users = alignrec_pyg.user_metrics(ranking, links, _K)
+        by_activity = alignrec_pyg.activity_groups(users, train, num_groups=options.num_groups)
+        by_popularity = alignrec_pyg.popularity_groups(ranking, train, links, _K)
+        return users, [group for group in by_activity if group.num_users], by_popularity
 
-    cells = [cell for name, settings in models.items() for cell in session.cells(name, settings)]
-    outcome = session.run(cells)
+    def measure(cell: experiments.CellResult) -> experiments.Measurement:
+        users, by_activity, by_popularity = groups(cell)
+        values = {f"users {g.min_degree}-{g.max_degree}": g.recall for g in by_activity}
+        values |= {f"items: {g.name}": g.recall for g in by_popularity if g.num_links}
+        return experiments.Measurement(values, users.user, users.recall)
+
+    outcome = session.run(session.cells_of(models))
+    notes = []
+    if outcome.results:
+        _, by_activity, by_popularity = groups(outcome.results[0])
+        notes = [
+            f"users {group.min_degree}-{group.max_degree}: {group.num_users:,} users with so many "
+            "train links"
+            for group in by_activity
+        ]
+        notes += [
+            f"items: {group.name}: {group.num_items:,} items with {group.min_degree} to "
+            f"{group.max_degree} train links, {group.num_links:,} test links of "
+            f"{group.num_users:,} users"
+            for group in by_popularity
+        ]
     return session.conclude(
         "groups",
         f"recall@{_K} on test links, by users' activity and items' popularity",
@@ -67,27 +78,12 @@ def _by_group(session: Session) -> int:
         measure=measure,
         compared=False,
         not_run=not_run,
-        style=TableStyle(costs=False),
-        notes=_sizes(session, outcome.results[0]) if outcome.results else [],
+        style=experiments.TableStyle(costs=False),
+        notes=notes,
     )
 
 
-def _sizes(session: Session, cell: CellResult) -> list[str]:
-    train, links = session.data.train, links_to_predict(session.data.test)
-    users = user_metrics(cell.rankings[TEST], links, _K)
-    lines = [
-        f"users {group.min_degree}-{group.max_degree}: {group.num_users:,} users with so many "
-        "train links"
-        for group in activity_groups(users, train, num_groups=session.options.num_groups)
-        if group.num_users
-    ]
-    return lines + [
-        f"items: {group.name}: {group.num_items:,} items with {group.min_degree} to "
-        f"{group.max_degree} train links, {group.num_links:,} test links of "
-        f"{group.num_users:,} users"
-        for group in popularity_groups(cell.rankings[TEST], train, links, _K)
-    ]
-
+main = script(Options, by_group, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

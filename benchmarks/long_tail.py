@@ -4,76 +4,66 @@
     python benchmarks/long_tail.py --data FOLDER --below 6
 
 The paper tests on the links whose item has fewer than four train links; its published code on the
-links of users with fewer than four. All items are ranked, only these links count. Nothing is
-trained that an earlier run of another script with the same settings and folder has left.
+links of users with fewer than four. All items are ranked, only these links count. Models: BM3,
+MGCN, FREEDOM and AlignRec. Nothing is trained that an earlier run of another script with the same
+settings and folder has left.
 """
 
-# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
-# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-
-from alignrec_pyg.cli import command
-from alignrec_pyg.cli.arguments import make_parser, positive_int
-from alignrec_pyg.evaluation.groups import long_tail_links
-from alignrec_pyg.evaluation.metrics import user_metrics
-from alignrec_pyg.experiments.cells import TEST
-from alignrec_pyg.experiments.result_table import TableStyle
-from alignrec_pyg.experiments.session import Session
-from alignrec_pyg.experiments.settings import SettingsError
-from alignrec_pyg.experiments.statistics import Measurement
-from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.graph import links_to_predict
-
-MODELS = ("BM3", "MGCN", "FREEDOM", "AlignRec")
+import alignrec_pyg
+from alignrec_pyg import experiments
+from alignrec_pyg.cli.entry_points import script
+from alignrec_pyg.cli.experiment_options import ExperimentOptions
+from alignrec_pyg.cli.options import EXPERIMENT, option, positive_int
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
-    parser = make_parser(__doc__, models=MODELS)
-    parser.add_argument(
-        "--below", type=positive_int, default=4, metavar="N", help="few means less (4)"
-    )
-    return command.main("long_tail.py", parser, _long_tail, arguments)
+@dataclass(frozen=True, kw_only=True)
+class Options(ExperimentOptions):
+    """The options of this script."""
+
+    default_models = ("BM3", "MGCN", "FREEDOM", "AlignRec")
+
+    below: Annotated[int, option(EXPERIMENT, "Few means less.", "N", parser=positive_int)] = 4
 
 
-def _long_tail(session: Session) -> int:
+def long_tail(options: Options) -> int:
+    """Runs the experiment."""
+    session = options.session()
     models, not_run = session.runnable()
-    below = session.options.below
-    links = links_to_predict(session.data.test)
+    below, train = options.below, session.data.train
+    links = alignrec_pyg.graph.links_to_predict(session.data.test)
     tails = {
-        "item": long_tail_links(session.data.train, links, below=below, of="item"),
-        "user": long_tail_links(session.data.train, links, below=below, of="user"),
+        "item": alignrec_pyg.long_tail_links(train, links, below=below, of="item"),
+        "user": alignrec_pyg.long_tail_links(train, links, below=below, of="user"),
     }
     if tails["item"].size(1) == 0:
-        raise SettingsError([f"--below {below}: no test link has an item of so few train links"])
+        problem = f"--below {below}: no test link has an item of so few train links"
+        raise experiments.SettingsError([problem])
 
-    def measure(cell: CellResult) -> Measurement:
+    def measure(cell: experiments.CellResult) -> experiments.Measurement:
+        ranking = cell.rankings[experiments.TEST]
         values = {}
         for of, tail in tails.items():
             if tail.size(1):
-                metrics = user_metrics(cell.rankings[TEST], tail, 20)
+                metrics = alignrec_pyg.user_metrics(ranking, tail, 20)
                 values[f"recall@20, {of}s < {below}"] = metrics.recall.double().mean().item()
                 values[f"ndcg@20, {of}s < {below}"] = metrics.ndcg.double().mean().item()
-        items = user_metrics(cell.rankings[TEST], tails["item"], 20)
+        items = alignrec_pyg.user_metrics(ranking, tails["item"], 20)
         compared = f"recall@20, items < {below}"
-        return Measurement(values, items.user, items.recall, compared=compared)
+        return experiments.Measurement(values, items.user, items.recall, compared=compared)
 
-    cells = [cell for name, settings in models.items() for cell in session.cells(name, settings)]
     return session.conclude(
         "long_tail",
         f"test links of items, and of users, with fewer than {below} train links",
-        session.run(cells),
+        session.run(session.cells_of(models)),
         measure=measure,
         not_run=not_run,
-        style=TableStyle(costs=False),
+        style=experiments.TableStyle(costs=False),
         notes=[
             f"{of}s with fewer than {below} train links: {tail.size(1):,} of {links.size(1):,} "
             f"test links, {tail[0].unique().numel():,} users"
@@ -82,6 +72,8 @@ def _long_tail(session: Session) -> int:
         ],
     )
 
+
+main = script(Options, long_tail, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,53 +5,43 @@
 
 One weight at a time takes the values (alpha: CCA, beta: UIA, lambda: REG), the others stay. The
 paper chooses by such curves on test links; the picture shows test recall@20, the table validation
-too.
+too. The values are those of the paper's figures: alpha and beta up to 0.1, lambda up to 1.
 """
 
-# ruff: noqa: E402 (the path and a filter of warnings come before the imports)
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
-# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-
-
-from alignrec_pyg.cli import command
-from alignrec_pyg.cli.arguments import make_parser, weight
-from alignrec_pyg.experiments.charts import Curve, write_curves
-from alignrec_pyg.experiments.session import Session
-from alignrec_pyg.experiments.statistics import Measurement, Row
-from alignrec_pyg.experiments.store import CellResult
+from alignrec_pyg import experiments
+from alignrec_pyg.cli.entry_points import script
+from alignrec_pyg.cli.experiment_options import ExperimentOptions
+from alignrec_pyg.cli.options import EXPERIMENT, option, weight
 
 MODEL = "AlignRec"
 WEIGHTS = {"alpha": "cca_weight", "beta": "uia_weight", "lambda": "reg_weight"}
-VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Of the paper's figures: alpha and beta up to 0.1, lambda up to 1."""
 _VALIDATION = "validation recall@20"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the experiment (see :func:`alignrec_pyg.cli.command.main`)."""
-    parser = make_parser(__doc__, models=[MODEL], choosable=False)
-    parser.add_argument(
-        "--values",
-        nargs="+",
-        type=weight,
-        default=VALUES,
-        metavar="X",
-        help="of each weight",
-    )
-    return command.main("sensitivity.py", parser, _vary, arguments)
+@dataclass(frozen=True, kw_only=True)
+class Options(ExperimentOptions):
+    """The options of this script."""
+
+    models: tuple[str, ...] = field(default=(MODEL,), init=False)
+    values: Annotated[
+        tuple[float, ...],
+        option(EXPERIMENT, "Values of each weight.", "X ...", parser=weight),
+    ] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
-def _vary(session: Session) -> int:
+def vary(options: Options) -> int:
+    """Runs the experiment."""
+    session = options.session()
     settings = session.required(MODEL)
-    values = sorted(set(session.options.values))
+    values = sorted(set(options.values))
     cells = [
         cell
         for symbol, argument in WEIGHTS.items()
@@ -59,11 +49,11 @@ def _vary(session: Session) -> int:
         for cell in session.cells(_row(symbol, value), settings.with_changes(**{argument: value}))
     ]
 
-    def measure(cell: CellResult) -> Measurement:
+    def measure(cell: experiments.CellResult) -> experiments.Measurement:
         plain = session.measure(cell)
         return plain._replace(values={**plain.values, _VALIDATION: cell.val_metrics["recall@20"]})
 
-    def draw(table: Sequence[Row], path: Path) -> None:
+    def draw(table: Sequence[experiments.Row], path: Path) -> None:
         by_name = {row.name: row for row in table}
         panels = {
             f"{symbol} ({argument})": {
@@ -76,7 +66,8 @@ def _vary(session: Session) -> int:
             for symbol, argument in WEIGHTS.items()
             if any(_row(symbol, value) in by_name for value in values)
         }
-        write_curves(path, f"AlignRec on {session.data.name}", panels, "recall@20")
+        title = f"AlignRec on {session.data.name}"
+        experiments.charts.write_curves(path, title, panels, "recall@20")
 
     return session.conclude(
         "sensitivity",
@@ -92,21 +83,21 @@ def _vary(session: Session) -> int:
     )
 
 
-def curve(rows: Mapping[float, Row], column: str) -> Curve:
+def curve(rows: Mapping[float, experiments.Row], column: str) -> experiments.charts.Curve:
     """A column of the rows against their values; a value whose cells failed has no point."""
-    spreads = [row.std for row in rows.values()]
-    return Curve(
+    deviations = [row.std[column] for row in rows.values() if row.std is not None]
+    return experiments.charts.Curve(
         x=list(rows),
         mean=[row.mean[column] for row in rows.values()],
-        std=None
-        if any(spread is None for spread in spreads)
-        else [spread[column] for spread in spreads if spread is not None],
+        std=deviations if len(deviations) == len(rows) else None,
     )
 
 
 def _row(symbol: str, value: float) -> str:
     return f"{symbol} = {value!r}"
 
+
+main = script(Options, vary, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

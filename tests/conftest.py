@@ -217,3 +217,75 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         missing = [name for name in packages if find_spec(name) is None]
         if missing:
             pytest.skip(f"needs the '{extra}' extra ({', '.join(missing)} not installed)")
+
+
+USERS, ITEMS, PER_USER = 24, 30, 8
+
+
+def _write_folder(folder, features=("image", "text"), labels=True, times=False):
+    """Two tastes: users like the items of their own parity, more or less; features show it."""
+    generator = np.random.default_rng(0)
+    moments = np.random.default_rng(1).permutation(USERS * PER_USER)
+    columns = ["userID", "itemID", *["timestamp"] * times, *["x_label"] * labels]
+    rows = ["\t".join(columns)]
+    last = 0
+    for user in range(USERS):
+        weight = np.where(np.arange(ITEMS) % 2 == user % 2, 5.0, 1.0)
+        items = generator.choice(ITEMS, PER_USER, replace=False, p=weight / weight.sum())
+        if user == 0 and ITEMS - 1 not in items:
+            items[0] = ITEMS - 1  # the largest id says how many items there are
+        for position, item in enumerate(items):
+            label = max(0, position - PER_USER + 3)
+            time = 1_500_000_000 + moments[user * PER_USER + position]
+            values = [user, item, *[time] * times, *[label] * labels]
+            rows.append("\t".join(str(value) for value in values))
+            last = max(last, item)
+    assert last == ITEMS - 1
+    folder.mkdir(parents=True)
+    (folder / f"{folder.name}.inter").write_text("\n".join(rows) + "\n")
+    for number, name in enumerate(features):
+        table = generator.normal(size=(ITEMS, 6 + number)).astype(np.float32)
+        table[:, 0] += 3.0 * (np.arange(ITEMS) % 2)
+        np.save(folder / f"{name}.npy", table)
+    return folder
+
+
+def _write_neighbors(path, k=10, cosine=True, shift=1):
+    """Every item's neighbours are itself and the next ones."""
+    neighbor = (np.arange(ITEMS)[:, None] + shift * np.arange(k)) % ITEMS
+    arrays = {"neighbor": neighbor.astype(np.int32)}
+    if cosine:
+        arrays["cosine"] = np.tile(np.linspace(1, 0.5, k, dtype=np.float32), (ITEMS, 1))
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """Labels and two feature tables."""
+    return _write_folder(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def timed_folder(tmp_path_factory):
+    """Labels, times and three feature tables."""
+    folder = tmp_path_factory.mktemp("data") / "timed"
+    return _write_folder(folder, features=("audio", "image", "text"), times=True)
+
+
+@pytest.fixture(scope="session")
+def bare_folder(tmp_path_factory):
+    """Labels and no feature table."""
+    return _write_folder(tmp_path_factory.mktemp("data") / "bare", features=())
+
+
+@pytest.fixture(scope="session")
+def write_folder():
+    """Writes a folder like ``tiny_folder`` with other tables, without labels or with times."""
+    return _write_folder
+
+
+@pytest.fixture(scope="session")
+def write_neighbors():
+    """Writes neighbour lists for the items of ``tiny_folder``."""
+    return _write_neighbors

@@ -17,6 +17,7 @@ from alignrec_pyg.checks import (
     check_integer,
     check_number,
     require_package,
+    unknown_names,
 )
 
 
@@ -145,3 +146,19 @@ def test_a_broken_package_gives_its_reason_too(error, monkeypatch):
     monkeypatch.setattr("alignrec_pyg.checks.import_module", broken)
     with pytest.raises(ImportError, match=r"torchvision::nms does not exist.*builds that match"):
         require_package("open_clip", "CLIPEncoder", "open-clip-torch")
+
+
+def test_only_a_near_name_is_suggested():
+    assert unknown_names("model", ["zzz"], ["BPR"]) == ["model 'zzz' is unknown: (there are BPR)"]
+    (problem,) = unknown_names("model", ["lightgcn"], ["BPR", "LightGCN"])
+    assert "did you mean 'LightGCN'?" in problem
+
+
+def test_names_joined_by_commas_are_explained():
+    (problem,) = unknown_names("model", ["BPR,LightGCN"], ["BPR", "LightGCN"])
+    assert problem == "model 'BPR,LightGCN' is unknown: separate names by spaces"
+
+
+def test_unknown_names_keep_silent_about_known_ones():
+    assert unknown_names("feature", ["text"], ["text"]) == []
+    assert unknown_names("feature", ["text"], []) == ["feature 'text' is unknown: (there are none)"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alignrec_pyg.cli.check import check
+from alignrec_pyg.cli.compare import CompareOptions, compare
 from alignrec_pyg.cli.encode import encode
-from alignrec_pyg.cli.entry_points import Command, new_app, run_app
+from alignrec_pyg.cli.entry_points import Command, command_of, new_app, run_app
 from alignrec_pyg.cli.evaluate import evaluate
 from alignrec_pyg.cli.features import features
 from alignrec_pyg.cli.pretrain import pretrain
@@ -19,8 +20,9 @@ app = new_app(
     epilog="Exit codes: 0 done; 1 the data cannot be used, or the work failed; 2 the arguments do "
     "not fit; 130 Ctrl-C.",
 )
-for command in (check, pretrain, encode, train, evaluate, recommend, features):
+for command in (check, encode, features, pretrain, train, evaluate, recommend):
     app.command(cls=Command)(command)
+app.command("compare", cls=Command)(command_of(CompareOptions, compare, compare.__doc__))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

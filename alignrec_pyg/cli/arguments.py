@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import torch
 
+from alignrec_pyg.cli.experiment_options import named_files as named_files
+from alignrec_pyg.cli.experiment_options import problems_of_folder as problems_of_folder
 from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS, SYNTHETIC, Scale, data_name
 from alignrec_pyg.experiments.settings import TABLE_2
 from alignrec_pyg.models import model_names
@@ -140,43 +141,6 @@ def results_folder(options: argparse.Namespace, problems: list[str]) -> Path:
     out: Path = options.out or Path("results") / data_name(options.data)
     problems += problems_of_folder(out, made=not problems)
     return out
-
-
-def problems_of_folder(out: Path, *, made: bool = True) -> list[str]:
-    """What keeps results from being written to ``--out``.
-
-    Args:
-        out: The folder.
-        made: Whether to make it and try.
-    """
-    there = next((path for path in (out, *out.parents) if path.exists()), out)
-    if not there.is_dir():
-        return [f"--out {out}: needs to be a folder ({there} is a file)"]
-    if not made:
-        return []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        return [f"--out {out}: needs to be a folder that can be written to ({error})"]
-    return []
-
-
-def named_files(
-    option: str, form: str, entries: Sequence[str], problems: list[str]
-) -> dict[str, Path]:
-    """Files by name, from entries ``NAME=FILE``; mistakes join ``problems``."""
-    paths: dict[str, Path] = {}
-    for entry in entries:
-        name, equals, path = entry.partition("=")
-        if not (name and equals and path):
-            problems.append(f"{option} {entry}: needs the form NAME={form}")
-        elif name in paths:
-            problems.append(f"{option} {entry}: {name!r} is given twice")
-        else:
-            paths[name] = Path(path)
-    return paths
 
 
 def device_named(name: str, problems: list[str]) -> torch.device:

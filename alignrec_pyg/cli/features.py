@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +13,6 @@ from alignrec_pyg.text_tables import aligned_table
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
-
-    from alignrec_pyg import FeatureRecall
-
-_ZERO_SHOT = "zero-shot"
-_ITEM_CF = "item-CF"
 
 
 def features(
@@ -47,57 +41,39 @@ def features(
     from alignrec_pyg.datasets import MMRecFolder
     from alignrec_pyg.graph import feature_names
 
-    data = MMRecFolder(folder).data.to(device_named(device))
+    data = MMRecFolder(folder).data
     names = feature_names(data)
     if not names:
         raise ValueError(f"{folder} has no feature table (<name>.npy): alignrec encode makes some")
     sets = {name: [name] for name in names}
     if len(names) > 1:
         sets["+".join(names)] = names
-    ks = tuple(sorted(set(k or (10, 20, 50))))
-    print(f"{_recalls(data, sets, ks)}\n\n{_cosines(data, sets)}")
+    recalls = _recalls(data, sets, tuple(sorted(set(k or (10, 20, 50)))), device_named(device))
+    print(f"{recalls}\n\n{_cosines(data, sets)}")
 
 
-def _recalls(data: HeteroData, sets: Mapping[str, list[str]], ks: tuple[int, ...]) -> str:
-    """Recall of every protocol and set; masking has the scale of zero-shot."""
-    from tqdm import tqdm
+def _recalls(
+    data: HeteroData, sets: Mapping[str, list[str]], ks: tuple[int, ...], device: str
+) -> str:
+    """Recall of every protocol and set; masking has the reference lines of zero-shot."""
+    from alignrec_pyg.experiments.features import (
+        ANY_TIED,
+        MASK,
+        Protocols,
+        protocol_data,
+        reference_lines,
+    )
 
-    found: dict[str, dict[str, FeatureRecall]] = {}
-    jobs = _jobs(data, sets, ks)
-    for protocol, name, job in tqdm(jobs, desc="features", unit="run", disable=None):
-        found.setdefault(protocol, {})[name] = job()
+    blocks = Protocols(ks=ks).evaluate(protocol_data(data), sets, {}, device)
     rows = [["protocol", "features", *(f"recall@{k}" for k in ks)]]
-    for protocol, recalls in found.items():
+    for protocol, recalls in blocks.items():
+        if protocol == ANY_TIED:
+            continue
         lines = {name: recall.recall for name, recall in recalls.items()}
-        if protocol in (_ZERO_SHOT, _ITEM_CF):
-            scale = next(iter(recalls.values()))
-            lines |= {"(popularity)": scale.popularity, "(random)": scale.random}
+        if not protocol.startswith(MASK):
+            lines |= reference_lines(recalls)
         rows += [[protocol, name, *(f"{line[k]:.4f}" for k in ks)] for name, line in lines.items()]
     return aligned_table(rows, left=(0, 1))
-
-
-def _jobs(
-    data: HeteroData, sets: Mapping[str, list[str]], ks: tuple[int, ...]
-) -> list[tuple[str, str, Callable[[], FeatureRecall]]]:
-    """Protocol, set and what to run."""
-    from alignrec_pyg import item_cf, mask_modality, zero_shot
-    from alignrec_pyg.graph import INTERACTS
-    from alignrec_pyg.transforms import SplitInteractions
-
-    links, find = data, partial(zero_shot, ks=ks)
-    if "time" not in data[INTERACTS]:
-        labelled = "split" in data[INTERACTS]
-        links = SplitInteractions("labels" if labelled else "random")(data)[1]
-        find = partial(zero_shot, ks=ks, targets="labels")
-    jobs: list[tuple[str, str, Callable[[], FeatureRecall]]] = [
-        (_ZERO_SHOT, name, partial(find, links, parts)) for name, parts in sets.items()
-    ]
-    for name, parts in sets.items():
-        for masked in parts if len(parts) > 1 else ():
-            job = partial(mask_modality, links, parts, masked, protocol=find)
-            jobs.append((f"mask 50 % of {masked}", name, job))
-    jobs += [(_ITEM_CF, name, partial(item_cf, data, parts, ks=ks)) for name, parts in sets.items()]
-    return jobs
 
 
 def _cosines(data: HeteroData, sets: Mapping[str, list[str]]) -> str:

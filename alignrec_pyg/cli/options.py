@@ -6,16 +6,10 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-
-from alignrec_pyg.models import model_names
-
-if TYPE_CHECKING:
-    pass
 
 
 class OptionError(typer.TyperException):
@@ -107,21 +101,30 @@ OUTPUT = "Output"
 EXPERIMENT = "This experiment"
 # the groups of options in --help
 
+SYNTHETIC = "synthetic"
+"""What ``--data`` takes for data that is made here."""
+
 SplitRule = Literal["random", "leave_last_out", "global_time", "labels"]
+
+
+def option(panel: str, text: str, metavar: str | None = None, **more: Any) -> Any:
+    """An option of a group.
+
+    Args:
+        panel: Title of the group in ``--help``.
+        text: What ``--help`` says.
+        metavar: What stands for its value.
+        **more: Arguments of ``typer.Option``; ``name`` if it is not that of the parameter.
+    """
+    names = [more.pop("name")] if "name" in more else []
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, **more)
+
 
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
-    typer.Option(
-        help="Where to compute; auto takes a GPU where there is one.", rich_help_panel=RUN
-    ),
+    option(RUN, "Where to compute; auto takes a GPU where there is one."),
 ]
-
-Seeds = Annotated[
-    int,
-    typer.Option(
-        parser=positive_int, metavar="N", help="Run seeds 0 to N - 1.", rich_help_panel=RUN
-    ),
-]
+Seeds = Annotated[int, option(RUN, "Run seeds 0 to N - 1.", "N", parser=positive_int)]
 
 
 def _column(role: str) -> typer.models.OptionInfo:
@@ -178,174 +181,3 @@ def errors_about(option: str) -> Iterator[None]:
 def log(line: str) -> None:
     """A line about the progress, on stderr: stdout is for results."""
     print(line, file=sys.stderr, flush=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExperimentOptions:
-    """What every experiment can be told; a subclass adds options of its own.
-
-    The fields are options of the command line: :func:`~alignrec_pyg.cli.entry_points.script`.
-    """
-
-    default_models: ClassVar[tuple[str, ...]] = ()
-    """Models to run where none is named (default: those of the paper's Table 2)."""
-
-    path: Annotated[
-        str | None,
-        typer.Argument(metavar="PATH", help="The same as --data.", show_default=False),
-    ] = None
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH", help="Folder in MMRec format, or 'synthetic'.", rich_help_panel=DATA
-        ),
-    ] = "synthetic"
-    split: Annotated[
-        SplitRule | None,
-        typer.Option(
-            help="Rule of the split.",
-            show_default="the file's labels, else random",
-            rich_help_panel=DATA,
-        ),
-    ] = None
-    features: Annotated[
-        tuple[str, ...],
-        typer.Option(
-            metavar="NAME ...",
-            help="Feature tables to use.",
-            show_default="all",
-            rich_help_panel=DATA,
-        ),
-    ] = ()
-    tables: Annotated[
-        tuple[str, ...],
-        typer.Option(
-            metavar="NAME=FILE.npy ...",
-            help="Further feature tables; row r belongs to item r.",
-            rich_help_panel=DATA,
-        ),
-    ] = ()
-    feature_scale: Annotated[
-        Literal["rows", "raw"],
-        typer.Option(help="Feature rows at length 1, or as they are stored.", rich_help_panel=DATA),
-    ] = "rows"
-    item_neighbors: Annotated[
-        int,
-        typer.Option(
-            parser=positive_int,
-            metavar="K",
-            help="Neighbours of an item in graphs made of feature tables.",
-            rich_help_panel=DATA,
-        ),
-    ] = 10
-    neighbors: Annotated[
-        tuple[str, ...],
-        typer.Option(
-            metavar="NAME=FILE.npz ...",
-            help="Ready item graphs: arrays 'neighbor' [items, k] and 'cosine' (FREEDOM needs "
-            "none).",
-            rich_help_panel=DATA,
-        ),
-    ] = ()
-    models: Annotated[
-        tuple[str, ...],
-        typer.Option(
-            metavar="NAME ...",
-            help=f"Of {', '.join(model_names())}, 'all' of them, or MODULE:CLASS for a model of "
-            "your own.",
-            show_default="those of the paper's table",
-            rich_help_panel=MODELS,
-        ),
-    ] = ()
-    settings: Annotated[
-        Literal["default", "published"] | None,
-        typer.Option(
-            help="Settings to start from: the library's, or those of the papers.",
-            show_default="published; of synthetic data some that train in seconds",
-            rich_help_panel=MODELS,
-        ),
-    ] = None
-    overrides: Annotated[
-        tuple[str, ...],
-        typer.Option(
-            "--set",
-            metavar="MODEL.argument=value ...",
-            help="Other settings, e.g. LightGCN.num_layers=2 AlignRec.lr=1e-3.",
-            rich_help_panel=MODELS,
-        ),
-    ] = ()
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            parser=positive_int, metavar="N", help="Most epochs.", rich_help_panel=TRAINING
-        ),
-    ] = None
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            parser=natural,
-            metavar="N",
-            help="Evaluations without improvement to bear.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            parser=number,
-            metavar="X",
-            help="Learning rate of all models.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            parser=positive_int,
-            metavar="N",
-            help="Interactions per batch.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None
-    seeds: Seeds = 3
-    device: Device = "auto"
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            parser=positive_int,
-            metavar="N",
-            help="Models to train at a time, each in a process of its own.",
-            show_default="the processors; 1 on a GPU",
-            rich_help_panel=RUN,
-        ),
-    ] = None
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            parser=positive_int,
-            metavar="N",
-            help="CPU threads of each model.",
-            show_default="1 where several train at a time or the data is synthetic",
-            rich_help_panel=RUN,
-        ),
-    ] = None
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where to write.",
-            show_default="results/<data name>",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
-
-    def __post_init__(self) -> None:
-        """Takes the path for the data.
-
-        Raises:
-            OptionError: If both are given.
-        """
-        if self.path is not None:
-            if self.data != "synthetic":
-                raise OptionError("--data", f"is given by PATH already ({self.path})")
-            object.__setattr__(self, "data", self.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from alignrec_pyg.cli.arguments import ALL
 from alignrec_pyg.experiments.cells import KS, Cell, Parts
 from alignrec_pyg.experiments.charts import chart_problem
 from alignrec_pyg.experiments.description import header
@@ -52,7 +50,7 @@ class Session:
     """A script at work: its arguments, checked, and its data.
 
     Args:
-        options: The arguments.
+        options: The options of the command line, with those of the script.
         device: Where to run.
         models: Settings of the models asked for, by name.
         data: The data.
@@ -63,7 +61,7 @@ class Session:
         jobs: Cells to run at a time.
     """
 
-    options: argparse.Namespace
+    options: Any
     device: torch.device
     models: dict[str, ModelSettings]
     data: PreparedData
@@ -97,7 +95,7 @@ class Session:
     def _prepared(self, rule: SplitRule | None, held_out: HoldOutItems | None = None) -> Session:
         data = prepare(
             self.options.data,
-            features=self.options.features,
+            features=self.options.features or None,
             tables=self.tables,
             neighbors=self.neighbors,
             split=rule,
@@ -137,6 +135,10 @@ class Session:
             for seed in (self.seeds if seeds is None else seeds)
         ]
 
+    def cells_of(self, models: Mapping[str, ModelSettings]) -> list[Cell]:
+        """The cells of a row for each of some settings, by name of the row."""
+        return [cell for row, settings in models.items() for cell in self.cells(row, settings)]
+
     def runnable(self) -> tuple[dict[str, ModelSettings], dict[str, str]]:
         """Settings of the models that can run on the data, and why the others cannot.
 
@@ -147,7 +149,7 @@ class Session:
             name: self.data.why_not(settings.model) for name, settings in self.models.items()
         }
         not_run = {name: reason for name, reason in reasons.items() if reason is not None}
-        named = self.options.models not in (None, [ALL])
+        named = self.options.models not in ((), ("all",))
         if not_run and (named or len(not_run) == len(self.models)):
             raise SettingsError([f"{name} {reason}" for name, reason in not_run.items()])
         return {n: p for n, p in self.models.items() if n not in not_run}, not_run

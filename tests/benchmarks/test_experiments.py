@@ -18,17 +18,21 @@ import torch
 from alignrec_pyg import models
 from alignrec_pyg.evaluation.metrics import evaluate
 from alignrec_pyg.evaluation.ranking import rank
-from alignrec_pyg.experiments import runner
+from alignrec_pyg.experiments import cells, charts
 from alignrec_pyg.experiments.cells import Cell
 from alignrec_pyg.experiments.prepare import prepare
 from alignrec_pyg.experiments.provenance import Origin
-from alignrec_pyg.experiments.settings import PAPER, SEARCH, AlignRecPreset, points
+from alignrec_pyg.experiments.settings import (
+    SEARCH_GRIDS,
+    load_model,
+    published_settings,
+)
 from alignrec_pyg.experiments.statistics import Measurement
 from alignrec_pyg.experiments.store import CellResult, CellStore
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.loop import fit
-from benchmarks import alignment_map, feature_sets, sensitivity, tuned_comparison
+from benchmarks import alignment_map, feature_sets, tuned_comparison
 from benchmarks.alignment_map import cosine_summary, joint_map
 
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
@@ -124,7 +128,7 @@ def hparams_of(done):
 def trained(folder, name):
     """A model trained with seed 0 as the scripts do, and its data."""
     data = prepare(str(folder))
-    settings = PAPER[name].with_changes(max_epochs=2, batch_size=64)
+    settings = published_settings(load_model(name), "").with_changes(max_epochs=2, batch_size=64)
     torch.manual_seed(0)
     model = settings.model(data.train, **settings.hparams, **data.inputs(settings.model))
     fit(model, data.train, data.val, settings.config)
@@ -133,9 +137,9 @@ def trained(folder, name):
 
 def test_all_models_run_and_each_is_compared(tiny_folder, finished):
     done = finished("compare", tiny_folder, "--models", "all")
-    assert list(done.rows) == list(PAPER)
+    assert set(done.rows) == set(models.model_names())
     assert done.saved["not_run"] == {}
-    assert len(done.saved["comparisons"]) == len(PAPER) - 1
+    assert len(done.saved["comparisons"]) == len(models.model_names()) - 1
     assert done.saved["metrics"] == METRICS
     assert_test_metrics(done, links_at_test(tiny_folder))
 
@@ -155,12 +159,12 @@ def test_a_model_with_alignment_stands_beside_itself(tiny_folder, finished):
     done = finished("compare", tiny_folder, "--models", "BPR", "MGCN", "--aligned", "MGCN")
     assert list(done.rows) == ["BPR", "MGCN", "MGCN + alignment"]
     assert "alignment" not in done.cells["MGCN", 0].settings
-    alignrec = AlignRecPreset()
+    alignrec = published_settings(models.AlignRec, "").hparams
     worn = done.cells["MGCN + alignment", 0]
     assert worn.model == "AlignedMGCN"
     assert worn.settings["alignment"] == {
         "features": ["image", "text"],
-        **{f"{name}_weight": getattr(alignrec, f"{name}_weight") for name in ("cca", "uia", "reg")},
+        **{f"{name}_weight": alignrec[f"{name}_weight"] for name in ("cca", "uia", "reg")},
     }
     assert_test_metrics(done, links_at_test(tiny_folder))
 
@@ -245,7 +249,7 @@ def test_a_feature_set_named_twice_is_one_row(tiny_folder, finished):
 
 def test_memory_is_compared_with_the_first_set_of_the_same_seed():
     first = {"A": "A", "B": "A", "C": "C"}
-    cells = {
+    found = {
         ("A", 0): result("A", seed=0, peak=70, content=30),
         ("A", 1): result("A", seed=1, peak=150, content=50),
         ("B", 0): result("B", seed=0, peak=20, content=5),
@@ -258,24 +262,24 @@ def test_memory_is_compared_with_the_first_set_of_the_same_seed():
     def plain(cell):
         return Measurement({"recall@20": 0.25}, torch.arange(1), torch.ones(1))
 
-    measure = feature_sets.with_memory(plain, list(cells.values()), first)
-    saved = {key: measure(cell).values[feature_sets.SAVED] for key, cell in cells.items()}
+    measure = feature_sets.with_memory(plain, list(found.values()), first)
+    saved = {key: measure(cell).values[feature_sets.SAVED] for key, cell in found.items()}
     expected = [0, 0, 75, 25, math.nan, 0, math.nan]
     assert list(saved.values()) == pytest.approx(expected, nan_ok=True)
-    assert measure(cells["A", 0]).values["recall@20"] == 0.25
+    assert measure(found["A", 0]).values["recall@20"] == 0.25
 
 
 def test_memory_is_unknown_where_the_first_set_failed(
     tiny_folder, tmp_path, run_script, monkeypatch
 ):
-    original = runner.fit
+    original = cells.fit
 
     def failing(model, *parts, **arguments):
         if model.features == ["image"]:
             raise FloatingPointError("the loss is not finite in epoch 0")
         return original(model, *parts, **arguments)
 
-    monkeypatch.setattr(runner, "fit", failing)
+    monkeypatch.setattr(cells, "fit", failing)
     status, text, _ = run_script(
         *("feature_sets", "--data", tiny_folder, "--out", tmp_path),
         *("--models", "VBPR", "--seeds", 1),
@@ -304,18 +308,20 @@ def test_modalities_are_left_out(timed_folder, finished):
 
 def test_sensitivity_varies_one_weight_at_a_time(tiny_folder, finished, monkeypatch):
     drawn = {}
-    original = sensitivity.write_curves
+    original = charts.write_curves
 
     def write_curves(path, title, panels, label):
         drawn.update(panels)
         original(path, title, panels, label)
 
-    monkeypatch.setattr(sensitivity, "write_curves", write_curves)
+    monkeypatch.setattr(charts, "write_curves", write_curves)
     done = finished("sensitivity", tiny_folder, "--values", "0.5", "0.01", seeds=2)
     weights = {"alpha": "cca_weight", "beta": "uia_weight", "lambda": "reg_weight"}
     values = (0.01, 0.5)
     assert list(done.rows) == [f"{symbol} = {value}" for symbol, value in product(weights, values)]
-    usual = {name: getattr(AlignRecPreset(), name) for name in weights.values()}
+    usual = {
+        name: published_settings(models.AlignRec, "").hparams[name] for name in weights.values()
+    }
     assert list(drawn) == [f"{symbol} ({name})" for symbol, name in weights.items()]
     different = False
     for symbol, name in weights.items():
@@ -366,7 +372,7 @@ def test_long_tail_counts_the_links_of_rare_items_and_users(timed_folder, finish
 
 def test_long_tail_and_others_train_nothing_anew(tiny_folder, finished, monkeypatch):
     finished("compare", tiny_folder)
-    monkeypatch.setattr(runner, "fit", lambda *_, **__: pytest.fail("something was trained"))
+    monkeypatch.setattr(cells, "fit", lambda *_, **__: pytest.fail("something was trained"))
     finished("long_tail", tiny_folder, "--below", "7")
     finished("groups", tiny_folder)
     finished("beyond_accuracy", tiny_folder)
@@ -509,7 +515,7 @@ def test_alignment_map_of_two_models(tiny_folder, tmp_path, run_script, monkeypa
     assert status == 0, problems
     saved = json.loads((tmp_path / "alignment_map.json").read_text())["cosine"]
     assert list(saved) == ["VBPR", "AlignRec"]
-    assert f"| AlignRec | {saved['AlignRec']['mean']:.4f} |" in text
+    assert f"AlignRec  {saved['AlignRec']['mean']:.4f}  " in text
     assert (tmp_path / "alignment_map.png").read_bytes().startswith(b"\x89PNG")
     for name, pair in zip(saved, drawn, strict=True):
         model, data = trained(tiny_folder, name)
@@ -560,12 +566,12 @@ def test_tuned_comparison_runs_the_chosen_settings_with_all_seeds(tiny_folder, f
     assert "an optimistic figure" in "\n".join(done.saved["notes"])
     places = []
     for name in names:
-        axes = list(SEARCH[name])
+        axes = list(SEARCH_GRIDS[load_model(name)])
         by_point = {}
         for cell in trials(tmp_path, name):
             settings = cell["settings"]["hparams"] | cell["settings"]["config"]
             by_point[tuple(settings[axis] for axis in axes)] = cell
-        grid = list(product(*SEARCH[name].values()))
+        grid = list(product(*SEARCH_GRIDS[load_model(name)].values()))
         assert by_point.keys() == set(grid)
         validation = [by_point[point]["val_metrics"]["recall@20"] for point in grid]
         places.append(validation.index(max(validation)))
@@ -620,7 +626,7 @@ def result(row, *, val=0.0, test=0.0, seed=0, peak=None, content=0):
 
 
 def test_settings_are_chosen_on_validation():
-    found = points(PAPER["BPR"], SEARCH["BPR"])
+    found = published_settings(models.BPR, "").points(SEARCH_GRIDS[models.BPR])
     results = [
         result("BPR, point 1", val=0.1, test=0.9),  # best on test
         result("BPR, point 2", val=0.3, test=0.2),

@@ -1,16 +1,26 @@
+import json
+
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torch_geometric.data import HeteroData
 
 from alignrec_pyg.cli import encoder_specs
-from alignrec_pyg.cli.encoder_specs import EncoderSpec, encoder_spec
+from alignrec_pyg.cli.encoder_specs import EncoderSpec, add_encoded, encoder_spec
 from alignrec_pyg.encoders import (
     BEiT3Config,
     BEiT3Encoder,
     CLIPEncoder,
+    ItemContent,
     PatchPCAEncoder,
     SentencePieceTokenizer,
     TfidfEncoder,
 )
+from alignrec_pyg.experiments import features_report
+from alignrec_pyg.graph import feature_table
 from alignrec_pyg.storage import write_tensors
+from benchmarks import features
 
 
 def test_those_that_learn():
@@ -66,3 +76,122 @@ def test_sentence_transformers(tmp_path, monkeypatch):
 def test_rejects(text, message):
     with pytest.raises(ValueError, match=message):
         encoder_spec(text)
+
+
+WORDS = ("heat", "toys", "war", "love", "space", "train", "ship")
+
+
+@pytest.fixture
+def stage1(tmp_path):
+    pytest.importorskip("torchscale", exc_type=ImportError)
+    tokenizer = SentencePieceTokenizer.train([f"the {word} and" for word in WORDS], 40)
+    sizes = BEiT3Config.tiny(vocab_size=tokenizer.vocab_size)
+    BEiT3Encoder(sizes, tokenizer, seed=1).save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    """Writes a table, its last item first, and an image for each; gives both paths."""
+
+    def write(num_items):
+        (tmp_path / "images").mkdir()
+        rng = np.random.default_rng(0)
+        lines = ["id,title,plot"]
+        for item in reversed(range(num_items)):
+            lines.append(f"{item},{WORDS[item % 7]},and {WORDS[item % 5]}")
+            pixels = rng.integers(0, 256, (40, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / f"{item}.png")
+        (tmp_path / "items.csv").write_text("\n".join(lines) + "\n")
+        return tmp_path / "items.csv", tmp_path / "images"
+
+    return write
+
+
+CPU = torch.device("cpu")
+
+
+def items(num_items):
+    data = HeteroData()
+    data["item"].num_nodes = num_items
+    data["item"].id = np.array([str(item) for item in range(num_items)])
+    return data
+
+
+def test_rows_belong_to_the_items_of_their_ids(stage1, catalogue, capsys):
+    table, images = catalogue(4)
+    problems: list[str] = []
+    data, names = add_encoded(
+        items(5), [f"mm={stage1}"], table, ["title", "plot"], images, CPU, problems
+    )
+    assert (names, problems) == (["mm"], [])
+    photos = [
+        torch.from_numpy(np.array(Image.open(images / f"{item}.png"))).permute(2, 0, 1)
+        for item in range(4)
+    ]
+    texts = [f"{WORDS[item % 7]} and {WORDS[item % 5]}" for item in range(4)]
+    expected = BEiT3Encoder.from_pretrained(stage1)(ItemContent(texts, photos))
+    torch.testing.assert_close(feature_table(data, "mm")[:4], expected, atol=1e-5, rtol=1e-5)
+    assert not feature_table(data, "mm")[4].any()  # the catalogue lacks it
+    assert "4 of 5 items are in items.csv" in capsys.readouterr().out
+    assert not {"text", "image"} & set(data["item"].keys())
+
+
+def test_what_does_not_fit_is_told(catalogue, tmp_path):
+    table, images = catalogue(3)
+    problems: list[str] = []
+    add_encoded(items(3), [], table, ["title"], None, CPU, problems)
+    add_encoded(items(3), ["tfidf"], None, ["title"], images, CPU, problems)
+    add_encoded(items(3), ["tfidf"], table, ["name"], images, CPU, problems)
+    add_encoded(items(3), ["clip", "tfidf"], table, ["title"], images, CPU, problems)
+    known = items(3)
+    known["item"].x_tfidf = torch.ones(3, 2)
+    add_encoded(known, ["tfidf"], table, ["title"], images, CPU, problems)
+    parts = (
+        "nothing reads them without --encoders",
+        "needs --catalogue and --images",
+        "name",
+        "--encoders clip",
+        "'out_dim'",
+        "of this name",
+    )
+    assert len(problems) == len(parts)
+    for problem, part in zip(problems, parts, strict=True):
+        assert part in problem
+
+
+def test_features_judges_what_encoders_make(stage1, catalogue, tmp_path, monkeypatch):
+    monkeypatch.setattr(features_report, "feature_maps", lambda *_: {})
+    table, images = catalogue(12)
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    links = [f"{user}\t{(user + step) % 12}\t{step % 3}" for user in range(12) for step in range(6)]
+    (folder / "bare.inter").write_text("\n".join(["userID\titemID\tx_label", *links]) + "\n")
+    status = features.main(
+        [
+            *("--data", str(folder), "--out", str(tmp_path / "out"), "--threads", "1"),
+            *("--catalogue", str(table), "--fields", "title", "plot", "--images", str(images)),
+            *("--encoders", f"mm={stage1}"),
+        ]
+    )
+    assert status == 0
+    saved = json.loads((tmp_path / "out" / "features.json").read_text())
+    assert list(saved["sets"]) == ["mm"]
+    assert saved["sets"]["mm"]["width"] == 64
+    assert all(list(block) == ["mm"] for block in saved["protocols"].values() if block)
+
+
+def test_encoders_run_on_the_device_asked_for(catalogue, monkeypatch):
+    table, images = catalogue(3)
+    asked = []
+
+    class Spec:
+        name = "made"
+
+        def build(self, *, device):
+            asked.append(device)
+            return TfidfEncoder(2)
+
+    monkeypatch.setattr(encoder_specs, "encoder_spec", lambda entry: Spec())
+    add_encoded(items(3), ["made"], table, ["title"], images, torch.device("cuda", 1), [])
+    assert asked == ["cuda:1"]

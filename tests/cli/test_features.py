@@ -33,7 +33,7 @@ def test_figures_are_the_librarys(encoded, capsys):
         recall = mask_modality(
             data, BOTH, masked, protocol=lambda graph, names: zero_shot(graph, names, ks=ks)
         ).recall
-        expected.append([f"mask 50 % of {masked}", BOTH, recall])
+        expected.append([f"mask 50 % {masked}", BOTH, recall])
     for name in (*BOTH, BOTH):
         expected.append(["item-CF", name, item_cf(data, name, ks=ks).recall])
     scale = item_cf(data, "tfidf", ks=ks)

@@ -43,26 +43,6 @@ def test_devices(monkeypatch):
     assert (options.device_named("auto"), options.device_named("cuda")) == ("cuda", "cuda")
 
 
-def test_only_a_near_name_is_suggested():
-    assert options.unknown_names("model", ["zzz"], ["BPR"]) == [
-        "model 'zzz' is unknown: (there are BPR)"
-    ]
-    (problem,) = options.unknown_names("model", ["lightgcn"], ["BPR", "LightGCN"])
-    assert "did you mean 'LightGCN'?" in problem
-
-
-def test_names_joined_by_commas_are_explained():
-    (problem,) = options.unknown_names("model", ["BPR,LightGCN"], ["BPR", "LightGCN"])
-    assert problem == "model 'BPR,LightGCN' is unknown: separate names by spaces"
-
-
-def test_unknown_names_keep_silent_about_known_ones():
-    assert options.unknown_names("feature", ["text"], ["text"]) == []
-    assert options.unknown_names("feature", ["text"], []) == [
-        "feature 'text' is unknown: (there are none)"
-    ]
-
-
 def test_progress_is_on_stderr(capsys):
     options.log("on its way")
     assert capsys.readouterr() == ("", "on its way\n")
@@ -76,10 +56,3 @@ def test_only_named_columns_are_passed_on():
 
 def test_rules_are_those_of_the_split():
     assert get_args(options.SplitRule) == get_args(SplitRule)
-
-
-def test_a_path_is_the_data():
-    assert options.ExperimentOptions(path="baby").data == "baby"
-    assert options.ExperimentOptions().data == "synthetic"
-    with pytest.raises(options.OptionError, match="--data: is given by PATH already"):
-        options.ExperimentOptions(path="baby", data="sports")

@@ -5,8 +5,12 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.experiments.cells import TEST
+from alignrec_pyg.experiments.cold_items import (
+    content_vectors,
+    popularity_vectors,
+    untrained_result,
+)
 from alignrec_pyg.graph import INTERACTS
-from benchmarks.cold_baselines import as_result, content, popularity
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def test_popularity_counts_train_links_and_draws_among_equals(parts):
     train, cold = parts
     orders = set()
     for seed in range(20):
-        user_x, item_x = popularity(train, cold["item"].num_nodes, seed)
+        user_x, item_x = popularity_vectors(train, cold["item"].num_nodes, seed)
         scores = user_x @ item_x.T
         assert scores.floor().tolist() == [[1, 3, 0, 1, 0, 0]] * 3
         orders.add(bool(scores[0, 4] > scores[0, 5]))
@@ -35,7 +39,7 @@ def test_popularity_counts_train_links_and_draws_among_equals(parts):
 
 def test_content_is_the_mean_cosine_of_equal_parts(parts):
     train, cold = parts
-    user_x, item_x = content(train, cold, ["a", "b"])
+    user_x, item_x = content_vectors(train, cold, ["a", "b"])
     rows = [torch.cat([p["item"].x_a, p["item"].x_b], 1) for p in (train, cold)]
     table = torch.cat(rows)
 
@@ -57,7 +61,7 @@ def test_rankings_leave_known_links_out(parts):
     train[INTERACTS].edge_label_index = torch.tensor([[0, 2], [4, 5]])
     vectors = torch.ones(3, 1), torch.arange(6.0).unsqueeze(1)
     candidates = {TEST: None, "cold": torch.tensor([4, 5])}
-    result = as_result("by number", 3, vectors, train, candidates)
+    result = untrained_result("by number", 3, vectors, train, candidates)
     assert result.rankings[TEST].user.tolist() == [0, 2]
     assert result.rankings[TEST].item[:, :5].tolist() == [[5, 4, 3, 2, 6], [5, 4, 3, 2, 0]]
     assert result.rankings["cold"].item[:, :3].tolist() == [[5, 4, 6]] * 2

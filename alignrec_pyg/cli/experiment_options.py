@@ -1,0 +1,302 @@
+"""Options that scripts on a data set have in common, as dataclasses to add one's own to."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import typer
+
+from alignrec_pyg.cli.options import (
+    DATA,
+    MODELS,
+    OUTPUT,
+    RUN,
+    SYNTHETIC,
+    TRAINING,
+    Device,
+    OptionError,
+    Seeds,
+    SplitRule,
+    device_named,
+    natural,
+    number,
+    option,
+    positive_int,
+)
+from alignrec_pyg.models import model_names
+
+if TYPE_CHECKING:
+    import torch
+    from torch_geometric.data import HeteroData
+
+    from alignrec_pyg.experiments.session import Session
+    from alignrec_pyg.experiments.settings import ModelSettings
+
+ALL = "all"
+"""What ``--models`` takes for all models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """What every script on a data set can be told; a subclass adds options of its own.
+
+    The fields are options of the command line: :func:`~alignrec_pyg.cli.entry_points.script`.
+    """
+
+    path: Annotated[
+        str | None,
+        typer.Argument(metavar="PATH", help="The same as --data.", show_default=False),
+    ] = None
+    data: Annotated[str, option(DATA, "An MMRec folder, or 'synthetic'.", "PATH")] = SYNTHETIC
+    split: Annotated[
+        SplitRule | None,
+        option(DATA, "Rule of the split.", show_default="the file's labels, else random"),
+    ] = None
+    tables: Annotated[
+        tuple[str, ...],
+        option(DATA, "Further feature tables; row r belongs to item r.", "NAME=FILE.npy ..."),
+    ] = ()
+    device: Device = "auto"
+    threads: Annotated[
+        int | None,
+        option(
+            RUN,
+            "CPU threads of each process.",
+            "N",
+            parser=positive_int,
+            show_default="1",
+        ),
+    ] = None
+    out: Annotated[
+        Path | None, option(OUTPUT, "Where to write.", "DIR", show_default="results/<data name>")
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Takes the path for the data.
+
+        Raises:
+            OptionError: If both are given.
+        """
+        if self.path is not None:
+            if self.data != SYNTHETIC:
+                raise OptionError("--data", f"is given by PATH already ({self.path})")
+            object.__setattr__(self, "data", self.path)
+
+    def results_folder(self, problems: list[str]) -> Path:
+        """The folder to write to, made and tried unless there are problems already."""
+        from alignrec_pyg.experiments.prepare import data_name
+
+        out = self.out or Path("results") / data_name(self.data)
+        problems += problems_of_folder(out, made=not problems)
+        return out
+
+    def table_files(self, problems: list[str]) -> dict[str, Path]:
+        """The files of ``--tables`` by name; mistakes join ``problems``."""
+        return named_files("--tables", "FILE.npy", self.tables, problems)
+
+    def torch_device(self, problems: list[str]) -> torch.device:
+        """The device of ``--device``; a missing GPU joins ``problems``."""
+        import torch
+
+        try:
+            return torch.device(device_named(self.device))
+        except OptionError as error:
+            problems.append(str(error))
+            return torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentOptions(DataOptions):
+    """What every script that trains models can be told."""
+
+    default_models: ClassVar[tuple[str, ...]] = ()
+    """Models to run where none is named (default: those of the paper's Table 2)."""
+
+    features: Annotated[
+        tuple[str, ...],
+        option(DATA, "Feature tables to use.", "NAME ...", show_default="all"),
+    ] = ()
+    feature_scale: Annotated[
+        Literal["rows", "raw"], option(DATA, "Feature rows at length 1, or as they are stored.")
+    ] = "rows"
+    item_neighbors: Annotated[
+        int,
+        option(
+            DATA,
+            "Neighbours of an item in graphs made of feature tables.",
+            "K",
+            parser=positive_int,
+        ),
+    ] = 10
+    neighbors: Annotated[
+        tuple[str, ...],
+        option(
+            DATA,
+            "Ready item graphs: arrays 'neighbor' [items, k] and 'cosine' (FREEDOM needs none).",
+            "NAME=FILE.npz ...",
+        ),
+    ] = ()
+    models: Annotated[
+        tuple[str, ...],
+        option(
+            MODELS,
+            f"Of {', '.join(model_names())}, 'all' of them, or MODULE:CLASS for your own.",
+            "NAME ...",
+            show_default="those of the paper's table",
+        ),
+    ] = ()
+    settings: Annotated[
+        Literal["default", "published", "small"] | None,
+        option(
+            MODELS,
+            "Settings to start from: the library's, those of the papers, or for small data.",
+            show_default="published; of synthetic data small",
+        ),
+    ] = None
+    set: Annotated[
+        tuple[str, ...],
+        option(
+            MODELS,
+            "Other settings, e.g. LightGCN.num_layers=2 AlignRec.lr=1e-3.",
+            "MODEL.argument=value ...",
+        ),
+    ] = ()
+    epochs: Annotated[int | None, option(TRAINING, "Most epochs.", "N", parser=positive_int)] = None
+    patience: Annotated[
+        int | None, option(TRAINING, "Evaluations to wait for a better one.", "N", parser=natural)
+    ] = None
+    lr: Annotated[
+        float | None, option(TRAINING, "Learning rate of all models.", "X", parser=number)
+    ] = None
+    batch_size: Annotated[
+        int | None, option(TRAINING, "Interactions per batch.", "N", parser=positive_int)
+    ] = None
+    seeds: Seeds = 3
+    jobs: Annotated[
+        int | None,
+        option(
+            RUN,
+            "Models to train at a time, each in a process of its own.",
+            "N",
+            parser=positive_int,
+            show_default="processors / threads; 1 on a GPU",
+        ),
+    ] = None
+
+    def session(self) -> Session:
+        """Checks the options and prepares the data.
+
+        Raises:
+            SettingsError: If options do not fit each other or the data; it lists all of them.
+        """
+        import torch
+
+        from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS, prepare
+        from alignrec_pyg.experiments.session import Session
+        from alignrec_pyg.experiments.settings import SettingsError
+
+        problems: list[str] = []
+        device, tables = self.torch_device(problems), self.table_files(problems)
+        neighbors = named_files("--neighbors", "FILE.npz", self.neighbors, problems)
+        if neighbors and self.item_neighbors != NUM_NEIGHBORS:
+            problems.append("--item-neighbors: the lists of --neighbors have their own number")
+        models = self._model_settings(problems, None)
+        out = self.results_folder(problems)
+        if problems:
+            raise SettingsError(problems)
+        threads = self.threads or 1
+        torch.set_num_threads(threads)
+        data = prepare(
+            self.data,
+            features=self.features or None,
+            tables=tables,
+            neighbors=neighbors,
+            split=self.split,
+            scale=self.feature_scale,
+            item_neighbors=self.item_neighbors,
+        )
+        if self.settings == "default":  # these depend on the data
+            models = self._model_settings(problems, data.train)
+        return Session(
+            options=self,
+            device=device,
+            models=models,
+            data=data,
+            tables=tables,
+            neighbors=neighbors,
+            seeds=range(self.seeds),
+            out=out,
+            jobs=self.jobs or (1 if device.type == "cuda" else max(1, num_cores() // threads)),
+        )
+
+    def _model_settings(
+        self, problems: list[str], train: HeteroData | None
+    ) -> dict[str, ModelSettings]:
+        from alignrec_pyg.experiments.prepare import data_name
+        from alignrec_pyg.experiments.settings import TABLE_2, SettingsError, resolve
+
+        names = self.models or self.default_models or [model.__name__ for model in TABLE_2]
+        try:
+            return resolve(
+                list(model_names()) if names == (ALL,) else list(dict.fromkeys(names)),
+                self.settings or ("small" if self.data == SYNTHETIC else "published"),
+                data_name(self.data),
+                self.set,
+                data=train,
+                max_epochs=self.epochs,
+                patience=self.patience,
+                lr=self.lr,
+                batch_size=self.batch_size,
+            )
+        except SettingsError as error:
+            problems += error.problems
+            return {}
+
+
+def num_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def named_files(
+    option: str, form: str, entries: Sequence[str], problems: list[str]
+) -> dict[str, Path]:
+    """Files by name, from entries ``NAME=FILE``; mistakes join ``problems``."""
+    paths: dict[str, Path] = {}
+    for entry in entries:
+        name, equals, path = entry.partition("=")
+        if not (name and equals and path):
+            problems.append(f"{option} {entry}: needs the form NAME={form}")
+        elif name in paths:
+            problems.append(f"{option} {entry}: {name!r} is given twice")
+        else:
+            paths[name] = Path(path)
+    return paths
+
+
+def problems_of_folder(out: Path, *, made: bool = True) -> list[str]:
+    """What keeps results from being written to ``--out``.
+
+    Args:
+        out: The folder.
+        made: Whether to make it and try.
+    """
+    there = next((path for path in (out, *out.parents) if path.exists()), out)
+    if not there.is_dir():
+        return [f"--out {out}: needs to be a folder ({there} is a file)"]
+    if not made:
+        return []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        return [f"--out {out}: needs to be a folder that can be written to ({error})"]
+    return []
