@@ -35,7 +35,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks/README.md", *PAGES]
 PACKAGES = [
     ".".join(path.parent.relative_to(ROOT).parts)
     for path in sorted((ROOT / "alignrec_pyg").rglob("__init__.py"))
-    if path.parent.name != "cli"  # documented as commands, in command_line.md
+    # of commands there is command_line.md; of what only scripts share, the main names are documented
+    if path.parent.name not in {"cli", "experiments", "tuning"}
 ]
 
 
