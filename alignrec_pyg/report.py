@@ -1,4 +1,4 @@
-"""What the data and a split hold, counted: sizes, cold nodes, features, notes from reading."""
+"""Reports on data and splits: sizes, cold users and items, features, and notes on the data."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _PAIR_BLOCK = 512
 
 @dataclass(frozen=True)
 class FeatureReport:
-    """One item feature table.
+    """Report on a feature table of items.
 
     Args:
         name: The table is ``data["item"].x_<name>``.
         shape: Number of items and width.
-        dtype: Element type as read, before the cast to float32.
-        missing: Number of items that lack the feature.
+        dtype: Element type of the source, before the cast to float32.
+        missing: Number of items without the feature.
         content_hash: Hash of the float32 table.
-        cosine_mean: Mean cosine of two different present rows over a seeded sample of pairs (over
-            all pairs where there are few); NaN with fewer than two present rows.
+        cosine_mean: Mean cosine of two different items with the feature, over a seeded sample of
+            pairs (over all pairs if there are few); NaN with fewer than two such items.
         cosine_std: Standard deviation of the same cosines.
     """
 
@@ -54,16 +54,16 @@ class FeatureReport:
 
 @dataclass(frozen=True)
 class PartReport:
-    """The links of one part of a split.
+    """Report on one part of a split.
 
     Args:
         name: ``"train"``, ``"val"`` or ``"test"``.
         interactions: Number of links.
-        users: Distinct users among them.
-        items: Distinct items among them.
-        cold_users: Those of the users that have no train link.
-        cold_items: Those of the items that have no train link.
-        in_train: Links that are also train links (0 by definition for the train part).
+        users: Number of distinct users.
+        items: Number of distinct items.
+        cold_users: Number of these users without training links.
+        cold_items: Number of these items without training links.
+        in_train: Number of links that are also training links (0 for the training part).
     """
 
     name: str
@@ -77,19 +77,19 @@ class PartReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What one :class:`~torch_geometric.data.HeteroData` holds and what reading it met.
+    """Report on the data in a :class:`~torch_geometric.data.HeteroData`.
 
     Args:
         users: Number of users.
         items: Number of items.
         interactions: Number of distinct links.
         sparsity: :math:`1 - |E| / (|U| |I|)`.
-        duplicates: Repeated links dropped when reading.
-        users_without_links: Users that no link touches.
-        items_without_links: Items that no link touches.
+        duplicates: Number of repeated links that were removed.
+        users_without_links: Number of users without links.
+        items_without_links: Number of items without links.
         features: One report per feature table.
-        parts: One report per label of the file's own split; empty without labels.
-        notes: What reading accepted, changed or left out, with counts.
+        parts: One report per split label; empty without labels.
+        notes: Notes on data that were accepted with reservations, changed or ignored.
     """
 
     users: int
@@ -127,14 +127,13 @@ class DataReport:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a train/val/test split holds.
+    """Report on a split into training, validation and test links.
 
     Args:
-        parts: Train, val and test, in this order.
+        parts: Training, validation and test part, in this order.
         val_known_at_test: Whether validation links are among the known links of the test part
-            (and therefore excluded from its ranking).
-        fingerprint: Hash of the sizes and the three sets of links; the order of links is no part
-            of it.
+            (and therefore excluded from its rankings).
+        fingerprint: Hash of the sizes and the three sets of links, independent of their order.
     """
 
     parts: tuple[PartReport, PartReport, PartReport]
@@ -161,14 +160,14 @@ def describe(
     dtypes: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> DataReport:
-    """Count what ``data`` holds.
+    """Creates a report on ``data``.
 
     Args:
-        data: Data as :mod:`alignrec_pyg.graph` describes it.
-        duplicates: Repeated links that reading dropped.
-        notes: Counted notes from reading.
-        dtypes: Element type of each feature table as read; the table's own where not given.
-        seed: Seed of the sample of row pairs behind the cosines.
+        data: The graph, as described in :mod:`alignrec_pyg.graph`.
+        duplicates: Number of repeated links that were removed.
+        notes: Notes on the data.
+        dtypes: Element type of the source of each feature table; by default, that of the table.
+        seed: Seed of the sample of pairs for the cosines.
     """
     num_users, num_items = _sizes(data)
     edge_index = data[INTERACTS].edge_index.cpu()
@@ -196,12 +195,12 @@ def describe(
 
 
 def describe_split(train: HeteroData, val: HeteroData, test: HeteroData) -> SplitReport:
-    """Count the parts of a split and what they share.
+    """Creates a report on a split.
 
     Args:
-        train: Its ``edge_index`` holds the train links.
-        val: Its ``edge_label_index`` holds the validation links.
-        test: Its ``edge_label_index`` holds the test links, its ``edge_index`` the known ones.
+        train: Training graph, with the training links as ``edge_index``.
+        val: Validation graph, with the validation links as ``edge_label_index``.
+        test: Test graph, with the test links as ``edge_label_index``.
 
     Raises:
         ValueError: If the three differ in their number of users or items.
@@ -238,7 +237,7 @@ def _untouched(ends: np.ndarray, count: int) -> int:
 
 
 def _keys(edges: Tensor, num_items: int) -> np.ndarray:
-    """One number per link, int64 ``[E]``: two links are the same if their numbers are."""
+    """A key for each link, int64 ``[E]``, which is equal for equal links."""
     user, item = edges.numpy()
     return np.asarray(user * num_items + item)
 

@@ -1,4 +1,4 @@
-"""Interactions and item content from files, from your own frames, or made up with a plan."""
+"""Datasets: interactions and item content from files and data frames, and synthetic data."""
 
 from alignrec_pyg.datasets.amazon import AmazonReviews
 from alignrec_pyg.datasets.export import to_mmrec, to_recbole

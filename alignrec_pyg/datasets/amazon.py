@@ -1,4 +1,4 @@
-"""Amazon's reviews with metadata and images, from the published raw files."""
+"""The Amazon reviews datasets, from the published raw files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SITES = {
 
 @dataclass(frozen=True)
 class Statistics:
-    """Published sizes of a data set."""
+    """Published sizes of a dataset."""
 
     users: int
     items: int
@@ -50,12 +50,12 @@ PAPER_STATISTICS: Mapping[str, Statistics] = {
     "Sports_and_Outdoors": Statistics(35_598, 18_357, 296_337),
     "Electronics": Statistics(192_403, 63_001, 1_689_188),
 }
-"""The 5-cores of 2014 that AlignRec's paper (Table 1) and MMRec use."""
+"""The 5-cores of 2014 that are used by the paper of AlignRec (Table 1) and by MMRec."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a part of the data is: file name and address."""
+    """File name and URL of a part of the data."""
 
     name: str
     url: str
@@ -64,45 +64,44 @@ class _Source:
 class AmazonReviews(InteractionDataset):
     """One category of the `Amazon reviews <https://amazon-reviews-2023.github.io>`_.
 
-    Files are looked for in ``root`` and fetched if they are not there
-    (:func:`~alignrec_pyg.datasets.download`):
+    Files that are missing in ``root`` are downloaded (:func:`~alignrec_pyg.datasets.download`):
 
     - 2014: ``reviews_<category>_5.json.gz``, already a 5-core, or with ``source="ratings"``
       ``ratings_<category>.csv``; ``meta_<category>.json.gz``; with ``image_features=True``
       ``image_features_<category>.b``, which becomes ``data["item"].x_image``
-      ([num_items, 4096], rows of items without an image are missing).
-    - 2023: ``<category>.jsonl.gz`` and ``meta_<category>.jsonl.gz``. An item is a parent ASIN: the
-      variants of a product are one. Times are milliseconds.
+      ([num_items, 4096]; items without an image are masked).
+    - 2023: ``<category>.jsonl.gz`` and ``meta_<category>.jsonl.gz``. An item is a parent ASIN, so
+      that all variants of a product are one item. Times are in milliseconds.
 
-    Repeated (user, item) pairs are dropped, then users and items with fewer than ``k``
-    interactions, again and again. ``data["item"].text`` joins fields of the metadata (None where
-    all are empty), ``data["item"].image_url`` has an address or None:
-    :func:`~alignrec_pyg.datasets.fetch_images` fetches the images.
+    Repeated (user, item) pairs are removed, then users and items with fewer than ``k`` interactions
+    until none is left. ``data["item"].text`` joins fields of the metadata (None if all are empty),
+    and ``data["item"].image_url`` has the URL of an image or None;
+    :func:`~alignrec_pyg.datasets.fetch_images` downloads the images.
 
-    For Baby, Sports_and_Outdoors and Electronics of 2014 with ``k=5`` the report says whether the
-    sizes are the paper's (Table 1).
+    For Baby, Sports_and_Outdoors and Electronics of 2014 with ``k=5``, the report states whether
+    the sizes agree with those of the paper (Table 1).
 
-    The data have no licence: research use with citation (McAuley et al., SIGIR 2015; He and
-    McAuley, WWW 2016; Hou et al., arXiv 2403.03952), not to be passed on.
+    The data have no licence; they are for research with citation (McAuley et al., SIGIR 2015; He
+    and McAuley, WWW 2016; Hou et al., arXiv 2403.03952) and must not be redistributed.
 
     Args:
         root: Folder of the files.
-        category: As the files name it: ``"Baby"``, ``"Sports_and_Outdoors"``, ...
+        category: Category as in the file names: ``"Baby"``, ``"Sports_and_Outdoors"``, ...
         version: ``"2014"`` or ``"2023"``.
         source: 2014 only: the published 5-core, or all ratings.
-        k: Users and items keep at least so many interactions; ``None`` keeps all.
-        min_rating: Ratings below it are left out before that.
+        k: Minimum number of interactions of a user or item; ``None`` keeps all.
+        min_rating: Lowest rating to keep, before users and items are filtered.
         text: Fields of an item's text, in order: ``"title"``, ``"brand"``, ``"categories"``,
             ``"description"``, and in the 2023 data also ``"features"`` and ``"details"``.
-        image_features: 2014 only: read the published image features.
-        sha256: Hashes by file name, checked before a file is read.
-        mirror: Address of a folder with the files, instead of the publishers'.
-        keep: Whether the first or the last row of a repeated (user, item) pair stays.
+        image_features: 2014 only: whether to read the published image features.
+        sha256: Hashes by file name, which are checked before a file is read.
+        mirror: URL of a folder with the files, instead of the publisher's.
+        keep: Whether to keep the first or the last row of a repeated (user, item) pair.
 
     Raises:
-        ValueError: If an argument is out of range, a file is not as described (the message names
-            line and column), or nothing is left.
-        RuntimeError: If a file cannot be fetched; the message says how to do it by hand.
+        ValueError: If an argument is out of range, a file does not have the expected format (the
+            message contains line and column), or nothing is left.
+        RuntimeError: If a file cannot be downloaded; the message explains how to do it manually.
     """
 
     def __init__(
@@ -161,7 +160,7 @@ class AmazonReviews(InteractionDataset):
 
 
 def compare_statistics(got: Statistics | DataReport, published: Statistics) -> str:
-    """A sentence on whether a data set has the published sizes.
+    """Describes whether a dataset has the published sizes.
 
     >>> compare_statistics(Statistics(3, 2, 5), Statistics(3, 2, 6))
     'ATTENTION: not the published sizes: interactions 5 (published: 6)'
@@ -243,14 +242,14 @@ def _links(path: Path, version: Version, source: str, notes: list[str]) -> LinkC
 def _core(
     links: LinkColumns, min_rating: float | None, k: int | None, keep: Keep, notes: list[str]
 ) -> tuple[LinkColumns, int]:
-    """The links that stay, and how many repeated another."""
+    """The links of the k-core, and the number of repeated links that were removed."""
     user, item = (
         pd.factorize(column.values, use_na_sentinel=False)[0] for column in (links.user, links.item)
     )
     rows = np.arange(len(user))
     if min_rating is not None and links.rating is not None:
         rating = pd.to_numeric(pd.Series(links.rating.values), errors="coerce").to_numpy()
-        rows = np.flatnonzero(~(rating < min_rating))  # what is no number is refused later
+        rows = np.flatnonzero(~(rating < min_rating))  # invalid numbers are rejected later
         if not len(rows):
             raise ValueError(f"'min_rating' leaves no interaction (got {min_rating})")
         if len(rows) < len(user):

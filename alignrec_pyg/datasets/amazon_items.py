@@ -28,7 +28,7 @@ FIELDS: tuple[Field, ...] = (
     "description",
     "details",
 )
-"""Fields that a text may be made of; ``features`` and ``details`` are in the 2023 data only."""
+"""Fields that a text can consist of; ``features`` and ``details`` are in the 2023 data only."""
 
 _ID = {
     "2014": re.compile(rb"""['"]asin['"]: ?['"]([^'"]+)['"]"""),
@@ -47,11 +47,11 @@ _BLOCK_RECORDS = 4096
 
 @dataclass(frozen=True)
 class ItemMetadata:
-    """What is known of items, row by row.
+    """Texts and image URLs of items.
 
     Args:
-        text: The fields that hold something, joined by a blank; ``None`` where all are empty.
-        image_url: Address of the (first, largest) image, or ``None``.
+        text: The non-empty fields of each item, joined by a space; ``None`` if all are empty.
+        image_url: URL of the first image in its largest size, or ``None``.
     """
 
     text: list[str | None]
@@ -65,22 +65,22 @@ def read_metadata(
     fields: Sequence[Field],
     notes: list[str],
 ) -> ItemMetadata:
-    """The metadata of the items asked for; lines of other items are not parsed.
+    """Reads the metadata of the given items; lines of other items are not parsed.
 
-    The lines of 2014 are Python literals, read by :func:`ast.literal_eval`, which runs nothing;
-    those of 2023 are JSON. Categories of 2014 are a list of paths: every category
-    counts once, in order.
+    The lines of the 2014 data are Python literals, which are parsed by :func:`ast.literal_eval`
+    without running code; those of the 2023 data are JSON. The categories of 2014 are a list of
+    paths, of which every category is used once, in order.
 
     Args:
-        path: ``meta_<category>.json.gz`` (2014) or ``.jsonl.gz`` (2023), or unpacked.
-        version: Which of the two.
-        item_id: Ids (ASINs, parent ASINs), object array of strings.
+        path: ``meta_<category>.json.gz`` (2014) or ``.jsonl.gz`` (2023), or uncompressed.
+        version: Version of the data.
+        item_id: Ids (ASINs or parent ASINs), object array of strings.
         fields: Fields of the text, in this order.
-        notes: Counted notes, appended to.
+        notes: Notes on the data, appended to.
 
     Raises:
-        ValueError: If the file is damaged, or a line of one of the items is no such literal or
-            object; the message names the line.
+        ValueError: If the file is damaged, or a line of one of the items cannot be parsed; the
+            message contains the line.
     """
     path = Path(path)
     row_of = {str(item).encode(): row for row, item in enumerate(item_id)}
@@ -91,7 +91,7 @@ def read_metadata(
     try:
         with open_bytes(path) as file:
             for number, line in enumerate(file, start=1):
-                # an id within another field could be met first: the parsed line decides
+                # another field may contain an id: the parsed line is decisive
                 candidates = _ID[version].findall(line)
                 if not any(candidate in row_of for candidate in candidates):
                     continue
@@ -118,17 +118,17 @@ def read_metadata(
 def read_image_features(
     path: str | Path, item_id: np.ndarray, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the items asked for, of an ``image_features_*.b`` file.
+    """Reads the rows of the given items from an ``image_features_*.b`` file.
 
-    The file is read through once, in blocks; where an item has several rows, the first one counts.
+    The file is read once, in blocks; if an item has several rows, the first one is used.
 
     Args:
         path: The file.
         item_id: Ids (ASINs), object array of strings.
-        notes: Counted notes, appended to.
+        notes: Notes on the data, appended to.
 
     Returns:
-        The ids that have a row ``[rows]`` and the table, float32 ``[rows, 4096]``.
+        The ids with a row ``[rows]`` and the table, float32 ``[rows, 4096]``.
 
     Raises:
         ValueError: If the file does not consist of such records, or has none of the items.
@@ -141,7 +141,7 @@ def read_image_features(
             f"{IMAGE_FEATURE_DIM:,} floats (got {size:,} bytes): it may be cut off"
         )
     wanted = pd.Index(item_id)
-    position = np.full(len(item_id), -1, dtype=np.int64)  # of each item in the file
+    position = np.full(len(item_id), -1, dtype=np.int64)  # record of each item in the file
     records = np.memmap(path, dtype=_RECORD, mode="r")
     repeated = 0
     for start in range(0, len(records), _BLOCK_RECORDS):
@@ -162,7 +162,7 @@ def read_image_features(
     if repeated:
         notes.append(f"{path.name}: {repeated:,} further rows of an item left out")
     table = np.empty((len(found), IMAGE_FEATURE_DIM), dtype=np.float32)
-    order = np.argsort(position[found])  # through the file once, forwards
+    order = np.argsort(position[found])  # read the file sequentially
     for start in range(0, len(order), _BLOCK_RECORDS):
         block = order[start : start + _BLOCK_RECORDS]
         table[block] = records["row"][position[found[block]]]
@@ -208,7 +208,7 @@ def _text(item: dict[str, Any], version: Version, fields: Sequence[Field]) -> st
 
 
 def _flat(value: object) -> list[str]:
-    """The strings in a value of strings, numbers, lists and dictionaries."""
+    """The strings in a nested value of strings, numbers, lists and dictionaries."""
     if isinstance(value, str):
         return [value.strip()] if value.strip() else []
     if isinstance(value, int | float):

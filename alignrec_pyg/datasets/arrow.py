@@ -1,4 +1,4 @@
-"""From Arrow to NumPy: each distinct string once, ids told from numbers."""
+"""Conversion of Arrow columns to NumPy arrays."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # as Python writes it, and within 
 
 
 def column_values(column: pa.ChunkedArray) -> np.ndarray:
-    """The values as NumPy has them: numbers, date-times, or an object array.
+    """Converts a column to an array of numbers, date-times, or objects.
 
-    In an object array equal strings are one and the same object, and None marks what is missing.
+    In an object array, equal strings are the same object, and missing values are None.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -25,7 +25,7 @@ def column_values(column: pa.ChunkedArray) -> np.ndarray:
         column = column.cast(pa.timestamp("ms"))
         kind = column.type
     if pa.types.is_timestamp(kind):
-        return column.cast(pa.timestamp(kind.unit)).to_numpy()  # a zone's times are kept in UTC
+        return column.cast(pa.timestamp(kind.unit)).to_numpy()  # times with a zone are in UTC
     if column.null_count == 0 and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return column.to_numpy()
     values = column.to_pylist()
@@ -33,10 +33,10 @@ def column_values(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def id_values(column: pa.ChunkedArray) -> np.ndarray:
-    """Ids read as text: int64 where every one is a plain whole number, the strings otherwise.
+    """Converts ids from text: to int64 if all are canonical whole numbers, otherwise to strings.
 
-    ``7`` is a plain whole number; ``007``, ``7.0`` and `` 7`` are not, so no two ids that are
-    written differently become one.
+    ``7`` is canonical, but ``007``, ``7.0`` and `` 7`` are not, so that ids with different texts
+    always remain different.
     """
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries()
@@ -48,7 +48,7 @@ def id_values(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def empty_rows(table: pa.Table) -> np.ndarray:
-    """Rows that hold nothing at all, bool ``[rows]``."""
+    """The mask of empty rows, bool ``[rows]``."""
     empty = np.ones(table.num_rows, dtype=bool)
     for column in table.columns:
         nothing = pc.is_null(column).to_numpy()
@@ -64,7 +64,7 @@ def empty_rows(table: pa.Table) -> np.ndarray:
 
 
 def _codes(encoded: pa.ChunkedArray) -> np.ndarray:
-    """Row of the (one) dictionary for each value, -1 where it is missing; int32 ``[rows]``."""
+    """Index into the unified dictionary for each value, -1 if it is missing; int32 ``[rows]``."""
     chunks = [chunk.indices.fill_null(-1).to_numpy() for chunk in encoded.chunks]
     return np.concatenate(chunks) if chunks else np.empty(0, dtype=np.int32)
 
@@ -74,6 +74,6 @@ def _taken(encoded: pa.ChunkedArray) -> np.ndarray:
     if not encoded.num_chunks:
         return np.empty(0, dtype=object)
     listed = encoded.chunk(0).dictionary.to_pylist()
-    distinct = np.empty(len(listed) + 1, dtype=object)  # the last one, -1, is what is missing
+    distinct = np.empty(len(listed) + 1, dtype=object)  # the last one, -1, is a missing value
     distinct[:-1] = listed
     return distinct[_codes(encoded)]

@@ -1,4 +1,4 @@
-"""From columns with outside ids to a graph: the one core under all importers."""
+"""Construction of the graph from columns with original ids, shared by the datasets."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class LinkColumns:
     """The columns of a table of interactions.
 
     Args:
-        user: Outside ids of users.
-        item: Outside ids of items.
+        user: Original ids of users.
+        item: Original ids of items.
         rating: Optional.
         time: Optional.
         split: Optional, as :func:`~alignrec_pyg.datasets.columns.checked_split` reads it.
@@ -61,23 +61,23 @@ def assemble(
     catalogue: Column | None = None,
     keep: Keep = "first",
 ) -> tuple[HeteroData, int]:
-    """Check all columns, number users and items, build the graph.
+    """Checks all columns, assigns indices to users and items, and builds the graph.
 
-    Users are numbered in the sorted order of their ids. So are items, after those of
-    ``catalogue``, which come first and in its order.
+    Users are indexed in the sorted order of their ids. Items of ``catalogue`` come first, in its
+    order, followed by the other items in the sorted order of their ids.
 
     Args:
         links: The interactions.
-        notes: Counted notes, appended to.
-        catalogue: Ids of items, each once; it may add items that nobody interacted with.
-        keep: Whether the first or the last row of a repeated (user, item) pair stays.
+        notes: Notes on the data, appended to.
+        catalogue: Distinct ids of items, possibly with items without interactions.
+        keep: Whether to keep the first or the last row of a repeated (user, item) pair.
 
     Returns:
-        The graph and the number of repeated rows dropped.
+        The graph and the number of repeated rows that were removed.
 
     Raises:
-        ValueError: If a column holds what it may not. The message has one line for each such
-            column, with the place of the first bad row.
+        ValueError: If a column has invalid values. The message has one line for each such column,
+            with the location of the first invalid row.
     """
     problems: list[str] = []
 
@@ -153,15 +153,15 @@ def add_content(
 
 
 def joined_text(columns: Sequence[Column], count: int, notes: list[str]) -> list[str | None]:
-    """Text of each item: its columns that hold something, joined by a blank.
+    """Joins the non-empty columns of each item by a space.
 
     Args:
-        columns: Any values, one for each of the first items.
-        count: Number of items; those beyond the columns have no text.
-        notes: Counted notes, appended to.
+        columns: Columns with one value for each of the first items.
+        count: Number of items; items beyond the columns have no text.
+        notes: Notes on the data, appended to.
 
     Returns:
-        ``None`` for an item where all columns are empty.
+        The text of each item, ``None`` if all columns are empty.
     """
     joined: list[str | None] = []
     for row in zip(*(column.values for column in columns), strict=True):

@@ -1,4 +1,4 @@
-"""Checks of single columns: ids, numbers, times, split labels. Nothing is guessed in silence."""
+"""Validation of single columns: ids, numbers, times and split labels."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Column:
 
     Args:
         name: Its name in the source.
-        values: 1-D array; an object array may hold None or NaN where a value is missing.
-        where: Outside name of a row, such as ``"line 7 of baby.inter"``.
+        values: 1-D array; missing values of an object array are None or NaN.
+        where: Returns the location of a row for messages, such as ``"baby.inter, line 7"``.
     """
 
     name: str
@@ -32,14 +32,14 @@ class Column:
     where: Callable[[int], str]
 
     def take(self, rows: np.ndarray) -> Column:
-        """The column of some rows, int64 ``[R]``, which know their old places."""
+        """The column of some rows, int64 ``[R]``, with their original locations."""
         return Column(self.name, self.values[rows], lambda row: self.where(int(rows[row])))
 
     def refuse(self, bad: np.ndarray | int, rule: str) -> NoReturn:
-        """Raise on the first ``bad`` row.
+        """Raises an error for the first ``bad`` row.
 
         Raises:
-            ValueError: Always; it names the place, the column, the rule and the value.
+            ValueError: Always, with the location, the column, the rule and the value.
         """
         row = bad if isinstance(bad, int) else int(np.argmax(bad))
         got = repr_short(self.values[row])
@@ -47,7 +47,7 @@ class Column:
 
 
 def as_strings(column: Column) -> Column:
-    """Whole-number ids as the strings that they were written as; strings as they are."""
+    """Converts ids that are whole numbers to strings; strings remain unchanged."""
     if column.values.dtype == object:
         return column
     distinct, codes = np.unique(column.values, return_inverse=True)
@@ -56,9 +56,9 @@ def as_strings(column: Column) -> Column:
 
 
 def concatenated(columns: Sequence[Column]) -> Column:
-    """One column of several, such as those of the parts of a split, whose rows know their places.
+    """Concatenates columns, such as those of the parts of a split, with the locations of rows.
 
-    Whole-number ids become strings where another part has strings.
+    Whole-number ids become strings if another column has strings.
     """
     if len({column.values.dtype == object for column in columns}) > 1:
         columns = [as_strings(column) for column in columns]
@@ -72,7 +72,7 @@ def concatenated(columns: Sequence[Column]) -> Column:
 
 
 def checked_ids(column: Column, notes: list[str]) -> np.ndarray:
-    """Ids as int64, or as an object array of strings.
+    """Validates ids and returns them as int64 or as an object array of strings.
 
     Raises:
         ValueError: If an id is missing or empty, is neither a whole number nor a string, if the
@@ -116,10 +116,10 @@ def checked_ids(column: Column, notes: list[str]) -> np.ndarray:
 
 
 def checked_row_numbers(column: Column, notes: list[str]) -> np.ndarray:
-    """Ids that are row numbers: int64, none negative.
+    """Validates ids that are row numbers and returns them as int64.
 
     Raises:
-        ValueError: If an id is missing, no whole number, negative, or so large that nearly all
+        ValueError: If an id is missing, not a whole number, negative, or so large that nearly all
             rows below it would be empty.
     """
     _refuse_missing(column, "an id needs a value")
@@ -148,10 +148,13 @@ def checked_row_numbers(column: Column, notes: list[str]) -> np.ndarray:
 
 
 def checked_numbers(column: Column, notes: list[str]) -> np.ndarray | None:
-    """Finite numbers, int64 where all are whole and float64 otherwise; None if all are missing.
+    """Validates numbers and returns them as int64 if all are whole, otherwise as float64.
+
+    Returns:
+        The numbers; ``None`` if all are missing.
 
     Raises:
-        ValueError: If some values are missing, or a value is no finite number.
+        ValueError: If some values are missing, or a value is not a finite number.
     """
     values = column.values
     missing = pd.isna(values)
@@ -169,10 +172,10 @@ def checked_numbers(column: Column, notes: list[str]) -> np.ndarray | None:
 
 
 def checked_times(column: Column, notes: list[str]) -> np.ndarray | None:
-    """Times in the column's own unit; date-times become milliseconds since 1970 (UTC).
+    """Validates times in any unit; date-times are converted to milliseconds since 1970 (UTC).
 
     Raises:
-        ValueError: As :func:`checked_numbers`, or if the magnitudes mix units.
+        ValueError: As :func:`checked_numbers`, or if the magnitudes suggest different units.
     """
     if column.values.dtype.kind == "M" and not pd.isna(column.values).all():
         _refuse_missing(column, "a value is needed in every row, or leave the column out")
@@ -183,7 +186,7 @@ def checked_times(column: Column, notes: list[str]) -> np.ndarray | None:
     if times is None:
         return None
     unit = np.searchsorted([limit for limit, _ in _TIME_UNITS], np.abs(times), side="right")
-    unit[times == 0] = unit.max()  # 0 says nothing about the unit
+    unit[times == 0] = unit.max()  # 0 has any unit
     names = [*(name for _, name in _TIME_UNITS), "nanoseconds"]
     usual = int(np.bincount(unit).argmax())
     if (unit != usual).any():
@@ -198,10 +201,13 @@ def checked_times(column: Column, notes: list[str]) -> np.ndarray | None:
 
 
 def checked_split(column: Column, notes: list[str]) -> np.ndarray | None:
-    """Split labels as int8: 0 train, 1 val, 2 test; their names are understood too.
+    """Validates split labels or their names, as int8: 0 train, 1 validation, 2 test.
+
+    Returns:
+        The labels; ``None`` if all are missing.
 
     Raises:
-        ValueError: If a label is missing (but not all) or is none of these.
+        ValueError: If some labels are missing, or a label is unknown.
     """
     values = column.values
     if pd.isna(values).all():

@@ -1,4 +1,4 @@
-"""Tab- or comma-separated files, read fast; where something is wrong, the line is named."""
+"""Reader of tab- and comma-separated files, with error messages that contain the line."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ _TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """A file's bytes, through gzip if its name ends in ``.gz``."""
+    """Opens a file for reading bytes; files whose names end in ``.gz`` are decompressed."""
     return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
 class DelimitedFile:
-    """A table with a header, in UTF-8, tab- or comma-separated, plain or gzip.
+    """A tab- or comma-separated table in UTF-8 with a header, uncompressed or with gzip.
 
-    Blank lines are skipped and counted, white space around column names is dropped.
+    Blank lines are skipped and counted; white space around column names is removed.
 
     Args:
-        path: The file; a name that ends in ``.gz`` is read through gzip.
-        required: Columns the header must name.
-        notes: Counted notes, appended to.
-        optional: Columns to read where the header names them; all by default. With neither these
-            nor required ones, the header alone is read.
-        as_text: Read all values as strings, the empty ones too (outside ids such as ``NA``).
-        text: Columns to read so.
-        names: Names of the columns, for a file without a header.
-        quoted: Whether a field may stand in double quotes; else they are characters like others.
+        path: The file; it is decompressed if its name ends in ``.gz``.
+        required: Columns that the header needs to have.
+        notes: Notes on the data, appended to.
+        optional: Columns to read if the header has them; all by default. Without required and
+            optional columns, only the header is read.
+        as_text: Whether to read all values as strings, including empty ones and ids such as ``NA``.
+        text: Columns to read as strings.
+        names: Names of the columns of a file without a header.
+        quoted: Whether fields may be enclosed in double quotes, which are otherwise ordinary
+            characters.
 
     Raises:
-        ValueError: If the file is empty, no UTF-8, has no such header, or a line has more or fewer
+        ValueError: If the file is empty, not UTF-8, lacks a column, or a line has more or fewer
             fields than the header.
     """
 
@@ -68,9 +69,9 @@ class DelimitedFile:
     ) -> None:
         self.path = path
         self._quoted = quoted
-        self._first_line = 2 if names is None else 1  # that of row 0
+        self._first_line = 2 if names is None else 1  # line of row 0
         self._one_line_per_row: bool | None = None
-        self._file_rows = -1  # not known before all is read
+        self._file_rows = -1  # unknown before the file is read
         self._separator, self.columns = self._header(required, names, notes)
         chosen = [
             name
@@ -95,27 +96,27 @@ class DelimitedFile:
 
     @property
     def num_rows(self) -> int:
-        """Number of rows, blank ones not counted."""
+        """Number of rows without blank lines."""
         return int(self._table.num_rows)
 
     def column(self, name: str) -> Column:
-        """The column ``name``, whose rows know their line."""
+        """The column ``name``, with the line of each row."""
         return Column(name, column_values(self._table[name]), self.where)
 
     def ids(self, name: str) -> Column:
-        """The column ``name`` of outside ids, read as text.
+        """The column ``name`` of original ids, which was read as text.
 
-        They are int64 where all of them are plain whole numbers (``7``, not ``007`` or ``7.0``),
-        strings otherwise.
+        The ids are int64 if all of them are canonical whole numbers (``7``, not ``007`` or
+        ``7.0``), otherwise strings.
         """
         return Column(name, id_values(self._table[name]), self.where)
 
     def where(self, row: int) -> str:
-        """Outside name of a row."""
+        """The location of a row, for messages."""
         return f"{self.path}, line {self._line(row if self._rows is None else self._rows[row])}"
 
     def _line(self, row: int) -> int:
-        """Where row ``row`` of the file, blank ones counted, begins."""
+        """The line at which row ``row`` of the file begins, including blank rows."""
         if not self._quoted:
             return int(row) + self._first_line
         if self._one_line_per_row is None and self._file_rows >= 0:
@@ -133,7 +134,7 @@ class DelimitedFile:
         return int(row) + self._first_line
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """Line and fields of every record, slowly; a record in quotes may span lines."""
+        """The line and fields of every record (slow); quoted records may span several lines."""
         with open_bytes(self.path) as file:
             text = io.TextIOWrapper(file, "utf-8", errors="replace", newline="")
             with _long_fields():
@@ -253,7 +254,7 @@ class DelimitedFile:
     def _blank_rows(self, table: pa.Table) -> np.ndarray:
         blank = empty_rows(table)
         if blank.any() and len(table.column_names) < len(self.columns):
-            # the columns that were not read may hold something
+            # columns that were not read may have values
             rows = {int(row) + self._first_line - 1 for row in np.flatnonzero(blank)}
             for number, (_, fields) in enumerate(self._records()):
                 if number in rows and any(field.strip() for field in fields):
@@ -272,7 +273,7 @@ class DelimitedFile:
                     ) from error
 
     def _refuse_ragged(self, chosen: list[str], error: Exception) -> NoReturn:
-        # once more, one row after the other: only then is the number of the bad one known
+        # parse again without threads, since only then the number of the invalid row is known
         width = len(self.columns)
         bad: list[pa_csv.InvalidRow] = []
         try:
@@ -292,7 +293,7 @@ class DelimitedFile:
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Fields of any length for :mod:`csv`, whose limit belongs to the whole process."""
+    """Removes the limit on the length of fields in :mod:`csv`, which is global, temporarily."""
     before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
         yield

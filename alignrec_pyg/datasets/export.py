@@ -1,4 +1,4 @@
-"""Back to the formats of MMRec and RecBole, to cross-check results there."""
+"""Export to the file formats of MMRec and RecBole."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from alignrec_pyg.ids import item_ids, user_ids
 from alignrec_pyg.tables import repr_short
 
 Split = tuple[HeteroData, HeteroData, HeteroData]
-"""Train, val and test, as ``SplitInteractions`` gives them."""
+"""Training, validation and test graph of ``SplitInteractions``."""
 
 _PARTS = ("train", "valid", "test")
 _SPACE = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
 
 
 def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None) -> list[str]:
-    """Write a folder that MMRec and :class:`~alignrec_pyg.datasets.MMRecFolder` read.
+    """Writes a folder that MMRec and :class:`~alignrec_pyg.datasets.MMRecFolder` can read.
 
     ``<folder name>.inter`` with ``userID itemID [rating] [timestamp] x_label``,
-    ``u_id_mapping.csv`` and ``i_id_mapping.csv`` with the outside ids, and ``<name>.npy`` for each
+    ``u_id_mapping.csv`` and ``i_id_mapping.csv`` with the original ids, and ``<name>.npy`` for each
     feature table ``x_<name>`` (items without it have rows of zeros). MMRec looks for
     ``image_feat.npy`` and ``text_feat.npy``, or what its configuration names.
 
     Args:
-        data: Data with all links, as a data set gives it.
-        folder: A new or empty folder; its name becomes the data set's.
-        split: Parts of ``data``; without it, ``data``'s own ``split`` labels are written.
+        data: Graph with all links, as in a dataset.
+        folder: A new or empty folder, whose name becomes the name of the dataset.
+        split: Parts of ``data``; by default, the ``split`` labels of ``data`` are written.
 
     Returns:
-        What could not be written, with counts.
+        Notes on data that could not be written.
 
     Raises:
         ValueError: If there are no split labels, which MMRec needs, or the folder is not empty.
@@ -73,23 +73,23 @@ def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None
 
 
 def to_recbole(data: HeteroData, folder: str | Path, *, split: Split | None = None) -> list[str]:
-    """Write a folder that RecBole and :class:`~alignrec_pyg.datasets.RecBoleFolder` read.
+    """Writes a folder that RecBole and :class:`~alignrec_pyg.datasets.RecBoleFolder` can read.
 
     ``<folder name>.inter``, or with a split ``.train.inter``, ``.valid.inter`` and ``.test.inter``
-    (RecBole's ``benchmark_filename``), with outside ids; ``<folder name>.item`` with
+    (RecBole's ``benchmark_filename``), with original ids; ``<folder name>.item`` with
     ``text:token_seq`` and each feature table as ``<name>:float_seq``, empty for items without it.
 
     Args:
-        data: Data with all links, as a data set gives it.
-        folder: A new or empty folder; its name becomes the data set's.
-        split: Parts of ``data``; without it, ``data``'s own ``split`` labels decide, and all links
-            go to one file where there are none.
+        data: Graph with all links, as in a dataset.
+        folder: A new or empty folder, whose name becomes the name of the dataset.
+        split: Parts of ``data``; by default, the ``split`` labels of ``data`` are used, or all
+            links are written to one file if there are none.
 
     Returns:
-        What could not be written, or not as it was, with counts.
+        Notes on data that could not be written or were changed.
 
     Raises:
-        ValueError: If an id holds a tab or a line break, or the folder is not empty.
+        ValueError: If an id contains a tab or a line break, or the folder is not empty.
     """
     folder = _new_folder(folder)
     notes: list[str] = []
@@ -133,7 +133,7 @@ def _new_folder(folder: str | Path) -> Path:
 
 
 def _labels(data: HeteroData, split: Split | None, notes: list[str]) -> np.ndarray | None:
-    """Label of each link, -1 where it is in no part; int8 ``[E]``."""
+    """The label of each link, -1 if it is in no part; int8 ``[E]``."""
     links = require_graph(data, "data")[INTERACTS]
     if split is None:
         return links.split.cpu().numpy() if "split" in links else None

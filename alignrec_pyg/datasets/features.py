@@ -1,4 +1,4 @@
-"""Item feature tables of a data set: aligned by id, missing rows marked."""
+"""Feature tables of items: alignment by id, and masks of missing rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from alignrec_pyg.tables import (
 
 
 def feature_name(stem: str) -> str:
-    """Attribute-safe name of a table: each run of other characters becomes one underscore.
+    """The attribute-safe name of a table: other characters are replaced by underscores.
 
     >>> feature_name("all-MiniLM-L6-v2")
     'all_MiniLM_L6_v2'
@@ -45,22 +45,22 @@ def check_feature_name(name: str) -> None:
 def aligned_rows(
     name: str, ids: np.ndarray, table: np.ndarray, item_id: np.ndarray, notes: list[str]
 ) -> np.ndarray:
-    """Bring the rows of ``table`` into the order of ``item_id``.
+    """Aligns the rows of ``table`` with ``item_id``.
 
-    Items without a row get a zero row; rows of unknown items are left out; both are counted.
+    Items without a row get a row of zeros, and rows of unknown items are ignored; both are noted.
 
     Args:
         name: Name of the table, for messages.
-        ids: Id of each row, ``[rows]``.
-        table: ``[rows, dim]``.
-        item_id: ``[num_items]``.
-        notes: Counted notes, appended to.
+        ids: Item id of each row, ``[rows]``.
+        table: The table, ``[rows, dim]``.
+        item_id: Ids of the items, ``[num_items]``.
+        notes: Notes on the data, appended to.
 
     Returns:
-        float32 ``[num_items, dim]``.
+        The aligned table, float32 ``[num_items, dim]``.
 
     Raises:
-        ValueError: If the table is none, an id occurs twice, or no id is an item's.
+        ValueError: If the shape or type is invalid, an id is repeated, or none belongs to an item.
     """
     check_table(name, table, expected_rows=len(ids))
     rows = match_rows(f"features[{name!r}]", ids, item_id)
@@ -73,7 +73,7 @@ def aligned_rows(
         notes.append(f"feature '{name}': {without:,} of {len(item_id):,} items have no row")
     result = np.zeros((len(item_id), table.shape[1]), dtype=np.float32)
     step = block_rows(table.shape[1])
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is met below
+    with np.errstate(over="ignore"):  # values out of range become infinite and are checked later
         for start in range(0, len(targets), step):
             target = targets[start : start + step]
             result[target] = table[rows[target]]
@@ -83,20 +83,21 @@ def aligned_rows(
 def add_feature(
     data: HeteroData, name: str, table: np.ndarray, nonfinite: NonFinite, notes: list[str]
 ) -> None:
-    """Put a table into ``data["item"]`` as ``x_<name>``, with ``mask_<name>``.
+    """Adds a table to ``data["item"]`` as ``x_<name>``, with ``mask_<name>``.
 
-    Float32 tables stay as they are (memory-mapped ones stay on disk), others are cast in blocks
-    of rows. A row of zeros means that the item lacks the feature.
+    Float32 tables are not copied (memory-mapped ones stay on disk), others are cast in blocks of
+    rows. Rows of zeros mark items without the feature.
 
     Args:
-        data: Its items are the rows.
-        name: Attribute-safe name.
-        table: ``[num_items, dim]``, any real element type.
-        nonfinite: Whether a row with NaN or infinity is an error or a missing row.
-        notes: Counted notes, appended to.
+        data: Graph whose items are the rows.
+        name: Attribute-safe name of the table.
+        table: The table, ``[num_items, dim]``, with any real element type.
+        nonfinite: Whether rows with NaN or infinity are an error or missing.
+        notes: Notes on the data, appended to.
 
     Raises:
-        ValueError: If the table has another shape or type, holds NaN or infinity, or no row.
+        ValueError: If the table has an invalid shape or type, contains NaN or infinity, or all of
+            its rows are missing.
     """
     check_nonfinite(nonfinite)
     num_items = int(data[ITEM].num_nodes)
@@ -107,7 +108,7 @@ def add_feature(
         if nonfinite == "error":
             check_finite(name, broken)
         if np.may_share_memory(values, table) and not isinstance(table, np.memmap):
-            values = values.copy()  # the caller's array stays as it is
+            values = values.copy()  # the array of the caller is not modified
         values[broken] = 0.0
         count = int(broken.sum())
         notes.append(f"feature '{name}': {count:,} rows with NaN or infinity taken as missing")

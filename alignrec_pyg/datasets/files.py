@@ -1,4 +1,4 @@
-"""Your own files: csv, tsv, parquet, jsonl, with your own ids and column names."""
+"""Datasets from csv, tsv, parquet and jsonl files with any ids and column names."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ def from_files(
     keep: Keep = "first",
     nonfinite: NonFinite = "error",
 ) -> InteractionDataset:
-    """Read csv, tsv, jsonl (each plain or gzip) or parquet files.
+    """Reads a dataset from csv, tsv, jsonl (each uncompressed or with gzip) or parquet files.
 
-    Only the columns named are parsed. Users and items are numbered as
-    :func:`~alignrec_pyg.datasets.from_frames` numbers them; ids in csv and tsv files are whole
-    numbers where all of them are plain ones (``7``, not ``007``), strings otherwise.
+    Only the specified columns are parsed. Users and items are indexed as in
+    :func:`~alignrec_pyg.datasets.from_frames`; ids in csv and tsv files are whole numbers if all of
+    them are canonical ones (``7``, not ``007``), otherwise strings.
 
     Args:
-        interactions: One row per interaction.
-        items: One row per item. It may add items that nobody interacted with.
-        features: For each name a pair ``(matrix, ids)``: a ``.npy`` file, and a text file with
-            the item id of each of its rows, one a line.
+        interactions: File with one row per interaction.
+        items: File with one row per item, possibly with items without interactions.
+        features: A pair ``(matrix, ids)`` for each name: a ``.npy`` file, and a text file with the
+            item id of each of its rows, one per line.
         user: Column of ``interactions`` with user ids.
         item: Column of ``interactions`` (and of ``items``) with item ids.
         rating: Column of ``interactions``, optional.
-        time: Column of ``interactions``, optional: numbers in any one unit, or date-times.
+        time: Column of ``interactions``, optional: numbers in any unit, or date-times.
         split: Column of ``interactions``, optional: 0/1/2 or train/val/test.
-        text: Column or columns of ``items``, joined by a space into ``data["item"].text``
-            (list of strings; None where all are empty).
-        image: Column of ``items`` with the path of an image file, from the folder of ``items``
-            unless it is absolute, kept as ``data["item"].image_path`` (list; None where empty).
-        image_url: Column of ``items`` with the address of an image, kept as
+        text: Column or columns of ``items``, joined by a space as ``data["item"].text`` (list of
+            strings; None if all are empty).
+        image: Column of ``items`` with the path of an image file, absolute or relative to the
+            folder of ``items``, stored as ``data["item"].image_path`` (list; None if empty).
+        image_url: Column of ``items`` with the URL of an image, stored as
             ``data["item"].image_url`` for :func:`~alignrec_pyg.datasets.fetch_images`.
-        keep: Whether the first or the last row of a repeated (user, item) pair stays.
-        nonfinite: Whether a feature row with NaN or infinity is an error or a missing row.
+        keep: Whether to keep the first or the last row of a repeated (user, item) pair.
+        nonfinite: Whether feature rows with NaN or infinity are an error or missing.
 
     Raises:
-        ValueError: If a file or a column is absent or holds what it may not; the message has one
-            line for each such column, with file, line and column of the first bad value.
+        ValueError: If a file or a column is missing or has invalid values; the message has one line
+            for each such column, with file, line and column of the first invalid value.
     """
     notes: list[str] = []
     wanted = [name for name in (user, item, rating, time, split) if name]

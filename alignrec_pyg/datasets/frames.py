@@ -1,4 +1,4 @@
-"""Your own data frames, with your own ids and column names."""
+"""Datasets from data frames with any ids and column names."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ def from_frames(
     keep: Keep = "first",
     nonfinite: NonFinite = "error",
 ) -> InteractionDataset:
-    """Read pandas, polars or pyarrow frames.
+    """Creates a dataset from pandas, polars or pyarrow frames.
 
-    Users are numbered in the sorted order of their ids. So are items, after those of ``items``,
-    which come first and in the order of that frame.
+    Users are indexed in the sorted order of their ids. Items of the frame ``items`` come first, in
+    its order, followed by the other items in the sorted order of their ids.
 
     Args:
-        interactions: One row per interaction.
-        items: One row per item. It may add items that nobody interacted with.
-        features: For each name a pair ``(ids, matrix)``: row r of the matrix belongs to the item
-            ``ids[r]``. Items without a row lack the feature; rows of unknown items are left out;
-            both are counted. A bare matrix is taken only together with ``items``, whose row order
-            it then follows, and the report says so.
+        interactions: Frame with one row per interaction.
+        items: Frame with one row per item, possibly with items without interactions.
+        features: A pair ``(ids, matrix)`` for each name, in which row ``r`` of the matrix belongs
+            to the item ``ids[r]``. Items without a row are masked and rows of unknown items are
+            ignored, with a note. A matrix without ids is accepted only with ``items``, whose row
+            order it is assumed to have, with a note.
         user: Column of ``interactions`` with user ids, whole numbers or strings.
         item: Column of ``interactions`` (and of ``items``) with item ids.
         rating: Column of ``interactions``, optional.
-        time: Column of ``interactions``, optional: numbers in any one unit, or date-times.
+        time: Column of ``interactions``, optional: numbers in any unit, or date-times.
         split: Column of ``interactions``, optional: 0/1/2 or train/val/test.
-        text: Column or columns of ``items``, joined by a space into ``data["item"].text``
-            (list of strings; None where all are empty).
-        image: Column of ``items`` with the path of an image file, kept as
-            ``data["item"].image_path`` (list; None where empty).
-        image_url: Column of ``items`` with the address of an image, kept as
+        text: Column or columns of ``items``, joined by a space as ``data["item"].text`` (list of
+            strings; None if all are empty).
+        image: Column of ``items`` with the path of an image file, stored as
+            ``data["item"].image_path`` (list; None if empty).
+        image_url: Column of ``items`` with the URL of an image, stored as
             ``data["item"].image_url`` for :func:`~alignrec_pyg.datasets.fetch_images`.
-        keep: Whether the first or the last row of a repeated (user, item) pair stays.
-        nonfinite: Whether a feature row with NaN or infinity is an error or a missing row.
+        keep: Whether to keep the first or the last row of a repeated (user, item) pair.
+        nonfinite: Whether feature rows with NaN or infinity are an error or missing.
 
     Raises:
-        ValueError: If a column is absent or holds what it may not; the message names row (from 0)
+        ValueError: If a column is missing or has invalid values; the message contains row (from 0)
             and column.
 
     Example:
@@ -153,8 +153,8 @@ def _values(series: nw.Series[Any]) -> np.ndarray:
     if isinstance(series.dtype, nw.Datetime):
         return series.to_numpy()
     if series.dtype == nw.String:
-        return column_values(pa.chunked_array([series.to_arrow()]))  # each distinct one once
-    values = series.to_list()  # None marks what is missing, whatever the frame
+        return column_values(pa.chunked_array([series.to_arrow()]))  # equal strings are shared
+    values = series.to_list()  # missing values are None for all kinds of frames
     return np.fromiter(values, dtype=object, count=len(values))
 
 
@@ -169,7 +169,7 @@ def _ids_and_matrix(
         if len(feature) != 2:
             raise ValueError(f"'features[{name!r}]' needs to be (ids, matrix) (got {len(feature)})")
         ids, matrix = feature[0], np.asarray(feature[1])
-        shape = getattr(ids, "shape", (0,))  # a list has none: each of its entries is an id
+        shape = getattr(ids, "shape", (0,))  # each entry of a list is an id
         if len(shape) != 1:
             raise ValueError(
                 f"'features[{name!r}]' needs ids in one dimension (got shape {list(shape)})"
@@ -207,6 +207,6 @@ def _id_array(ids: ArrayLike) -> np.ndarray:
     series = nw.from_native(ids, series_only=True, pass_through=True)
     if isinstance(series, nw.Series):
         return _values(series)
-    # one by one: NumPy would turn [1, "a"] into two strings
+    # not by NumPy, which would convert [1, "a"] into two strings
     listed: list[Any] = list(ids)  # type: ignore[arg-type]
     return np.fromiter(listed, dtype=object, count=len(listed))

@@ -1,4 +1,4 @@
-"""Images of items by their addresses, fetched once into a folder."""
+"""Download of item images into a folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AMAZON_IMAGE_HOSTS = (
     "images-na.ssl-images-amazon.com",
     "m.media-amazon.com",
 )
-"""Where Amazon's data sets point."""
+"""Hosts of the images in the Amazon datasets."""
 
 _REDIRECTS = 3
 _CHUNK = 1 << 16
@@ -36,15 +36,15 @@ _GONE = "the server answered "
 
 @dataclass(frozen=True)
 class FetchReport:
-    """What became of the images.
+    """Result of a download of images.
 
     Args:
         items: Number of items.
-        without_url: Items without an address.
-        cached: Images that were in the folder already.
-        fetched: Images that came now.
-        failed: Reasons for the others, with counts.
-        examples: For each reason the first address.
+        without_url: Number of items without a URL.
+        cached: Number of images that were already in the folder.
+        fetched: Number of downloaded images.
+        failed: Number of failures for each reason.
+        examples: The first URL that failed for each reason.
     """
 
     items: int
@@ -77,25 +77,25 @@ def fetch_images(
     workers: int = 8,
     retry_failed: bool = False,
 ) -> FetchReport:
-    """Fetch the images at ``data["item"].image_url`` and set ``data["item"].image_path``.
+    """Downloads the images at ``data["item"].image_url`` and sets ``data["item"].image_path``.
 
-    An address is asked for once, whoever has it: its image is kept in ``folder`` under the hash of
-    the address, and so is the reason where there is none (404, no image, too large); a server that
-    did not answer is asked again the next time. Nothing is fetched from a host that is not named,
-    also not by a redirection. An item whose image did not come has the path ``None``.
+    Each URL is requested once. Its image is stored in ``folder`` under the hash of the URL, and so
+    is the reason of a permanent failure (such as status 404, no image, too large); temporary
+    failures are retried at the next call. Only the given hosts are contacted, also after
+    redirections. The path of an item whose image could not be downloaded is ``None``.
 
     Args:
-        data: Its items have ``image_url``, a list of addresses or ``None``.
-        folder: The cache.
-        hosts: The hosts that may be asked.
-        timeout: Seconds to connect, and between two pieces.
-        max_seconds: Seconds that one image may take in all.
-        max_bytes: Size that an image may have.
-        workers: Images fetched at a time.
-        retry_failed: Whether to ask again for what is known not to be there.
+        data: Graph whose items have ``image_url``, a list of URLs or ``None``.
+        folder: Folder of the images.
+        hosts: Hosts that may be contacted.
+        timeout: Time limit in seconds to connect, and between two chunks.
+        max_seconds: Time limit in seconds for one image.
+        max_bytes: Maximum size of an image.
+        workers: Number of parallel downloads.
+        retry_failed: Whether to retry permanent failures.
 
     Raises:
-        ValueError: If the items have no addresses, or an argument is out of range.
+        ValueError: If the items have no URLs, or an argument is out of range.
     """
     if "image_url" not in data[ITEM]:
         raise ValueError("'data' needs data['item'].image_url (it has none)")
@@ -118,7 +118,7 @@ def fetch_images(
         )
         try:
             outcome = dict(zip(distinct, results, strict=True))
-        except BaseException:  # Ctrl-C: what has not begun does not begin
+        except BaseException:  # Ctrl-C: do not start the remaining downloads
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -150,7 +150,7 @@ def fetch_images(
 
 
 class _NoImageError(Exception):
-    """Why there is none; ``final`` if asking again would not help."""
+    """The reason of a failure; ``final`` if it is permanent."""
 
     def __init__(self, reason: str, *, final: bool) -> None:
         super().__init__(reason)
@@ -167,7 +167,7 @@ class _Fetcher:
     retry_failed: bool
 
     def __call__(self, url: str) -> tuple[Path | None, str]:
-        """The file and ``"cached"`` or ``"fetched"``, or ``None`` and the reason."""
+        """Returns the file and ``"cached"`` or ``"fetched"``, or ``None`` and the reason."""
         key = hashlib.blake2b(url.encode(), digest_size=16).hexdigest()
         path = self.cache / key[:2] / key
         reason = path.with_suffix(".none")
@@ -228,7 +228,7 @@ class _Fetcher:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write so that no other process ever sees half a file."""
+    """Writes a file atomically."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         temporary.write_bytes(content)

@@ -15,18 +15,18 @@ from alignrec_pyg.graph import INTERACTS, ITEM, USER
 from alignrec_pyg.report import DataReport
 
 Keep = Literal["first", "last"]
-"""Which row of a repeated (user, item) pair stays."""
+"""Which row of a repeated (user, item) pair is kept."""
 
 
 class InteractionDataset:
-    """Users, items and their interactions, read and checked.
+    """A dataset of users, items and their interactions.
 
     Args:
-        data: The graph, as :mod:`alignrec_pyg.graph` describes it. ``edge_index`` holds *all*
-            links; where the source knows them, ``.time`` (int64 or float64 ``[E]``, in the
-            source's unit), ``.rating`` (float32 ``[E]``) and ``.split`` (int8 ``[E]``: 0 train,
-            1 val, 2 test) stand beside it.
-        report: Counts and notes from reading.
+        data: The graph, as described in :mod:`alignrec_pyg.graph`. ``edge_index`` contains *all*
+            links. If known, it has the attributes ``.time`` (int64 or float64 ``[E]``, in the unit
+            of the source), ``.rating`` (float32 ``[E]``) and ``.split`` (int8 ``[E]``: 0 train, 1
+            validation, 2 test).
+        report: Statistics and notes on the data.
     """
 
     def __init__(self, data: HeteroData, report: DataReport) -> None:
@@ -55,24 +55,22 @@ def interaction_graph(
     keep: Keep = "first",
     where: Callable[[int], str] | None = None,
 ) -> tuple[HeteroData, int]:
-    """Build the graph of all links; repeated pairs are dropped and counted.
-
-    Links keep the order of their rows. What is unusual but accepted goes to ``notes``.
+    """Builds the graph of all links, in the order of their rows and without repeated pairs.
 
     Args:
-        user: Row of ``user_id`` for each interaction, int64 ``[E]``.
-        item: Row of ``item_id`` for each interaction, int64 ``[E]``.
-        user_id: Ids of the outside world, ``[num_users]``.
-        item_id: Ids of the outside world, ``[num_items]``.
-        notes: Counted notes, appended to.
-        rating: ``[E]``.
-        time: ``[E]``.
+        user: Index into ``user_id`` of each interaction, int64 ``[E]``.
+        item: Index into ``item_id`` of each interaction, int64 ``[E]``.
+        user_id: Original ids, ``[num_users]``.
+        item_id: Original ids, ``[num_items]``.
+        notes: Notes on the data, appended to.
+        rating: Ratings, ``[E]``.
+        time: Times, ``[E]``.
         split: Labels 0, 1, 2, int8 ``[E]``.
-        keep: Whether the first or the last row of a repeated pair stays.
-        where: Outside name of a row, for notes.
+        keep: Whether to keep the first or the last row of a repeated pair.
+        where: Returns the location of a row, for notes.
 
     Returns:
-        The graph and the number of rows dropped.
+        The graph and the number of rows that were removed.
 
     Raises:
         ValueError: If ``keep`` is neither ``"first"`` nor ``"last"``.

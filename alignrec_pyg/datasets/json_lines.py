@@ -1,4 +1,4 @@
-"""JSON objects, one a line (jsonl), plain or gzip: the fields asked for, read fast."""
+"""Reader of files with one JSON object per line (jsonl), uncompressed or with gzip."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class JsonLines:
-    """Fields of a jsonl file as columns; lines may have further fields, which are not parsed.
+    """The fields of a jsonl file as columns; other fields of the lines are not parsed.
 
-    Types are told from the first lines: a field holds strings, or it holds numbers. A field that a
-    line lacks is missing there. Blank lines are skipped.
+    The type of a field, strings or numbers, is inferred from the first lines. Lines may lack
+    fields, whose values are then missing. Blank lines are skipped.
 
     Args:
-        path: The file; a name that ends in ``.gz`` is read through gzip.
-        required: Fields that one of the first lines must have.
-        notes: Counted notes, appended to.
-        optional: Fields to read where one of the first lines has them; all by default. With neither
-            these nor required ones, the first lines alone are read.
+        path: The file; it is decompressed if its name ends in ``.gz``.
+        required: Fields that one of the first lines needs to have.
+        notes: Notes on the data, appended to.
+        optional: Fields to read if one of the first lines has them; all by default. Without
+            required and optional fields, only the first lines are read.
 
     Raises:
-        ValueError: If the file is empty, damaged, has no such fields, or a line is no object or
-            holds another type; the message names the line.
+        ValueError: If the file is empty or damaged, lacks a field, or a line is not an object or
+            has another type; the message contains the line.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class JsonLines:
             raise ValueError(f"{path} cannot be read: {error}") from error
 
     def column(self, name: str) -> Column:
-        """The field ``name``, whose rows know their line."""
+        """The field ``name``, with the line of each row."""
         return Column(name, column_values(self._table[name]), self.where)
 
     def ids(self, name: str) -> Column:
-        """The field ``name`` of outside ids: whole numbers, or strings as they are written."""
+        """The field ``name`` of original ids: whole numbers or strings."""
         column = self._table[name]
         strings = pa.types.is_string(column.type)
         return Column(name, id_values(column) if strings else column_values(column), self.where)
 
     def where(self, row: int) -> str:
-        """Outside name of a row."""
+        """The location of a row, for messages."""
         if self._blank_lines is None:
             self._blank_lines = sum(1 for _ in self._lines()) != self._last_line
         line = row + 1
@@ -89,7 +89,7 @@ class JsonLines:
         return f"{self.path}, line {line}"
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Number and text of every line that is not blank."""
+        """The number and text of every line that is not blank."""
         self._last_line = 0
         with open_bytes(self.path) as file:
             for number, line in enumerate(file, start=1):
@@ -98,7 +98,7 @@ class JsonLines:
                     yield number, line
 
     def _kinds(self) -> dict[str, pa.DataType]:
-        """The type of each field, as the first lines have it."""
+        """The type of each field in the first lines."""
         found: dict[str, set[type]] = {}
         read = lines = 0
         for number, line in self._lines():
@@ -139,7 +139,7 @@ class JsonLines:
         try:
             return self._parse(kinds)
         except pa.ArrowInvalid as error:
-            # a number that is whole in the first lines need not be so in all
+            # numbers that are whole in the first lines may have decimals in others
             wider = {
                 name: pa.float64() if kind == pa.int64() else kind for name, kind in kinds.items()
             }

@@ -1,4 +1,4 @@
-"""The files of LightGCN and NGCF: a line per user."""
+"""Folders in the format of LightGCN and NGCF, with one line per user."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ _LISTS = {"user": "user_list.txt", "item": "item_list.txt"}
 
 
 class LightGCNFolder(InteractionDataset):
-    """A folder with ``train.txt`` and ``test.txt``, as LightGCN and NGCF published theirs.
+    """A folder with ``train.txt`` and ``test.txt`` in the format of LightGCN and NGCF.
 
-    The form is that of the `LightGCN <https://arxiv.org/abs/2002.02126>`_ repository.
-
-    A line is a user and all of its items, row numbers from 0 separated by blanks; a user may have
-    none. The file is the split (``valid.txt`` or ``val.txt`` is read where it is there). The number
-    of users or items is the largest number + 1. ``user_list.txt`` and ``item_list.txt`` (header
-    ``org_id remap_id``) give ids of the outside world; the row numbers themselves where there are
-    none. Other files are left alone and named in the report.
+    The format is that of the `LightGCN <https://arxiv.org/abs/2002.02126>`_ repository. A line
+    consists of a user and all of the user's items, as indices from 0 separated by spaces; users may
+    have no items. The files are the parts of the split (``valid.txt`` or ``val.txt`` is optional).
+    The number of users or items is the largest index + 1. ``user_list.txt`` and ``item_list.txt``
+    (header ``org_id remap_id``), if present, contain the original ids, which are otherwise the
+    indices. Other files are ignored and listed in the report.
 
     Args:
         path: The folder.
-        keep: Whether the first or the last of a repeated (user, item) pair stays.
+        keep: Whether to keep the first or the last of a repeated (user, item) pair.
 
     Raises:
-        ValueError: If a file is not as described; the message names the line.
+        ValueError: If a file does not have the expected format; the message contains the line.
     """
 
     def __init__(self, path: str | Path, *, keep: Keep = "first") -> None:

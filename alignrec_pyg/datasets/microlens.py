@@ -1,4 +1,4 @@
-"""MicroLens as its authors publish it: pairs, titles, covers."""
+"""The MicroLens dataset as published by its authors."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from alignrec_pyg.tables import repr_short
 
 
 class MicroLens(InteractionDataset):
-    """A folder with files of `MicroLens <https://arxiv.org/abs/2309.15379>`_, short videos.
+    """A folder with the `MicroLens <https://arxiv.org/abs/2309.15379>`_ dataset of short videos.
 
     - ``*_pairs.csv``: ``user,item,timestamp`` (milliseconds);
-    - ``*_title*.csv``, optional: ``item,title``, one a line, with or without that header; all
-      behind the first comma is the title, which becomes ``data["item"].text``;
+    - ``*_title*.csv``, optional: ``item,title`` per line, with or without this header; the text
+      after the first comma is the title, which becomes ``data["item"].text``;
     - a folder ``*covers*``, optional: ``<item>.jpg`` (or ``.png``, ``.webp``), whose paths become
       ``data["item"].image_path``.
 
-    The copy in MMRec's format (``microlens.inter``, ``image_feat.npy``, ``text_feat.npy``) is read
-    by :class:`~alignrec_pyg.datasets.MMRecFolder`.
+    The copy in the format of MMRec (``microlens.inter``, ``image_feat.npy``, ``text_feat.npy``) is
+    read by :class:`~alignrec_pyg.datasets.MMRecFolder`.
 
-    MicroLens-100k has 100,000 users, 19,738 items and 719,405 interactions as published. For
+    The published MicroLens-100k has 100,000 users, 19,738 items and 719,405 interactions. It is for
     research with citation (Ni et al., arXiv 2309.15379).
 
     Args:
         path: The folder.
 
     Raises:
-        ValueError: If a file is missing, there are several of a kind, or one is not as described;
-            the message names line and column.
+        ValueError: If a file is missing, there are several of a kind, or one does not have the
+            expected format; the message contains line and column.
     """
 
     def __init__(self, path: str | Path) -> None:

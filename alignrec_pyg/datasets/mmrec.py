@@ -1,4 +1,4 @@
-"""Folders in the format of the MMRec toolbox, in which most multimodal data sets circulate."""
+"""Folders in the format of the MMRec toolbox, which many multimodal datasets use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from alignrec_pyg.report import describe
 from alignrec_pyg.tables import NonFinite, read_npy
 
 _OPTIONAL = ("rating", "timestamp", "x_label")
-_NOT_A_TABLE = {"user_graph_dict.npy"}  # a pickled dictionary that some folders carry
+_NOT_A_TABLE = {"user_graph_dict.npy"}  # a pickled dictionary in some folders
 
 
 class MMRecFolder(InteractionDataset):
@@ -36,29 +36,29 @@ class MMRecFolder(InteractionDataset):
     - ``<name>.inter`` (or ``.inter.gz``): header ``userID itemID [rating] [timestamp] [x_label]``
       in any order, separated by tab or comma. Ids are row numbers from 0; the number of users or
       items is the largest id + 1 over the whole file. ``x_label`` is the split: 0 train, 1 val,
-      2 test. If the folder has several, the one named like the folder is read, or ``name``.
+      2 test. Of several such files, the one with the name of the folder is read, or ``name``.
     - ``<feature>.npy``: row r belongs to item r; float16/32/64 or integer, any width. It becomes
-      ``data["item"].x_<feature>``; characters that no attribute may hold become underscores:
-      ``all-MiniLM-L6-v2.npy`` is ``x_all_MiniLM_L6_v2``. Files above 256 MiB are memory-mapped.
-      A row of zeros is a missing feature, marked in ``mask_<feature>``.
-    - ``i_id_mapping.csv``, ``u_id_mapping.csv``: ids of the outside world; the row numbers
-      themselves where there are none.
+      ``data["item"].x_<feature>``, with underscores in place of characters that are not allowed in
+      attributes: ``all-MiniLM-L6-v2.npy`` is ``x_all_MiniLM_L6_v2``. Files larger than 256 MiB are
+      memory-mapped. Rows of zeros are missing features, which are marked in ``mask_<feature>``.
+    - ``i_id_mapping.csv``, ``u_id_mapping.csv``, optional: the original ids, which are otherwise
+      the row numbers.
 
-    Other files are left alone and named in the report.
+    Other files are ignored and listed in the report.
 
     Args:
         path: The folder.
-        name: Stem of the ``.inter`` file, where the folder does not tell.
+        name: Name of the ``.inter`` file without suffix, if it is not that of the folder.
         features: Tables to read, by file stem or attribute name; all by default.
-        num_items: Number of items, where the last ones have no interactions and only the feature
-            tables know of them.
-        ignore: Optional columns to leave unread: ``"rating"``, ``"timestamp"``, ``"x_label"``.
-        keep: Whether the first or the last row of a repeated (user, item) pair stays.
-        nonfinite: Whether a feature row with NaN or infinity is an error or a missing row.
+        num_items: Number of items, if the last ones have no interactions and are only in the
+            feature tables.
+        ignore: Optional columns to ignore: ``"rating"``, ``"timestamp"``, ``"x_label"``.
+        keep: Whether to keep the first or the last row of a repeated (user, item) pair.
+        nonfinite: Whether feature rows with NaN or infinity are an error or missing.
 
     Raises:
-        ValueError: If a file is not as described; the message names file, line and column, or the
-            expected and the present shape.
+        ValueError: If a file does not have the expected format; the message contains file, line and
+            column, or the expected and the actual shape.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""MovieLens with plots and posters."""
+"""The MovieLens datasets with plots and posters."""
 
 from __future__ import annotations
 
@@ -19,57 +19,58 @@ from alignrec_pyg.datasets.interactions import InteractionDataset, interaction_g
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 
-_MAX_POSTER_BYTES = 32 * 2**20  # a poster is some kB; an archive may claim more than memory holds
+_MAX_POSTER_BYTES = 32 * 2**20  # protects from archives that do not fit in memory
 
 
 @dataclass(frozen=True)
 class Poster:
-    """The file of a poster, in memory: a function of its bytes, which encoders call.
+    """A poster file in memory, as a function that returns its bytes.
 
-    Plain bytes would not survive PyG's ``data.to(device)``, which takes them for a list of numbers.
+    PyG's ``data.to(device)`` would convert plain bytes to a list of numbers.
 
     Args:
-        content: The bytes.
+        content: Bytes of the file.
     """
 
     content: bytes
 
     def __call__(self) -> bytes:
-        """Its bytes."""
+        """Returns the bytes of the file."""
         return self.content
 
     def __repr__(self) -> str:
-        """By a hash: stage 1 tells images that are functions apart by what they print."""
+        """The hash of the bytes, since stage 1 identifies functions by their representation."""
         return f"Poster({hashlib.sha256(self.content).hexdigest()[:16]})"
 
 
 class MovieLens(InteractionDataset):
-    """A MovieLens folder, with the plots and posters of its movies where they are there.
+    """A folder with a MovieLens dataset and, optionally, the plots and posters of its movies.
 
     - ``ratings.csv``: ``userId, movieId, rating, timestamp``;
     - ``movies.csv``: ``movieId, title, genres``;
-    - ``overviews.csv``, optional: ``movieId, overview`` and columns that are left alone;
+    - ``overviews.csv``, optional: ``movieId, overview``; other columns are ignored;
     - ``posters*.zip`` or a folder ``posters*``, optional: ``<movieId>.jpg`` (or ``.png``,
-      ``.webp``), read as they are, never unpacked.
+      ``.webp``); archives are not unpacked.
 
-    Items are the movies of the ratings that are kept, in the order of their numbers.
-    ``data["item"].text`` holds the fields asked for, joined by a space (``None`` where all are
-    empty), ``data["item"].image`` the poster: its path, of an archive a function that gives its
-    bytes (``None`` where there is none). Times are seconds since 1970.
+    Items are the movies with ratings, in the order of their ids. ``data["item"].text`` contains the
+    given fields, joined by a space (``None`` if all are empty), and ``data["item"].image`` the
+    poster: its path or, in an archive, a function that returns its bytes (``None`` without a
+    poster). Times are in seconds since 1970.
 
     The ratings and tags of `GroupLens <https://grouplens.org/datasets/movielens/>`_ (Harper and
-    Konstan, ACM TiiS 2015) are for research; ``ml-latest-small`` holds 100,836 ratings of 610 users
-    on 9,724 rated movies. Plots and posters are not part of it: they come from TMDB by the ids in
-    ``links.csv``, and posters are the studios' artwork, not to be published.
+    Konstan, ACM TiiS 2015) are for research; ``ml-latest-small`` has 100,836 ratings of 9,724
+    movies by 610 users. It does not include plots and posters: they are from TMDB by the ids in
+    ``links.csv``, and posters are the studios' artwork, which must not be published.
 
     Args:
         path: The folder.
-        min_rating: Ratings below it are left out (4 makes likes of ratings).
-        text: Fields of a movie's text, of ``"title"``, ``"genres"`` and ``"overview"``.
-        require: Movies that lack one of these are left out with their ratings.
+        min_rating: Lowest rating to keep (4 to treat ratings as likes).
+        text: Fields of a movie's text, among ``"title"``, ``"genres"`` and ``"overview"``.
+        require: Movies without one of these are removed with their ratings.
 
     Raises:
-        ValueError: If a file is missing or not as described; the message names line and column.
+        ValueError: If a file is missing or does not have the expected format; the message contains
+            line and column.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ def _kept(frame: pd.DataFrame, keep: pd.Series, what: str, notes: list[str]) -> 
 
 
 def _texts(folder: Path, fields: Sequence[str], notes: list[str]) -> dict[int, str]:
-    """Texts by movie, of those that have one."""
+    """The texts of movies, for those with a text."""
     parts: dict[int, dict[str, str]] = {}
     for name, columns in (("movies.csv", ("title", "genres")), ("overviews.csv", ("overview",))):
         wanted = [column for column in columns if column in fields]
@@ -182,11 +183,11 @@ def _texts(folder: Path, fields: Sequence[str], notes: list[str]) -> dict[int, s
 
 
 _Place = tuple[Path, str] | Path
-"""A member of an archive, or a file."""
+"""A member of an archive (its path and name), or a file."""
 
 
 def _posters(folder: Path, notes: list[str]) -> dict[int, _Place]:
-    """Where the poster of each movie is, of those that have one."""
+    """The file of the poster of each movie, for those with a poster."""
     sources = (p for p in folder.glob("posters*") if p.is_dir() or p.suffix == ".zip")
     source = single_path(sources, folder, "sets of posters")
     if source is None:
@@ -215,7 +216,7 @@ def _posters(folder: Path, notes: list[str]) -> dict[int, _Place]:
         else:
             strange += 1
     if strange:
-        notes.append(f"{source.name}: {strange:,} files not named <movieId>.jpg left alone")
+        notes.append(f"{source.name}: {strange:,} files not named <movieId>.jpg not read")
     return found
 
 

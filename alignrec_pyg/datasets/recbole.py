@@ -1,4 +1,4 @@
-"""RecBole's atomic files."""
+"""Folders with the atomic files of RecBole."""
 
 from __future__ import annotations
 
@@ -26,31 +26,32 @@ _PARTS = {"train": 0, "valid": 1, "val": 1, "test": 2}
 
 
 class RecBoleFolder(InteractionDataset):
-    """A folder with `RecBole <https://recbole.io>`_'s atomic files.
+    """A folder with the atomic files of `RecBole <https://recbole.io>`_.
 
     - ``<name>.inter``, or the parts of a split: ``<name>.train.inter``, ``<name>.valid.inter``,
-      ``<name>.test.inter``. Tab-separated; the header gives each field its type, as in
-      ``user_id:token  item_id:token  rating:float  timestamp:float``.
-    - ``<name>.item``, optional: fields of ``text`` are joined into ``data["item"].text``, those of
-      type ``float_seq`` (numbers separated by blanks) become feature tables ``x_<field>``.
+      ``<name>.test.inter``. They are tab-separated; the header contains the types of the fields, as
+      in ``user_id:token  item_id:token  rating:float  timestamp:float``.
+    - ``<name>.item``, optional: the fields ``text`` are joined as ``data["item"].text``, and those
+      of type ``float_seq`` (numbers separated by spaces) become feature tables ``x_<field>``.
 
-    Other files (``.user``, ``.kg``, ...) and fields are left alone and named in the report. Fields
-    are read as they are: double quotes are characters like others.
+    Other files (``.user``, ``.kg``, ...) and fields are ignored and listed in the report. Double
+    quotes are ordinary characters.
 
     Args:
         path: The folder.
-        name: Stem of the files, where the folder does not tell.
-        text: Fields of ``<name>.item``.
+        name: Common name of the files without suffixes, if it is not that of the folder.
+        text: Fields of ``<name>.item`` that the text of an item consists of.
         features: Fields of ``<name>.item`` of type ``float_seq``; all by default.
         user: Field with user ids.
         item: Field with item ids.
-        rating: Field with ratings, read where it is there.
-        time: Field with times, read where it is there.
-        keep: Whether the first or the last row of a repeated (user, item) pair stays.
-        nonfinite: Whether a feature row with NaN or infinity is an error or a missing row.
+        rating: Field with ratings, optional.
+        time: Field with times, optional.
+        keep: Whether to keep the first or the last row of a repeated (user, item) pair.
+        nonfinite: Whether feature rows with NaN or infinity are an error or missing.
 
     Raises:
-        ValueError: If a file is not as described; the message names file, line and column.
+        ValueError: If a file does not have the expected format; the message contains file, line and
+            column.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class RecBoleFolder(InteractionDataset):
 
 
 class _Atomic:
-    """A tab-separated file whose header names fields and their types."""
+    """A tab-separated file whose header contains the fields and their types."""
 
     def __init__(
         self,
@@ -180,7 +181,7 @@ class _Atomic:
 
 
 def _inter_files(folder: Path, name: str | None) -> tuple[str, list[Path]]:
-    """Stem and files of the interactions: one, or the parts of a split in their order."""
+    """The name and the files of the interactions: one file, or the parts of a split in order."""
     single: dict[str, Path] = {}
     split: dict[str, list[Path]] = {}
     for file in sorted(folder.glob("*.inter")):
@@ -196,12 +197,12 @@ def _inter_files(folder: Path, name: str | None) -> tuple[str, list[Path]]:
 
 
 def _label(file: Path) -> int:
-    """0, 1 or 2 by the name of a part."""
+    """The label 0, 1 or 2 of a part, from the name of its file."""
     return _PARTS[file.name.removesuffix(".inter").rpartition(".")[2]]
 
 
 def _table(column: Column) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that hold numbers, and these, float32 ``[rows, dim]``."""
+    """The non-empty rows, and their numbers, float32 ``[rows, dim]``."""
     rows = np.flatnonzero(column.values != "")
     if not len(rows):
         raise ValueError(f"{column.where(0)}, column '{column.name}': no row holds numbers")

@@ -1,4 +1,4 @@
-"""Data of any known kind, told by their files and column names."""
+"""Reading and checking of data whose format is detected by file and column names."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ GUESSES: Mapping[str, Sequence[str]] = {
     "time": ("timestamp", "time", "unixReviewTime", "date", "datetime"),
     "split": ("x_label", "split"),
 }
-"""Names by which the columns of a table that nobody named are known."""
+"""Usual names of the columns of interactions, by which columns are detected."""
 
 
 @dataclass(frozen=True)
 class Recognized:
-    """Data whose kind is known.
+    """Data with a detected format.
 
     Args:
-        kind: What they are, such as ``"MMRec folder"``.
-        read: Reads them; raises ``ValueError`` if they are not as their kind asks.
+        kind: The format, such as ``"MMRec folder"``.
+        read: Reads the data; raises ``ValueError`` if they do not have this format.
     """
 
     kind: str
@@ -43,12 +43,12 @@ class Recognized:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found.
+    """Result of a check.
 
     Args:
-        kind: What the data were read as, such as ``"MMRec folder"``.
-        report: Sizes and notes; ``None`` if the data cannot be used as they are.
-        problems: What has to be mended, each with its place.
+        kind: The detected format, such as ``"MMRec folder"``.
+        report: Statistics and notes; ``None`` if the data cannot be used.
+        problems: The errors in the data, each with its location.
     """
 
     kind: str
@@ -74,23 +74,22 @@ def from_path(
     text: Sequence[str] = (),
     image: str | None = None,
 ) -> InteractionDataset:
-    """Read a folder or a table of interactions, whatever kind it is.
+    """Reads a folder or a table of interactions in any supported format.
 
-    A folder is told by its files (RecBole, MMRec, LightGCN, MovieLens, MicroLens), a file is a
-    table of interactions.
+    The format of a folder (RecBole, MMRec, LightGCN, MovieLens, MicroLens) is detected by its
+    files; a file is a table of interactions.
 
     Args:
         path: The folder or file.
-        items: A table of items, where ``path`` is a file.
-        columns: Where ``path`` is a file: columns by their role, of ``"user"``, ``"item"``,
-            ``"rating"``, ``"time"``, ``"split"``; roles not given are told by the usual names
-            (``user_id``, ``parent_asin``, ``timestamp``, ...), and the report says so.
+        items: A table of items, if ``path`` is a file.
+        columns: If ``path`` is a file, names of the columns ``"user"``, ``"item"``, ``"rating"``,
+            ``"time"`` and ``"split"``; others are detected by their usual names (``user_id``,
+            ``parent_asin``, ``timestamp``, ...), with a note in the report.
         text: Columns of ``items`` with text.
         image: Column of ``items`` with paths of images.
 
     Raises:
-        ValueError: If there is nothing at ``path``, it is no data that any importer knows, or what
-            it holds is not as its importer asks.
+        ValueError: If ``path`` does not exist, its format is unknown, or the data are invalid.
     """
     return recognize(path, items=items, columns=columns, text=text, image=image).read()
 
@@ -103,22 +102,20 @@ def check(
     text: Sequence[str] = (),
     image: str | None = None,
 ) -> CheckResult:
-    """Read data as :func:`~alignrec_pyg.datasets.from_path` does, and say what it met.
+    """Checks data that :func:`~alignrec_pyg.datasets.from_path` reads, with the same arguments.
 
-    Nothing is written. Every column of interactions is checked, so one problem does not hide
-    another column's.
+    Nothing is written. All columns of the interactions are checked, so that an error in one column
+    does not hide those in others.
 
     Args:
         path: The folder or file.
-        items: A table of items, where ``path`` is a file.
-        columns: Where ``path`` is a file: columns by their role, of ``"user"``, ``"item"``,
-            ``"rating"``, ``"time"``, ``"split"``; roles not given are told by the usual names
-            (``user_id``, ``parent_asin``, ``timestamp``, ...), and the notes say so.
+        items: A table of items, if ``path`` is a file.
+        columns: Names of columns, as in :func:`~alignrec_pyg.datasets.from_path`.
         text: Columns of ``items`` with text.
         image: Column of ``items`` with paths of images.
 
     Raises:
-        ValueError: If there is nothing at ``path``, or it is no data that any importer knows.
+        ValueError: If ``path`` does not exist or its format is unknown.
     """
     found = recognize(path, items=items, columns=columns, text=text, image=image)
     try:
@@ -135,10 +132,10 @@ def recognize(
     text: Sequence[str] = (),
     image: str | None = None,
 ) -> Recognized:
-    """Tell the kind of data, with the arguments of :func:`from_path`; of a table nothing is read.
+    """Detects the format of data, with the arguments of :func:`from_path`; reads no table.
 
     Raises:
-        ValueError: If there is nothing at ``path``, or it is no data that any importer knows.
+        ValueError: If ``path`` does not exist or its format is unknown.
     """
     path = Path(path)
     unknown = set(columns or {}) - set(GUESSES)
@@ -159,7 +156,7 @@ def recognize(
 
 
 def column_of(role: str, there: Sequence[str]) -> str | None:
-    """The column of a role by the usual names (:data:`GUESSES`); ``None`` if none has one."""
+    """The first usual name (:data:`GUESSES`) of a role that is in ``there``, or ``None``."""
     return next((name for name in GUESSES[role] if name in there), None)
 
 

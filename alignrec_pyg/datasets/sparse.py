@@ -1,4 +1,4 @@
-"""Sparse matrices of SciPy: users x items."""
+"""Datasets from sparse matrices of SciPy."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def from_scipy(
     user_id: ArrayLike | None = None,
     item_id: ArrayLike | None = None,
 ) -> InteractionDataset:
-    """Read sparse matrices, users in rows and items in columns.
+    """Creates a dataset from sparse matrices with users in rows and items in columns.
 
-    Every stored entry that is not 0 is an interaction; its value is the rating, unless all are 1.
+    Non-zero entries are interactions; their values are the ratings, unless all values are 1.
 
     Args:
-        train: A sparse matrix or array of any format, ``[num_users, num_items]``; all interactions,
-            if it is the only one, without split labels.
-        val: Interactions for validation.
-        test: Interactions for test.
-        user_id: Ids of the outside world, ``[num_users]``; the row numbers by default.
-        item_id: Ids of the outside world, ``[num_items]``; the column numbers by default.
+        train: A sparse matrix or array of any format, ``[num_users, num_items]``. Without ``val``
+            and ``test`` it contains all interactions, without split labels.
+        val: Validation interactions.
+        test: Test interactions.
+        user_id: Original ids, ``[num_users]``; the row numbers by default.
+        item_id: Original ids, ``[num_items]``; the column numbers by default.
 
     Raises:
-        ValueError: If a matrix is not sparse, the shapes differ, a value is not finite, ids are
-            too few, not distinct or of mixed type, or there is no interaction.
+        ValueError: If a matrix is not sparse, the shapes differ, a value is not finite, the ids are
+            too few, not distinct or of mixed types, or there are no interactions.
 
     Example:
         >>> from scipy.sparse import csr_array

@@ -1,4 +1,4 @@
-"""Made-up data with planted structure: what a multimodal recommender should find is known."""
+"""Synthetic data with a known latent structure, for tests of multimodal recommenders."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 
 MIN_PER_USER = 5
-"""Every user has at least this many interactions, so that every user can be split."""
+"""Minimum number of interactions of a user, so that those of every user can be split."""
 
 _USER_BLOCK = 256
-_TASTE_CONCENTRATION = 0.15  # Dirichlet: most of a user's taste lies on two or three topics
-_ACTIVITY_SPREAD = 0.8  # log-normal sigma of how active users are
+_TASTE_CONCENTRATION = 0.15  # Dirichlet: users prefer mostly two or three topics
+_ACTIVITY_SPREAD = 0.8  # log-normal sigma of the number of interactions per user
 _WORDS_PER_ITEM = 16
 _TOPIC_WORDS = 12
 _COMMON_WORDS = 400
@@ -27,7 +27,7 @@ _DURATION = 2 * 365 * 24 * 3600
 
 
 class Synthetic(InteractionDataset):
-    r"""Items with latent topics that show in an image and a text; users with tastes for topics.
+    r"""Synthetic data: items with latent topics, images and texts, and users who prefer topics.
 
     With topic :math:`t_i`, popularity :math:`q_i \propto \mathrm{rank}_i^{-s}` (ranks are random),
     taste :math:`\theta_u \sim \mathrm{Dirichlet}` over topics and noise :math:`\epsilon`, user
@@ -39,21 +39,21 @@ class Synthetic(InteractionDataset):
     ``data["item"].image`` (uint8 ``[num_items, 3, size, size]``) shows stripes. A topic has two
     colours, a width and an angle; every image has its own phase, share of each colour, brightness
     and pixel noise. ``data["item"].text`` mixes words of the topic with common ones.
-    ``data["item"].topic`` (int64 ``[num_items]``) is the truth, for tests. ``.time`` is in seconds.
+    ``data["item"].topic`` (int64 ``[num_items]``) is the latent topic. ``.time`` is in seconds.
 
     Args:
         num_users: Number of users.
         num_items: Number of items.
         num_interactions: Exact number of distinct interactions.
         num_topics: Number of item topics.
-        image_signal: Share in [0, 1] of an image's colours, stripe width and angle that its topic
-            decides; a random draw of the same kind decides the rest. 0: nothing about the topic.
-        text_signal: Probability in [0, 1] that a topic word is of the item's topic; otherwise it
-            is of a random one. 0: nothing about the topic.
-        noise: Share in [0, 1] of the interactions that follow popularity, not taste.
-        popularity_skew: Exponent :math:`s \ge 0`; 0 makes all items equally popular.
+        image_signal: Share in [0, 1] of an image's colours, stripe width and angle that depends on
+            its topic; the rest is random. With 0, images are independent of topics.
+        text_signal: Probability in [0, 1] that a topic word belongs to the topic of the item, and
+            not to a random one. With 0, texts are independent of topics.
+        noise: Share in [0, 1] of the interactions that depend on popularity only.
+        popularity_skew: Exponent :math:`s \ge 0`; with 0, all items are equally popular.
         image_size: Height and width in pixels.
-        seed: Decides everything. The parts draw from streams of their own: the signals change
+        seed: Random seed. The parts use separate random streams, so that the signals influence
             neither the interactions nor each other.
 
     Raises:
@@ -107,7 +107,7 @@ class Synthetic(InteractionDataset):
         )
         time = _START + np.sort(streams[1].integers(_DURATION, size=num_interactions))
         notes: list[str] = []
-        order = streams[1].permutation(num_interactions)  # who acts when
+        order = streams[1].permutation(num_interactions)  # assigns times to interactions
         data, duplicates = interaction_graph(
             user[order], item[order], np.arange(num_users), np.arange(num_items), notes, time=time
         )
@@ -136,10 +136,10 @@ def _interactions(
     for start in range(0, num_users, _USER_BLOCK):
         liking = taste[start : start + _USER_BLOCK][:, topic] * popularity  # [block, num_items]
         total = liking.sum(axis=1, keepdims=True)
-        # a taste wholly on topics without items leaves popularity alone
+        # without items of the preferred topics, only popularity remains
         liking = np.where(total > 0, liking / np.where(total > 0, total, 1.0), popularity)
         chance = (1.0 - noise) * liking + noise * popularity
-        # The largest values of log p + Gumbel noise are a draw from p without replacement.
+        # The largest values of log p + Gumbel noise are a sample from p without replacement.
         keys = np.log(np.maximum(chance, np.finfo(float).tiny))
         keys += generator.gumbel(size=chance.shape)
         ranked = np.argsort(-keys, axis=1)
@@ -151,7 +151,7 @@ def _interactions(
 def _activity(
     generator: np.random.Generator, num_users: int, num_items: int, num_interactions: int
 ) -> np.ndarray:
-    """Interactions per user: from 5 to the number of items, in total exactly as many as asked."""
+    """Interactions per user, from 5 to the number of items, with sum ``num_interactions``."""
     weight = generator.lognormal(sigma=_ACTIVITY_SPREAD, size=num_users)
     per_user = np.full(num_users, MIN_PER_USER)
     while (left := num_interactions - per_user.sum()) > 0:
@@ -199,7 +199,7 @@ def _styles(generator: np.random.Generator, count: int) -> np.ndarray:
 def _texts(
     generator: np.random.Generator, topic: np.ndarray, num_topics: int, signal: float
 ) -> list[str]:
-    """One text per item, about 16 words: some of a topic, the others common."""
+    """One text of about 16 words per item: some of its topic, the others common."""
     words = _vocabulary(generator, num_topics * _TOPIC_WORDS + _COMMON_WORDS)
     shape = (len(topic), _WORDS_PER_ITEM)
     own = generator.random(shape) < signal
@@ -214,7 +214,7 @@ def _texts(
 
 
 def _vocabulary(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Distinct made-up words of three syllables, ``[count]``."""
+    """Distinct random words of three syllables, ``[count]``."""
     syllables = np.array([c + v for c in "bdfgklmnprstvz" for v in "aeiou"], dtype=object)
     base = len(syllables)
     code = generator.choice(base**3, size=count, replace=False)

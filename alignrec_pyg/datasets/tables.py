@@ -1,4 +1,4 @@
-"""One way to open a table, whatever its format."""
+"""Common interface to tables in csv, tsv, jsonl and parquet files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARQUET = (".parquet", ".pq")
 
 
 class Table(Protocol):
-    """Columns whose rows know their place in a file."""
+    """A table whose rows have a location in a file."""
 
     path: Path
     columns: list[str]
@@ -29,23 +29,23 @@ class Table(Protocol):
         """The column ``name``."""
 
     def ids(self, name: str) -> Column:
-        """The column ``name`` of outside ids."""
+        """The column ``name`` of original ids."""
 
     def where(self, row: int) -> str:
-        """Outside name of a row."""
+        """The location of a row, for messages."""
 
 
 class ParquetFile:
-    """Columns of a parquet file.
+    """The columns of a parquet file.
 
     Args:
         path: The file.
-        required: Columns it must have.
-        optional: Columns to read where it has them; all by default. With neither these nor required
-            ones, no row is read.
+        required: Columns that it needs to have.
+        optional: Columns to read if it has them; all by default. Without required and optional
+            columns, no rows are read.
 
     Raises:
-        ValueError: If it is damaged, has no row or no such columns.
+        ValueError: If the file is damaged, has no rows, or lacks a column.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class ParquetFile:
             raise ValueError(f"{path}: at least one row is needed")
 
     def column(self, name: str) -> Column:
-        """The column ``name``, whose rows know their number."""
+        """The column ``name``, with the number of each row."""
         return Column(name, column_values(self._table[name]), self.where)
 
     def ids(self, name: str) -> Column:
-        """The column ``name`` of outside ids: whole numbers or strings, as they are stored."""
+        """The column ``name`` of original ids: whole numbers or strings, as stored."""
         return self.column(name)
 
     def where(self, row: int) -> str:
-        """Outside name of a row, counted from 0."""
+        """The location of a row, counted from 0, for messages."""
         return f"{self.path}, row {row}"
 
 
@@ -91,17 +91,17 @@ def open_table(
     optional: Sequence[str] | None = None,
     text: Sequence[str] = (),
 ) -> Table:
-    """Open a csv, tsv, jsonl (each plain or ``.gz``) or parquet file by the end of its name.
+    """Opens a csv, tsv, jsonl (each optionally with ``.gz``) or parquet file.
 
     Args:
-        path: The file.
-        required: Columns it must have.
-        notes: Counted notes, appended to.
-        optional: Columns to read where it has them; all by default.
-        text: Columns whose values are text, also where they look like numbers.
+        path: The file, whose suffix determines the format.
+        required: Columns that it needs to have.
+        notes: Notes on the data, appended to.
+        optional: Columns to read if it has them; all by default.
+        text: Columns to read as text, even if the values are numbers.
 
     Raises:
-        ValueError: If there is no such file, its name ends otherwise, or it cannot be read.
+        ValueError: If the file does not exist, has another suffix, or cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -118,5 +118,5 @@ def open_table(
 
 
 def ending(path: Path) -> str:
-    """The end of a file's name, without ``.gz``: ``.csv`` of ``ratings.csv.gz``."""
+    """The suffix of a file without ``.gz``: ``.csv`` for ``ratings.csv.gz``."""
     return (Path(path.stem) if path.suffix == ".gz" else path).suffix.lower()

@@ -1,4 +1,4 @@
-"""Large files from the network: resumed, checked, and never half a file under the real name."""
+"""Download of large files: resumable, verified and atomic."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-_CHUNK = 1 << 16  # what may get lost of a broken connection
+_CHUNK = 1 << 16  # maximum loss if the connection breaks
 _SNIFF = 512
-_TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
+_TIMEOUT = (15, 60)  # seconds to connect, and between two chunks
 _LOCK_SECONDS = 24 * 3600
 _GZIP = b"\x1f\x8b"
 _HTML = (b"<!doctype html", b"<html", b"<head")
@@ -31,28 +31,29 @@ def download(
     backoff: float = 1.0,
     lock_seconds: float = _LOCK_SECONDS,
 ) -> Path:
-    """Fetch ``url`` to ``path``, unless the file is there.
+    """Downloads ``url`` to ``path``, unless the file exists.
 
-    What has arrived stays in ``<name>.part`` when the connection drops or the process ends; the
-    next attempt asks for the rest, if the server still has the same file (``ETag`` or
-    ``Last-Modified``). Only a whole file, by the length the server names and by ``sha256``, gets
-    the name. Two processes that want one file wait for each other.
+    If the connection breaks or the process ends, the data remain in ``<name>.part``, and the next
+    attempt requests the rest if the server still has the same file (``ETag`` or
+    ``Last-Modified``). The file is renamed to ``path`` when it is complete according to the length
+    that the server sends and to ``sha256``. Processes that download the same file wait for each
+    other.
 
     Args:
-        url: An http or https address.
-        path: Where the file goes.
-        sha256: Its hash in hexadecimal; checked also if the file is there. Without it, the hash of
-            what came is logged.
-        attempts: Tries without a new byte before giving up.
-        backoff: Seconds before the second try, doubled each time, 60 at most.
-        lock_seconds: How long to wait for another process that fetches the same file.
+        url: An http or https URL.
+        path: Path of the file.
+        sha256: Expected hash in hexadecimal, which is also checked for an existing file. By
+            default, the hash of the downloaded file is logged.
+        attempts: Number of consecutive attempts without progress before giving up.
+        backoff: Seconds before the second attempt, doubled for each further one up to 60.
+        lock_seconds: Time limit in seconds to wait for another process that downloads the file.
 
     Returns:
         ``path``.
 
     Raises:
-        ValueError: If the hash is another one; a file that was there stays as it is.
-        RuntimeError: If it cannot be fetched; the message says how to do it by hand.
+        ValueError: If the hash differs; an existing file is not changed.
+        RuntimeError: If the download fails; the message explains how to do it manually.
     """
     path = Path(path)
     if urlsplit(url).scheme not in ("http", "https"):
@@ -89,7 +90,7 @@ def _is_there(path: Path, sha256: str | None) -> bool:
 def _fetch(url: str, path: Path, sha256: str | None, attempts: int, backoff: float) -> None:
     transfer = _Transfer(path, attempts, backoff)
     try:
-        # pooch moves the file to its name only when its hash is right
+        # pooch renames the file only if its hash is correct
         pooch.retrieve(
             url,
             known_hash=None if sha256 is None else f"sha256:{sha256.lower()}",
@@ -110,15 +111,15 @@ def _fetch(url: str, path: Path, sha256: str | None, attempts: int, backoff: flo
 
 
 class _RefusedError(RuntimeError):
-    """What trying again does not mend."""
+    """A permanent failure."""
 
 
 class _Transfer:
-    """A downloader for pooch: called with a URL and a file to write."""
+    """A downloader for pooch, which is called with a URL and the file to write."""
 
     def __init__(self, path: Path, attempts: int, backoff: float) -> None:
         self._part = path.with_name(f"{path.name}.part")
-        self._tag = path.with_name(f"{path.name}.part.tag")  # which version the part is of
+        self._tag = path.with_name(f"{path.name}.part.tag")  # version of the partial file
         self._gzip = path.suffix == ".gz"
         self._attempts = attempts
         self._backoff = backoff
@@ -153,7 +154,7 @@ class _Transfer:
         with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
             if response.status_code == 416:
                 if response.headers.get("Content-Range") == f"bytes */{have}":
-                    return  # nothing was left to fetch
+                    return  # the file was already complete
                 self._tag.unlink(missing_ok=True)
                 raise requests.ConnectionError("the server has no such rest of the file")
             if response.status_code in (408, 429) or response.status_code >= 500:
@@ -163,7 +164,7 @@ class _Transfer:
             start, total = _extent(response, have)
             self._check_space(start, total)
             tag = response.headers.get("ETag", "W/")
-            if tag.startswith("W/"):  # a weak one may stay the same where bytes differ
+            if tag.startswith("W/"):  # weak tags may be equal for different bytes
                 tag = response.headers.get("Last-Modified", "")
             self._tag.write_text(tag)
             with (
@@ -174,7 +175,7 @@ class _Transfer:
                     total=total,
                     unit="B",
                     unit_scale=True,
-                    disable=None,  # where nobody watches
+                    disable=None,  # no progress bar if the output is not a terminal
                 ) as bar,
             ):
                 for number, chunk in enumerate(response.iter_content(_CHUNK)):
@@ -204,7 +205,7 @@ class _Transfer:
 
 
 def _extent(response: requests.Response, have: int) -> tuple[int, int | None]:
-    """Where the answer starts, and the size of the whole file where the server tells it."""
+    """The position at which the response starts, and the size of the file, if known."""
     if response.status_code == 206:
         match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != have:
