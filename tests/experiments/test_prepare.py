@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from alignrec_pyg.experiments.prepare import prepare, val_known_at_test
-from alignrec_pyg.experiments.settings import PAPER, SettingsError
+from alignrec_pyg.experiments.settings import SettingsError, package_models
 from alignrec_pyg.graph import INTERACTS, feature_names, feature_table, knn_edge_type
 from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph
+
+MODELS = package_models()
 
 
 def edges(data, name):
@@ -17,7 +19,7 @@ def edges(data, name):
 
 def test_every_model_reads_what_it_is_made_for(tiny_folder):
     data = prepare(str(tiny_folder))
-    assert {name: data.inputs(settings.model) for name, settings in PAPER.items()} == {
+    assert {name: data.inputs(model) for name, model in MODELS.items()} == {
         "AlignRec": {"features": ["image+text"], "item_graph": "cosine+image+text"},
         "BPR": {},
         "LightGCN": {},
@@ -32,7 +34,7 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
         "MGCN": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
         "LATTICE": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
     }
-    assert all(data.why_not(settings.model) is None for settings in PAPER.values())
+    assert all(data.why_not(model) is None for model in MODELS.values())
     fused = ConcatFeatures(["image", "text"], normalize=False)(data.train)
     assert torch.equal(feature_table(data.train, "image+text"), feature_table(fused, "mm"))
     expected = {
@@ -64,8 +66,8 @@ def test_another_number_of_neighbours_makes_graphs_of_other_names(tiny_folder):
         "MGCN": ("item_graphs", ["image+k3", "text+k3"], ["image", "text"]),
     }
     for model, (argument, few, usual) in names.items():
-        assert data.inputs(PAPER[model])[argument] == few
-        assert beside.inputs(PAPER[model])[argument] == usual
+        assert data.inputs(MODELS[model])[argument] == few
+        assert beside.inputs(MODELS[model])[argument] == usual
     expected = KNNItemGraph("image+text", 3, weighting="cosine", name="cosine+image+text+k3")
     for part in (data.train, data.val, data.test):
         index, weight = edges(part, "cosine+image+text+k3")
@@ -78,8 +80,8 @@ def test_another_number_of_neighbours_makes_graphs_of_other_names(tiny_folder):
 
 def test_one_feature_set_is_read_as_it_is(tiny_folder):
     data = prepare(str(tiny_folder), features=["text"])
-    assert data.inputs(PAPER["AlignRec"])["features"] == ["text"]
-    data.inputs(PAPER["FREEDOM"])
+    assert data.inputs(MODELS["AlignRec"])["features"] == ["text"]
+    data.inputs(MODELS["FREEDOM"])
     assert feature_names(data.train) == ["text"]
     assert "KNNItemGraph({'text': 1.0}" in data.item_graphs["binary+text"]
 
@@ -87,7 +89,7 @@ def test_one_feature_set_is_read_as_it_is(tiny_folder):
 def test_other_feature_sets_weigh_the_same(tmp_path, write_folder):
     folder = write_folder(tmp_path / "audio", features=("text", "whisper"), labels=False)
     data = prepare(str(folder))
-    data.inputs(PAPER["FREEDOM"])
+    data.inputs(MODELS["FREEDOM"])
     assert "{'text': 0.5, 'whisper': 0.5}" in data.item_graphs["binary+text+whisper"]
     assert data.split_rule == "random"
 
@@ -99,7 +101,7 @@ def test_neighbours_take_the_place_of_the_search(tiny_folder, tmp_path, write_ne
     }
     data = prepare(str(tiny_folder), neighbors=lists)
     for name in ("FREEDOM", "AlignRec"):
-        data.inputs(PAPER[name])
+        data.inputs(MODELS[name])
     edge_index, weight = edges(data.train, "binary+image+text")
     of_first = {
         source: value
@@ -119,19 +121,19 @@ def test_neighbours_without_cosines_are_too_little_for_alignrec(
 ):
     path = write_neighbors(tmp_path / "text.npz", cosine=False)
     data = prepare(str(tiny_folder), neighbors={"text": path})
-    reasons = {name: data.why_not(settings.model) for name, settings in PAPER.items()}
+    reasons = {name: data.why_not(model) for name, model in MODELS.items()}
     assert {name for name, reason in reasons.items() if reason} == {"AlignRec", "MGCN", "LATTICE"}
     assert "cosines" in reasons["AlignRec"]
 
 
 def test_only_what_is_asked_for_is_built_and_once(tiny_folder):
     data = prepare(str(tiny_folder))
-    data.inputs(PAPER["BPR"])
+    data.inputs(MODELS["BPR"])
     assert data.item_graphs == {}
     assert feature_names(data.train) == ["image", "text"]
-    data.inputs(PAPER["AlignRec"])
+    data.inputs(MODELS["AlignRec"])
     graph = edges(data.train, "cosine+image+text")[0]
-    data.inputs(PAPER["AlignRec"])
+    data.inputs(MODELS["AlignRec"])
     assert (
         edges(data.train, "cosine+image+text")[0]
         is edges(data.val, "cosine+image+text")[0]
@@ -142,15 +144,15 @@ def test_only_what_is_asked_for_is_built_and_once(tiny_folder):
 def test_some_of_the_feature_sets_have_graphs_and_tables_of_their_own(tmp_path, write_folder):
     folder = write_folder(tmp_path / "three", features=("audio", "image", "text"))
     data = prepare(str(folder))
-    assert data.inputs(PAPER["AlignRec"], ["image", "text"]) == {
+    assert data.inputs(MODELS["AlignRec"], ["image", "text"]) == {
         "features": ["image+text"],
         "item_graph": "cosine+image+text",
     }
-    assert data.inputs(PAPER["FREEDOM"], ["text"]) == {
+    assert data.inputs(MODELS["FREEDOM"], ["text"]) == {
         "features": ["text"],
         "item_graph": "binary+text",
     }
-    assert data.inputs(PAPER["MGCN"], ["text"])["item_graphs"] == ["text"]
+    assert data.inputs(MODELS["MGCN"], ["text"])["item_graphs"] == ["text"]
     fused = ConcatFeatures(["image", "text"], normalize=False)(data.train)
     assert torch.equal(feature_table(data.test, "image+text"), feature_table(fused, "mm"))
 
@@ -158,7 +160,7 @@ def test_some_of_the_feature_sets_have_graphs_and_tables_of_their_own(tmp_path, 
 def test_a_list_of_a_table_is_its_graph(tiny_folder, tmp_path, write_neighbors):
     lists = {"text": write_neighbors(tmp_path / "text.npz", k=3, shift=7)}
     data = prepare(str(tiny_folder), neighbors=lists)
-    assert data.inputs(PAPER["MGCN"])["item_graphs"] == ["image", "text"]
+    assert data.inputs(MODELS["MGCN"])["item_graphs"] == ["image", "text"]
     assert "ItemGraphFromNeighbors" in data.item_graphs["text"]
     assert "KNNItemGraph" in data.item_graphs["image"]
     edge_index, _ = edges(data.train, "text")
@@ -220,7 +222,7 @@ def test_feature_rows_have_length_1_for_all_models_or_stay_as_stored(tiny_folder
     length = np.linalg.norm(stored, axis=1, keepdims=True)
     np.testing.assert_allclose(feature_table(scaled.train, "text"), stored / length, rtol=1e-5)
     for data in (raw, scaled):
-        data.inputs(PAPER["AlignRec"])
+        data.inputs(MODELS["AlignRec"])
         both = torch.cat([feature_table(data.train, name) for name in ("image", "text")], dim=1)
         assert torch.equal(feature_table(data.train, "image+text"), both)
 
@@ -228,7 +230,7 @@ def test_feature_rows_have_length_1_for_all_models_or_stay_as_stored(tiny_folder
 def test_a_part_of_the_features_reads_no_list_of_the_others(tiny_folder, tmp_path, write_neighbors):
     lists = {"text": write_neighbors(tmp_path / "text.npz", k=3, shift=7)}
     data = prepare(str(tiny_folder), neighbors=lists)
-    freedom = PAPER["FREEDOM"]
+    freedom = MODELS["FREEDOM"]
     of_all = data.inputs(freedom)["item_graph"]
     without_text = data.inputs(freedom, ["image"])["item_graph"]
     assert "ItemGraphFromNeighbors" in data.item_graphs[of_all]
@@ -241,19 +243,19 @@ def test_lists_of_other_names_than_the_tables_serve_all_of_them(
 ):
     lists = {"published": write_neighbors(tmp_path / "text.npz", k=3, shift=7)}
     data = prepare(str(tiny_folder), neighbors=lists)
-    assert data.inputs(PAPER["FREEDOM"])["item_graph"] == "binary+published"
-    assert data.inputs(PAPER["FREEDOM"], ["text"])["item_graph"] == "binary+text"
+    assert data.inputs(MODELS["FREEDOM"])["item_graph"] == "binary+published"
+    assert data.inputs(MODELS["FREEDOM"], ["text"])["item_graph"] == "binary+text"
     assert "KNNItemGraph" in data.item_graphs["binary+text"]
 
 
 def test_a_table_named_like_two_others_is_not_taken_for_them(tmp_path, write_folder):
     folder = write_folder(tmp_path / "joint", features=("image", "image_text", "mm", "text"))
     data = prepare(str(folder))
-    alone = data.inputs(PAPER["AlignRec"], ["image_text"])
-    both = data.inputs(PAPER["AlignRec"], ["image", "text"])
+    alone = data.inputs(MODELS["AlignRec"], ["image_text"])
+    both = data.inputs(MODELS["AlignRec"], ["image", "text"])
     assert alone == {"features": ["image_text"], "item_graph": "cosine+image_text"}
     assert both == {"features": ["image+text"], "item_graph": "cosine+image+text"}
     found = [edges(data.train, name["item_graph"])[0] for name in (alone, both)]
     assert not torch.equal(*found)
-    (fused,) = data.inputs(PAPER["AlignRec"])["features"]
+    (fused,) = data.inputs(MODELS["AlignRec"])["features"]
     assert feature_table(data.train, fused).size(1) == 6 + 7 + 8 + 9
