@@ -1,25 +1,15 @@
-"""Peak memory of a piece of work, and a run beforehand that loads what loads when first used."""
+"""Peak memory of a piece of work."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
 
 import torch
-from torch_geometric.data import HeteroData
-
-from alignrec_pyg.datasets import Synthetic
-from alignrec_pyg.evaluation.ranking import rank
-from alignrec_pyg.graph import ITEM, feature_key
-from alignrec_pyg.models import AlignRec
-from alignrec_pyg.train_config import TrainConfig
-from alignrec_pyg.training.loop import fit
-from alignrec_pyg.transforms import KNNItemGraph, SplitInteractions
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -116,30 +106,3 @@ def _give_back_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)
-
-
-_USERS, _ITEMS, _LINKS = 60, 80, 900
-_TABLE = "noise"
-_GRAPH = "cosine"
-
-
-def warm_up(device: torch.device) -> None:
-    """Trains and scores AlignRec for one epoch on a tiny data set, checkpoint included.
-
-    Args:
-        device: Where the cells run.
-    """
-    train, val, test = (part.to(str(device)) for part in _tiny_data())
-    model = AlignRec(train, features=[_TABLE], item_graph=_GRAPH).to(device)
-    with tempfile.TemporaryDirectory() as folder:
-        fit(model, train, val, TrainConfig(max_epochs=1), checkpoint_dir=folder)
-    rank(model, test)
-
-
-def _tiny_data() -> tuple[HeteroData, HeteroData, HeteroData]:
-    data = Synthetic(_USERS, _ITEMS, _LINKS, num_topics=2, image_size=4).data
-    del data[ITEM]["text"], data[ITEM]["image"]
-    generator = torch.Generator().manual_seed(0)
-    data[ITEM][feature_key(_TABLE)] = torch.randn(_ITEMS, 8, generator=generator)
-    data = KNNItemGraph(_TABLE, weighting="cosine", name=_GRAPH)(data)
-    return SplitInteractions("random")(data)

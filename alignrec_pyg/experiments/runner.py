@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,17 +17,28 @@ from typing import Any
 
 import torch
 from torch import multiprocessing
+from torch_geometric.data import HeteroData
 
+from alignrec_pyg.datasets import Synthetic
+from alignrec_pyg.evaluation.ranking import rank
 from alignrec_pyg.experiments.cells import Cell, Parts, cell_key, run_cell
-from alignrec_pyg.experiments.memory import warm_up
 from alignrec_pyg.experiments.progress import CellsProgress
 from alignrec_pyg.experiments.store import CellResult, CellStore
+from alignrec_pyg.graph import ITEM, feature_key
 from alignrec_pyg.interrupt import StopRequest
+from alignrec_pyg.models import AlignRec
+from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.training.loop import fit
+from alignrec_pyg.transforms import KNNItemGraph, SplitInteractions
 
 _POLL_SECONDS = 0.5
 # A process that only starts others, with torch imported: they begin at once, and nothing of this
 # process (threads, a GPU, open files) is theirs.
 _START_METHOD = "forkserver" if sys.platform != "win32" else "spawn"
+
+_USERS, _ITEMS, _LINKS = 60, 80, 900
+_TABLE = "noise"
+_GRAPH = "cosine"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +177,7 @@ def _run_here(run: _Run) -> None:
     while (index := run.next_cell()) is not None:
         if parts is None:
             parts = run.parts.to(run.device)
-            warm_up(run.device)
+            _warm_up(run.device)
         cell, key = run.cells[index], run.keys[index]
         with run.store.lock(cell, key, wait=index in run.taken) as ours:
             if not ours:
@@ -197,6 +209,12 @@ def _run_in_processes(run: _Run, jobs: int) -> None:
         for worker in list(workers.values()):
             _give_work(run, worker)
         while run.running:
+            if stop.requested:
+                for worker in workers.values():
+                    worker.send_signal(stop.number)
+                for worker in workers.values():
+                    worker.process.join()
+                stop.exit_if_requested()
             ready = wait(list(workers), timeout=_POLL_SECONDS)
             for worker in [workers[connection] for connection in workers if connection in ready]:
                 try:
@@ -205,10 +223,6 @@ def _run_in_processes(run: _Run, jobs: int) -> None:
                     _replace(run, context, shared, workers, worker)
                     continue
                 _handle(run, worker, kind, value)
-            if stop.requested:
-                for worker in workers.values():
-                    worker.stop(stop.number)
-                stop.exit_if_requested()
             run.progress.refresh()
 
 
@@ -218,11 +232,10 @@ class _Worker:
     connection: Connection
     index: int | None = None
 
-    def stop(self, number: int) -> None:
-        """Has the process save its cell and end, and waits for that."""
+    def send_signal(self, number: int) -> None:
+        """Has the process save its cell and end."""
         if self.process.is_alive() and self.process.pid is not None:
             os.kill(self.process.pid, number)
-        self.process.join()
 
 
 @contextmanager
@@ -311,7 +324,7 @@ def _work(connection: Connection) -> None:
             return
         if moved is None:
             moved = parts.to(device)
-            warm_up(device)
+            _warm_up(device)
         try:
             with store.lock(cell, key, wait=waits) as ours:
                 if not ours:
@@ -336,3 +349,25 @@ def _sendable(error: Exception) -> Exception:
     except Exception as reason:
         return RuntimeError(f"{type(error).__name__}: {error} (not sent as it is: {reason})")
     return error
+
+
+def _warm_up(device: torch.device) -> None:
+    """Trains and scores AlignRec for one epoch on a tiny data set, checkpoint included.
+
+    Args:
+        device: Where the cells run.
+    """
+    train, val, test = (part.to(str(device)) for part in _tiny_data())
+    model = AlignRec(train, features=[_TABLE], item_graph=_GRAPH).to(device)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(model, train, val, TrainConfig(max_epochs=1), checkpoint_dir=folder)
+    rank(model, test)
+
+
+def _tiny_data() -> tuple[HeteroData, HeteroData, HeteroData]:
+    data = Synthetic(_USERS, _ITEMS, _LINKS, num_topics=2, image_size=4).data
+    del data[ITEM]["text"], data[ITEM]["image"]
+    generator = torch.Generator().manual_seed(0)
+    data[ITEM][feature_key(_TABLE)] = torch.randn(_ITEMS, 8, generator=generator)
+    data = KNNItemGraph(_TABLE, weighting="cosine", name=_GRAPH)(data)
+    return SplitInteractions("random")(data)

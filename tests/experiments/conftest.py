@@ -1,9 +1,21 @@
+"""Rows of tables, cells that train in a moment, and the tiny folders of the scripts' tests."""
+
+from __future__ import annotations
+
 import pytest
 import torch
 
-from alignrec_pyg.experiments.cells import METRICS
+from alignrec_pyg.experiments.cells import KS, METRICS, Cell, Parts
 from alignrec_pyg.experiments.prepare import SYNTHETIC, prepare
 from alignrec_pyg.experiments.statistics import Row
+from alignrec_pyg.models import BPR, LightGCN
+from alignrec_pyg.train_config import TrainConfig
+from tests.benchmarks.conftest import (  # noqa: F401
+    bare_folder,
+    tiny_folder,
+    write_folder,
+    write_neighbors,
+)
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +48,30 @@ def make_row():
         return Row(**{**defaults, **others})
 
     return make
+
+
+@pytest.fixture
+def small_cells():
+    """Two models with two seeds each; every epoch takes milliseconds."""
+
+    def make(seeds=(0, 1), models=(BPR, LightGCN), **changes):
+        config = {"max_epochs": 3, "batch_size": 64, "ks": KS, **changes}
+        return [
+            Cell(
+                row=model.__name__,
+                model=model,
+                hparams={"embedding_dim": 4},
+                config=TrainConfig(seed=seed, **config),
+            )
+            for model in models
+            for seed in seeds
+        ]
+
+    return make
+
+
+@pytest.fixture
+def parts(checkerboard):
+    """A data set whose right answer is known."""
+    train, test = checkerboard
+    return Parts(train, test, {"test": test})

@@ -1,12 +1,11 @@
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
-from alignrec_pyg.evaluation.ranking import Ranking
-from alignrec_pyg.experiments.cells import Cell
-from alignrec_pyg.experiments.provenance import Origin
-from alignrec_pyg.experiments.store import CellResult, CellStore
+from alignrec_pyg.experiments.cells import Cell, Parts
+from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import BPR, VBPR, Aligned
 from alignrec_pyg.train_config import TrainConfig
 
@@ -16,30 +15,6 @@ CELL = Cell(
     hparams={"embedding_dim": 8, "reg_weight": 0.1},
     config=TrainConfig(seed=3),
 )
-
-
-def make_result(key):
-    return CellResult(
-        row="BPR",
-        model="BPR",
-        seed=3,
-        key=key,
-        settings=CELL.settings(),
-        metrics={"recall@20": 0.1 + 0.2},
-        val_metrics={"recall@20": 1 / 3},
-        best_epoch=4,
-        num_epochs=9,
-        stopped_early=True,
-        seconds=1.5,
-        peak_bytes=None,
-        content_bytes=5,
-        num_parameters=12,
-        rankings={
-            "test": Ranking(torch.tensor([0, 4]), torch.tensor([[3, 1], [0, 2]]).int()),
-            "another test": Ranking(torch.tensor([4]), torch.tensor([[2, 5]]).int()),
-        },
-        origin=Origin(commit="abc", hardware="8 threads", versions={"torch": "2.0"}),
-    )
 
 
 @pytest.mark.parametrize(
@@ -62,38 +37,6 @@ def test_key_changes_with_the_context_and_with_nothing_else():
     assert CELL.key("data", "code", "cuda") != key
     renamed = replace(CELL, row="another row", hparams=dict(reversed(CELL.hparams.items())))
     assert renamed.key("data", "code", "cpu") == key
-
-
-def test_store_gives_back_what_it_was_given(tmp_path):
-    store = CellStore(tmp_path / "cells")
-    key = CELL.key("data")
-    assert store.load(CELL, key) is None
-    result = make_result(key)
-    unfinished = store.checkpoint_dir(CELL, key)
-    unfinished.mkdir(parents=True)
-    store.save(CELL, result)
-    assert not unfinished.exists()
-    loaded = store.load(replace(CELL, row="renamed"), key)
-    assert loaded.stored
-    assert loaded.row == "renamed"
-    assert not result.stored
-    assert loaded.summary() | {"row": "BPR", "stored": False} == result.summary()
-    assert loaded.summary()["stored"]  # in what is told, too
-    assert loaded.origin == result.origin  # not that of the machine that reads it
-    assert loaded.rankings.keys() == result.rankings.keys()
-    for name, ranking in result.rankings.items():
-        for ours, theirs in zip(loaded.rankings[name], ranking, strict=True):
-            assert torch.equal(ours, theirs)
-    assert not list(tmp_path.glob("**/*.part"))
-
-
-def test_a_cell_under_another_ones_name_is_not_taken(tmp_path):
-    store = CellStore(tmp_path)
-    key = CELL.key("data")
-    store.save(CELL, make_result(key))
-    other = key[:16] + "0" * 16  # the same file name
-    with pytest.warns(UserWarning, match="holds another cell"):
-        assert store.load(CELL, other) is None
 
 
 def test_a_cell_builds_its_model_from_its_seed(toy):
@@ -120,3 +63,18 @@ def test_a_model_wears_the_alignment(toy):
     assert cell.name == "AlignedVBPR"
     with pytest.raises(ValueError, match="tells content from ID"):
         replace(cell, model=BPR, hparams={}).build(toy)
+
+
+def test_parts_are_copied_to_a_device_one_with_several_names_once(checkerboard):
+    """Results are on the CPU, and so stay the graphs they are scored by."""
+    train, test = checkerboard
+    parts = Parts(train, test, {"test": test, "cold": test, "other": copy.copy(test)})
+    moved = parts.to(torch.device("meta"))
+    assert all(graph[INTERACTS].edge_index.is_meta for graph in (moved.train, moved.val))
+    assert all(graph["item"].x_mm.is_meta for graph in moved.tests.values())
+    assert list(moved.tests) == ["test", "cold", "other"]
+    assert moved.tests["test"] is moved.tests["cold"]
+    assert moved.tests["test"] is not moved.tests["other"]
+    for graph in (train, test, *parts.tests.values()):
+        assert not graph[INTERACTS].edge_index.is_meta
+        assert not graph["item"].x_mm.is_meta

@@ -1,48 +1,142 @@
-import shutil
+import sys
+import textwrap
 
+import pytest
 import torch
 import torch_geometric
 
 from alignrec_pyg.experiments import provenance
+from alignrec_pyg.experiments.cells import Cell
+from alignrec_pyg.models import BPR, GRCN, LightGCN
+from alignrec_pyg.train_config import TrainConfig
 
 
-def test_code_version_follows_the_sources_that_train(monkeypatch, tmp_path):
-    package = shutil.copytree(provenance._PACKAGE, tmp_path / "alignrec_pyg")
-    monkeypatch.setattr(provenance, "_PACKAGE", package)
-    version = provenance.code_version()
-    assert provenance.code_version() == version
-    for unrelated in (
-        "report.py",
-        "datasets/mmrec.py",
-        "transforms/k_core.py",
-        "feature_eval/rows.py",
-    ):
-        (package / unrelated).write_text("changed")
-    assert provenance.code_version() == version
-    for relevant in ("models/bpr.py", "nn/losses.py", "evaluate.py", "train.py", "sampling.py"):
-        (package / relevant).write_text("changed")
-        assert provenance.code_version() != version
-        version = provenance.code_version()
+@pytest.fixture
+def edited(monkeypatch):
+    """What a file of the package would give if it were edited."""
+
+    def edit(module, change):
+        file = provenance._file_of(module)
+        original = provenance.Path.read_text
+
+        def read_text(path, *arguments, **options):
+            text = original(path, *arguments, **options)
+            return change(text) if str(path) == file else text
+
+        monkeypatch.setattr(provenance.Path, "read_text", read_text)
+        provenance._read_source.cache_clear()
+
+    yield edit
+    monkeypatch.undo()
+    provenance._read_source.cache_clear()
+
+
+def code_of(model):
+    return Cell(row="", model=model, hparams={}, config=TrainConfig()).code()
+
+
+def more_code(text):
+    return text + "\nADDED = 1\n"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "alignrec_pyg.demo.page",
+        "alignrec_pyg.datasets.mmrec",
+        "alignrec_pyg.transforms.encode_items",
+        "alignrec_pyg.experiments.charts",
+        "alignrec_pyg.experiments.runner",
+        "alignrec_pyg.cli.app",
+        "alignrec_pyg.models.grcn",
+        "alignrec_pyg.models.freedom",
+    ],
+)
+def test_an_edit_of_what_a_cell_does_not_run_changes_no_key(module, edited):
+    before = code_of(BPR)
+    __import__(module)
+    edited(module, more_code)
+    assert code_of(BPR) == before
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "alignrec_pyg.models.bpr",
+        "alignrec_pyg.models.base",
+        "alignrec_pyg.nn.losses",
+        "alignrec_pyg.training.loop",
+        "alignrec_pyg.training.sampling",
+        "alignrec_pyg.evaluation.ranking",
+        "alignrec_pyg.evaluation.metrics",
+        "alignrec_pyg.experiments.cells",
+        "alignrec_pyg.graph",
+    ],
+)
+def test_an_edit_of_what_a_cell_runs_changes_its_key(module, edited):
+    before = code_of(BPR)
+    edited(module, more_code)
+    assert code_of(BPR) != before
+
+
+def test_an_edit_of_one_model_leaves_the_others(edited):
+    before = {model: code_of(model) for model in (LightGCN, GRCN)}
+    edited("alignrec_pyg.models.grcn", more_code)
+    assert code_of(LightGCN) == before[LightGCN]
+    assert code_of(GRCN) != before[GRCN]
+
+
+def test_comments_and_docstrings_are_no_code(edited):
+    before = code_of(BPR)
+    edited(
+        "alignrec_pyg.models.bpr",
+        lambda text: "# a comment\n" + text.replace('r"""', 'r"""Another sentence. ', 1),
+    )
+    assert code_of(BPR) == before
+
+
+def test_versions_of_the_libraries_count(monkeypatch):
+    before = code_of(BPR)
     for library in (torch, torch_geometric):
-        monkeypatch.setattr(library, "__version__", "0.0")
-        assert provenance.code_version() != version
-        version = provenance.code_version()
+        with monkeypatch.context() as patch:
+            patch.setattr(library, "__version__", "0.0")
+            assert code_of(BPR) != before
 
 
-def test_code_version_follows_the_sources_that_run_and_measure_a_cell(monkeypatch, tmp_path):
-    benchmarks = shutil.copytree(provenance._BENCHMARKS, tmp_path / "benchmarks")
-    monkeypatch.setattr(provenance, "_BENCHMARKS", benchmarks)
-    version = provenance.code_version()
-    (benchmarks / "table.py").write_text("changed")
-    assert provenance.code_version() == version
-    for relevant in ("cells.py", "memory.py", "runner.py", "warm_up.py"):
-        (benchmarks / relevant).write_text("changed")
-        assert provenance.code_version() != version
-        version = provenance.code_version()
+def test_a_users_module_and_what_it_imports_beside_it_count(tmp_path, monkeypatch):
+    (tmp_path / "own_model.py").write_text(
+        textwrap.dedent("""
+            import json
+            from alignrec_pyg.models import BPR
+            from own_equation import scale
+
+            class Own(BPR):
+                factor = scale(2)
+        """)
+    )
+    equation = tmp_path / "own_equation.py"
+    equation.write_text("def scale(x):\n    return x\n")
+    (tmp_path / "unrelated.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_model
+
+    def code():
+        provenance._read_source.cache_clear()
+        return code_of(own_model.Own)
+
+    before = code()
+    (tmp_path / "unrelated.py").write_text("x = 2\n")
+    equation.write_text("# said better\ndef scale(x):\n    return x\n")
+    assert code() == before
+    equation.write_text("def scale(x):\n    return 2 * x\n")
+    assert code() != before
+    for name in ("own_model", "own_equation"):
+        sys.modules.pop(name)
+    provenance._file_of.cache_clear()
 
 
 def test_commit_needs_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr(provenance, "_BENCHMARKS", tmp_path)
+    monkeypatch.setattr(provenance, "_HERE", tmp_path)
     assert provenance.commit() is None
 
 
