@@ -310,7 +310,7 @@ def read(
     if source == SYNTHETIC:
         data, report = _synthetic()
     else:
-        with errors_about("--data"):
+        with errors_about(source):
             folder = MMRecFolder(Path(source))
             data, report = folder.data, folder.report
     notes = list(report.notes)
@@ -387,7 +387,7 @@ def _choose(data: HeteroData, features: Sequence[str] | None, problems: list[str
     """The feature sets asked for; the other tables leave ``data``."""
     there = feature_names(data)
     chosen = there if features is None else list(dict.fromkeys(features))
-    problems += unknown_names("feature", chosen, there)
+    problems += [f"--features: {text}" for text in unknown_names("feature", chosen, there)]
     for name in there:
         if name not in chosen:
             del data[ITEM][feature_key(name)]

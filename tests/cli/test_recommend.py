@@ -111,8 +111,7 @@ def test_numbers_as_ids(loaded):
     del plain["user"].id, plain["item"].id
 
     class Numbered:
-        class data:  # noqa: N801
-            known = plain
+        known = plain
 
     assert checked_ids(Numbered, "user", "--users", ["3", "0"]) == [3, 0]
     assert checked_ids(Numbered, "item", "--exclude", []) == []

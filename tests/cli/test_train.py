@@ -1,14 +1,14 @@
 import json
 import os
 import signal
+import sys
 from typing import get_args
 
 import pytest
 import torch
 
-from alignrec_pyg import AlignRec, TrainConfig, fit, models
+from alignrec_pyg import AlignRec, TrainConfig, fit
 from alignrec_pyg.cli import main
-from alignrec_pyg.cli.train import Model
 from alignrec_pyg.datasets import MMRecFolder
 from alignrec_pyg.storage import read_manifest
 from alignrec_pyg.training.sampling import TripletSampler
@@ -26,10 +26,10 @@ def test_equals_the_library_called_by_hand(encoded, run):
         data["item"][f"x_{name}"] = torch.nn.functional.normalize(data["item"][f"x_{name}"])
     fused = "patch_pca+tfidf"
     data = ConcatFeatures(["patch_pca", "tfidf"], fused, normalize=False)(data)
-    data = KNNItemGraph(fused, 5, name=f"cosine+{fused}")(data)
+    data = KNNItemGraph(fused, 5, name=f"cosine+{fused}+k5")(data)
     train, val, _ = SplitInteractions("labels")(data)
     torch.manual_seed(0)
-    model = AlignRec(train, features=[fused], item_graph=f"cosine+{fused}", l2_batch_size=128)
+    model = AlignRec(train, features=[fused], item_graph=f"cosine+{fused}+k5")
     result = fit(model, train, val, TrainConfig(lr=0.01, batch_size=128, max_epochs=8))
     trained = AlignRec.from_pretrained(run / "model", train)
     for name, value in model.state_dict().items():
@@ -77,8 +77,8 @@ def test_goes_on_after_ctrl_c_to_the_same_weights(
 @pytest.mark.parametrize(
     ("model", "inputs"),
     [
-        ("FREEDOM", {"features": ["patch_pca", "tfidf"], "item_graph": "binary+patch_pca+tfidf"}),
-        ("MGCN", {"features": ["patch_pca", "tfidf"], "item_graphs": ["patch_pca", "tfidf"]}),
+        ("FREEDOM", {"features": ["patch_pca", "tfidf"], "item_graph": "binary+patch_pca+tfidf+k5"}),
+        ("MGCN", {"features": ["patch_pca", "tfidf"], "item_graphs": ["patch_pca+k5", "tfidf+k5"]}),
         ("VBPR", {"features": ["patch_pca", "tfidf"]}),
         ("LightGCN", {}),
     ],
@@ -100,39 +100,89 @@ def test_one_table_alone_and_rows_as_stored(train_command, tmp_path):
     command = [*train_command(out), "--epochs", "1", "--features", "tfidf"]
     assert main([*command, "--feature-scale", "raw", "--split", "random"]) == 0
     hparams = read_manifest(out / "model" / "config.json")["hparams"]
-    assert (hparams["features"], hparams["item_graph"]) == (["tfidf"], "cosine+tfidf")
+    assert (hparams["features"], hparams["item_graph"]) == (["tfidf"], "cosine+tfidf+k5")
     settings = read_manifest(out / "run.json")["settings"]
     assert (settings["feature_scale"], settings["split"]) == ("raw", "random")
     assert main(["evaluate", str(out), "--device", "cpu"]) == 0
 
 
-def test_options_are_the_librarys():
-    known = {
-        name for name in models.__all__ if issubclass(getattr(models, name), models.Recommender)
-    }
-    assert set(get_args(Model)) == known - {"Aligned", "ContentRecommender", "Recommender"}
-    config = TrainConfig()
-    from inspect import signature
-
+def test_rules_of_splits_are_the_librarys():
     from alignrec_pyg.cli.options import SplitRule as Rule
-    from alignrec_pyg.cli.train import train
     from alignrec_pyg.transforms.split_interactions import SplitRule
 
-    defaults = {name: p.default for name, p in signature(train).parameters.items()}
-    assert (defaults["lr"], defaults["batch_size"]) == (config.lr, config.batch_size)
-    assert (defaults["epochs"], defaults["patience"]) == (config.max_epochs, config.patience)
     assert get_args(Rule) == get_args(SplitRule)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("", {"lr": 1e-3, "patience": 20, "lr_decay": 1.0}),
+        ("--settings published", {"lr": 3e-4, "patience": 30, "lr_decay": 0.96}),
+        ("--settings published --lr 0.5", {"lr": 0.5, "patience": 30}),
+        ("--set lr_decay=0.9 l2_weight=0.5", {"lr": 1e-3, "lr_decay": 0.9}),
+    ],
+)
+def test_settings_are_the_librarys_or_the_published_ones(more, expected, encoded, tmp_path):
+    out = tmp_path / "run"
+    command = ["train", str(encoded), "--out", str(out), "--epochs", "1", "--device", "cpu"]
+    assert main([*command, *more.split()]) == 0
+    training = read_manifest(out / "run.json")["training"]
+    assert {name: training[name] for name in expected} == expected
+    hparams = read_manifest(out / "model" / "config.json")["hparams"]
+    assert hparams["l2_weight"] == (0.5 if "l2_weight" in more else 1e-4)
+
+
+@pytest.mark.parametrize("model", ["AlignRec", "FREEDOM", "MGCN"])
+def test_the_model_is_that_of_a_comparison(model, encoded, tmp_path):
+    """To the last digit, with the same settings, seed and threads."""
+    common = ["--settings", "published", "--epochs", "2", "--threads", "1", "--device", "cpu"]
+    out, compared = tmp_path / "run", tmp_path / "compare"
+    train = ["train", str(encoded), "--out", str(out), "--model", model, "--seed", "1", *common]
+    assert main(train) == 0
+    compare = ["compare", str(encoded), "--models", model, "--seeds", "2", "--jobs", "1", *common]
+    assert main([*compare, "--out", str(compared)]) == 0
+    _, cell = json.loads((compared / "compare.json").read_text())["cells"]
+    assert cell["seed"] == 1
+    assert cell["val_metrics"] == read_manifest(out / "run.json")["validation"]
+    figures = tmp_path / "figures.json"
+    assert main(["evaluate", str(out), "--json", str(figures), "--device", "cpu"]) == 0
+    metrics = json.loads(figures.read_text())["metrics"]
+    for name, value in cell["metrics"].items():
+        assert value == pytest.approx(metrics[name], rel=1e-6)  # means in single precision
+
+
+OWN = """
+from alignrec_pyg.models import LightGCN
+
+
+class Mine(LightGCN):
+    \"\"\"LightGCN by another name.\"\"\"
+"""
+
+
+def test_a_class_of_ones_own(encoded, tmp_path, monkeypatch):
+    (tmp_path / "my_model_of_train.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    validation = []
+    for model in ("LightGCN", "my_model_of_train:Mine"):
+        out = tmp_path / model.partition(":")[0]
+        command = ["train", str(encoded), "--out", str(out), "--model", model, "--epochs", "2"]
+        assert main([*command, "--device", "cpu"]) == 0
+        validation.append(read_manifest(out / "run.json")["validation"])
+        assert main(["evaluate", str(out), "--device", "cpu"]) == 0
+    assert validation[0] == validation[1]
+    sys.modules.pop("my_model_of_train")
 
 
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        ("--set cca_wieght=1", 2, "--set: cca_wieght=1: argument 'cca_wieght' is unknown: did you"),
+        ("--set cca_wieght=1", 2, "--set cca_wieght=1: argument 'cca_wieght' is unknown: did you"),
         ("--set temperature=0", 2, "--set: 'temperature' needs to be finite and positive"),
         ("--features tfdif", 2, "--features: feature 'tfdif' is unknown: did you mean 'tfidf'?"),
-        ("--features tfidf tfidf", 2, "--features: needs each table once (got tfidf tfidf)"),
-        ("--lr -1", 2, "--lr: 'lr' needs to be finite and positive (got -1.0)"),
-        ("--neighbors 61", 2, "--neighbors: 'k' needs to be in [1, 60] (got 61)"),
+        ("--lr -1", 2, "AlignRec: 'lr' needs to be finite and positive (got -1.0)"),
+        ("--neighbors 61", 2, "--item-neighbors: 'k' needs to be in [1, 60] (got 61)"),
         ("--lr 1e30", 1, "the loss is not finite in epoch"),
         ("--out {run} --lr 0.5", 1, "checkpoint holds another run (stored, asked for): {{'config': "
          "{{'lr': (0.01, 0.5)}}}}"),
@@ -148,5 +198,5 @@ def test_errors(more, code, message, train_command, run, tmp_path, capsys):
 
 
 def test_a_folder_without_data(tmp_path, capsys):
-    assert main(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
-    assert "error: 'path' needs to hold a file <name>.inter" in capsys.readouterr().err
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
+    assert f"error: {tmp_path}: 'path' needs to hold a file <name>.inter" in capsys.readouterr().err
