@@ -49,14 +49,14 @@ def test_default_cut_offs(run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (["{tmp}"], "holds no trained model: alignrec train --out writes one"),
-        (["{run}", "--data", "{tmp}"], "'path' needs to hold a file <name>.inter"),
-        (["{run}", "--data", "{tmp}/nix"], "nix, the data of "),
+        (["{tmp}"], 1, "holds no trained model: alignrec train --out writes one"),
+        (["{run}", "--data", "{tmp}"], 2, "'path' needs to contain a file <name>.inter"),
+        (["{run}", "--data", "{tmp}/nix"], 1, "nix, the data of "),
     ],
 )
-def test_errors(arguments, message, run, tmp_path, capsys):
+def test_errors(arguments, code, message, run, tmp_path, capsys):
     arguments = [argument.format(tmp=tmp_path, run=run) for argument in arguments]
-    assert main(["evaluate", *arguments]) == 1
+    assert main(["evaluate", *arguments]) == code
     assert message in capsys.readouterr().err

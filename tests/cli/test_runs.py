@@ -87,8 +87,12 @@ def test_item_graphs_are_kept_with_the_run(encoded, tmp_path):
 def test_impossible_data(encoded, tmp_path):
     with pytest.raises(SettingsError, match="--item-neighbors: 'k' needs to be in"):
         settings(neighbors=61).prepare(encoded, tmp_path).inputs(AlignRec)
-    with pytest.raises(SettingsError, match="--split: "):
-        settings(split="leave_last_out").prepare(encoded, tmp_path)
+    folder = shutil.copytree(encoded, tmp_path / encoded.name)
+    inter = folder / f"{folder.name}.inter"
+    lines = [line.rpartition("\t")[0] for line in inter.read_text().splitlines()]
+    inter.write_text("\n".join(lines) + "\n")
+    with pytest.raises(SettingsError, match="--split: 'split' needs to be known"):
+        settings().prepare(folder, tmp_path)
 
 
 def test_moved_data_are_named(encoded, run, tmp_path):

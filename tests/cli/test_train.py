@@ -14,6 +14,8 @@ from alignrec_pyg.storage import read_manifest
 from alignrec_pyg.training.sampling import TripletSampler
 from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph, SplitInteractions
 
+TABLES = ["patch_pca", "tfidf"]
+
 
 def weights(run):
     (file,) = (run / "model").glob("*.safetensors")
@@ -77,9 +79,12 @@ def test_goes_on_after_ctrl_c_to_the_same_weights(
 @pytest.mark.parametrize(
     ("model", "inputs"),
     [
-        ("FREEDOM", {"features": ["patch_pca", "tfidf"], "item_graph": "binary+patch_pca+tfidf+k5"}),
+        (
+            "FREEDOM",
+            {"features": ["patch_pca", "tfidf"], "item_graph": "binary+patch_pca+tfidf+k5"},
+        ),
         ("MGCN", {"features": ["patch_pca", "tfidf"], "item_graphs": ["patch_pca+k5", "tfidf+k5"]}),
-        ("VBPR", {"features": ["patch_pca", "tfidf"]}),
+        ("VBPR", {"features": TABLES}),
         ("LightGCN", {}),
     ],
 )
@@ -199,4 +204,6 @@ def test_errors(more, code, message, train_command, run, tmp_path, capsys):
 
 def test_a_folder_without_data(tmp_path, capsys):
     assert main(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
-    assert f"error: {tmp_path}: 'path' needs to hold a file <name>.inter" in capsys.readouterr().err
+    assert (
+        f"error: {tmp_path}: 'path' needs to contain a file <name>.inter" in capsys.readouterr().err
+    )
