@@ -53,7 +53,7 @@ def test_reads_ratings_texts_and_posters(folder):
     ]
     assert data["item"].image == [Poster(b"toys"), None, Poster(b"heat")]
     notes = "\n".join(dataset.report.notes)
-    assert "posters_112.zip: 1 files not named <movieId>.jpg left alone" in notes
+    assert "posters_112.zip: 1 files not named <movieId>.jpg not read" in notes
     assert "1 of 3 movies have no poster" in notes
     assert repr(dataset) == "MovieLens(users=2, items=3, interactions=4)"
 
