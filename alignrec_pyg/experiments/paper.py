@@ -167,7 +167,7 @@ _TABLE_8 = {  # recall@20 and ndcg@20, means of 5 seeds
 
 def table_2(data_name: str, report: DataReport) -> PaperResults:
     """All models."""
-    if not is_papers(data_name, report):
+    if not _is_paper_data(data_name, report):
         return {}
     columns = zip(*_TABLE_2[data_name], strict=True)
     return {model: _metrics(column) for model, column in zip(_TABLE_2_MODELS, columns, strict=True)}
@@ -175,7 +175,7 @@ def table_2(data_name: str, report: DataReport) -> PaperResults:
 
 def table_3(data_name: str, report: DataReport) -> ProtocolResults:
     """Features evaluated without training; vision is the modality ``"image"``."""
-    if not is_papers(data_name, report) or data_name not in _TABLE_3:
+    if not _is_paper_data(data_name, report) or data_name not in _TABLE_3:
         return {}
     return {
         protocol: {
@@ -188,7 +188,7 @@ def table_3(data_name: str, report: DataReport) -> ProtocolResults:
 
 def table_4(data_name: str, report: DataReport) -> list[str]:
     """Feature sets swapped, one line per row: they are no rows of ours."""
-    if not is_papers(data_name, report) or data_name not in _TABLE_4:
+    if not _is_paper_data(data_name, report) or data_name not in _TABLE_4:
         return []
     return [
         f"paper's Table 4, {model} on {name} features: "
@@ -203,7 +203,7 @@ def table_4(data_name: str, report: DataReport) -> list[str]:
 
 def table_5(data_name: str, report: DataReport) -> PaperResults:
     """Without vision: rows ``"<model>"`` and ``"<model> w/o image"``."""
-    if not is_papers(data_name, report) or data_name != "baby":
+    if not _is_paper_data(data_name, report) or data_name != "baby":
         return {}
     found = {}
     for model, (both, without) in _TABLE_5.items():
@@ -214,7 +214,7 @@ def table_5(data_name: str, report: DataReport) -> PaperResults:
 
 def table_8(data_name: str, report: DataReport) -> PaperResults:
     """AlignRec without one of its parts: @10 of Table 6, one run, @20 of Table 8, means of 5."""
-    if not is_papers(data_name, report) or data_name not in _TABLE_8:
+    if not _is_paper_data(data_name, report) or data_name not in _TABLE_8:
         return {}
     at_10 = _TABLE_6[data_name]
     return {
@@ -223,8 +223,8 @@ def table_8(data_name: str, report: DataReport) -> PaperResults:
     }
 
 
-def is_papers(data_name: str, report: DataReport) -> bool:
-    """Whether data has both name and size of one of the paper's sets."""
+def _is_paper_data(data_name: str, report: DataReport) -> bool:
+    """Whether data has both the name and the size of one of the paper's data sets."""
     return _SIZES.get(data_name) == (report.users, report.items, report.interactions)
 
 

@@ -147,7 +147,8 @@ def outcome(table: Sequence[Row], comparisons: Sequence[Comparison]) -> str:
     number = len(comparisons)
     parts = []
     if number > 1 and len(ahead) == number:
-        parts.append(f"significantly ahead of all {number} others ({_every_p(ahead)})")
+        all_others = "both others" if number == 2 else f"all {number} others"
+        parts.append(f"significantly ahead of {all_others} ({_every_p(ahead)})")
     elif number > 1 and ahead:
         parts.append(f"significantly ahead of {len(ahead)} of the {number} others")
     elif ahead:

@@ -38,7 +38,7 @@ def legend(figure):
 
 
 def test_chart_has_a_panel_per_column_and_a_named_bar_per_row(tmp_path, figures, make_row):
-    table = [make_row("A", 0.25, 0.01), make_row("B", 0.5, 0.02, missing=(2,)), make_row("C", 0.1)]
+    table = [make_row("A", 0.25, 0.01), make_row("B", 0.25, 0.02, missing=(2,)), make_row("C", 0.1)]
     write_chart(
         tmp_path / "chart.png", "three models", table, {"A": {"recall@20": 0.3}}, TableStyle()
     )
@@ -55,9 +55,9 @@ def test_chart_has_a_panel_per_column_and_a_named_bar_per_row(tmp_path, figures,
         "ndcg@20",
     ]
     for axes in panels:
-        assert [bar.get_width() for bar in axes.patches] == [0.25, 0.5, 0.1]
+        assert [bar.get_width() for bar in axes.patches] == [0.25, 0.25, 0.1]
         assert axes.get_xlim()[0] == 0
-        assert [text.get_text() for text in axes.texts] == ["0.250", "0.500", "0.100"]
+        assert [text.get_text() for text in axes.texts] == ["0.250", "0.250", "0.100"]
         colours = [bar.get_facecolor() for bar in axes.patches]
         assert colours[0] != colours[1] == colours[2]  # of the complete rows A is the best
     whiskers = panels[0].collections[0].get_segments()

@@ -67,9 +67,10 @@ def test_rows_with_costs_and_published_values(table):
 
 def test_row_with_missing_seeds_is_marked_and_never_the_best(table, make_row):
     failed = make_row("Failed", 0.9, missing=(1, 2))
-    *_, mine, last = table_rows([*table, failed], (), {}, PLAIN)
+    same = make_row("Same", table[1].mean["recall@20"], missing=(1,))
+    *_, mine, equal, last = table_rows([*table, same, failed], (), {}, PLAIN)
     assert last[:2] == ["Failed (1/3 seeds)", "0.9000"]
-    assert (len(bold(mine)), bold(last)) == (4, [])
+    assert (len(bold(mine)), bold(equal), bold(last)) == (4, [], [])
     assert not any(bold(line) for line in table_rows([table[0], failed], (), {}, PLAIN))
     (line,) = csv.DictReader(io.StringIO(csv_table(csv_rows([failed], (), {}))))
     assert (line["model"], line["seeds"], line["missing seeds"]) == ("Failed", "1", "2")
@@ -192,9 +193,9 @@ def test_outcome_with_a_best_row(make_row):
         "difference from D (p = .06), E (p = .4) and F (p = .9)."
     )
     assert found(make_row, far, ("B", 0.1, 0.03)) == (
-        "A is best on recall@20: significantly ahead of all 2 others (p at most .03)."
+        "A is best on recall@20: significantly ahead of both others (p at most .03)."
     )
-    assert found(make_row, far, far).endswith("ahead of all 2 others (all p < .001).")
+    assert found(make_row, far, far, far).endswith("ahead of all 3 others (all p < .001).")
     assert found(make_row, near, ("E", 0.05, 0.4)) == (
         "A is best on recall@20: no significant difference from any of the 2 others (p at least "
         ".06)."
