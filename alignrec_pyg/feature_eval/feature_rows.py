@@ -9,6 +9,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import ITEM, feature_mask, feature_table
+from alignrec_pyg.nn.features import check_feature_table
 
 _CAST_ELEMENTS = 1 << 22  # numbers that are cast to double precision at a time: 32 MiB
 
@@ -43,7 +44,7 @@ class FeatureRows:
         ]
         self._normalize_parts = normalize_parts
         for name, (table, mask) in zip(names, self._parts, strict=True):
-            _check_table(name, table, mask, self.num_items)
+            check_feature_table(name, table, mask, self.num_items)
         self.device = self._parts[0][0].device
         self.dim = sum(table.size(1) for table, _ in self._parts)
 
@@ -70,21 +71,3 @@ def unit_length(rows: Tensor) -> Tensor:
     """Scales the rows to length 1; rows of zeros remain zero."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows / torch.where(length > 0, length, 1)
-
-
-def _check_table(name: str, table: Tensor, mask: Tensor, num_items: int) -> None:
-    if table.dim() != 2 or table.size(0) != num_items or table.size(1) == 0:
-        raise ValueError(
-            f"feature '{name}' needs the shape [{num_items}, dim], one row per item "
-            f"(got {list(table.shape)})"
-        )
-    step = max(1, _CAST_ELEMENTS // table.size(1))
-    for start in range(0, num_items, step):
-        block = slice(start, start + step)
-        broken = ~table[block].isfinite().all(dim=1) & ~mask[block]
-        if bool(broken.any()):
-            raise ValueError(
-                f"feature '{name}' needs finite rows (got NaN or infinity for item "
-                f"{start + int(broken.nonzero()[0, 0])}): mark such items in "
-                f'data["item"].mask_{name}'
-            )

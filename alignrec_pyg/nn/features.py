@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_CHECKED_ROWS = 4096  # rows that are checked at a time, since isfinite copies them
+
 
 class FeatureTable(nn.Module):
     """A table of pre-extracted item features as a layer.
@@ -103,3 +105,35 @@ class FeatureProjections(nn.ModuleList):
         """Resets the projections, and the tables to the extracted features."""
         for projection in self:
             projection.reset_parameters()
+
+
+def check_feature_table(name: str, table: Tensor, mask: Tensor, num_items: int) -> None:
+    """Checks that a table has one row per item, which is finite unless it is masked.
+
+    Args:
+        name: Name of the table, for the message.
+        table: The features, which may be memory-mapped.
+        mask: True for items without the feature.
+        num_items: Number of items.
+
+    Raises:
+        ValueError: If the shape, the mask or a value is invalid.
+    """
+    if table.dim() != 2 or table.size(0) != num_items or table.size(1) == 0:
+        raise ValueError(
+            f"feature '{name}' needs the shape [{num_items}, dim], one row per item "
+            f"(got {list(table.shape)})"
+        )
+    if mask.shape != (num_items,) or mask.dtype != torch.bool:
+        raise ValueError(
+            f"the mask of feature '{name}' needs to be boolean, of shape ({num_items},) "
+            f"(got {mask.dtype}, {tuple(mask.shape)})"
+        )
+    finite = torch.cat([part.isfinite().all(dim=1) for part in table.split(_CHECKED_ROWS)])
+    broken = (~finite & ~mask).nonzero()[:, 0].tolist()
+    if broken:
+        raise ValueError(
+            f"feature '{name}' needs finite values (got NaN or infinity in {len(broken)} rows, "
+            f"the first: {broken[:5]}): repair these rows, or mask the items in "
+            f'data["item"].mask_{name}'
+        )

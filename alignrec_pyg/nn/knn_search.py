@@ -101,8 +101,8 @@ def nearest_rows(
     Shapes:
         - **output:** rows int64 :math:`(q, k)`, cosines float64 :math:`(q, k)`
     """
-    nobody = torch.full((queries.size(0),), -1, device=features.device)
-    top = _exact_top(features, _lengths(features), nobody, k, block_size, queries)
+    no_row = torch.full((queries.size(0),), -1, device=features.device)
+    top = _exact_top(features, _lengths(features), no_row, k, block_size, queries)
     return _decode(top, features.size(0))
 
 

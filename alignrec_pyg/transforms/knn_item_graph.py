@@ -21,6 +21,7 @@ from alignrec_pyg.graph import (
     feature_table,
     knn_edge_type,
 )
+from alignrec_pyg.nn.features import check_feature_table
 from alignrec_pyg.nn.knn_search import Backend, cosine_neighbors
 from alignrec_pyg.transforms.item_graph import (
     checked_name,
@@ -35,8 +36,6 @@ Missing = Literal["self_loop", "mean"]
 
 # Part of every cache key: increase it with each change of the resulting edges or weights.
 _VERSION = "knn_item_graph 1"
-
-_CHECKED_ROWS = 4096  # at a time: isfinite makes copies
 
 
 class KNNItemGraph(BaseTransform):
@@ -135,7 +134,7 @@ class KNNItemGraph(BaseTransform):
             for feature in self.weights
         }
         for feature, (table, mask) in tables.items():
-            _check_table(feature, table, mask, num_items)
+            check_feature_table(feature, table, mask, num_items)
 
         if self.cache_dir is None:
             edge_index, edge_weight = self._build(tables)
@@ -236,25 +235,6 @@ def _refuse_prefix(data: HeteroData, features: Iterable[str]) -> None:
                 f"'features' needs names without the prefix '{prefix}', of {feature_names(data)} "
                 f"(got {feature!r}): give {feature.removeprefix(prefix)!r}"
             )
-
-
-def _check_table(feature: str, table: Tensor, mask: Tensor, num_items: int) -> None:
-    if table.dim() != 2 or table.size(0) != num_items or table.size(1) == 0:
-        raise ValueError(
-            f"feature '{feature}' needs shape ({num_items}, at least 1) (got {tuple(table.shape)})"
-        )
-    if mask.shape != (num_items,) or mask.dtype != torch.bool:
-        raise ValueError(
-            f"the mask of feature '{feature}' needs to be boolean, of shape ({num_items},) "
-            f"(got {mask.dtype}, {tuple(mask.shape)})"
-        )
-    finite = torch.cat([part.isfinite().all(dim=1) for part in table.split(_CHECKED_ROWS)])
-    broken = (~finite & ~mask).nonzero()[:, 0].tolist()
-    if broken:
-        raise ValueError(
-            f"feature '{feature}' needs finite values (got NaN or infinity in {len(broken)} rows, "
-            f"the first: {broken[:5]}): repair these rows, or mask their items"
-        )
 
 
 def _with_reverse(

@@ -51,7 +51,7 @@ def test_wrong_features_are_named(case, monkeypatch):
     with pytest.raises(ValueError, match=r"'audio' needs to be one of the feature tables \['image"):
         FeatureRows(case, "audio")
     case["item"].x_image[19, 1] = torch.inf
-    with pytest.raises(ValueError, match=r"'image' needs finite rows \(.* for item 19\)"):
+    with pytest.raises(ValueError, match=r"'image' needs finite values .*: \[19\]"):
         FeatureRows(case, ["text", "image"])
     case["item"].x_image = torch.ones(24, 2)
     with pytest.raises(ValueError, match=r"'image' needs the shape \[25, dim\].*\[24, 2\]"):

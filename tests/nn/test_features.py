@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from alignrec_pyg.nn import FeatureProjection, FeatureProjections, FeatureTable
+from alignrec_pyg.nn.features import check_feature_table
 
 
 def test_trainable_table_is_a_copy_that_can_be_put_back():
@@ -80,3 +82,17 @@ def test_projections_of_several_tables():
     for projection, table, weight in zip(projections, tables, before, strict=True):
         assert torch.equal(projection.table.weight, table)
         assert not torch.equal(projection.linear.weight, weight)
+
+
+def test_tables_are_checked():
+    table, mask = torch.ones(3, 2), torch.tensor([False, True, False])
+    table[1] = torch.nan
+    check_feature_table("text", table, mask, 3)
+    for broken, lacking, message in (
+        (table, torch.zeros(3, dtype=torch.bool), r"NaN or infinity in 1 rows, the first: \[1\]"),
+        (table[:2], mask, r"'text' needs the shape \[3, dim\], one row per item \(got \[2, 2\]"),
+        (table[:, :0], mask, r"needs the shape \[3, dim\]"),
+        (table, mask.int(), r"mask of feature 'text' needs to be boolean, of shape \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_feature_table("text", broken, lacking, 3)

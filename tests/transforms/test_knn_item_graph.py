@@ -170,7 +170,7 @@ def test_features_that_need_repair():
     with pytest.raises(ValueError, match=r"mask of feature 'text'.*\(24,\)"):
         KNNItemGraph("text", 2)(data)
     for table in (torch.ones(23, 2), torch.ones(24), torch.ones(24, 0)):
-        with pytest.raises(ValueError, match=r"needs shape \(24, at least 1\)"):
+        with pytest.raises(ValueError, match=r"needs the shape \[24, dim\]"):
             KNNItemGraph("text", 2)(items(text=table))
     with pytest.raises(ValueError, match="x_image is missing"):
         KNNItemGraph("image", 2)(items())
