@@ -30,6 +30,7 @@ from alignrec_pyg.graph import content_hash
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.config import CLIPFinetuneConfig
 from alignrec_pyg.pretraining.pairs import check_failures
+from alignrec_pyg.pretraining.step import adamw
 from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.sampling import seeded_generator
 from alignrec_pyg.training.state import RunClock, RunState, restore, save
@@ -158,20 +159,7 @@ class _Finetuning:
             )
         drawn = torch.randperm(count, generator=seeded_generator(config.seed, _SPLIT))
         self._val, self._train = drawn[:num_val].sort().values, drawn[num_val:].sort().values
-        decayed: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
-        for name, parameter in self._model.named_parameters():
-            plain = parameter.dim() < 2 or name.endswith(("bias", "logit_scale"))
-            (others if plain else decayed).append(parameter)
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-        )
+        self._optimizer = adamw(self._model, _is_decayed, config)
         self._state = _State()
 
     def run(
@@ -301,6 +289,10 @@ class _Finetuning:
             "encoder": self._encoder.cache_key,  # architecture, first weights, preprocessing
             "content": self._pairs.content,
         }
+
+
+def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.dim() >= 2 and not name.endswith(("bias", "logit_scale"))
 
 
 @contextmanager

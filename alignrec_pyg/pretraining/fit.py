@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from alignrec_pyg.graph import content_hash
@@ -18,7 +17,7 @@ from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.config import PretrainConfig
 from alignrec_pyg.pretraining.objective import Objective
 from alignrec_pyg.pretraining.pairs import PairBatch, PairDataset, check_failures, load
-from alignrec_pyg.pretraining.step import PretrainState, Trainer, validate
+from alignrec_pyg.pretraining.step import PretrainState, Trainer, adamw, validate
 from alignrec_pyg.storage import write_records
 from alignrec_pyg.training.parallel import Workers
 from alignrec_pyg.training.sampling import seeded_generator
@@ -97,7 +96,8 @@ def pretrain(
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     run = {} if folder is None else _run_identity(objective, train, val, config, workers)
     objective.to(workers.device).train()
-    optimizer = _optimizer(objective, config)
+    fused = workers.device.type in ("cpu", "cuda")
+    optimizer = adamw(objective, objective.is_decayed, config, fused=fused)
     state = PretrainState()
     if folder is not None:
         restore(folder, run, state, objective, optimizer)
@@ -195,22 +195,6 @@ def _steps_per_epoch(num_pairs: int, config: PretrainConfig, workers: Workers) -
             f"'train' needs a pair for each of the {workers.size} workers (got {num_pairs})"
         )
     return -(-(num_pairs - num_pairs % workers.size) // config.batch_size)
-
-
-def _optimizer(objective: Objective, config: PretrainConfig) -> torch.optim.AdamW:
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in objective.named_parameters():
-        groups[objective.is_decayed(name, parameter)].append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": config.weight_decay if decayed else 0.0}
-            for decayed, parameters in groups.items()
-        ],
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        fused=next(objective.parameters()).device.type in ("cpu", "cuda"),
-    )
 
 
 def _run_identity(

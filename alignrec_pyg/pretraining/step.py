@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alignrec_pyg.interrupt import StopRequest
-from alignrec_pyg.pretraining.config import PretrainConfig
+from alignrec_pyg.pretraining.config import CLIPFinetuneConfig, PretrainConfig
 from alignrec_pyg.pretraining.objective import Objective
 from alignrec_pyg.pretraining.pairs import PairBatch, PairDataset, load
 from alignrec_pyg.training.loop import TrainingDivergedError
@@ -25,6 +26,36 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     if precision == "auto":
         half = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+
+def adamw(
+    module: nn.Module,
+    is_decayed: Callable[[str, nn.Parameter], bool],
+    config: PretrainConfig | CLIPFinetuneConfig,
+    *,
+    fused: bool | None = None,
+) -> torch.optim.AdamW:
+    """AdamW with weight decay on some parameters only.
+
+    Args:
+        module: Its parameters are optimised.
+        is_decayed: Whether weight decay applies to a parameter, by name and parameter.
+        config: Settings of AdamW.
+        fused: As in :class:`torch.optim.AdamW`.
+    """
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in module.named_parameters():
+        groups[is_decayed(name, parameter)].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": config.weight_decay if decayed else 0.0}
+            for decayed, parameters in groups.items()
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=fused,
+    )
 
 
 @dataclass
