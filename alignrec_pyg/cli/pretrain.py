@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
-
 from alignrec_pyg.cli.options import (
+    DATA,
+    OUTPUT,
+    RUN,
+    TRAINING,
     Device,
     OptionError,
     device_named,
@@ -17,14 +19,15 @@ from alignrec_pyg.cli.options import (
     log,
     natural,
     number,
+    option,
     positive_int,
     share,
 )
 from alignrec_pyg.pretraining.config import PretrainConfig
 
-_count = partial(typer.Option, parser=positive_int, metavar="N")
-_share = partial(typer.Option, parser=share, metavar="X")
-_file = partial(typer.Option, metavar="FILE")
+_ENCODER = "Encoder"
+_count = partial(option, metavar="N", parser=positive_int)
+_share = partial(option, metavar="X", parser=share)
 
 # Without --items: settings for the embedded synthetic items.
 _JOB: dict[str, Any] = {"size": "tiny", "vocab_size": 600, "num_codes": 64, "val_share": 0.1}
@@ -39,124 +42,146 @@ def _default(name: str, default: object = None) -> str:
 
 
 def pretrain(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the run.")] = Path(
-        "stage1"
-    ),
     items: Annotated[
         Path | None,
-        _file(help="A table of items: .csv, .tsv or .parquet.", show_default="synthetic items"),
+        option(
+            DATA,
+            "A table of items: .csv, .tsv or .parquet.",
+            "FILE",
+            show_default="synthetic items",
+        ),
     ] = None,
-    item: Annotated[str, typer.Option(metavar="COLUMN", help="The item column of --items.")] = "id",
+    item: Annotated[str, option(DATA, "The item column of --items.", "COLUMN")] = "id",
     text: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="COLUMN ...",
-            help="Text columns of --items, joined in this order.",
+        option(
+            DATA,
+            "Text columns of --items, joined in this order.",
+            "COLUMN ...",
             show_default="title brand description",
         ),
     ] = None,
     image: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Image column of --items: paths, or bytes (parquet)."),
+        option(DATA, "Image column of --items: paths, or bytes (parquet).", "COLUMN"),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="Folder or zip file of images; without --image named by item id: 1.jpg, 7.png.",
+        option(
+            DATA,
+            "Folder or zip file of images; without --image named by item id: 1.jpg, 7.png.",
+            "PATH",
         ),
     ] = None,
+    max_failures: Annotated[
+        float, _share(DATA, "Share of images that may be unreadable.")
+    ] = PretrainConfig.max_failures,
     config: Annotated[
         Literal["base", "large", "tiny"] | None,
-        typer.Option(help="Size of the encoder.", show_default=_default("size", "base")),
+        option(_ENCODER, "Size of the encoder.", show_default=_default("size", "base")),
     ] = None,
     layers: Annotated[
-        int | None, _count(help="Number of layers, such as 16.", show_default="that of --config")
+        int | None,
+        _count(_ENCODER, "Number of layers, such as 16.", show_default="that of --config"),
     ] = None,
     image_size: Annotated[
         int | None,
-        _count(help="Height and width of images in pixels.", show_default="224; tiny: 32"),
+        _count(_ENCODER, "Height and width of images in pixels.", show_default="224; tiny: 32"),
     ] = None,
     weights: Annotated[
-        Path | None, _file(help="Released BEiT3 weights to start from.", show_default="random")
+        Path | None,
+        option(_ENCODER, "Released BEiT3 weights to start from.", "FILE", show_default="random"),
     ] = None,
     spm: Annotated[
         Path | None,
-        _file(help="A sentencepiece model (beit3.spm).", show_default="trained on the texts"),
+        option(
+            _ENCODER,
+            "A sentencepiece model (beit3.spm).",
+            "FILE",
+            show_default="trained on the texts",
+        ),
     ] = None,
     vocab_size: Annotated[
         int | None,
         _count(
-            help="Most pieces of a trained sentencepiece model.",
+            _ENCODER,
+            "Most pieces of a trained sentencepiece model.",
             show_default=_default("vocab_size", 8000),
         ),
     ] = None,
     vqkd: Annotated[
         Path | None,
-        _file(
-            help="Released VQ-KD weights, for the visual tokens.",
+        option(
+            _ENCODER,
+            "Released VQ-KD weights, for the visual tokens.",
+            "FILE",
             show_default="a codebook learned from the images",
         ),
     ] = None,
     codes: Annotated[
         int | None,
         _count(
-            help="Size of a learned codebook.",
+            _ENCODER,
+            "Size of a learned codebook.",
             show_default=_default("num_codes", "by the number of images"),
         ),
     ] = None,
-    max_tokens: Annotated[int, _count(help="Most tokens of a text.")] = 128,
-    mask_image: Annotated[float, _share(help="Share of patches to mask.")] = 0.4,
-    mask_text: Annotated[float, _share(help="Share of tokens to mask.")] = 0.15,
+    max_tokens: Annotated[int, _count(_ENCODER, "Most tokens of a text.")] = 128,
+    mask_image: Annotated[float, _share(TRAINING, "Share of patches to mask.")] = 0.4,
+    mask_text: Annotated[float, _share(TRAINING, "Share of tokens to mask.")] = 0.15,
     joint_masking: Annotated[
-        bool, typer.Option("--joint-masking", help="Mask both in one pass: half the work.")
+        bool,
+        option(TRAINING, "Mask both in one pass: half the work.", name="--joint-masking"),
     ] = False,
     val_share: Annotated[
         float | None,
-        _share(help="Share of pairs for validation.", show_default=_default("val_share", 0.02)),
+        _share(
+            TRAINING, "Share of pairs for validation.", show_default=_default("val_share", 0.02)
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, _count(help="Number of epochs.", show_default=_default("epochs"))
+        int | None, _count(TRAINING, "Number of epochs.", show_default=_default("epochs"))
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(
+        option(
+            TRAINING,
+            "Highest learning rate of AdamW.",
+            "X",
             parser=number,
-            metavar="X",
-            help="Highest learning rate of AdamW.",
             show_default=_default("lr"),
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        _count(help="Pairs per batch, over all workers.", show_default=_default("batch_size")),
+        _count(TRAINING, "Pairs per batch, over all workers.", show_default=_default("batch_size")),
     ] = None,
     micro_batch_size: Annotated[
         int | None,
         _count(
-            help="Pairs in one pass; lower it if memory is short.",
+            TRAINING,
+            "Pairs in one pass; lower it if memory is short.",
             show_default=_default("micro_batch_size"),
         ),
     ] = None,
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="Of computations; auto takes bfloat16 on a GPU that supports it."),
+        option(TRAINING, "Of computations; auto takes bfloat16 on a GPU that supports it."),
     ] = PretrainConfig.precision,
-    max_failures: Annotated[
-        float, _share(help="Share of images that may be unreadable.")
-    ] = PretrainConfig.max_failures,
-    loaders: Annotated[
-        int, typer.Option(parser=natural, metavar="N", help="Processes that load images.")
-    ] = PretrainConfig.num_workers,
     seed: Annotated[
-        int, typer.Option(parser=natural, metavar="N", help="Seed of weights and training.")
+        int, option(RUN, "Seed of weights and training.", "N", parser=natural)
     ] = PretrainConfig.seed,
     device: Device = "auto",
+    loaders: Annotated[
+        int, option(RUN, "Processes that load images.", "N", parser=natural)
+    ] = PretrainConfig.num_workers,
     workers: Annotated[
-        int, _count(help="Workers of Ray Train that share every batch; torchrun works as well.")
+        int, _count(RUN, "Workers of Ray Train that share every batch; torchrun works as well.")
     ] = 1,
+    out: Annotated[Path, option(OUTPUT, "Folder of the run.", "FOLDER")] = Path("stage1"),
     encode: Annotated[
-        bool, typer.Option("--encode", help="Write feature tables too, a row for each item.")
+        bool,
+        option(OUTPUT, "Write feature tables too, a row for each item.", name="--encode"),
     ] = False,
 ) -> None:
     """Pre-train a BEiT3 encoder on the items' images and texts (stage 1).
