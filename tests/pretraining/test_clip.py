@@ -16,6 +16,7 @@ from alignrec_pyg.pretraining import CLIPFinetuneConfig, clip, contrastive_loss,
 from alignrec_pyg.pretraining.clip import _find_pairs
 from alignrec_pyg.storage import write_tensors
 from alignrec_pyg.training.loop import TrainingDivergedError
+from alignrec_pyg.training.sampling import seeded_generator
 
 
 @pytest.fixture
@@ -102,6 +103,35 @@ def test_one_step_is_adamw_by_hand(encoder, tiny_clip, tmp_path):
     found = encoder.model.token_embedding.weight[unused]
     expected = before["token_embedding.weight"][unused] * (1 - 1e-3 * 0.2)
     torch.testing.assert_close(found, expected)
+
+
+def test_training_equals_a_plain_loop(encoder, tiny_clip, tmp_path):
+    """Two epochs of two batches each, in orders of their own: warm-up and half a cosine."""
+    write_tensors(tmp_path / "w.safetensors", encoder.model.state_dict())
+    plain, items = CLIPEncoder(tiny_clip, tmp_path / "w.safetensors"), catalogue()
+    plain.model.train()
+    config = small(val_share=0.0, warmup=0.5, betas=(0.8, 0.9), eps=1e-3)
+    finetune_clip(encoder, items, config)
+    matrices = [parameter for parameter in plain.model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in plain.model.parameters() if parameter.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices}, {"params": others, "weight_decay": 0.0}],
+        betas=(0.8, 0.9), eps=1e-3, weight_decay=0.2,
+    )  # fmt: skip
+    rates = iter([0.5, 1.0, 1.0, 0.5])
+    for epoch in (0, 1):
+        order = torch.randperm(16, generator=seeded_generator(3, clip._ORDER, epoch))
+        for numbers in order.split(8):
+            batch = items.select(numbers.tolist())
+            image = plain.model.encode_image(plain.pixels(batch.image), normalize=True)
+            text = plain.model.encode_text(plain.tokens(batch.text), normalize=True)
+            optimizer.zero_grad()
+            contrastive_loss(image, text, plain.model.logit_scale.exp()).backward()
+            rate = 1e-3 * next(rates)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+    torch.testing.assert_close(weights(encoder), weights(plain), rtol=1e-4, atol=1e-5)
 
 
 def test_the_temperature_is_clamped(encoder):
