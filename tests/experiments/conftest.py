@@ -1,4 +1,4 @@
-"""Rows of tables, cells that train in a moment, and the tiny folders of the scripts' tests."""
+"""Rows of tables, and cells that train in a moment."""
 
 from __future__ import annotations
 
@@ -10,12 +10,6 @@ from alignrec_pyg.experiments.prepare import SYNTHETIC, prepare
 from alignrec_pyg.experiments.statistics import Row
 from alignrec_pyg.models import BPR, LightGCN
 from alignrec_pyg.train_config import TrainConfig
-from tests.benchmarks.conftest import (  # noqa: F401
-    bare_folder,
-    tiny_folder,
-    write_folder,
-    write_neighbors,
-)
 
 
 @pytest.fixture(scope="session")
