@@ -13,6 +13,7 @@ from alignrec_pyg.cli.features import features
 from alignrec_pyg.cli.pretrain import pretrain
 from alignrec_pyg.cli.recommend import recommend
 from alignrec_pyg.cli.train import train
+from alignrec_pyg.cli.tune import TuneOptions, tune
 
 app = new_app(
     name="alignrec",
@@ -23,6 +24,7 @@ app = new_app(
 for command in (check, encode, features, pretrain, train, evaluate, recommend):
     app.command(cls=Command)(command)
 app.command("compare", cls=Command)(command_of(CompareOptions, compare, compare.__doc__))
+app.command("tune", cls=Command)(command_of(TuneOptions, tune, tune.__doc__))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
-import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.session import Session, log
 from alignrec_pyg.experiments.settings import ModelSettings, SettingsError
 from alignrec_pyg.graph import content_hash
+from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import read_manifest, write_manifest
 from alignrec_pyg.tuning.finals import run_finals, train_finalists
 from alignrec_pyg.tuning.report import write_report
@@ -49,7 +49,7 @@ from alignrec_pyg.tuning.trial import (
 
 DEFINITION = "sweep.json"
 """File of the options and versions that make a sweep what it is."""
-_MAY_DIFFER = ("address", "data", "given", "out", "resume")
+_MAY_DIFFER = ("address", "data")
 """Options that may differ when a sweep resumes: data and results may have been moved."""
 _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent
@@ -60,12 +60,14 @@ _NUM_SAMPLES = 20
 _GPUS = 0.25
 _CHECKPOINT_SECONDS = 10.0
 """Between saves of a trial: what a kill costs at most is training these seconds again."""
-_LISTS = ("features", "tables", "neighbors")
-_SINGLE = ("feature_scale", "split", "seeds", "epochs", "patience", "batch_size")
 
 
-def search(session: Session) -> int:
+def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
     """Runs a sweep from its first trial, or from where it was left, to the table of test metrics.
+
+    Args:
+        session: With one model, and the options of ``alignrec tune``.
+        by_hand: Gives the command line that trains a configuration anew.
 
     Raises:
         ImportError: If Ray or Optuna is missing.
@@ -94,7 +96,7 @@ def search(session: Session) -> int:
     )
     print(header(session.data, session.out), flush=True)
     try:
-        with _ray(options.address):
+        with _ray(options.address, settings.model):
             trials = run_sweep(session.out / "ray" / "search", job, plan)
             best = ranked(collect(trials))[: options.finalists]
             if not best:
@@ -137,7 +139,7 @@ def _space(session: Session, settings: ModelSettings) -> Space:
     space = dict(found)
     if options.neighbors:
         space.pop(ITEM_NEIGHBORS, None)  # the lists have their own number
-    axes = list(space) if options.axes is None else list(dict.fromkeys(options.axes))
+    axes = list(dict.fromkeys(options.axes)) or list(space)
     problems = unknown_names("setting", axes, list(space))
     overridden = {text.partition("=")[0].rpartition(".")[2] for text in options.set}
     given = [f"--set {name}.{axis}" for axis in axes if axis in overridden]
@@ -184,7 +186,7 @@ def _plan(session: Session, space: Space, settings: ModelSettings) -> Plan:
         resources=Resources(
             cpus=options.cpus_per_trial or torch.get_num_threads(),
             gpus=gpus,
-            max_concurrent=options.max_concurrent,
+            max_concurrent=options.jobs,
         ),
     )
 
@@ -233,10 +235,11 @@ def _start_or_resume(session: Session, context: Mapping[str, str]) -> None:
         context: What trials depend on beside the options: hashes of data and code, and so on.
 
     Raises:
-        SettingsError: If there is a sweep and it is not to be resumed, none to resume, or another.
+        SettingsError: If there is a sweep and it is not to be resumed, or another one is.
     """
     path = session.out / DEFINITION
-    definition = {"options": defining_options(session.options), "context": dict(context)}
+    options = {n: v for n, v in vars(session.options).items() if n not in ("out", "path", "resume")}
+    definition = {"options": options, "context": dict(context)}
     if not session.options.resume:
         if path.exists():
             raise SettingsError(
@@ -245,25 +248,18 @@ def _start_or_resume(session: Session, context: Mapping[str, str]) -> None:
                     "starts a new one"
                 ]
             )
-        write_manifest(path, {"arguments": session.options.given, **definition})
+        write_manifest(path, definition)
         return
-    if not path.exists():
-        raise SettingsError([f"--resume: {session.out} holds no sweep ({DEFINITION} is missing)"])
     stored = read_manifest(path, ("options", "context"))
     problems = [
         f"--resume: the sweep was started with {name} {stored[part].get(name)!r} "
         f"(got {value!r}); another --out starts a new one"
-        for part, values in definition.items()
+        for part, values in json.loads(json.dumps(definition)).items()
         for name, value in values.items()
-        if stored[part].get(name) != value
+        if name not in _MAY_DIFFER and stored[part].get(name) != value
     ]
     if problems:
         raise SettingsError(problems)
-
-
-def defining_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that make a sweep what it is, as JSON stores them."""
-    return {name: value for name, value in vars(options).items() if name not in _MAY_DIFFER}
 
 
 def _unfinished(seeds: range, best: list[Configuration]) -> list[TrialConfig]:
@@ -292,49 +288,19 @@ def _choice(chosen: Configuration, num_seeds: int) -> str:
     )
 
 
-def by_hand(session: Session, point: Point) -> str:
-    """The command line of ``benchmarks/compare.py`` that trains a configuration anew.
-
-    Args:
-        session: The sweep's session.
-        point: The configuration.
-    """
-    options = session.options
-    (model,) = session.models
-    words = ["python", "benchmarks/compare.py", "--data", options.data, "--models", model]
-    for name in _LISTS:
-        if values := getattr(options, name):
-            words += [_option(name), *values]
-    for name in _SINGLE:
-        if (value := getattr(options, name)) is not None:
-            words += [_option(name), str(value)]
-    item_neighbors = point.get(ITEM_NEIGHBORS, options.item_neighbors)
-    if not options.neighbors:
-        words += [_option(ITEM_NEIGHBORS), str(item_neighbors)]
-    words += ["--device", session.device.type, "--threads", str(torch.get_num_threads())]
-    if options.lr is not None and "lr" not in point:
-        words += ["--lr", str(options.lr)]
-    for override in options.set:
-        words += ["--set", override]
-    for name, value in point.items():
-        if name != ITEM_NEIGHBORS:
-            words += ["--set", f"{model}.{name}={value!r}"]
-    return shlex.join([*words, "--out", os.fspath(session.out / "by_hand")])
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 @contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    """Ray on this machine or the cluster at ``address``, whose workers get the package's code."""
+def _ray(address: str | None, model: type[Recommender]) -> Iterator[None]:
+    """Ray on this machine or the cluster at ``address``.
+
+    Its workers get the code of the package and, of a model of the user's own, that of its module.
+    """
     import ray
 
+    own = sys.modules[model.__module__.partition(".")[0]]
     local = {} if address else {"include_dashboard": False}  # it is one more process here
     ray.init(
         address=address or "local",  # "local": never a cluster that runs here by chance
-        runtime_env={"py_modules": [alignrec_pyg]},
+        runtime_env={"py_modules": list(dict.fromkeys([alignrec_pyg, own]))},
         log_to_driver=False,
         **local,
     )

@@ -1,6 +1,5 @@
-"""The script: its arguments, a whole sweep, and sweeps that are killed and go on."""
+"""The course of a sweep, whole sweeps, and sweeps that are killed and go on."""
 
-import argparse
 import csv
 import json
 import os
@@ -17,22 +16,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from alignrec_pyg.cli.arguments import make_parser
-from alignrec_pyg.experiments.settings import SettingsError, published_settings, resolve
+from alignrec_pyg.cli.tune import TuneOptions
+from alignrec_pyg.experiments.settings import SettingsError, published_settings
 from alignrec_pyg.models import BPR, AlignRec
-from alignrec_pyg.tuning import search
-from alignrec_pyg.tuning.search import (
-    DEFINITION,
-    _plan,
-    _start_or_resume,
-    _unfinished,
-    by_hand,
-    defining_options,
-)
-from alignrec_pyg.tuning.spaces import WIDE, with_point
+from alignrec_pyg.tuning.search import DEFINITION, _plan, _start_or_resume, _unfinished
+from alignrec_pyg.tuning.spaces import WIDE
 from alignrec_pyg.tuning.trial import collect
-from benchmarks import compare
-from tuning import search as script
 
 ROOT = Path(__file__).parents[2]
 KILLS = range(int(os.environ.get("ALIGNREC_KILLS", "1")))
@@ -45,10 +34,6 @@ SWEEP = (
 )  # fmt: skip
 
 
-def main(*arguments):
-    return script.main([str(argument) for argument in arguments])
-
-
 def trials(out):
     """What became of every trial, without its time."""
     with (out / "search.csv").open() as file:
@@ -59,19 +44,17 @@ CONTEXT = {"data": "d1", "code": "c1"}
 
 
 def session_in(out, **options):
-    given = ["--num-samples", "3"]
-    defaults = {"num_samples": 3, "resume": False, "address": None, "data": "here", "given": given}
-    return SimpleNamespace(out=out, options=argparse.Namespace(out=out, **{**defaults, **options}))
+    changed = {"num_samples": 3, "axes": ("lr",), "out": out, **options}
+    return SimpleNamespace(out=out, options=TuneOptions(**changed))
 
 
 def test_a_new_sweep_is_written_down(tmp_path):
     _start_or_resume(session_in(tmp_path), CONTEXT)
     stored = json.loads((tmp_path / DEFINITION).read_text())
-    assert stored == {
-        "arguments": ["--num-samples", "3"],
-        "options": {"num_samples": 3},
-        "context": CONTEXT,
-    }
+    assert stored["context"] == CONTEXT
+    options = vars(TuneOptions(num_samples=3, axes=("lr",)))
+    assert stored["options"].keys() == options.keys() - {"out", "path", "resume"}
+    assert (stored["options"]["num_samples"], stored["options"]["axes"]) == (3, ["lr"])
 
 
 def test_a_sweep_is_not_started_over_another(tmp_path):
@@ -83,9 +66,9 @@ def test_a_sweep_is_not_started_over_another(tmp_path):
 def test_the_same_sweep_resumes_from_another_place(tmp_path):
     _start_or_resume(session_in(tmp_path / "old"), CONTEXT)
     (tmp_path / "old").rename(tmp_path / "new")
-    moved = session_in(tmp_path / "new", resume=True, data="there", address="auto", given=["--x"])
+    moved = session_in(tmp_path / "new", resume=True, data="there", address="auto")
     _start_or_resume(moved, CONTEXT)
-    assert json.loads((tmp_path / "new" / DEFINITION).read_text())["arguments"] != ["--x"]
+    assert json.loads((tmp_path / "new" / DEFINITION).read_text())["options"]["data"] != "there"
 
 
 def test_another_sweep_does_not_resume_and_all_differences_are_told(tmp_path):
@@ -100,21 +83,6 @@ def test_another_sweep_does_not_resume_and_all_differences_are_told(tmp_path):
     ]
 
 
-def test_nothing_is_resumed_where_nothing_is(tmp_path):
-    with pytest.raises(SettingsError, match="holds no sweep"):
-        _start_or_resume(session_in(tmp_path, resume=True), CONTEXT)
-
-
-def test_all_arguments_but_those_of_the_place_make_a_sweep_what_it_is():
-    options = script._parser().parse_args([])
-    assert set(vars(options)) - set(defining_options(options)) == {
-        "address",
-        "data",
-        "out",
-        "resume",
-    }
-
-
 def test_finalists_train_what_was_stopped_and_every_other_seed(make_trial):
     best = collect([make_trial(3), make_trial(5, outcome="stopped"), make_trial(5, seed=1)])
     configs = _unfinished(range(3), best)
@@ -123,15 +91,11 @@ def test_finalists_train_what_was_stopped_and_every_other_seed(make_trial):
 
 
 @pytest.mark.parametrize(
-    ("words", "max_epochs", "trials"),
-    [
-        ([], 123, 20),
-        (["--scheduler", "none", "--num-samples", "7"], None, 7),
-    ],
+    ("options", "max_epochs", "trials"),
+    [({}, 123, 20), ({"scheduler": "none", "num_samples": 7}, None, 7)],
 )
-def test_the_scheduler_and_number_of_trials_are_those_asked_for(words, max_epochs, trials):
-    options = script._parser().parse_args(words)
-    session = SimpleNamespace(options=options, device=torch.device("cpu"))
+def test_the_scheduler_and_number_of_trials_are_those_asked_for(options, max_epochs, trials):
+    session = SimpleNamespace(options=TuneOptions(**options), device=torch.device("cpu"))
     settings = published_settings(AlignRec, "").with_changes(max_epochs=123)
     plan = _plan(session, WIDE[AlignRec], settings)
     assert (plan.max_epochs, plan.trials) == (max_epochs, trials)
@@ -139,159 +103,26 @@ def test_the_scheduler_and_number_of_trials_are_those_asked_for(words, max_epoch
 
 
 def test_shares_of_a_gpu_fit_the_device():
-    def gpus(*words, device="cuda"):
-        options = script._parser().parse_args(words)
-        session = SimpleNamespace(options=options, device=torch.device(device))
+    def gpus(found="cuda", **options):
+        session = SimpleNamespace(options=TuneOptions(**options), device=torch.device(found))
         return _plan(session, WIDE[BPR], published_settings(BPR, "")).resources.gpus
 
-    assert gpus() == gpus("--device", "cuda") == 0.25
-    assert gpus("--gpus-per-trial", "0") == gpus("--device", "cpu", device="cpu") == 0
-    assert gpus("--gpus-per-trial", "1", "--address", "auto", device="cpu") == 1
-    for device, need, share in (("cuda", "above 0", "0"), ("cpu", "0", "0.5")):
-        message = rf"needs to be {need} with --device {device} \(got {share}\): leave one of"
+    assert gpus() == gpus(device="cuda") == 0.25
+    assert gpus(gpus_per_trial=0.0) == gpus("cpu", device="cpu") == 0
+    assert gpus("cpu", gpus_per_trial=1.0, address="auto") == 1
+    for device, rule, share in (("cuda", "above 0", 0.0), ("cpu", "0", 0.5)):
+        message = rf"needs to be {rule} with --device {device} \(got {share:g}\): leave one of"
         with pytest.raises(SettingsError, match=message):
-            gpus("--device", device, "--gpus-per-trial", share, device=device)
+            gpus(device, device=device, gpus_per_trial=share)
     with pytest.raises(SettingsError, match="torch finds no GPU"):
-        gpus("--gpus-per-trial", "1", device="cpu")
+        gpus("cpu", gpus_per_trial=1.0)
 
 
 def test_random_configurations_have_their_numbers_and_seed_0():
-    options = script._parser().parse_args(["--search", "random", "--num-samples", "4"])
+    options = TuneOptions(search="random", num_samples=4)
     session = SimpleNamespace(options=options, device=torch.device("cpu"))
     plan = _plan(session, WIDE[BPR], published_settings(BPR, ""))
     assert [(one["number"], one["seed"]) for one in plan.trials] == [(n, 0) for n in range(4)]
-
-
-POINT = {"lr": 0.00123, "cca_weight": 1e-4, "num_layers": 3, "item_neighbors": 20}
-
-
-def sweep_session(*words, out="here/out"):
-    parser = make_parser("", models=["AlignRec"])
-    options = parser.parse_args(["--models", "AlignRec", *words])
-    models = resolve(
-        ["AlignRec"], "published", "", options.set, max_epochs=options.epochs,
-        patience=options.patience, batch_size=options.batch_size, lr=options.lr,
-    )  # fmt: skip
-    return SimpleNamespace(
-        options=options, models=models, device=torch.device("cpu"), out=Path(out)
-    )
-
-
-def parsed(line):
-    program, script, *words = shlex.split(line)
-    assert (program, script) == ("python", "benchmarks/compare.py")
-    assert Path(compare.__file__).name == "compare.py"
-    return make_parser("").parse_args(words)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        [],
-        ["--epochs", "3", "--patience", "2", "--batch-size", "64", "--seeds", "5"],
-        ["--features", "a", "b", "--tables", "a=x y.npy", "--feature-scale", "raw"],
-        ["--split", "global_time", "--set", "AlignRec.reg_target=frozen", "--data", "some folder"],
-    ],
-)
-def test_the_line_says_all_that_the_sweep_was_told(words):
-    asked = sweep_session(*words)
-    found = parsed(by_hand(asked, POINT))
-    for name in ("data", "features", "tables", "neighbors", "feature_scale", "seeds", "split"):
-        assert getattr(found, name) == getattr(asked.options, name), name
-    assert found.item_neighbors == 20
-    assert (found.device, found.threads) == ("cpu", torch.get_num_threads())
-    assert found.out == Path("here/out/by_hand")
-    (settings,) = resolve(
-        found.models, "published", "", found.set, max_epochs=found.epochs, patience=found.patience,
-        batch_size=found.batch_size, lr=found.lr,
-    ).values()  # fmt: skip
-    assert settings == with_point(asked.models["AlignRec"], POINT)
-    assert settings != asked.models["AlignRec"]
-
-
-def test_a_learning_rate_that_was_given_and_not_searched_stays():
-    asked = sweep_session("--lr", "0.005")
-    point = {"cca_weight": 0.1}
-    found = parsed(by_hand(asked, point))
-    (settings,) = resolve(found.models, "published", "", found.set, lr=found.lr).values()
-    assert settings == with_point(asked.models["AlignRec"], point)
-    assert settings.config.lr == 0.005
-
-
-def test_neighbor_lists_have_their_own_number():
-    line = by_hand(sweep_session("--neighbors", "text=n.npz"), {"cca_weight": 0.1})
-    assert parsed(line).neighbors == ["text=n.npz"]
-    assert "--item-neighbors" not in line
-
-
-def test_help_names_what_there_is(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main("--help")
-    text = capsys.readouterr().out
-    assert "python tuning/search.py" in text
-    for option in ("--model", "--space", "--time-budget", "--resume", "--address", "--item-n"):
-        assert option in text
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2d", 172800)]
-)
-def test_times_have_a_unit(text, seconds):
-    assert script._seconds(text) == seconds
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--time-budget", "30"], "needs a form like 90s, 30m"),
-        (["--time-budget", "0m"], "needs a form like 90s, 30m"),
-        (["--gpus-per-trial", "1.5"], "needs to be a share up to 1 or a whole number"),
-        (["--gpus-per-trial", "-1"], "needs to be a share up to 1"),
-        (["--cpus-per-trial", "x"], "needs to be a number"),
-    ],
-)
-def test_arguments_are_checked(arguments, message, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(*arguments)
-    assert message in capsys.readouterr().err
-
-
-def test_missing_ray_gives_the_line_that_installs_it(tiny_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    assert main("--data", tiny_folder, "--out", tmp_path) == 2
-    assert (
-        "pip install 'ray[tune]' optuna`, or in a checkout `uv sync --extra tune`"
-        in capsys.readouterr().err
-    )
-    assert not (tmp_path / DEFINITION).exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--search", "grid", "--space", "wide"], "needs lists of values, and lr, cca_weight"),
-        (["--search", "grid", "--num-samples", 3], "--num-samples: a grid has as many as it has"),
-        (
-            ["--model", "ContentLightGCN", "--space", "paper"],
-            "--space paper: there is no published grid of ContentLightGCN",
-        ),
-        (
-            ["--axes", "lr", "uia_wight"],
-            "setting 'uia_wight' is unknown: did you mean 'uia_weight'?",
-        ),
-        (["--set", "AlignRec.cca_weight=0.1"], "--set AlignRec.cca_weight: the space decides it"),
-        (["--lr", "0.1"], "--lr: the space decides it"),
-        (["--item-neighbors", "7"], "--item-neighbors: the space decides it"),
-        (["--gpus-per-trial", "0.5", "--device", "cpu"], "leave one of the two out"),
-        pytest.param(["--resume"], "holds no sweep", marks=pytest.mark.tune_extra),
-    ],
-)
-def test_refusals_tell_the_reason(arguments, message, tiny_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(search, "_ray", lambda address: pytest.fail("Ray was started"))
-    status = main("--data", tiny_folder, "--out", tmp_path, *arguments)
-    assert status == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / DEFINITION).exists()
 
 
 # What follows starts Ray, which takes seconds, with processes that import torch.
@@ -345,9 +176,9 @@ def test_by_hand_gives_the_same_figures_to_the_last_digit(undisturbed):
     out, text = undisturbed
     line = re.search(r"^by hand: (.+)$", text, flags=re.MULTILINE)[1]
     words = shlex.split(line)
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    assert words[:2] == ["alignrec", "compare"]
+    command = [sys.executable, ROOT / "benchmarks" / "compare.py", *words[2:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "(stored)" not in done.stderr  # it was trained anew
     hand = json.loads((out / "by_hand" / "compare.json").read_text())
