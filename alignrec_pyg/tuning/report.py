@@ -10,7 +10,7 @@ from typing import Any
 from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.charts import COLOURS, chart_problem, new_figure, plain_axes
 from alignrec_pyg.experiments.session import Session
-from alignrec_pyg.text_tables import csv_table, markdown_table
+from alignrec_pyg.text_tables import aligned_table, csv_table, markdown_table
 from alignrec_pyg.tuning.spaces import Axis, Choice, Space
 from alignrec_pyg.tuning.trial import SELECTED_BY, Configuration, Trial, ranked
 
@@ -53,10 +53,13 @@ def write_report(
         if shares
         else "Importance: too few configurations with different values.",
     ]
-    print("\n" + configurations_table(configurations, space, best=_PRINTED) + "\n")
+    best = configuration_rows(ranked(configurations)[:_PRINTED], space)
+    print("\n" + aligned_table(best, rule=True) + "\n")
     print("\n".join(notes))
     notes.append(f"By hand: `{by_hand}`")
-    table = configurations_table(configurations, space)
+    first = ranked(configurations)
+    others = [entry for entry in configurations if entry not in first]
+    table = markdown_table(configuration_rows([*first, *others], space))
     texts = {
         session.out / "search.csv": trials_csv(configurations, space),
         session.out / "search.md": "\n\n".join([f"# {title}", table, *notes]) + "\n",
@@ -96,19 +99,8 @@ def trials_csv(configurations: Sequence[Configuration], space: Space) -> str:
     return csv_table(rows)
 
 
-def configurations_table(
-    configurations: Sequence[Configuration], space: Space, best: int | None = None
-) -> str:
-    """A Markdown table of configurations, the best first, those without a value last.
-
-    Args:
-        configurations: The configurations.
-        space: What was searched.
-        best: How many of those with a value to show (default: all configurations).
-    """
-    shown = ranked(configurations)[:best]
-    if best is None:
-        shown += [entry for entry in configurations if entry not in shown]
+def configuration_rows(configurations: Sequence[Configuration], space: Space) -> list[list[str]]:
+    """The rows of a table of configurations, its header first."""
     header = ["configuration", *space, f"validation {SELECTED_BY}", "seeds", "outcome", "epochs"]
     rows = [
         [
@@ -119,9 +111,9 @@ def configurations_table(
             ", ".join(dict.fromkeys(map(_outcome, entry.trials))),
             ", ".join(str(trial.epochs) for trial in entry.trials),
         ]
-        for entry in shown
+        for entry in configurations
     ]
-    return markdown_table([header, *rows], left=(0, len(space) + 3))
+    return [header, *rows]
 
 
 def _mean_and_std(entry: Configuration) -> str:
@@ -153,6 +145,7 @@ def importances(configurations: Sequence[Configuration], space: Space) -> dict[s
     valued = [entry for entry in configurations if entry.values]
     if len(valued) < _FEWEST or len({entry.mean for entry in valued}) == 1:
         return {}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce every study
     study = optuna.create_study(direction="maximize")
     distributions = {name: axis.distribution() for name, axis in space.items()}
     for entry in valued:

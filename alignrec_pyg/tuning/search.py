@@ -113,6 +113,7 @@ def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
         log(f"the sweep continues with --resume --out {session.out}")
         raise
     line = by_hand(session, chosen.point)
+    choice = _choice(chosen, len(session.seeds))
     written = write_report(session, configurations, space, line)
     print(f"written: {', '.join(str(path) for path in written)}")
     status = session.conclude(
@@ -121,8 +122,9 @@ def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
         outcome,
         models={name: tuned},
         style=TableStyle(costs=False),
-        notes=[_choice(chosen, len(session.seeds)), f"by hand: {line}"],
+        notes=[choice, f"by hand: {line}"],
     )
+    print(f"\n{choice}\nby hand: {line}")
     if options.time_budget is None:  # else --resume goes on with the trials that were stopped
         for unfinished in (session.out / "cells").glob("*.unfinished"):
             shutil.rmtree(unfinished)

@@ -2,13 +2,14 @@ import csv
 import io
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from alignrec_pyg.tuning import report
-from alignrec_pyg.tuning.report import configurations_table, importances, trials_csv
+from alignrec_pyg.tuning.report import configuration_rows, importances, trials_csv
 from alignrec_pyg.tuning.spaces import Choice, Interval, random_points
-from alignrec_pyg.tuning.trial import collect
+from alignrec_pyg.tuning.trial import collect, ranked
 
 TABLE_SPACE = {"lr": Interval(1e-4, 1e-2), "num_layers": Choice((1, 2))}
 SPACE = {
@@ -33,7 +34,7 @@ def test_csv_has_every_trial_unrounded(make_trial):
     assert lines[0]["seconds"] == "1.25"
 
 
-def test_table_has_the_best_first_and_the_failed_last(make_trial):
+def test_rows_of_configurations_show_values_and_outcomes(make_trial):
     one, two = ({"lr": 0.00123456, "num_layers": layers} for layers in (1, 2))
     trials = [
         make_trial(0, outcome="failed", reason="not finite", point=one),
@@ -41,17 +42,42 @@ def test_table_has_the_best_first_and_the_failed_last(make_trial):
         make_trial(2, 0, 0.1, point=one),
         make_trial(2, 1, 0.2, point=one),
     ]
-    table = configurations_table(collect(trials), TABLE_SPACE)
-    head, rule, *body = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    header, *rows = configuration_rows(ranked(collect(trials)), TABLE_SPACE)
+    assert header == [
+        "configuration", "lr", "num_layers", "validation recall@20", "seeds", "outcome", "epochs",
+    ]  # fmt: skip
+    assert rows == [
+        ["2", "0.00123456", "1", "0.1500 ± 0.0707", "2", "finished", "7, 7"],
+        ["1", "0.00123456", "2", "0.2500", "1", "stopped", "7"],
     ]
-    assert {len(line) for line in (head, rule, *body)} == {len(TABLE_SPACE) + 5}
-    assert [line[0] for line in body] == ["2", "1", "0"]
-    assert body[0][1:] == ["0.00123456", "1", "0.1500 ± 0.0707", "2", "finished", "7, 7"]
-    assert body[1][2:] == ["2", "0.2500", "1", "stopped", "7"]
-    assert body[2][3:] == ["", "0", "failed (not finite)", "7"]
-    best = configurations_table(collect(trials), TABLE_SPACE, best=1)
-    assert best.splitlines() == table.splitlines()[:3]
+    (failed,) = configuration_rows(collect(trials)[:1], TABLE_SPACE)[1:]
+    assert failed[3:] == ["", "0", "failed (not finite)", "7"]
+
+
+@pytest.mark.tune_extra
+def test_files_have_all_configurations_the_failed_last_and_the_screen_the_best(
+    make_trial, tmp_path, capsys
+):
+    points = [{"lr": 1e-3, "num_layers": 1}, {"lr": 2e-3, "num_layers": 2}]
+    trials = [
+        make_trial(0, outcome="failed", reason="not finite", point=points[0]),
+        make_trial(1, 0, 0.25, point=points[1]),
+    ]
+    session = SimpleNamespace(
+        models={"BPR": None}, data=SimpleNamespace(name="tiny"), out=tmp_path, seeds=range(3),
+        options=SimpleNamespace(finalists=2),
+    )  # fmt: skip
+    written = report.write_report(session, collect(trials), TABLE_SPACE, "alignrec compare")
+    printed = capsys.readouterr().out
+    text = (tmp_path / "search.md").read_text()
+    assert [line[:4] for line in text.splitlines() if line.startswith("| ")][2:] == ["| 1 ", "| 0 "]
+    assert "By hand: `alignrec compare`" in text
+    for part in (printed, text):
+        assert "2 trials: 1 failed, 1 finished; one after another 2 s." in part
+        assert "with seeds 0 to 2" in part
+    assert "failed (not finite)" not in printed
+    assert {path.name for path in written} >= {"search.csv", "search.md"}
+    assert all(path.exists() for path in written)
 
 
 @pytest.fixture
