@@ -1,7 +1,6 @@
-"""The tiny data set of the experiments' tests, and sweeps as processes of their own."""
+"""Trials, and sweeps as processes of their own."""
 
 import copy
-import importlib.util
 import os
 import subprocess
 import sys
@@ -16,16 +15,6 @@ from alignrec_pyg.tuning.trial import Trial, TrialInputs, TrialJob
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--batch-size", "64", "--device", "cpu", "--threads", "1")
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory):
-    """Labels and two feature tables, as in ``tests/benchmarks``."""
-    path = ROOT / "tests" / "benchmarks" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_conftest", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module._write_folder(tmp_path_factory.mktemp("data") / "tiny")
 
 
 @pytest.fixture(scope="session")
