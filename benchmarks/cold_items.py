@@ -60,8 +60,9 @@ def cold_items(options: Options) -> int:
         held_out = alignrec_pyg.transforms.HoldOutItems(options.held_out, seed=options.item_seed)
     session = session.without_items(held_out)
     models, not_run = session.runnable()
+    cells = session.cells_of(models)  # makes the tables that the held-out items need, too
     cold = ColdItems.of(session.data)
-    outcome = session.run(session.cells_of(models), cold.parts())
+    outcome = session.run(cells, cold.parts())
     results = [row for result in outcome.results for row in by_id_vectors(result)]
     results += cold.baselines(session.seeds)
     by_degree = cold.links_by_degree()

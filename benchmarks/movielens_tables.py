@@ -7,51 +7,36 @@ r"""MovieLens with posters and plots as a folder in MMRec format, with a feature
         --minilm all-MiniLM-L6-v2 --stage1 stage1/encoder
 
 Likes are ratings of 4 or more of movies with a plot and a poster, thinned to the 5-core (601 users,
-1,937 movies and 41,083 likes of ``ml-latest-small``); the text is title and plot. The folder holds
-``<name>.inter`` with times and without labels (the scripts split it), the ids of the outside world,
-``catalogue.csv`` (all movies with their texts, for stage 1) and the tables
+1,937 movies and 41,083 likes of ml-latest-small); the text is title and plot. The folder holds
+NAME.inter with times and without labels (the scripts split it), the ids of the outside world,
+catalogue.csv (all movies with their texts, for stage 1) and the tables
 
-- ``tfidf``, ``patch_pca``: what scikit-learn learns of texts and of posters;
-- ``minilm`` (``--minilm``): the texts by a sentence transformer, a folder or a name of the hub;
-- ``beit3`` (``--stage1``): both by the encoder that stage 1 trained, ``beit3_text`` and
-  ``beit3_image`` each from one modality alone (for ``features.py --replace``), and
-  ``beit3_random``, ``beit3_random_text``, ``beit3_random_image``: the same from random weights.
+    tfidf, patch_pca     what scikit-learn learns of texts and of posters
+    minilm               (--minilm) the texts by a sentence transformer
+    beit3                (--stage1) both by the encoder that stage 1 trained; beit3_text and
+                         beit3_image each from one modality alone (for features.py --replace)
+    beit3_random, ...    the same three from random weights
 
-Every other script reads the folder with ``--data``. Encoded batches are kept in ``cache`` in it:
-the same command continues an interrupted run.
+Every other script reads the folder with --data. Encoded batches are kept in its folder cache: the
+same command continues an interrupted run.
 """
 
-# ruff: noqa: E402 (the path comes before the imports)
 from __future__ import annotations
 
-import argparse
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
-# PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+import alignrec_pyg
+from alignrec_pyg.cli.entry_points import script
+from alignrec_pyg.cli.experiment_options import problems_of_folder
+from alignrec_pyg.cli.options import DATA, OUTPUT, option
 
-import numpy as np
-import pandas as pd
-from torch_geometric.data import HeteroData
-
-from alignrec_pyg.cli.arguments import problems_of_folder
-from alignrec_pyg.datasets import MovieLens
-from alignrec_pyg.encoders import (
-    BEiT3Encoder,
-    ItemEncoder,
-    PatchPCAEncoder,
-    SentenceTransformerEncoder,
-    TfidfEncoder,
-    item_text,
-)
-from alignrec_pyg.graph import INTERACTS, ITEM, USER, feature_table
-from alignrec_pyg.report import describe
-from alignrec_pyg.storage import CheckpointError
-from alignrec_pyg.transforms import EncodeItems, KCore
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch_geometric.data import HeteroData
 
 FIELDS = ("title", "overview")
 MIN_RATING = 4
@@ -59,15 +44,17 @@ CORE = 5
 WIDTH, IMAGE_SIZE = 64, 64  # of scikit-learn's encoders; the others have their own
 
 
-def encoders(minilm: Path | None, stage1: Path | None) -> Iterator[tuple[str, ItemEncoder]]:
+def encoders(
+    minilm: Path | None, stage1: Path | None
+) -> Iterator[tuple[str, alignrec_pyg.encoders.ItemEncoder]]:
     """Names of tables and what encodes them."""
-    yield "tfidf", TfidfEncoder(WIDTH)
-    yield "patch_pca", PatchPCAEncoder(WIDTH, image_size=IMAGE_SIZE)
+    yield "tfidf", alignrec_pyg.encoders.TfidfEncoder(WIDTH)
+    yield "patch_pca", alignrec_pyg.encoders.PatchPCAEncoder(WIDTH, image_size=IMAGE_SIZE)
     if minilm is not None:
-        yield "minilm", SentenceTransformerEncoder(minilm)
+        yield "minilm", alignrec_pyg.encoders.SentenceTransformerEncoder(minilm)
     if stage1 is None:
         return
-    trained = BEiT3Encoder.from_pretrained(stage1)
+    trained = alignrec_pyg.encoders.BEiT3Encoder.from_pretrained(stage1)
     for name, model in (("beit3", trained.model), ("beit3_random", trained.model.config)):
         for ending, modalities in (
             ("", ("image", "text")),
@@ -76,7 +63,7 @@ def encoders(minilm: Path | None, stage1: Path | None) -> Iterator[tuple[str, It
         ):
             yield (
                 name + ending,
-                BEiT3Encoder(
+                alignrec_pyg.encoders.BEiT3Encoder(
                     model,
                     trained.tokenizer,
                     modalities=modalities,
@@ -87,11 +74,13 @@ def encoders(minilm: Path | None, stage1: Path | None) -> Iterator[tuple[str, It
 
 def write_interactions(data: HeteroData, out: Path) -> None:
     """``<name>.inter`` and the two files of ids."""
-    edges = data[INTERACTS]
+    import pandas as pd
+
+    edges = data["user", "interacts", "item"]
     user, item = edges.edge_index.numpy()
     columns = {"userID": user, "itemID": item, "rating": edges.rating, "timestamp": edges.time}
     pd.DataFrame(columns).to_csv(out / f"{out.name}.inter", sep="\t", index=False)
-    for kind, file, column in ((USER, "u", "userID"), (ITEM, "i", "itemID")):
+    for kind, file, column in (("user", "u", "userID"), ("item", "i", "itemID")):
         ids = data[kind].id
         pd.DataFrame({"id": ids, column: range(len(ids))}).to_csv(
             out / f"{file}_id_mapping.csv", sep="\t", index=False
@@ -100,6 +89,8 @@ def write_interactions(data: HeteroData, out: Path) -> None:
 
 def read_catalogue(data: Path) -> pd.DataFrame:
     """Number, title and overview of all movies, rated or not."""
+    import pandas as pd
+
     movies = pd.read_csv(data / "movies.csv", usecols=["movieId", "title"])
     plots = pd.read_csv(data / "overviews.csv", usecols=["movieId", "overview"])
     table = movies.merge(plots, on="movieId", how="left", validate="one_to_one")
@@ -108,51 +99,50 @@ def read_catalogue(data: Path) -> pd.DataFrame:
 
 def read_likes(data: Path, catalogue: pd.DataFrame) -> HeteroData:
     """The 5-core of likes, with posters and the texts of the catalogue."""
-    dataset = MovieLens(data, min_rating=MIN_RATING, text=["overview"], require=["text", "image"])
-    likes = KCore(CORE)(dataset.data)
-    print(dataset.report, describe(likes), sep="\n")
-    movies = catalogue.set_index("id").loc[likes[ITEM].id]
-    likes[ITEM].text = [
-        item_text(dict(zip(FIELDS, row, strict=True)), FIELDS)
+    dataset = alignrec_pyg.datasets.MovieLens(
+        data, min_rating=MIN_RATING, text=["overview"], require=["text", "image"]
+    )
+    likes = alignrec_pyg.transforms.KCore(CORE)(dataset.data)
+    print(dataset.report, alignrec_pyg.report.describe(likes), sep="\n")
+    movies = catalogue.set_index("id").loc[likes["item"].id]
+    likes["item"].text = [
+        alignrec_pyg.encoders.item_text(dict(zip(FIELDS, row, strict=True)), FIELDS)
         for row in movies[list(FIELDS)].to_numpy()
     ]
     return likes
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the folder.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of this script."""
 
-    Returns:
-        0, or 2 if the data, an encoder or ``--out`` does not fit.
-    """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--data", type=Path, required=True, metavar="FOLDER", help="with ratings.csv")
-    add("--out", type=Path, required=True, metavar="DIR")
-    add("--minilm", type=Path, metavar="FOLDER", help="sentence transformer")
-    add("--stage1", type=Path, metavar="FOLDER", help="encoder that stage 1 saved")
-    options = parser.parse_args(arguments)
-    out: Path = options.out.resolve()
-    try:
-        problems = problems_of_folder(out)
-        if problems:
-            raise ValueError(problems[0])
-        catalogue = read_catalogue(options.data)
-        data = read_likes(options.data, catalogue)
-        catalogue.to_csv(out / "catalogue.csv", index=False)
-        write_interactions(data, out)
-        for name, encoder in encoders(options.minilm, options.stage1):
-            encode = EncodeItems(encoder, name, cache_dir=out / "cache")
-            np.save(out / f"{name}.npy", feature_table(encode(data), name).numpy())
-            print(encode.report)
-    except (OSError, ValueError, CheckpointError) as error:
-        print(f"movielens_tables.py: {error}", file=sys.stderr)
-        return 2
+    data: Annotated[Path, option(DATA, "Folder with ratings.csv.", "FOLDER")]
+    out: Annotated[Path, option(OUTPUT, "Folder to write.", "DIR")]
+    minilm: Annotated[
+        Path | None, option(DATA, "Sentence transformer: a folder or a name of the hub.", "FOLDER")
+    ] = None
+    stage1: Annotated[Path | None, option(DATA, "Encoder that stage 1 saved.", "FOLDER")] = None
+
+
+def write_folder(options: Options) -> None:
+    """Writes the folder."""
+    import numpy as np
+
+    out = options.out.resolve()
+    if problems := problems_of_folder(out):
+        raise alignrec_pyg.experiments.SettingsError(problems)
+    catalogue = read_catalogue(options.data)
+    data = read_likes(options.data, catalogue)
+    catalogue.to_csv(out / "catalogue.csv", index=False)
+    write_interactions(data, out)
+    for name, encoder in encoders(options.minilm, options.stage1):
+        encode = alignrec_pyg.transforms.EncodeItems(encoder, name, cache_dir=out / "cache")
+        np.save(out / f"{name}.npy", alignrec_pyg.graph.feature_table(encode(data), name).numpy())
+        print(encode.report)
     print(f"written: {out}")
-    return 0
 
+
+main = script(Options, write_folder, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -57,10 +57,9 @@ def compare_protocols(options: Options) -> int:
             continue
         data = here.data
         rows = {f"{name}, {rule}": settings for name, settings in models.items()}
-        known = experiments.val_known_at_test(data)
-        tests = {experiments.TEST: data.test, KNOWN: known}
-        parts = experiments.Parts(data.train, data.val, tests)
-        outcome = here.run(here.cells_of(rows), parts)
+        cells = here.cells_of(rows)  # makes the tables and item graphs that the tests need, too
+        tests = {experiments.TEST: data.test, KNOWN: experiments.val_known_at_test(data)}
+        outcome = here.run(cells, experiments.Parts(data.train, data.val, tests))
         results += outcome.results
         failed |= outcome.failed
         links |= dict.fromkeys(rows, alignrec_pyg.graph.links_to_predict(data.test))

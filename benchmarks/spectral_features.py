@@ -14,16 +14,29 @@ then scaled to length 1.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import scipy.sparse
-from scipy.sparse.linalg import eigsh
+from alignrec_pyg.cli.entry_points import script
+from alignrec_pyg.cli.options import DATA, EXPERIMENT, OUTPUT, option, positive_int
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository: no installed package
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of this script."""
+
+    neighbors: Annotated[
+        Path, option(DATA, "Arrays 'neighbor' and 'cosine', [items, k] each.", "FILE.npz")
+    ]
+    out: Annotated[Path, option(OUTPUT, "Table to write.", "FILE.npy")]
+    dim: Annotated[int, option(EXPERIMENT, "Number of eigenvectors.", "N", parser=positive_int)] = (
+        128
+    )
 
 
 def spectral_features(
@@ -40,6 +53,10 @@ def spectral_features(
     Raises:
         ValueError: If ``dim`` is not in [1, items - 1].
     """
+    import numpy as np
+    import scipy.sparse
+    from scipy.sparse.linalg import eigsh
+
     num_items, k = neighbor.shape
     if not 1 <= dim < num_items:
         raise ValueError(f"'dim' needs to be in [1, {num_items - 1}] (got {dim})")
@@ -62,34 +79,22 @@ def spectral_features(
     return (table / np.where(length > 0, length, 1)).astype(np.float32)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the table.
+def write_table(options: Options) -> None:
+    """Writes the table."""
+    import numpy as np
 
-    Returns:
-        0, or 2 if the lists or ``--dim`` do not fit.
-    """
     from alignrec_pyg.transforms import NeighborLists
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--neighbors", type=Path, required=True, metavar="FILE.npz")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.npy")
-    parser.add_argument("--dim", type=int, default=128, metavar="N", help="eigenvectors (128)")
-    options = parser.parse_args(arguments)
-    try:
-        lists = NeighborLists.load(options.neighbors)
-        if lists.cosine is None:
-            raise ValueError(f"{options.neighbors} needs an array 'cosine' [items, k]")
-        table = spectral_features(lists.neighbor.numpy(), lists.cosine.numpy(), options.dim)
-    except (OSError, ValueError) as error:
-        print(f"spectral_features.py: {error}", file=sys.stderr)
-        return 2
+    lists = NeighborLists.load(options.neighbors)
+    if lists.cosine is None:
+        raise ValueError(f"{options.neighbors} needs an array 'cosine' [items, k]")
+    table = spectral_features(lists.neighbor.numpy(), lists.cosine.numpy(), options.dim)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     np.save(options.out, table)
     print(f"written: {options.out} {table.shape}")
-    return 0
 
+
+main = script(Options, write_table, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

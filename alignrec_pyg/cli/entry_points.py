@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -164,8 +163,6 @@ def run_app(
         The exit code: 0, 1 (unusable data, failed work), 2 (arguments that do not fit) or 130
         (Ctrl-C). Results are on stdout; errors, each a line, and progress on stderr.
     """
-    # PyG scripts its pooling when imported, which torch deprecates: nothing the user could act on.
-    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
     try:
         code = app(args=arguments, prog_name=name, standalone_mode=False)
     except typer.TyperException as error:

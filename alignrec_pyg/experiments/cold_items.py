@@ -57,7 +57,9 @@ class ColdItems:
 
     @classmethod
     def of(cls, data: PreparedData) -> ColdItems:
-        """The items that were held out of ``data``.
+        """The items that were held out of ``data``, after its cells were made.
+
+        Cells ask for the tables that their models read, and ``data`` makes these when asked.
 
         Raises:
             SettingsError: If none was, or none has a user with train links.

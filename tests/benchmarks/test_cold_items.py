@@ -39,12 +39,12 @@ def finished(run_script, tiny_folder, tmp_path_factory):
 
 
 def test_rows_and_columns(finished):
-    rows, saved, text, _ = finished
+    rows, saved, *_ = finished
     models = [f"{name}{ids}" for name in ("AlignRec", "VBPR", "FREEDOM") for ids in ("", IDS)]
-    assert list(rows) == [*models, "popularity", "content"]
+    assert sorted(rows) == sorted([*models, "popularity", "content"])
     columns = list(rows["VBPR"])
     assert columns[:3] == [f"recall@20, {COLD}", f"ndcg@20, {COLD}", "recall@20, 0 train links"]
-    assert "held out: 9 items of 30 (share 0.3 of those with links, seed 0)" in text
+    assert "held out: 9 items of 30 (share 0.3 of those with links, seed 0)" in saved["notes"][0]
     assert all(0 <= value <= 1 for row in rows.values() for value in row.values())
     assert "Holm" in json.dumps(saved["comparisons"])
 
@@ -85,13 +85,13 @@ def test_values_are_those_of_a_model_trained_here(finished, tiny_folder):
 
 def test_cells_are_stored_and_follow_the_draw(finished, tiny_folder, run_script):
     *_, out = finished
-    cells = sorted((out / "cells").iterdir())
+    cells = sorted((out / "cells").glob("*.json"))
     arguments = ("--data", tiny_folder, "--out", out, "--seeds", 1, "--held-out", "0.3")
     arguments += ("--split", "random")
     assert run_script("cold_items", *arguments)[0] == 0
-    assert sorted((out / "cells").iterdir()) == cells
+    assert sorted((out / "cells").glob("*.json")) == cells
     assert run_script("cold_items", *arguments, "--models", "VBPR", "--item-seed", "1")[0] == 0
-    assert len(list((out / "cells").iterdir())) == len(cells) + 2
+    assert len(list((out / "cells").glob("*.json"))) == len(cells) + 1
 
 
 def test_what_cannot_run_is_told(tiny_folder, run_script, tmp_path):

@@ -157,7 +157,7 @@ def test_a_cell_is_what_training_and_ranking_give(tiny_folder, finished):
 
 def test_a_model_with_alignment_stands_beside_itself(tiny_folder, finished):
     done = finished("compare", tiny_folder, "--models", "BPR", "MGCN", "--aligned", "MGCN")
-    assert list(done.rows) == ["BPR", "MGCN", "MGCN + alignment"]
+    assert set(done.rows) == {"BPR", "MGCN", "MGCN + alignment"}
     assert "alignment" not in done.cells["MGCN", 0].settings
     alignrec = published_settings(models.AlignRec, "").hparams
     worn = done.cells["MGCN + alignment", 0]
@@ -515,7 +515,7 @@ def test_alignment_map_of_two_models(tiny_folder, tmp_path, run_script, monkeypa
     assert status == 0, problems
     saved = json.loads((tmp_path / "alignment_map.json").read_text())["cosine"]
     assert list(saved) == ["VBPR", "AlignRec"]
-    assert f"AlignRec  {saved['AlignRec']['mean']:.4f}  " in text
+    assert f"AlignRec {saved['AlignRec']['mean']:.4f} " in " ".join(text.split())
     assert (tmp_path / "alignment_map.png").read_bytes().startswith(b"\x89PNG")
     for name, pair in zip(saved, drawn, strict=True):
         model, data = trained(tiny_folder, name)
@@ -561,7 +561,7 @@ def test_tuned_comparison_runs_the_chosen_settings_with_all_seeds(tiny_folder, f
         seeds=2,
         out=tmp_path,
     )
-    assert list(done.rows) == list(names)
+    assert set(done.rows) == set(names)
     assert all(row["seeds"] == [0, 1] for row in done.rows.values())
     assert "an optimistic figure" in "\n".join(done.saved["notes"])
     places = []

@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +12,7 @@ from alignrec_pyg.cli import experiment_options
 from alignrec_pyg.experiments import cells
 from alignrec_pyg.models import model_names
 
+ROOT = Path(__file__).parents[2]
 SCRIPTS = [
     "ablation",
     "alignment_map",
@@ -34,14 +38,31 @@ def _nothing_trains(monkeypatch):
     monkeypatch.setattr(cells, "fit", lambda *_, **__: pytest.fail("something was trained"))
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, "cold_items", "features"])
 def test_help_says_what_is_asked(script, capsys):
     module = importlib.import_module(f"benchmarks.{script}")
     assert module.main(["--help"]) == 0
     text = capsys.readouterr().out
     door = "alignrec compare" if script == "compare" else f"python benchmarks/{script}.py"
     assert f"      {door}\n" in text
-    assert "--neighbors" in text
+    assert "\nData:\n  --data PATH " in text
+    assert "\nOutput:\n  --out DIR " in text
+
+
+def test_help_imports_no_torch():
+    script = """
+import importlib, sys
+from pathlib import Path
+for path in sorted(Path("benchmarks").glob("*.py")):
+    if path.stem != "__init__":
+        assert importlib.import_module(f"benchmarks.{path.stem}").main(["--help"]) == 0
+print({"numpy", "pandas", "torch"} & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("set()\n")
 
 
 @pytest.mark.usefixtures("_nothing_trains")
