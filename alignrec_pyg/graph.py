@@ -1,17 +1,18 @@
-"""The vocabulary of the data: node and edge types, batches, normalisation, content hashes.
+"""The data format of the models: node and edge types, batches, normalisation and content hashes.
 
-One :class:`~torch_geometric.data.HeteroData` describes everything a model may see:
+A :class:`~torch_geometric.data.HeteroData` contains everything that a model reads:
 
-- ``data["user"].num_nodes``, ``data["item"].num_nodes`` and, beside them, the ids of the outside
-  world: ``data["user"].id``, ``data["item"].id`` (1-D NumPy arrays);
-- ``data["item"].x_<name>``: one float32 feature table ``[num_items, dim]`` per feature set, and
-  ``data["item"].mask_<name>`` (bool ``[num_items]``), true where an item lacks it (zero row);
-- ``data["item"].added`` (bool ``[num_items]``, where it is there), true for items that came after
-  training: they are nobody's neighbour;
-- ``data["user", "interacts", "item"].edge_index`` (int64 ``[2, E]``): the links the model may see,
-  ``.edge_label_index``: the links to predict, ``.time`` ``[E]`` where known;
-- ``data["item", "knn_<name>", "item"].edge_index / .edge_weight``: a kNN item graph, messages flow
-  from row 0 (the neighbour) to row 1 (the item).
+- ``data["user"].num_nodes``, ``data["item"].num_nodes``, and optionally the original ids
+  ``data["user"].id``, ``data["item"].id`` (1-D NumPy arrays);
+- ``data["item"].x_<name>``: a float32 feature table ``[num_items, dim]`` for each feature, and
+  ``data["item"].mask_<name>`` (bool ``[num_items]``), true for items without the feature, whose
+  rows are zero;
+- ``data["item"].added`` (bool ``[num_items]``, optional), true for items that were added after
+  training, which are neighbours of no other item;
+- ``data["user", "interacts", "item"].edge_index`` (int64 ``[2, E]``): the links that the model
+  uses, ``.edge_label_index``: the links to predict, ``.time`` ``[E]`` if known;
+- ``data["item", "knn_<name>", "item"].edge_index / .edge_weight``: a kNN item graph, whose messages
+  flow from row 0 (the neighbour) to row 1 (the item).
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ class _Triples(NamedTuple):
 
 
 class InteractionBatch(_Triples):
-    """Training triples: ``user[b]`` interacted with ``pos_item[b]`` and not with ``neg_item[b]``.
+    """Training triplets: ``user[b]`` interacted with ``pos_item[b]``, but not with ``neg_item[b]``.
 
-    A whole batch, or the :class:`BatchShare` of one of several workers.
+    It is a whole batch, or the :class:`BatchShare` of one of several workers.
 
     Args:
         user: Users.
-        pos_item: Items that they interacted with.
-        neg_item: Items that they did not interact with.
-        full_size: Triples of a full batch, as configured (default: those of this one).
+        pos_item: Items that the users interacted with.
+        neg_item: Items that the users did not interact with.
+        full_size: Configured number of triplets of a full batch (default: the size of this one).
 
     Shapes:
         - **user, pos_item, neg_item:** int64 :math:`(B)`
@@ -61,7 +62,7 @@ class InteractionBatch(_Triples):
     def __new__(
         cls, user: Tensor, pos_item: Tensor, neg_item: Tensor, full_size: int | None = None
     ) -> InteractionBatch:
-        """Puts the triples together."""
+        """Creates a batch of triplets."""
         batch = super().__new__(cls, user, pos_item, neg_item)
         batch._full_size = full_size
         return batch
@@ -70,55 +71,55 @@ class InteractionBatch(_Triples):
 
     @property
     def whole(self) -> InteractionBatch:
-        """The batch that this is a share of (here, itself)."""
+        """The whole batch, which is the batch itself unless it is a share."""
         return self
 
     @property
     def num_shares(self) -> int:
-        """How many shares the whole batch has (here, one)."""
+        """Number of shares of the whole batch, which is 1 unless this is a share."""
         return 1
 
     @property
     def size(self) -> int:
-        """Number of triples of the whole batch."""
+        """Number of triplets of the whole batch."""
         return self.whole.user.numel()
 
     @property
     def full_size(self) -> int:
-        """Number of triples of a full batch, as configured, also where this one is shorter."""
+        """Configured number of triplets of a full batch, which is also that of shorter ones."""
         return self.size if self._full_size is None else self._full_size
 
     @property
     def rows(self) -> slice:
-        """Where these triples stand in the whole batch."""
+        """Positions of these triplets in the whole batch."""
         return self.rows_of(self.size)
 
     def rows_of(self, number: int) -> slice:
-        """This share of any ``number`` rows, which all shares together divide in their order."""
+        """The rows of this share, if ``number`` rows are divided among all shares in order."""
         return slice(0, number)
 
     def share(self, index: int, num_shares: int) -> InteractionBatch:
-        """Share ``index`` of ``num_shares``, whose sizes differ by one at most; may be empty."""
+        """Share ``index`` of ``num_shares``; their sizes differ by at most one and may be 0."""
         return self if num_shares == 1 else BatchShare(self, index, num_shares)
 
 
 class BatchShare(InteractionBatch):
-    r"""The triples of a batch that one of several workers answers for.
+    r"""The triplets of a batch that one of several workers processes.
 
-    Shares add up: on share :math:`s` of a batch, every loss term of a model is :math:`L_s` with
-    :math:`\sum_s L_s` the term on the whole batch. Of a mean over triples, a share gives its own
-    triples over the ``size`` of the whole; of an in-batch contrast, its own anchors against all
-    candidates of :attr:`whole`; of what cannot be divided (norms, roots, whole tables), the value
-    of the whole over :attr:`num_shares`.
+    The loss terms of shares add up: with the term :math:`L_s` of share :math:`s`,
+    :math:`\sum_s L_s` is the term of the whole batch. For a mean over triplets, the sum over the
+    share is divided by the ``size`` of the whole batch; an in-batch contrast compares the anchors
+    of the share with all candidates of :attr:`whole`; terms that cannot be divided (norms, roots,
+    whole tables) are those of the whole batch divided by :attr:`num_shares`.
 
     Args:
-        whole: The batch.
-        index: Which share, from 0.
-        num_shares: How many there are.
+        whole: The whole batch.
+        index: Index of the share, from 0.
+        num_shares: Number of shares.
     """
 
     def __new__(cls, whole: InteractionBatch, index: int, num_shares: int) -> BatchShare:
-        """Cuts the share out of the batch."""
+        """Creates the share of a batch."""
         rows = _share_of(whole.user.numel(), index, num_shares)
         share = _Triples.__new__(cls, *(column[rows] for column in whole))
         share._whole, share._index, share._num_shares = whole, index, num_shares
@@ -131,16 +132,16 @@ class BatchShare(InteractionBatch):
 
     @property
     def whole(self) -> InteractionBatch:
-        """The batch that this is a share of."""
+        """The whole batch."""
         return self._whole
 
     @property
     def num_shares(self) -> int:
-        """How many shares the whole batch has."""
+        """Number of shares of the whole batch."""
         return self._num_shares
 
     def rows_of(self, number: int) -> slice:
-        """This share of any ``number`` rows, which all shares together divide in their order."""
+        """The rows of this share, if ``number`` rows are divided among all shares in order."""
         return _share_of(number, self._index, self._num_shares)
 
 
@@ -149,12 +150,12 @@ def _share_of(number: int, index: int, num_shares: int) -> slice:
 
 
 def feature_key(name: str) -> str:
-    """Attribute of ``data["item"]`` that holds the feature table ``name``."""
+    """Attribute of ``data["item"]`` with the feature table ``name``."""
     return _FEATURE + name
 
 
 def mask_key(name: str) -> str:
-    """Attribute of ``data["item"]`` that marks the items lacking feature ``name``."""
+    """Attribute of ``data["item"]`` that marks items without the feature ``name``."""
     return _MASK + name
 
 
@@ -193,7 +194,7 @@ def feature_table(data: HeteroData, name: str) -> Tensor:
 
 
 def feature_mask(data: HeteroData, name: str) -> Tensor:
-    """Bool ``[num_items]``, true where an item lacks feature ``name``."""
+    """The mask of items without the feature ``name``, bool ``[num_items]``."""
     table = feature_table(data, name)
     if mask_key(name) not in data[ITEM]:
         return torch.zeros(table.size(0), dtype=torch.bool, device=table.device)
@@ -201,7 +202,7 @@ def feature_mask(data: HeteroData, name: str) -> Tensor:
 
 
 def added_items(data: HeteroData) -> Tensor:
-    """Bool ``[num_items]``, true for items that came after training."""
+    """The mask of items that were added after training, bool ``[num_items]``."""
     added: Tensor | None = data[ITEM].get(ADDED)
     if added is None:
         device = data[INTERACTS].edge_index.device
@@ -210,15 +211,15 @@ def added_items(data: HeteroData) -> Tensor:
 
 
 def require_graph(data: object, argument: str) -> HeteroData:
-    """``data``, if it is a graph with users, items and interactions.
+    """Checks that ``data`` is a graph with users, items and interactions, and returns it.
 
     Raises:
-        ValueError: If it is not; ``argument`` names it in the message.
+        ValueError: If it is not; the message contains ``argument``.
     """
     if not isinstance(data, HeteroData):
         raise ValueError(
-            f"'{argument}' needs to be a HeteroData (got {type(data).__name__}): of a data set, "
-            "pass its .data, split with SplitInteractions"
+            f"'{argument}' needs to be a HeteroData (got {type(data).__name__}): pass the .data of "
+            "a dataset, split with SplitInteractions"
         )
     if INTERACTS not in data.edge_types or "edge_index" not in data[INTERACTS]:
         raise ValueError(f"'{argument}' needs links in data[{INTERACTS}].edge_index (it has none)")
@@ -226,10 +227,10 @@ def require_graph(data: object, argument: str) -> HeteroData:
 
 
 def on_device(data: HeteroData, device: torch.device | str) -> HeteroData:
-    """The graph with its tensors on a device; the one given stays as and where it is.
+    """Returns a copy of the graph with its tensors on a device; the given graph is not changed.
 
-    PyG's ``data.to(device)`` moves the graph itself, and takes raw images held as bytes apart, byte
-    by byte, into lists of numbers.
+    In contrast, PyG's ``data.to(device)`` moves the given graph, and converts images that are
+    stored as bytes to lists of numbers.
     """
     moved = copy.copy(data)
     for store in moved.stores:
@@ -240,10 +241,10 @@ def on_device(data: HeteroData, device: torch.device | str) -> HeteroData:
 
 
 def links_to_predict(data: HeteroData, argument: str = "data") -> Tensor:
-    """``edge_label_index``, int64 ``[2, L]``.
+    """The links to predict, ``edge_label_index``, int64 ``[2, L]``.
 
     Raises:
-        ValueError: If there are none; ``argument`` names the graph in the message.
+        ValueError: If there are none; the message contains ``argument``.
     """
     label: Tensor | None = data[INTERACTS].get("edge_label_index")
     if label is None or label.size(1) == 0:
@@ -255,13 +256,13 @@ def links_to_predict(data: HeteroData, argument: str = "data") -> Tensor:
 
 
 def core_links(user: Tensor, item: Tensor, k: int) -> Tensor:
-    """Links of the k-core: the largest part whose users and items all have ``k`` links or more.
+    """The links of the k-core, the largest subgraph whose nodes all have at least ``k`` links.
 
-    A pair that occurs twice counts twice.
+    Repeated links count as often as they occur.
 
     Shapes:
         - **input:** user and item, int64 :math:`(E)`
-        - **output:** row numbers, ascending, int64, empty if nothing is left
+        - **output:** indices of the links, ascending, int64; empty if nothing is left
     """
     links = torch.arange(user.numel(), device=user.device)
     while True:
@@ -274,9 +275,9 @@ def core_links(user: Tensor, item: Tensor, k: int) -> Tensor:
 
 
 def symmetric_norm(edge_index: Tensor, num_users: int, num_items: int) -> Tensor:
-    r"""Weight :math:`1/\sqrt{d_u d_i}` of every user-item link.
+    r"""The weight :math:`1/\sqrt{d_u d_i}` of every user-item link.
 
-    It serves both directions and equals
+    It is the same for both directions and equals
     :func:`~torch_geometric.nn.conv.gcn_conv.gcn_norm` without self-loops on the bipartite graph.
 
     Shapes:
@@ -290,10 +291,10 @@ def symmetric_norm(edge_index: Tensor, num_users: int, num_items: int) -> Tensor
 
 
 def content_hash(*parts: Tensor | np.ndarray | str | float | None | Iterable[str]) -> str:
-    """A short hexadecimal hash of tensors, arrays, strings and numbers, order included.
+    """A hexadecimal hash of a sequence of tensors, arrays, strings and numbers.
 
-    Two inputs share a hash only if their dtypes, shapes and bytes agree, so caches keyed by it are
-    never reused for other content.
+    Hashes are equal only if dtypes, shapes and bytes are equal, so that a cache with these keys is
+    never used for other content.
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

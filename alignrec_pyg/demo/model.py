@@ -86,7 +86,8 @@ def load_or_train(
         encoders["text"] = TfidfEncoder(64)
     if any(image is not None for image in data[ITEM].image):
         encoders["image"] = PatchPCAEncoder(64, image_size=None if folder is None else 64)
-    concat, graph = ConcatFeatures(list(encoders), name="mm"), KNNItemGraph("mm", k=10)
+    concat = ConcatFeatures(list(encoders), name="mm")
+    graph = KNNItemGraph("mm", weighting=AlignRec.inputs.weighting)
     for name, encoder in encoders.items():
         log(f"encoding {name}s")
         data = EncodeItems(encoder, name)(data)
