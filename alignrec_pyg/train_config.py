@@ -16,9 +16,9 @@ class TrainConfig:
     r"""How to train.
 
     Args:
-        lr: Learning rate of Adam in epoch 0.
-        lr_decay: Factor :math:`\gamma` of the decay :math:`\gamma^{e/T}` in epoch :math:`e`
-            (1 = none; 0.96 in AlignRec, MGCN and LATTICE).
+        lr: Learning rate of Adam in the first epoch.
+        lr_decay: Factor :math:`\gamma` of the decay :math:`\gamma^{(e-1)/T}` in epoch
+            :math:`e` (1 = none; 0.96 in AlignRec, MGCN and LATTICE).
         lr_decay_epochs: Epochs :math:`T` until the factor is reached.
         weight_decay: Weight decay of Adam.
         batch_size: Links per batch.
@@ -35,7 +35,7 @@ class TrainConfig:
     Example:
         >>> from alignrec_pyg import TrainConfig
         >>> config = TrainConfig(lr=3e-4, lr_decay=0.96)
-        >>> round(config.lr_at(50), 6)
+        >>> round(config.lr_at(51), 6)
         0.000288
     """
 
@@ -69,5 +69,5 @@ class TrainConfig:
             raise ValueError(f"'monitor' needs to be one of {names} (got {self.monitor!r})")
 
     def lr_at(self, epoch: int) -> float:
-        """Learning rate in an epoch."""
-        return float(self.lr * self.lr_decay ** (epoch / self.lr_decay_epochs))
+        """Learning rate in an epoch; the first one is 1."""
+        return float(self.lr * self.lr_decay ** ((epoch - 1) / self.lr_decay_epochs))

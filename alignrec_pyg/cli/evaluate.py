@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,7 @@ def evaluate(
     """
     from alignrec_pyg import evaluate as evaluate_model
     from alignrec_pyg.cli.runs import load_run
-    from alignrec_pyg.storage import write_manifest
+    from alignrec_pyg.storage import write_text
 
     trained = load_run(run, data, device_named(device))
     cut_offs = sorted(set(k or (10, 20)))
@@ -77,7 +78,7 @@ def evaluate(
     if groups:
         figures["groups"] = _groups(trained, cut_offs[-1])
     if json is not None:
-        write_manifest(json, figures)
+        write_text(json, dumps(figures, indent=2) + "\n")
         log(f"written: {json}")
 
 

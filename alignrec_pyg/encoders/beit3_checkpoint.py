@@ -23,8 +23,7 @@ from alignrec_pyg.storage import (
 )
 
 _MANIFEST = "beit3.json"
-_KEYS = ("format", "config", "max_tokens", "tensors", "sha256", "tokenizer_sha256", "notes")
-_FORMAT = 1
+_KEYS = ("config", "max_tokens", "tensors", "sha256", "tokenizer_sha256", "notes")
 _PREFIX = "beit3."
 _HEADS = ("mlm_head.", "mim_head.", "language_head.", "vision_head.", "logit_scale")
 _TEXT_EMBEDDING = "beit3.text_embed.weight"
@@ -165,7 +164,6 @@ def write_beit3(
     write_manifest(
         folder / _MANIFEST,
         {
-            "format": _FORMAT,
             "config": asdict(model.config),
             "max_tokens": max_tokens,
             "tensors": tensors,
@@ -186,10 +184,6 @@ def read_beit3(folder: Path) -> StoredBEiT3:
         CheckpointError: If files are missing or damaged, or of another version.
     """
     manifest = read_manifest(folder / _MANIFEST, _KEYS)
-    if manifest["format"] != _FORMAT:
-        raise CheckpointError(
-            f"{folder} is of format {manifest['format']!r}, this version reads {_FORMAT}"
-        )
     # the name alone: a manifest that was tampered with must not point outside of the folder
     tensors = read_tensors(folder / Path(manifest["tensors"]).name, manifest["sha256"])
     try:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from alignrec_pyg.evaluation.ranking import Ranking
 from alignrec_pyg.experiments.provenance import Origin
 from alignrec_pyg.storage import (
     CheckpointError,
+    LockedError,
+    folder_lock,
     read_manifest,
     read_tensors,
     write_manifest,
@@ -102,17 +102,16 @@ class CellStore:
         Yields:
             Whether the cell is this process's: always, where it waits.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._path(cell, key, ".lock"))
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(
+                    folder_lock(self.folder, _stem(cell, key), wait=None if wait else 0)
+                )
+            except LockedError:
+                ours = False
+            else:
+                ours = True
+            yield ours
 
     def load(self, cell: Cell, key: str) -> CellResult | None:
         """The finished cell; ``None`` if there is none or it is damaged (with a warning)."""
@@ -159,4 +158,8 @@ class CellStore:
             shutil.rmtree(unfinished)
 
     def _path(self, cell: Cell, key: str, suffix: str) -> Path:
-        return self.folder / f"{cell.name}-seed{cell.seed}-{key[:16]}{suffix}"
+        return self.folder / f"{_stem(cell, key)}{suffix}"
+
+
+def _stem(cell: Cell, key: str) -> str:
+    return f"{cell.name}-seed{cell.seed}-{key[:16]}"

@@ -15,7 +15,6 @@ from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.ids import item_ids
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import (
-    CheckpointError,
     atomic_path,
     check_sha256,
     file_sha256,
@@ -26,7 +25,6 @@ from alignrec_pyg.storage import (
 IndexKind = Literal["flat", "hnsw"]
 """Exact search, or approximate search with an HNSW graph, which is much faster."""
 
-_FORMAT = "alignrec_pyg faiss 1"
 _LINKS = 32  # links per vector in the HNSW graph
 _BUILD_WIDTH = 200
 
@@ -123,7 +121,7 @@ class ItemIndex:
         with atomic_path(path) as partial:
             faiss.write_index(self.index, str(partial))
             sha256 = file_sha256(partial)
-        manifest = {"format": _FORMAT, "sha256": sha256, "item_id": self.item_id.tolist()}
+        manifest = {"sha256": sha256, "item_id": self.item_id.tolist()}
         write_manifest(path.with_name("index.json"), manifest)
 
     @classmethod
@@ -136,9 +134,7 @@ class ItemIndex:
         """
         faiss = require_package("faiss", "ItemIndex", "faiss-cpu", extra="serving")
         path = Path(folder) / "items.faiss"
-        manifest = read_manifest(path.with_name("index.json"), ("format", "sha256", "item_id"))
-        if manifest["format"] != _FORMAT:
-            raise CheckpointError(f"{folder} is of another format ({manifest['format']!r})")
+        manifest = read_manifest(path.with_name("index.json"), ("sha256", "item_id"))
         check_sha256(path, manifest["sha256"])
         ids = manifest["item_id"]
         numbers = all(isinstance(entry, int) for entry in ids)

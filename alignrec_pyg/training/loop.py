@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.storage import folder_lock
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.parallel import (
     Workers,
@@ -32,6 +34,8 @@ _EPOCH_HOOK = 1
 _BATCH = 2
 # Part of a saved run's identity: raise it with each change that makes training give other values.
 _FORMAT = 3
+_LOCK_SECONDS = 30.0
+_DIVERGED = "(lower the learning rate, or look for extreme feature values)"
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -107,199 +111,215 @@ def fit(
             workers were given different arguments, or the model's loss cannot be shared.
         TrainingDivergedError: If the loss is not finite, naming epoch, batch and term.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
+        LockedError: If another process trains in ``checkpoint_dir``.
         KeyboardInterrupt, SystemExit: After saving, when interrupted with ``checkpoint_dir``.
     """
-    config = config or TrainConfig()
-    model.check_fits(train, "train")
-    model.check_fits(val, "val")
-    links_to_predict(val, "val")
-    sampler = TripletSampler(train, batch_size=config.batch_size, seed=config.seed)
-    device = next(model.parameters()).device
-    workers = Workers(device)
-    workers.broadcast_parameters(model)
-    optimizer = torch.optim.Adam(
-        model.parameters(),
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        fused=device.type in ("cpu", "cuda"),  # one pass over the parameters instead of several
-    )
-    state = TrainState()
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    run: dict[str, Any] = {}
-    if folder is not None or workers.size > 1:
-        run = _run_identity(model, train, val, config)
-    if folder is not None:
-        restore(folder, run, state, model, optimizer)
-    if workers.size > 1:
-        check_workers(workers, run, None if folder is None else state, val)
-        generators = [
-            seeded_generator(config.seed, 0, *stream, device=device)
-            for stream in ((_EPOCH_HOOK,), (_BATCH, 0))
-        ]
-        check_shares_add_up(model, train, next(sampler.epoch(0)), generators, workers)
-    first = workers.rank == 0
-    clock = RunClock(state.seconds, checkpoint_seconds if folder is not None else math.inf)
-
+    run = _Run(model, train, val, config or TrainConfig())
     with (
+        # of a run that was killed, a process may live on for some seconds
+        folder_lock(folder, wait=_LOCK_SECONDS) if folder and run.first else nullcontext(),
         StopRequest(active=folder is not None) as stop,
-        Progress(type(model).__name__, shown=progress and first) as bar,
+        Progress(type(model).__name__, shown=progress and run.first) as bar,
     ):
-        begun = state.epoch * len(sampler) + state.step
-        start = time.monotonic()
-
-        def show() -> None:
-            # Early stopping is the end that is known; it moves with every better epoch.
-            patience = (config.patience + 1) * config.eval_every
-            epochs = min(config.max_epochs, max(0, state.best_epoch) + patience)
-            done = state.epoch * len(sampler) + state.step
-            total = max(epochs * len(sampler), done, 1)
-            seconds = (time.monotonic() - start) / max(1, done - begun) * (total - done)
-            best = state.best_metrics.get(config.monitor)
-            so_far = "" if best is None else f", best {config.monitor} {best:.4f}"
-            bar.update(done / total, seconds, f"epoch {state.epoch + 1}{so_far}")
+        run.begin(folder)
+        clock = RunClock(run.state.seconds, checkpoint_seconds)
 
         def save_if(due: bool) -> None:
             if folder is None:
                 return
-            stopping = workers.any(stop.requested)
-            if first and (due or stopping or clock.save_is_due()):
-                _check_parameters(model, state)
-                state.seconds = clock.elapsed()
-                save(folder, run, state, model, optimizer)
+            stopping = run.workers.any(stop.requested)
+            if run.first and (due or stopping or clock.save_is_due()):
+                run.save(folder, clock.elapsed())
                 clock.saved()
             if stopping:
-                workers.barrier()  # the others wait for the state to be saved
+                run.workers.barrier()  # the others wait for the state to be saved
                 stop.exit_if_requested()
                 raise SystemExit(143)  # another worker was asked to stop
 
-        while not state.finished:
-            for _ in _train_epoch(model, train, sampler, optimizer, config, state, workers):
-                show()
+        while not run.state.finished:
+            for _ in run.train_epoch():
+                run.show(bar)
                 save_if(due=False)
-            _end_epoch(model, val, config, state, len(sampler), report, workers)
-            save_if(due=state.finished)
+            run.end_epoch(report)
+            save_if(due=run.state.finished)
         stop.exit_if_requested()
 
-    model.load_state_dict(state.best_weights)
+    model.load_state_dict(run.state.best_weights)
     model.eval()
     return FitResult(
-        best_epoch=state.best_epoch,
-        best_metrics=state.best_metrics,
-        num_epochs=state.epoch,
+        best_epoch=run.state.best_epoch,
+        best_metrics=run.state.best_metrics,
+        num_epochs=run.state.epoch,
         seconds=clock.elapsed(),
-        history=state.history,
+        history=run.state.history,
     )
 
 
-def _train_epoch(
-    model: Recommender,
-    train: HeteroData,
-    sampler: TripletSampler,
-    optimizer: torch.optim.Adam,
-    config: TrainConfig,
-    state: TrainState,
-    workers: Workers,
-) -> Iterator[None]:
-    """Trains from ``state.step`` to the end of the epoch; yields after each batch."""
-    model.train()
-    device = next(model.parameters()).device
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr_at(state.epoch)
-    model.on_epoch_start(
-        train, seeded_generator(config.seed, state.epoch, _EPOCH_HOOK, device=device)
-    )
-    for step, batch in enumerate(sampler.epoch(state.epoch)):
-        if step < state.step:
-            continue
-        model.on_batch_start(
-            seeded_generator(config.seed, state.epoch, _BATCH, step, device=device)
+class _Run:
+    """A run of training: a model with its optimiser, data and progress.
+
+    Epochs count from 1 wherever they are seen; ``state.epoch`` is how many are done, and so the
+    index of the present one, by which its draws are seeded.
+    """
+
+    def __init__(
+        self, model: Recommender, train: HeteroData, val: HeteroData, config: TrainConfig
+    ) -> None:
+        model.check_fits(train, "train")
+        model.check_fits(val, "val")
+        links_to_predict(val, "val")
+        self.model, self.train, self.val, self.config = model, train, val, config
+        self.sampler = TripletSampler(train, batch_size=config.batch_size, seed=config.seed)
+        self.device = next(model.parameters()).device
+        self.workers = Workers(self.device)
+        self.workers.broadcast_parameters(model)
+        self.first = self.workers.rank == 0
+        self.optimizer = torch.optim.Adam(
+            model.parameters(),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),  # one pass over all parameters
         )
-        optimizer.zero_grad(set_to_none=True)  # before the forward pass, whose peak it lowers
-        total, terms = model.loss(train, batch.share(workers.rank, workers.size))
-        names = ["loss", *(f"loss/{name}" for name in terms)]
-        # one wait for the device
-        losses = workers.sums(torch.stack([total, *terms.values()]).detach())
-        values = dict(zip(names, losses, strict=True))
-        unused = {f"loss/{name}" for name, weight in model.loss_weights.items() if weight == 0}
-        _check_finite(values, unused, state.epoch + 1, step + 1)
-        total.backward()
-        workers.add_gradients(model)
-        optimizer.step()
-        for name, value in values.items():
-            state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
-        state.step = step + 1
-        yield
+        self.state = TrainState()
+        self._identity: dict[str, Any] = {}
+        self._begun = 0, time.monotonic()  # batches done before, and when it went on
 
+    def begin(self, folder: Path | None) -> None:
+        """Restores what the folder holds, and checks that all workers are about to do the same."""
+        if folder is not None or self.workers.size > 1:
+            self._identity = self._describe()
+        if folder is not None:
+            restore(folder, self._identity, self.state, self.model, self.optimizer)
+        if self.workers.size > 1:
+            saved = None if folder is None else self.state
+            check_workers(self.workers, self._identity, saved, self.val)
+            generators = [self._generator(_EPOCH_HOOK), self._generator(_BATCH, 0)]
+            batch = next(self.sampler.epoch(0))
+            check_shares_add_up(self.model, self.train, batch, generators, self.workers)
+        self._begun = self._batches_done(), time.monotonic()
 
-def _end_epoch(
-    model: Recommender,
-    val: HeteroData,
-    config: TrainConfig,
-    state: TrainState,
-    num_batches: int,
-    report: Callable[[int, dict[str, float]], None] | None,
-    workers: Workers,
-) -> None:
-    epoch = state.epoch + 1
-    entry = {"epoch": float(epoch), "lr": config.lr_at(state.epoch)}
-    entry |= {name: value / num_batches for name, value in state.loss_sums.items()}
-    last = epoch == config.max_epochs
-    if epoch % config.eval_every == 0 or last:
-        metrics = evaluate_together(model, val, config.ks, workers)
-        entry |= metrics
-        if not state.best_weights or metrics[config.monitor] > state.best_metrics[config.monitor]:
-            state.best_epoch, state.best_metrics = epoch, metrics
-            for name, value in model.state_dict().items():
-                if name in state.best_weights:
-                    state.best_weights[name].copy_(value)
-                else:
-                    state.best_weights[name] = value.detach().clone()
-            state.num_stale = 0
-        else:
-            state.num_stale += 1
-    state.history.append(entry)
-    state.finished = last or state.num_stale > config.patience
-    state.epoch, state.step = epoch, 0
-    state.loss_sums = {}
-    if report is not None and config.monitor in entry:
-        best = {f"best_{name}": value for name, value in state.best_metrics.items()}
-        report(epoch, {**entry, "best_epoch": float(state.best_epoch), **best})
+    def train_epoch(self) -> Iterator[None]:
+        """Trains from ``state.step`` to the end of the epoch; yields after each batch."""
+        model, state, workers = self.model, self.state, self.workers
+        model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr_at(state.epoch + 1)
+        model.on_epoch_start(self.train, self._generator(_EPOCH_HOOK))
+        for step, batch in enumerate(self.sampler.epoch(state.epoch)):
+            if step < state.step:
+                continue
+            model.on_batch_start(self._generator(_BATCH, step))
+            # Before the forward pass, whose peak it lowers.
+            self.optimizer.zero_grad(set_to_none=True)
+            total, terms = model.loss(self.train, batch.share(workers.rank, workers.size))
+            names = ["loss", *(f"loss/{name}" for name in terms)]
+            # One wait for the device.
+            losses = workers.sums(torch.stack([total, *terms.values()]).detach())
+            values = dict(zip(names, losses, strict=True))
+            self._check_loss(values, step)
+            total.backward()
+            workers.add_gradients(model)
+            self.optimizer.step()
+            for name, value in values.items():
+                state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
+            state.step = step + 1
+            yield
 
+    def end_epoch(self, report: Callable[[int, dict[str, float]], None] | None) -> None:
+        """Evaluates where it is time to, notes the epoch, and decides whether it was the last."""
+        config, state = self.config, self.state
+        epoch = state.epoch + 1
+        entry = {"epoch": float(epoch), "lr": config.lr_at(epoch)}
+        entry |= {name: value / len(self.sampler) for name, value in state.loss_sums.items()}
+        last = epoch == config.max_epochs
+        evaluated = last or epoch % config.eval_every == 0
+        if evaluated:
+            metrics = evaluate_together(self.model, self.val, config.ks, self.workers)
+            entry |= metrics
+            best = state.best_metrics.get(config.monitor, -math.inf)
+            if metrics[config.monitor] > best:
+                state.best_epoch, state.best_metrics, state.num_stale = epoch, metrics, 0
+                self._keep_weights()
+            else:
+                state.num_stale += 1
+        state.history.append(entry)
+        state.finished = last or state.num_stale > config.patience
+        state.epoch, state.step, state.loss_sums = epoch, 0, {}
+        if report is not None and evaluated:
+            best_metrics = {f"best_{name}": value for name, value in state.best_metrics.items()}
+            report(epoch, {**entry, "best_epoch": float(state.best_epoch), **best_metrics})
 
-def _check_finite(values: dict[str, float], unused: set[str], epoch: int, batch: int) -> None:
-    bad = [name for name, v in values.items() if name not in unused and not math.isfinite(v)]
-    if bad:
-        raise TrainingDivergedError(
-            f"the loss is not finite in epoch {epoch}, batch {batch}: {', '.join(bad)} "
-            "(lower the learning rate, or look for extreme feature values)"
-        )
+    def save(self, folder: Path, seconds: float) -> None:
+        """Saves the state, but none that could not be continued.
 
+        Raises:
+            TrainingDivergedError: If a parameter is not finite.
+        """
+        for name, parameter in self.model.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise TrainingDivergedError(
+                    f"{name} is not finite after {self.state.epoch} epochs and {self.state.step} "
+                    f"batches {_DIVERGED}"
+                )
+        self.state.seconds = seconds
+        save(folder, self._identity, self.state, self.model, self.optimizer)
 
-def _check_parameters(model: Recommender, state: TrainState) -> None:
-    """Nothing is saved that could not be continued."""
-    for name, parameter in model.named_parameters():
-        if not bool(parameter.isfinite().all()):
+    def show(self, bar: Progress) -> None:
+        """Shows how far training has come."""
+        config, state = self.config, self.state
+        # Early stopping is the end that is known; it moves with every better epoch.
+        patience = (config.patience + 1) * config.eval_every
+        epochs = min(config.max_epochs, state.best_epoch + patience)
+        done = self._batches_done()
+        total = max(epochs * len(self.sampler), done, 1)
+        before, start = self._begun
+        seconds = (time.monotonic() - start) / max(1, done - before) * (total - done)
+        best = state.best_metrics.get(config.monitor)
+        so_far = "" if best is None else f", best {config.monitor} {best:.4f}"
+        bar.update(done / total, seconds, f"epoch {state.epoch + 1}{so_far}")
+
+    def _batches_done(self) -> int:
+        return self.state.epoch * len(self.sampler) + self.state.step
+
+    def _generator(self, *stream: int) -> torch.Generator:
+        return seeded_generator(self.config.seed, self.state.epoch, *stream, device=self.device)
+
+    def _keep_weights(self) -> None:
+        for name, value in self.model.state_dict().items():
+            if name in self.state.best_weights:
+                self.state.best_weights[name].copy_(value)
+            else:
+                self.state.best_weights[name] = value.detach().clone()
+
+    def _check_loss(self, values: dict[str, float], step: int) -> None:
+        weights = self.model.loss_weights
+        bad = [
+            name
+            for name, value in values.items()
+            if not math.isfinite(value) and weights.get(name.removeprefix("loss/")) != 0
+        ]
+        if bad:
             raise TrainingDivergedError(
-                f"{name} is not finite after {state.epoch} epochs and {state.step} batches (lower "
-                "the learning rate, or look for extreme feature values)"
+                f"the loss is not finite in epoch {self.state.epoch + 1}, batch {step + 1}: "
+                f"{', '.join(bad)} {_DIVERGED}"
             )
 
-
-def _run_identity(
-    model: Recommender, train: HeteroData, val: HeteroData, config: TrainConfig
-) -> dict[str, Any]:
-    """What has to be the same for a saved state to be continued."""
-    tensors = [
-        value
-        for store in train.stores
-        for _, value in sorted(store.items())
-        if isinstance(value, Tensor)
-    ]
-    return {
-        "format": _FORMAT,
-        "config": {**asdict(config), "ks": list(config.ks)},
-        **model.description(),
-        "graphs": content_hash(
-            *tensors, val[INTERACTS].edge_index, val[INTERACTS].edge_label_index
-        ),
-    }
+    def _describe(self) -> dict[str, Any]:
+        """What has to be the same for a saved state to be continued."""
+        tensors = [
+            value
+            for store in self.train.stores
+            for _, value in sorted(store.items())
+            if isinstance(value, Tensor)
+        ]
+        return {
+            "format": _FORMAT,
+            "config": {**asdict(self.config), "ks": list(self.config.ks)},
+            **self.model.description(),
+            "graphs": content_hash(
+                *tensors,
+                self.val[INTERACTS].edge_index,
+                self.val[INTERACTS].edge_label_index,
+            ),
+        }

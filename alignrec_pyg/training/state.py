@@ -14,6 +14,7 @@ from alignrec_pyg.storage import (
     CheckpointError,
     read_manifest,
     read_tensors,
+    remove_partial_files,
     write_manifest,
     write_tensors,
 )
@@ -196,6 +197,7 @@ def _load_optimizer_tensors(optimizer: torch.optim.Optimizer, stored: dict[str, 
 
 def _remove_strays(folder: Path, files: dict[str, str]) -> None:
     """Deletes tensors that are not among ``files``, and whatever is half written."""
-    for path in (*folder.glob("*.safetensors"), *folder.glob("*.part")):
+    remove_partial_files(folder, older_than=0)
+    for path in folder.glob("*.safetensors"):
         if path.name not in files:
             path.unlink(missing_ok=True)  # several workers start at once

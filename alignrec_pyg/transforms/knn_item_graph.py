@@ -23,13 +23,13 @@ from alignrec_pyg.graph import (
 )
 from alignrec_pyg.nn.features import check_feature_table
 from alignrec_pyg.nn.knn_search import Backend, cosine_neighbors
+from alignrec_pyg.storage import load_tensors, remove_partial_files, store_tensors
 from alignrec_pyg.transforms.item_graph import (
     checked_name,
     checked_weights,
     normalized_weight,
     weighted_sum,
 )
-from alignrec_pyg.transforms.tensor_cache import load_tensors, remove_strays, store_tensors
 
 Weighting = Literal["cosine", "binary"]
 Missing = Literal["self_loop", "mean"]
@@ -148,7 +148,7 @@ class KNNItemGraph(BaseTransform):
     def _cached(
         self, folder: Path, tables: dict[str, tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        remove_strays(folder)
+        remove_partial_files(folder)
         key = f"knn_{self._key(tables)}"
         kept = load_tensors(folder, key, "the item graph")
         if kept is not None:

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import numpy as np
@@ -9,6 +8,7 @@ from alignrec_pyg import AlignRec, CheckpointError
 from alignrec_pyg.cli.runs import Settings, load_run
 from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.graph import INTERACTS, feature_table
+from alignrec_pyg.storage import read_manifest, write_manifest
 
 
 def settings(**changes):
@@ -99,9 +99,9 @@ def test_moved_data_are_named(encoded, run, tmp_path):
     moved = tmp_path / "elsewhere" / "films"
     shutil.copytree(encoded, moved)
     shutil.copytree(run, tmp_path / "run")
-    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    told = read_manifest(tmp_path / "run" / "run.json")
     told["data"] = str(tmp_path / "gone")
-    (tmp_path / "run" / "run.json").write_text(json.dumps(told))
+    write_manifest(tmp_path / "run" / "run.json", told)
     with pytest.raises(CheckpointError, match="gone, the data of .*, is not there: name it with"):
         load_run(tmp_path / "run", None, "cpu")
     assert load_run(tmp_path / "run", moved, "cpu").data_folder == moved
@@ -116,8 +116,8 @@ def test_a_damaged_run(run, tmp_path):
     with pytest.raises(CheckpointError, match="holds no trained model: alignrec train"):
         load_run(tmp_path, None, "cpu")
     shutil.copy(run / "run.json", tmp_path)
-    told = json.loads((tmp_path / "run.json").read_text())
+    told = read_manifest(tmp_path / "run.json")
     told["settings"]["more"] = 1
-    (tmp_path / "run.json").write_text(json.dumps(told))
+    write_manifest(tmp_path / "run.json", told)
     with pytest.raises(CheckpointError, match=r"run.json is damaged or of another version"):
         load_run(tmp_path, None, "cpu")

@@ -8,6 +8,7 @@ import torch
 from alignrec_pyg import BPR, VBPR, AlignRec, CheckpointError, LightGCN
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.storage import write_manifest
 
 
 def test_loss_skips_terms_of_weight_zero_in_the_gradient(toy):
@@ -99,7 +100,7 @@ def test_loaded_model_is_in_evaluation_mode(toy, tmp_path):
 
 def test_loading_a_config_without_its_keys_is_an_error(toy, tmp_path):
     BPR(toy).save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text('{"model": "BPR"}')
+    write_manifest(tmp_path / "config.json", {"model": "BPR"})
     with pytest.raises(CheckpointError, match="'sha256'"):
         BPR.from_pretrained(tmp_path, toy)
 

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -8,6 +6,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg import BPR, CheckpointError, recommend
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.serving import ItemIndex, index_recall
+from alignrec_pyg.storage import read_manifest, write_manifest
 
 pytest.importorskip("faiss")
 
@@ -78,7 +77,7 @@ def test_damage_and_bad_arguments_are_named(toy, tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointError, match="damaged or was replaced"):
         ItemIndex.load(tmp_path)
-    manifest = json.loads((tmp_path / "index.json").read_text())
-    (tmp_path / "index.json").write_text(json.dumps({**manifest, "format": "other"}))
-    with pytest.raises(CheckpointError, match="of another format"):
+    manifest = read_manifest(tmp_path / "index.json")
+    write_manifest(tmp_path / "index.json", manifest, version=9)
+    with pytest.raises(CheckpointError, match="of format 9"):
         ItemIndex.load(tmp_path)

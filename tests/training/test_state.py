@@ -83,8 +83,7 @@ def test_interruption_leaves_the_previous_state(tmp_path, monkeypatch, moment):
         patched.setattr(f"alignrec_pyg.training.state.{moment}", killed)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path, {}, TrainState(epoch=2), model, optimizer)
-    (tmp_path / "last-000009-000000.safetensors.123.part").write_bytes(b"half")
-    (tmp_path / "state.json.123.part").write_bytes(b"half")
+    (tmp_path / ".alignrec-123-abc.part").write_bytes(b"half")
     found = TrainState()
     restore(tmp_path, {}, found, model, optimizer)
     assert found.epoch == 1
