@@ -80,6 +80,8 @@ def test_no_bar_stands_out_in_a_column_without_a_marked_value(tmp_path, figures,
     write_chart(tmp_path / "chart.png", "two", table, {}, TableStyle(unmarked=("ndcg@10",)))
     colours = [{bar.get_facecolor() for bar in axes.patches} for axes in figures[0].axes]
     assert [len(of_panel) for of_panel in colours] == [2, 2, 1, 2]
+    best = figures[0].axes[0].patches[0].get_facecolor()
+    assert colours[2] == {best}  # none is pale where none is better
 
 
 def test_many_columns_take_several_lines(tmp_path, figures, make_row):

@@ -228,8 +228,9 @@ def test_outcome_with_ties(make_row):
         "A and B are best on recall@20 with equal means; A: significantly ahead of 1 of the 2 "
         "others, no significant difference from B (p = 1)."
     )
-    assert found(make_row, ("B", -1e-17, math.nan), ("C", 0.2, 0.01)).endswith(
-        "no significant difference from B (equal for every user)."
+    assert found(make_row, ("B", -1e-17, math.nan), ("C", 0.2, 0.01)) == (
+        "A and B are best on recall@20 with equal means; A: significantly ahead of 1 of the 2 "
+        "others, no significant difference from B (equal for every user)."
     )
     assert found(make_row, ("B", 0.0, math.nan)) == (
         "A and B are best on recall@20 with equal means; A: no significant difference from B "
