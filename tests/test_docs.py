@@ -35,7 +35,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks/README.md", *PAGES]
 PACKAGES = [
     ".".join(path.parent.relative_to(ROOT).parts)
     for path in sorted((ROOT / "alignrec_pyg").rglob("__init__.py"))
-    # of commands there is command_line.md; of what only scripts share, the main names are documented
+    # commands are in command_line.md; of what scripts share, the main names are documented
     if path.parent.name not in {"cli", "experiments", "tuning"}
 ]
 
@@ -236,8 +236,11 @@ def test_commands_find_the_model_of_the_guide_in_a_file(
     Path("my_models.py").write_text(blocks("docs/add_a_model.md", "python")[0])
     split = parts["train"], parts["val"], parts["test"]
     to_mmrec(parts["data"], "films", split=split)
-    model = ["--model", "my_models:Profile"]
-    assert main(["train", "films", *model, "--epochs", "1", "--out", "run"]) == 0
+    profile, once = "my_models:Profile", ["--epochs", "1"]
+    compared = ["--models", profile, "BPR", *once, "--seeds", "1", "--jobs", "1", "--out", "table"]
+    assert main(["compare", "films", *compared]) == 0
+    assert re.search(r"^Profile +\S*0\.\d{4}", capsys.readouterr().out, flags=re.MULTILINE)
+    assert main(["train", "films", "--model", profile, *once, "--out", "run"]) == 0
     assert main(["evaluate", "run"]) == 0
     assert "Profile on the test links of" in capsys.readouterr().out
 

@@ -14,8 +14,10 @@ from .paper import table_2 as table_2
 from .paper import table_4 as table_4
 from .paper import table_5 as table_5
 from .paper import table_8 as table_8
+from .prepare import PreparedData as PreparedData
 from .prepare import errors_about as errors_about
 from .prepare import val_known_at_test as val_known_at_test
+from .provenance import Origin as Origin
 from .provenance import origin as origin
 from .result_table import TableStyle as TableStyle
 from .results import write_files as write_files

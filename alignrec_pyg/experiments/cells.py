@@ -99,7 +99,7 @@ class Cell:
         return settings
 
     def code(self) -> str:
-        """Hash of the code that decides what the cell gives (see :func:`code_version`)."""
+        """Hash of the code behind the cell: of all that its model and this module import."""
         return code_version(self.model.__module__, __name__)
 
     def key(self, *context: str) -> str:

@@ -99,7 +99,7 @@ class PreparedData:
 
     @property
     def parts(self) -> Parts:
-        """The graphs, for :func:`~alignrec_pyg.experiments.runner.run_cells`."""
+        """The graphs, for ``run_cells``."""
         return Parts(self.train, self.val, {TEST: self.test})
 
     @property
@@ -134,7 +134,7 @@ class PreparedData:
     ) -> dict[str, Any]:
         """``features`` and item graph arguments of a model, on some of the feature sets.
 
-        They follow from :attr:`Recommender.inputs` of the class. Neighbour lists take the tables'
+        They follow from ``Recommender.inputs`` of the class. Neighbour lists take the tables'
         place: for all features all lists, for some of them the lists of their names, where there
         are any. A model with a graph per table reads the list of the table's name, or the table's
         own neighbours.

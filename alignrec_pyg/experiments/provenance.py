@@ -31,9 +31,9 @@ class Origin:
     """Where and with what a cell ran.
 
     Args:
-        commit: As :func:`commit` gives it.
-        hardware: As :func:`hardware` gives it.
-        versions: As :func:`versions` gives them.
+        commit: As ``commit`` gives it.
+        hardware: As ``hardware`` gives it.
+        versions: As ``versions`` gives them.
     """
 
     commit: str | None

@@ -114,6 +114,13 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def take_first_step(device: torch.device) -> None:
+    """Takes a step of Adam: torch loads more code in the first one of a process."""
+    number = torch.nn.Parameter(torch.ones(1, device=device))
+    number.sum().backward()
+    torch.optim.Adam([number], fused=True).step()
+
+
 def published(name: str) -> tuple[type[Recommender], dict[str, Any], TrainConfig]:
     """The class of a model, its published arguments, and how it is trained as published."""
     settings = published_settings(load_model(name), "")

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.experiments.memory import PeakMemory, memory_description, warm_up
+from alignrec_pyg.experiments.memory import PeakMemory, memory_description
 from alignrec_pyg.graph import INTERACTS, knn_edge_type
 from alignrec_pyg.text_tables import markdown_table
 from alignrec_pyg.train_config import TrainConfig
@@ -32,6 +32,7 @@ from benchmarks.performance.measuring import (
     origin,
     positive_int,
     published,
+    take_first_step,
 )
 
 _BATCH_SIZE = 2048
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def peak_bytes(name: str, num_users: int, num_items: int, links: int, width: int) -> int:
     """Peak bytes of training one model at one size, in this process."""
-    warm_up(torch.device("cpu"))  # torch loads more code in its first step
+    take_first_step(torch.device("cpu"))
     train, val = make_large_graphs(num_users, num_items, links, width)
     model_class, hparams, _ = published(name)
     with PeakMemory(torch.device("cpu")) as memory:

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.evaluation.metrics import evaluate
-from alignrec_pyg.experiments.memory import PeakMemory, warm_up
+from alignrec_pyg.experiments.memory import PeakMemory
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.nn import UserItemPropagation, user_item_adjacency, user_item_edges
@@ -52,6 +52,7 @@ from benchmarks.performance.measuring import (
     megabytes,
     origin,
     positive_int,
+    take_first_step,
     train_step,
     wait_for,
 )
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(name: str, shape: str, device: str, num_steps: int | None) -> Costs:
     """Time and memory of one model, in this process."""
     place = torch.device(device)
-    warm_up(place)  # torch loads more code in its first step
+    take_first_step(place)
     with PeakMemory(place) as memory:
         graphs = [graph.to(device) for graph in make_graphs(SHAPES[shape], _WIDTHS)]
         start = perf_counter()
