@@ -14,6 +14,19 @@ from alignrec_pyg.encoders.images import ImageSource
 MODALITIES = ("text", "image", "id")
 
 
+def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Checks that modalities are "image", "text" or both.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if sorted(modalities) not in (["image"], ["text"], ["image", "text"]):
+        raise ValueError(
+            f"'modalities' needs to hold 'image', 'text' or both (got {tuple(modalities)})"
+        )
+    return tuple(modalities)
+
+
 @dataclass(frozen=True)
 class ItemContent:
     """Raw texts and images of some items.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.encoders.base import MODALITIES, ItemContent
+from alignrec_pyg.encoders.base import ItemContent, check_modalities
 from alignrec_pyg.encoders.beit3_checkpoint import load_official, read_beit3, write_beit3
 from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model, normalized_pixels
 from alignrec_pyg.encoders.images import read_image, resize_square
@@ -55,9 +55,6 @@ class BEiT3Encoder:
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        modalities = tuple(modalities)
-        if not modalities or set(modalities) - set(MODALITIES):
-            raise ValueError(f"'modalities' needs some of {MODALITIES} (got {modalities})")
         if isinstance(model, BEiT3Config):
             model = BEiT3Model(model, seed=seed)
         config = model.config
@@ -67,7 +64,7 @@ class BEiT3Encoder:
                 f"{tokenizer.vocab_size}): use the one the model was trained with, or build the "
                 f"model with vocab_size={tokenizer.vocab_size}"
             )
-        self.modalities = modalities
+        self.modalities = check_modalities(modalities)
         self.max_tokens = check_integer("max_tokens", max_tokens, 3, config.longest_text)
         self.tokenizer = tokenizer
         self.model = model.to(device).eval()

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from alignrec_pyg.checks import check_integer, require_package
-from alignrec_pyg.encoders.base import ItemContent
+from alignrec_pyg.encoders.base import ItemContent, check_modalities
 from alignrec_pyg.encoders.images import ImageSource, read_image, to_pillow
 from alignrec_pyg.encoders.weights import reading_failure, weights_hash
 
-_PARTS = ("image", "text")
 _SETTINGS = ("mean", "std", "interpolation", "resize_mode")
 
 
@@ -56,18 +55,16 @@ class CLIPEncoder:
         model_name: str = "ViT-B-32",
         pretrained: str | Path | None = None,
         *,
-        modalities: tuple[str, ...] = _PARTS,
+        modalities: tuple[str, ...] = ("image", "text"),
         preprocess_as: str | None = None,
         device: str | torch.device = "cpu",
         batch_size: int = 64,
     ) -> None:
-        if not modalities or len(set(modalities)) != len(modalities) or set(modalities) - {*_PARTS}:
-            raise ValueError(f"'modalities' needs to be some of {_PARTS} (got {modalities})")
+        self.modalities = check_modalities(modalities)
         check_integer("batch_size", batch_size, 1)
         open_clip = require_package("open_clip", "CLIPEncoder", "open-clip-torch", extra="encoders")
         self.model_name = model_name
         self.pretrained = pretrained
-        self.modalities = modalities
         self.batch_size = batch_size
         self.device = torch.device(device)
         self.model: Any

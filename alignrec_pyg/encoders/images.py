@@ -163,6 +163,20 @@ def resize_square(image: Tensor, size: int) -> Tensor:
     return _from_pillow(resized)
 
 
+def image_patches(images: Tensor, side: int) -> Tensor:
+    """Cuts images into square patches, row by row.
+
+    Args:
+        images: ``[B, 3, H, W]``; ``side`` divides H and W.
+        side: Height and width of a patch in pixels.
+
+    Returns:
+        ``[B, H // side * W // side, 3 * side**2]``.
+    """
+    grid = images.unfold(2, side, side).unfold(3, side, side)  # [B, 3, rows, cols, side, side]
+    return grid.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+
+
 def to_pillow(image: Tensor) -> Image.Image:
     """Pixels, uint8 ``[3, H, W]``, as a Pillow image."""
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())

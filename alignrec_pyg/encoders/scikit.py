@@ -21,7 +21,7 @@ from torch import Tensor
 
 from alignrec_pyg.checks import check_integer
 from alignrec_pyg.encoders.base import ItemContent
-from alignrec_pyg.encoders.images import read_image, resize_square
+from alignrec_pyg.encoders.images import image_patches, read_image, resize_square
 
 _PATCHES_TO_FIT = 20_000  # enough for the few directions of small patches, whatever the catalogue
 
@@ -221,9 +221,7 @@ class PatchPCAEncoder:
                 f"'image' needs height and width that are multiples of patch_size={side} "
                 f"(got {height} x {width}): resize the images, or choose another patch_size"
             )
-        grid = images.unfold(2, side, side).unfold(3, side, side)  # [n, 3, rows, cols, side, side]
-        flat = grid.permute(0, 2, 3, 1, 4, 5).reshape(len(images), -1, 3 * side * side)
-        return (flat.float() / 255).numpy()
+        return (image_patches(images, side).float() / 255).numpy()
 
     def _codes(self, patch_pca: PCA, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Codes of the patches of each image, side by side, ``[n, patches * patch_dim]``."""

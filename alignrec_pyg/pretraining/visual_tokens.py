@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from alignrec_pyg.checks import check_integer, check_number
+from alignrec_pyg.encoders.images import image_patches
 from alignrec_pyg.storage import read_manifest, read_tensors, write_manifest, write_tensors
 
 _MANIFEST = "codebook.json"
@@ -221,7 +222,7 @@ class PatchCodebook:
             ValueError: If the images have another shape or type.
         """
         check_images(images, self.image_size)
-        patches = _patches(images, self.patch_size).float() / 255
+        patches = image_patches(images, self.patch_size).float() / 255
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 could give other codes
             return self._codes(patches.flatten(0, 1)).view(len(images), -1)
 
@@ -272,19 +273,16 @@ def check_images(images: Tensor, size: int) -> None:
         )
 
 
-def _patches(images: Tensor, side: int) -> Tensor:
-    """Square patches row by row, ``[B, P, 3 * side**2]``."""
-    grid = images.unfold(2, side, side).unfold(3, side, side)  # [B, 3, rows, cols, side, side]
-    return grid.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
-
-
 def _sample(
     images: Sequence[Tensor], side: int, num_patches: int, draw: np.random.Generator
 ) -> np.ndarray:
     """Patches, uint8 ``[N, 3 * side**2]``, equally many of each image."""
     per_image = max(1, num_patches // len(images))
     return np.concatenate(
-        [draw.permutation(_patches(i.unsqueeze(0), side)[0].numpy())[:per_image] for i in images]
+        [
+            draw.permutation(image_patches(i.unsqueeze(0), side)[0].numpy())[:per_image]
+            for i in images
+        ]
     )
 
 

@@ -150,8 +150,9 @@ def test_an_unreadable_file_is_an_error(encoder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"modalities": []}, "'modalities' needs some of"),
-        ({"modalities": ["text", "audio"]}, "'modalities' needs some of"),
+        ({"modalities": []}, "'modalities' needs to hold"),
+        ({"modalities": ["text", "audio"]}, "'modalities' needs to hold"),
+        ({"modalities": ["id"]}, r"'modalities' .* \(got \('id',\)\)"),
         ({"max_tokens": 2}, r"'max_tokens' needs to be in \[3, 1022\]"),
         ({"max_tokens": 1023}, r"'max_tokens' needs to be in \[3, 1022\]"),
     ],

@@ -233,7 +233,7 @@ def test_rejects_arguments(tiny_clip):
     with pytest.raises(ValueError, match=r"'pretrained' needs to be a file or one of the tags"):
         CLIPEncoder("ViT-B-32", "no/such/file.pt")
     for modalities in ((), ("image", "image"), ("sound",)):
-        with pytest.raises(ValueError, match="'modalities' needs to be some of"):
+        with pytest.raises(ValueError, match="'modalities' needs to hold"):
             CLIPEncoder(tiny_clip, modalities=modalities)
     with pytest.raises(ValueError, match="'batch_size'"):
         CLIPEncoder(tiny_clip, batch_size=0)

@@ -18,6 +18,7 @@ from alignrec_pyg.encoders.images import (
     ArchivedImage,
     ImageError,
     file_bytes,
+    image_patches,
     image_source,
     images_by_id,
     quiet_pillow,
@@ -362,3 +363,13 @@ def test_rejects(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ValueError, match="one image per id .'1' has two"):
         images_by_id(tmp_path)
+
+
+def test_patches_row_by_row():
+    images = torch.arange(2 * 3 * 4 * 6).view(2, 3, 4, 6)
+    expected = [
+        [images[b, :, r : r + 2, c : c + 2].flatten() for r in (0, 2) for c in (0, 2, 4)]
+        for b in range(2)
+    ]
+    found = image_patches(images, 2)
+    assert torch.equal(found, torch.stack([torch.stack(rows) for rows in expected]))
