@@ -31,7 +31,10 @@ from alignrec_pyg.transforms import ConcatFeatures, EncodeItems, KNNItemGraph, S
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-DOCUMENTS = [ROOT / "README.md", ROOT / "benchmarks/README.md", *PAGES]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "benchmarks/README.md", "tuning/README.md")),
+    *PAGES,
+]
 PACKAGES = [
     ".".join(path.parent.relative_to(ROOT).parts)
     for path in sorted((ROOT / "alignrec_pyg").rglob("__init__.py"))

@@ -139,7 +139,8 @@ def test_the_search_for_hosts_and_paths_finds_them() -> None:
 
 
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(ROOT / folder / "README.md" for folder in ("benchmarks", "tuning")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 
