@@ -188,8 +188,11 @@ class ExperimentOptions(DataOptions):
         ),
     ] = None
 
-    def session(self) -> Session:
+    def session(self, *, cache: Path | None = None) -> Session:
         """Checks the options and prepares the data.
+
+        Args:
+            cache: Folder that keeps item graphs from one run to the next.
 
         Raises:
             SettingsError: If options do not fit each other or the data; it lists all of them.
@@ -219,6 +222,7 @@ class ExperimentOptions(DataOptions):
             split=self.split,
             scale=self.feature_scale,
             item_neighbors=self.item_neighbors,
+            cache=cache,
         )
         if self.settings == "default":  # these depend on the data
             models = self._model_settings(problems, data.train)

@@ -106,7 +106,7 @@ def save_run(
         {
             "settings": {**asdict(settings), "features": list(settings.features)},
             "data": str(data_folder.resolve()),
-            "fingerprint": data.fingerprint,
+            "fingerprint": data.fingerprint(settings.features),
             **training,
         },
     )
@@ -140,9 +140,10 @@ def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
     if not source.is_dir():
         raise CheckpointError(f"{source}, the data of {folder}, is not there: name it with --data")
     data = settings.prepare(source, folder)
-    if data.fingerprint != manifest["fingerprint"]:
+    fingerprint = data.fingerprint(settings.features)
+    if fingerprint != manifest["fingerprint"]:
         raise CheckpointError(
-            f"{source} is not what {folder} was trained on (fingerprint {data.fingerprint}, then "
+            f"{source} is not what {folder} was trained on (fingerprint {fingerprint}, then "
             f"{manifest['fingerprint']}): name the right folder with --data, or train anew"
         )
     data.inputs(model_class)  # makes the item graphs

@@ -65,7 +65,7 @@ class PreparedData:
         val: Graph with the links to select by.
         test: Graph with the links to score at the end.
         known: Graph of all links, to recommend from.
-        fingerprint: Hash of ids, links, labels and the tables as they are stored.
+        hashes: Hash of ids, links and labels, under ``""``, and of each table as it is stored.
         features: The feature sets to use.
         scale: Of all feature tables, for all models alike.
         neighbors: Ready neighbour lists, by the name of what they were made of.
@@ -84,7 +84,7 @@ class PreparedData:
     val: HeteroData
     test: HeteroData
     known: HeteroData
-    fingerprint: str
+    hashes: dict[str, str]
     features: list[str]
     scale: Scale
     neighbors: dict[str, NeighborLists]
@@ -111,6 +111,10 @@ class PreparedData:
             self.source_report,
             features=tuple(known.get(feature.name, feature) for feature in there),
         )
+
+    def fingerprint(self, features: Sequence[str]) -> str:
+        """Hash of ids, links, labels and some of the tables, as they are stored."""
+        return content_hash(*(f"{name} {self.hashes[name]}" for name in ("", *features)))
 
     def why_not(
         self, model: type[Recommender], features: Sequence[str] | None = None
@@ -256,7 +260,7 @@ def prepare(
     lists = _read_neighbors(neighbors or {}, problems)
     if problems:
         raise SettingsError(problems)
-    fingerprint = _fingerprint(data, chosen)
+    hashes = _hashes(data, chosen)
     if scale == "rows":
         for name in chosen:
             key = feature_key(name)
@@ -274,7 +278,7 @@ def prepare(
         val=val,
         test=test,
         known=data,
-        fingerprint=fingerprint,
+        hashes=hashes,
         features=chosen,
         scale=scale,
         neighbors=lists,
@@ -319,15 +323,12 @@ def read(
     return data, replace(report, notes=tuple(notes)), chosen
 
 
-def _fingerprint(data: HeteroData, features: Sequence[str]) -> str:
+def _hashes(data: HeteroData, features: Sequence[str]) -> dict[str, str]:
     links = data[INTERACTS]
-    return content_hash(
-        np.asarray(data[USER].id).astype(str),
-        np.asarray(data[ITEM].id).astype(str),
-        links.edge_index,
-        *([links.split] if "split" in links else []),
-        *(part for name in features for part in (name, feature_table(data, name))),
-    )
+    ids = (np.asarray(data[kind].id).astype(str) for kind in (USER, ITEM))
+    labels = [links.split] if "split" in links else []
+    tables = {name: content_hash(feature_table(data, name)) for name in features}
+    return {"": content_hash(*ids, links.edge_index, *labels), **tables}
 
 
 def val_known_at_test(data: PreparedData) -> HeteroData:

@@ -177,7 +177,7 @@ def _run_here(run: _Run) -> None:
     while (index := run.next_cell()) is not None:
         if parts is None:
             parts = run.parts.to(run.device)
-            _warm_up(run.device)
+            warm_up(run.device)
         cell, key = run.cells[index], run.keys[index]
         with run.store.lock(cell, key, wait=index in run.taken) as ours:
             if not ours:
@@ -324,7 +324,7 @@ def _work(connection: Connection) -> None:
             return
         if moved is None:
             moved = parts.to(device)
-            _warm_up(device)
+            warm_up(device)
         try:
             with store.lock(cell, key, wait=waits) as ours:
                 if not ours:
@@ -351,7 +351,7 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-def _warm_up(device: torch.device) -> None:
+def warm_up(device: torch.device) -> None:
     """Trains and scores AlignRec for one epoch on a tiny data set, checkpoint included.
 
     Args:

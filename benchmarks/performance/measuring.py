@@ -138,7 +138,7 @@ def build(
         val=val,
         test=test,
         known=train,
-        fingerprint="",
+        hashes={},
         features=feature_names(train),
         scale="raw",
         neighbors={},

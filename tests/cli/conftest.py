@@ -93,7 +93,7 @@ def train_command(encoded: Path) -> Callable[[Path], list[str]]:
     """From the folder of the run, the command that trains AlignRec briefly."""
     return lambda out: [
         *("train", str(encoded), "--out", str(out), "--epochs", "8", "--lr", "0.01"),
-        *("--batch-size", "128", "--neighbors", "5", "--device", "cpu"),
+        *("--batch-size", "128", "--item-neighbors", "5", "--device", "cpu"),
     ]
 
 

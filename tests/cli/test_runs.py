@@ -42,7 +42,7 @@ def test_rows_at_length_1_or_as_they_are(encoded, tmp_path):
     assert feature_table(raw.train, "tfidf").norm(dim=1).allclose(torch.tensor(3.0))
     rows = settings(features=("tfidf",)).prepare(folder, tmp_path)
     assert feature_table(rows.train, "tfidf").norm(dim=1).allclose(torch.tensor(1.0))
-    assert raw.fingerprint == rows.fingerprint  # of what is in the folder
+    assert raw.fingerprint(["tfidf"]) == rows.fingerprint(["tfidf"])  # of what is in the folder
 
 
 def test_only_what_a_model_reads_changes_the_fingerprint(encoded, tmp_path):
@@ -51,7 +51,7 @@ def test_only_what_a_model_reads_changes_the_fingerprint(encoded, tmp_path):
         change(folder)
         made = settings(features=("tfidf",)).prepare(folder, tmp_path)
         shutil.rmtree(folder)
-        return made.fingerprint
+        return made.fingerprint(["tfidf"])
 
     def other_label(folder):
         inter = folder / f"{folder.name}.inter"
