@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -214,7 +215,8 @@ class ExperimentOptions(DataOptions):
             raise SettingsError(problems)
         threads = self.threads or 1
         torch.set_num_threads(threads)
-        data = prepare(
+        prepared = partial(
+            prepare,
             self.data,
             features=self.features or None,
             tables=tables,
@@ -224,6 +226,7 @@ class ExperimentOptions(DataOptions):
             item_neighbors=self.item_neighbors,
             cache=cache,
         )
+        data = prepared()
         if self.settings == "default":  # these depend on the data
             models = self._model_settings(problems, data.train)
         return Session(
@@ -231,8 +234,7 @@ class ExperimentOptions(DataOptions):
             device=device,
             models=models,
             data=data,
-            tables=tables,
-            neighbors=neighbors,
+            prepare=prepared,
             seeds=range(self.seeds),
             out=out,
             jobs=self.jobs or (1 if device.type == "cuda" else max(1, num_cores() // threads)),

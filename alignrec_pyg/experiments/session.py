@@ -15,7 +15,7 @@ from alignrec_pyg.experiments.cells import KS, Cell, Parts
 from alignrec_pyg.experiments.charts import chart_problem
 from alignrec_pyg.experiments.description import header
 from alignrec_pyg.experiments.paper import PaperResults
-from alignrec_pyg.experiments.prepare import PreparedData, prepare
+from alignrec_pyg.experiments.prepare import PreparedData
 from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.results import (
     Experiment,
@@ -54,8 +54,8 @@ class Session:
         device: Where to run.
         models: Settings of the models asked for, by name.
         data: The data.
-        tables: Files of further feature tables, by name.
-        neighbors: Files of neighbour lists, by name.
+        prepare: :func:`~alignrec_pyg.experiments.prepare.prepare` as the options have it, for the
+            data split in another way.
         seeds: Seeds of every row.
         out: Folder of the results.
         jobs: Cells to run at a time.
@@ -65,8 +65,7 @@ class Session:
     device: torch.device
     models: dict[str, ModelSettings]
     data: PreparedData
-    tables: Mapping[str, Path]
-    neighbors: Mapping[str, Path]
+    prepare: Callable[..., PreparedData]
     seeds: range
     out: Path
     jobs: int = 1
@@ -82,7 +81,7 @@ class Session:
         Raises:
             SettingsError: If the data lacks what the rule needs.
         """
-        return self._prepared(rule)
+        return replace(self, data=self.prepare(split=rule))
 
     def without_items(self, held_out: HoldOutItems) -> Session:
         """The same with some items held out entirely, and only the others split.
@@ -90,20 +89,7 @@ class Session:
         Raises:
             SettingsError: If there are too few.
         """
-        return self._prepared(self.options.split, held_out)
-
-    def _prepared(self, rule: SplitRule | None, held_out: HoldOutItems | None = None) -> Session:
-        data = prepare(
-            self.options.data,
-            features=self.options.features or None,
-            tables=self.tables,
-            neighbors=self.neighbors,
-            split=rule,
-            scale=self.options.feature_scale,
-            held_out=held_out,
-            item_neighbors=self.options.item_neighbors,
-        )
-        return replace(self, data=data)
+        return replace(self, data=self.prepare(held_out=held_out))
 
     def cells(
         self,

@@ -49,8 +49,7 @@ def conclude(synthetic, tmp_path, capsys):
         device=torch.device("cpu"),
         models={"BPR": published_settings(BPR, "x")},
         data=synthetic,
-        tables={},
-        neighbors={},
+        prepare=lambda **changes: synthetic,
         seeds=range(1),
         out=tmp_path,
     )
