@@ -139,12 +139,12 @@ def importances(configurations: Sequence[Configuration], space: Space) -> dict[s
     Returns:
         Shares that add up to 1; nothing if there are too few configurations or their values equal.
     """
-    import optuna
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
     valued = [entry for entry in configurations if entry.values]
     if len(valued) < _FEWEST or len({entry.mean for entry in valued}) == 1:
         return {}
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce every study
     study = optuna.create_study(direction="maximize")
     distributions = {name: axis.distribution() for name, axis in space.items()}

@@ -4,7 +4,9 @@ import copy
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,3 +87,34 @@ def make_trial():
         )  # fmt: skip
 
     return make
+
+
+class Processes:
+    """Stands in for Ray: runs a task when it is waited for, the latest first."""
+
+    def __init__(self):
+        self.most = 0
+
+    def remote(self, function):
+        return SimpleNamespace(options=lambda **options: self.task(function, options))
+
+    def task(self, function, options):
+        self.options = options
+        return SimpleNamespace(remote=lambda *call: partial(function, *call))
+
+    def put(self, value):
+        return value
+
+    def wait(self, running):
+        self.most = max(self.most, len(running))
+        return running[-1:], running[:-1]
+
+    def get(self, ended):
+        return ended()
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    found = Processes()
+    monkeypatch.setitem(sys.modules, "ray", found)
+    return found

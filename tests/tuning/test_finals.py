@@ -1,44 +1,9 @@
-import sys
-from functools import partial
-from types import SimpleNamespace
-
 import pytest
 
 from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.training.loop import fit
 from alignrec_pyg.tuning.finals import _as_completed, train_finalists
 from alignrec_pyg.tuning.sweep import Resources
-
-
-class Processes:
-    """Stands in for Ray: runs a task when it is waited for, the latest first."""
-
-    def __init__(self):
-        self.most = 0
-
-    def remote(self, function):
-        return SimpleNamespace(options=lambda **options: self.task(function, options))
-
-    def task(self, function, options):
-        self.options = options
-        return SimpleNamespace(remote=lambda *call: partial(function, *call))
-
-    def put(self, value):
-        return value
-
-    def wait(self, running):
-        self.most = max(self.most, len(running))
-        return running[-1:], running[:-1]
-
-    def get(self, ended):
-        return ended()
-
-
-@pytest.fixture
-def processes(monkeypatch):
-    found = Processes()
-    monkeypatch.setitem(sys.modules, "ray", found)
-    return found
 
 
 @pytest.mark.parametrize(("limit", "most"), [(None, 5), (2, 2), (7, 5), (1, 1)])

@@ -10,15 +10,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from alignrec_pyg.cli import app
 from alignrec_pyg.cli.tune import TuneOptions
 from alignrec_pyg.experiments.settings import SettingsError, published_settings
 from alignrec_pyg.models import BPR, AlignRec
+from alignrec_pyg.tuning import finals, search
 from alignrec_pyg.tuning.search import DEFINITION, _plan, _start_or_resume, _unfinished
 from alignrec_pyg.tuning.spaces import WIDE
 from alignrec_pyg.tuning.trial import collect
@@ -123,6 +126,67 @@ def test_random_configurations_have_their_numbers_and_seed_0():
     session = SimpleNamespace(options=options, device=torch.device("cpu"))
     plan = _plan(session, WIDE[BPR], published_settings(BPR, ""))
     assert [(one["number"], one["seed"]) for one in plan.trials] == [(n, 0) for n in range(4)]
+
+
+OWN_MODEL = """
+from alignrec_pyg.models import BPR
+
+class OwnModel(BPR):
+    pass
+"""
+
+
+@pytest.fixture
+def in_one_process(monkeypatch, processes):
+    """Sweeps without Ray: trials one after another, in this process."""
+
+    def run_sweep(folder, job, plan):
+        return [finals._finalist(config, job) for config in plan.trials]
+
+    monkeypatch.setattr(search, "require_package", lambda *_, **__: None)
+    monkeypatch.setattr(search, "_ray", lambda *_: nullcontext())
+    monkeypatch.setattr(search, "run_sweep", run_sweep)
+
+
+@pytest.mark.usefixtures("in_one_process")
+def test_a_sweep_over_a_model_of_ones_own(tiny_folder, tmp_path, monkeypatch, capsys):
+    """Its module lies in the current folder; its by-hand line gives the same figures."""
+    (tmp_path / "own_model_of_a_sweep.py").write_text(OWN_MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    words = [
+        tiny_folder, "--model", "own_model_of_a_sweep:OwnModel", "--search", "random",
+        "--num-samples", 3, "--seeds", 2, "--epochs", 3, "--batch-size", 64, "--device", "cpu",
+        "--out", "out",
+    ]  # fmt: skip
+    assert app.main(["tune", *map(str, words)]) == 0
+    printed = capsys.readouterr().out
+    out = tmp_path / "out"
+    lines = trials(out)
+    assert set(lines[0]) > {"lr", "reg_weight"}
+    assert len(lines) == 3 + 2  # two finalists have a second seed
+    best = max(
+        {line["configuration"] for line in lines if line["seed"] == "1"},
+        key=lambda number: sum(
+            float(line["val recall@20"]) for line in lines if line["configuration"] == number
+        ),
+    )
+    assert f"chosen: configuration {best} (lr " in printed
+    saved = json.loads((out / "best.json").read_text())
+    assert [row["name"] for row in saved["rows"]] == ["OwnModel, tuned", "OwnModel, defaults"]
+    assert not list((out / "cells").glob("*.unfinished"))
+    line = shlex.split(re.search(r"^by hand: (.+)$", printed, flags=re.MULTILINE)[1])
+    assert line[:4] == ["alignrec", "compare", "--data", str(tiny_folder)]
+    assert app.main([*line[1:], "--jobs", "1"]) == 0
+    hand = json.loads((out / "by_hand" / "compare.json").read_text())
+    tuned = [cell for cell in saved["cells"] if cell["row"] == "OwnModel, tuned"]
+    for ours, theirs in zip(tuned, hand["cells"], strict=True):
+        for part in ("metrics", "val_metrics", "best_epoch", "num_epochs", "key"):
+            assert ours[part] == theirs[part]
+    assert app.main(["tune", *map(str, words)]) == 2
+    assert "holds a sweep; --resume continues it" in capsys.readouterr().err
+    assert app.main(["tune", "--resume", "--out", "out"]) == 0  # nothing is trained again
+    assert trials(out) == lines
 
 
 # What follows starts Ray, which takes seconds, with processes that import torch.
