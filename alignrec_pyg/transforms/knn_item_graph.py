@@ -66,8 +66,8 @@ class KNNItemGraph(BaseTransform):
     Args:
         features: Name of the feature table; several names, with equal weights; or a mapping from
             names to weights, for example ``{"image": 0.1, "text": 0.9}``.
-        k: Number of neighbours of an item, including itself, as in
-            :class:`torch_geometric.transforms.KNNGraph`.
+        k: Number of neighbours of an item, including itself. The name is that of
+            :class:`torch_geometric.transforms.KNNGraph` (with ``loop=True``).
         weighting: Weight of a neighbour before normalisation.
         symmetric: Whether to add the reverse of every edge before normalisation, so that
             :math:`s_{ij} = s_{ji}`; items may then have more than ``k`` neighbours.

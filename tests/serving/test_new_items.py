@@ -23,7 +23,7 @@ class AlignedMGCN(Aligned):
         super().__init__(data, MGCN(data, embedding_dim=embedding_dim))
 
 
-PARTS = {"Aligned", "ContentRecommender", "Recommender", "Representations"}
+PARTS = {"Aligned", "ContentRecommender", "ModelInputs", "Recommender", "Representations"}
 MODELS = [
     *(getattr(alignrec_pyg.models, n) for n in alignrec_pyg.models.__all__ if n not in PARTS),
     AlignedMGCN,
