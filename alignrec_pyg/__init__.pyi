@@ -53,6 +53,7 @@ from .models import LightGCN as LightGCN
 from .models import Recommender as Recommender
 from .models import SLMRec as SLMRec
 from .storage import CheckpointError as CheckpointError
+from .storage import LockedError as LockedError
 from .train_config import TrainConfig as TrainConfig
 from .training.loop import FitResult as FitResult
 from .training.loop import TrainingDivergedError as TrainingDivergedError

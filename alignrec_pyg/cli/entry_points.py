@@ -174,9 +174,9 @@ def run_app(
     except (OSError, ImportError, FloatingPointError, MemoryError) as error:
         return _told(str(error) or type(error).__name__, FAILED)
     except RuntimeError as error:
-        from alignrec_pyg import CheckpointError
+        from alignrec_pyg import CheckpointError, LockedError
 
-        if not isinstance(error, CheckpointError):
+        if not isinstance(error, CheckpointError | LockedError):
             raise
         return _told(str(error), FAILED)
     if code == INTERRUPTED:  # typer has caught the KeyboardInterrupt
