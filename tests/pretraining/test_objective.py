@@ -150,6 +150,15 @@ def test_alone_one_modality_is_all_there_is(objective, batch):
     assert torch.equal(other_texts["mim"], sums["mim"])
 
 
+def test_heads_start_as_beits(stage1):
+    objective = stage1.objective(embed_dim=64)
+    for head in (objective.mlm_head, objective.mim_head):
+        assert not head.bias.any()
+    weight = objective.mlm_head.weight  # 64 x 40: the deviation is known to 3 %
+    assert weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert abs(weight.mean().item()) < 0.002
+
+
 def test_weight_decay_is_for_matrices(objective):
     spared = {name for name, p in objective.named_parameters() if not objective.is_decayed(name, p)}
     assert "mlm_head.weight" not in spared
