@@ -182,20 +182,20 @@ def _texts(folder: Path, fields: Sequence[str], notes: list[str]) -> dict[int, s
     }
 
 
-_Place = tuple[Path, str] | Path
+_PosterFile = tuple[Path, str] | Path
 """A member of an archive (its path and name), or a file."""
 
 
-def _posters(folder: Path, notes: list[str]) -> dict[int, _Place]:
+def _posters(folder: Path, notes: list[str]) -> dict[int, _PosterFile]:
     """The file of the poster of each movie, for those with a poster."""
     sources = (p for p in folder.glob("posters*") if p.is_dir() or p.suffix == ".zip")
     source = single_path(sources, folder, "sets of posters")
     if source is None:
         notes.append("no posters*.zip and no folder posters*: no movie has a poster")
         return {}
-    found: dict[int, _Place] = {}
+    found: dict[int, _PosterFile] = {}
     if source.is_dir():
-        entries: list[tuple[str, _Place]] = [(str(p), p) for p in sorted(source.iterdir())]
+        entries: list[tuple[str, _PosterFile]] = [(str(p), p) for p in sorted(source.iterdir())]
     else:
         try:
             with zipfile.ZipFile(source) as archive:
@@ -209,10 +209,10 @@ def _posters(folder: Path, notes: list[str]) -> dict[int, _Place]:
             )
         entries = [(m.filename, (source, m.filename)) for m in members if not m.is_dir()]
     strange = 0
-    for name, place in entries:
+    for name, poster in entries:
         stem, ending = Path(name).stem, Path(name).suffix.lower()
         if stem.isascii() and stem.isdigit() and ending in IMAGE_SUFFIXES:
-            found[int(stem)] = place
+            found[int(stem)] = poster
         else:
             strange += 1
     if strange:
@@ -220,19 +220,19 @@ def _posters(folder: Path, notes: list[str]) -> dict[int, _Place]:
     return found
 
 
-def _read_posters(places: dict[int, _Place | None]) -> list[Path | Poster | None]:
-    archives = {place[0] for place in places.values() if isinstance(place, tuple)}
+def _read_posters(files: dict[int, _PosterFile | None]) -> list[Path | Poster | None]:
+    archives = {file[0] for file in files.values() if isinstance(file, tuple)}
     if not archives:
-        return [place for place in places.values() if not isinstance(place, tuple)]
+        return [file for file in files.values() if not isinstance(file, tuple)]
     source = archives.pop()
     images: list[Path | Poster | None] = []
     with zipfile.ZipFile(source) as archive:
-        for movie, place in places.items():
-            if not isinstance(place, tuple):
-                images.append(place)
+        for movie, file in files.items():
+            if not isinstance(file, tuple):
+                images.append(file)
                 continue
             try:
-                images.append(Poster(archive.read(place[1])))
+                images.append(Poster(archive.read(file[1])))
             except (zipfile.BadZipFile, OSError) as error:
                 raise ValueError(
                     f"{source}: the poster of movie {movie} is damaged ({error})"

@@ -120,8 +120,8 @@ def target_ranks(
             ahead = score[row].sub_(value.unsqueeze(1))
             before = (ahead >= -_EQUAL).logical_and_(index < item.unsqueeze(1))
             before |= ahead > _EQUAL
-            place = ranks[done : done + row.numel()]
-            place.copy_(torch.where(unranked[block][row], last[block][row], before.sum(1)))
+            position = ranks[done : done + row.numel()]
+            position.copy_(torch.where(unranked[block][row], last[block][row], before.sum(1)))
             done += row.numel()
     return TargetRanks(ranks, unranked)
 
@@ -154,15 +154,15 @@ def popularity_ranks(queries: Queries, *, exclude_history: bool) -> Tensor:
     Ties are broken by the lower item index.
     """
     num_items = queries.popularity.numel()
-    place = torch.empty_like(queries.popularity)
+    position = torch.empty_like(queries.popularity)
     order = queries.popularity.argsort(descending=True, stable=True)
-    place[order] = torch.arange(num_items, device=place.device)
+    position[order] = torch.arange(num_items, device=position.device)
     row, item = queries.target
-    rank = place[item]
+    rank = position[item]
     if exclude_history:
         excluded_row, excluded_item = excluded_pairs(queries)
         # One sorted list serves all queries: the query is the leading digit of the key.
-        key = (excluded_row * num_items + place[excluded_item]).sort().values
+        key = (excluded_row * num_items + position[excluded_item]).sort().values
         before = torch.searchsorted(key, row * num_items + rank)
         rank = rank - (before - torch.searchsorted(key, row * num_items))
     return rank
