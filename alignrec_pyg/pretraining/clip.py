@@ -33,7 +33,7 @@ from alignrec_pyg.pretraining.pairs import check_failures
 from alignrec_pyg.pretraining.step import adamw
 from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.sampling import seeded_generator
-from alignrec_pyg.training.state import RunClock, RunState, restore, save
+from alignrec_pyg.training.state import RunClock, RunState, restore, run_lock, save
 
 _Map: TypeAlias = Callable[..., Iterator[Any]]
 """``map``, or that of a pool of threads."""
@@ -128,6 +128,7 @@ def finetune_clip(
         ValueError: If there are too few pairs, or too many images cannot be read.
         TrainingDivergedError: If a loss or a weight is not finite.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
+        LockedError: If another process trains in ``checkpoint_dir``.
         KeyboardInterrupt, SystemExit: After saving, when interrupted with ``checkpoint_dir``.
     """
     config = config or CLIPFinetuneConfig()
@@ -135,6 +136,7 @@ def finetune_clip(
     with (
         quiet_pillow(),
         ThreadPoolExecutor(num_workers) if num_workers else nullcontext() as pool,
+        run_lock(folder),
         StopRequest(active=folder is not None) as stop,
     ):
         map_images: _Map = map if pool is None else pool.map

@@ -21,7 +21,7 @@ from alignrec_pyg.pretraining.step import PretrainState, Trainer, adamw, validat
 from alignrec_pyg.storage import write_records
 from alignrec_pyg.training.parallel import Workers
 from alignrec_pyg.training.sampling import seeded_generator
-from alignrec_pyg.training.state import RunClock, restore, save
+from alignrec_pyg.training.state import RunClock, restore, run_lock, save
 
 # Part of a saved run's identity: raise it with each change that makes training give other values.
 _FORMAT = 3
@@ -87,6 +87,7 @@ def pretrain(
             many images cannot be read.
         TrainingDivergedError: If the loss or the gradient is not finite.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
+        LockedError: If another process trains in ``checkpoint_dir``.
         KeyboardInterrupt, SystemExit: After saving, when interrupted with ``checkpoint_dir``.
     """
     config = config or PretrainConfig()
@@ -99,62 +100,65 @@ def pretrain(
     fused = workers.device.type in ("cpu", "cuda")
     optimizer = adamw(objective, objective.is_decayed, config, fused=fused)
     state = PretrainState()
-    if folder is not None:
-        restore(folder, run, state, objective, optimizer)
-    clock = RunClock(state.seconds, checkpoint_seconds)
     first = workers.rank == 0
-    step = state.epoch * steps_per_epoch + state.step
-    trainer = Trainer(objective, optimizer, config, workers, state)
-
     with (
+        run_lock(folder if first else None),
         StopRequest(active=folder is not None) as stop,
-        _TensorBoard(folder if first else None, step) as curves,
-        tqdm(
-            total=num_steps,
-            initial=step,
-            desc="stage 1",
-            unit="step",
-            disable=None if first else True,  # None: no bar where the output is no terminal
-        ) as progress,
     ):
+        if folder is not None:
+            restore(folder, run, state, objective, optimizer)
+        clock = RunClock(state.seconds, checkpoint_seconds)
+        step = state.epoch * steps_per_epoch + state.step
+        trainer = Trainer(objective, optimizer, config, workers, state)
 
-        def note(entry: dict[str, float]) -> None:
-            state.history.append(entry)
-            curves.write(entry)
-            if report is not None and first:
-                report(step, entry)
+        with (
+            _TensorBoard(folder if first else None, step) as curves,
+            tqdm(
+                total=num_steps,
+                initial=step,
+                desc="stage 1",
+                unit="step",
+                disable=None if first else True,  # None: no bar where the output is no terminal
+            ) as progress,
+        ):
 
-        while not state.finished:
-            for parts in _epoch(train, config, workers, state):
-                lr = config.lr_at(step, num_steps)
-                stopping = trainer.step(parts, lr, stop)
-                step, state.step = step + 1, state.step + 1
-                progress.update()
-                ended = state.step == steps_per_epoch
-                if ended or step % config.log_every == 0:
-                    note({"step": step, "epoch": state.epoch + 1, "lr": lr, **trainer.means()})
-                if ended:
-                    unreadable = sum(
-                        int(entry.get("unreadable", 0))
-                        for entry in state.history
-                        if entry["epoch"] == state.epoch + 1
-                    )
-                    check_failures(unreadable, len(train), config.max_failures)
-                    metrics = validate(objective, val, config, workers)
-                    note({"step": step, "epoch": state.epoch + 1, **metrics})
-                    progress.set_postfix(val_loss=f"{metrics['val_loss']:.3f}")
-                    state.epoch, state.step = state.epoch + 1, 0
-                    state.finished = state.epoch == config.epochs
-                if folder is not None and first and (ended or stopping or clock.save_is_due()):
-                    state.seconds = clock.elapsed()
-                    write_records(folder / "history.jsonl", state.history)
-                    save(folder, run, state, objective, optimizer)
-                    clock.saved()
-                if stopping:
-                    workers.barrier()  # the others wait for the state to be saved
-                    stop.exit_if_requested()
-                    raise SystemExit(143)  # another worker was asked to stop
-        stop.exit_if_requested()
+            def note(entry: dict[str, float]) -> None:
+                state.history.append(entry)
+                curves.write(entry)
+                if report is not None and first:
+                    report(step, entry)
+
+            while not state.finished:
+                for parts in _epoch(train, config, workers, state):
+                    lr = config.lr_at(step, num_steps)
+                    stopping = trainer.step(parts, lr, stop)
+                    step, state.step = step + 1, state.step + 1
+                    progress.update()
+                    ended = state.step == steps_per_epoch
+                    if ended or step % config.log_every == 0:
+                        note({"step": step, "epoch": state.epoch + 1, "lr": lr, **trainer.means()})
+                    if ended:
+                        unreadable = sum(
+                            int(entry.get("unreadable", 0))
+                            for entry in state.history
+                            if entry["epoch"] == state.epoch + 1
+                        )
+                        check_failures(unreadable, len(train), config.max_failures)
+                        metrics = validate(objective, val, config, workers)
+                        note({"step": step, "epoch": state.epoch + 1, **metrics})
+                        progress.set_postfix(val_loss=f"{metrics['val_loss']:.3f}")
+                        state.epoch, state.step = state.epoch + 1, 0
+                        state.finished = state.epoch == config.epochs
+                    if folder is not None and first and (ended or stopping or clock.save_is_due()):
+                        state.seconds = clock.elapsed()
+                        write_records(folder / "history.jsonl", state.history)
+                        save(folder, run, state, objective, optimizer)
+                        clock.saved()
+                    if stopping:
+                        workers.barrier()  # the others wait for the state to be saved
+                        stop.exit_if_requested()
+                        raise SystemExit(143)  # another worker was asked to stop
+            stop.exit_if_requested()
 
     objective.eval()
     return PretrainResult(
@@ -171,11 +175,11 @@ def _epoch(
     """This worker's parts of every batch from ``state.step`` to the end of the epoch."""
     epoch = state.epoch
     order = torch.randperm(len(train), generator=seeded_generator(config.seed, epoch, _ORDER))
-    shared = order[: len(order) - len(order) % workers.size]
+    shared = order[: len(order) - len(order) % workers.world_size]
     groups = [
         [
             (epoch, part.tolist())
-            for part in batch[workers.rank :: workers.size].split(config.micro_batch_size)
+            for part in batch[workers.rank :: workers.world_size].split(config.micro_batch_size)
         ]
         for batch in shared.split(config.batch_size)[state.step :]
     ]
@@ -185,16 +189,16 @@ def _epoch(
 
 
 def _steps_per_epoch(num_pairs: int, config: PretrainConfig, workers: Workers) -> int:
-    if config.batch_size % workers.size:
+    if config.batch_size % workers.world_size:
         raise ValueError(
-            f"'batch_size' needs to be a multiple of the {workers.size} workers "
+            f"'batch_size' needs to be a multiple of the {workers.world_size} workers "
             f"(got {config.batch_size})"
         )
-    if num_pairs < workers.size:
+    if num_pairs < workers.world_size:
         raise ValueError(
-            f"'train' needs a pair for each of the {workers.size} workers (got {num_pairs})"
+            f"'train' needs a pair for each of the {workers.world_size} workers (got {num_pairs})"
         )
-    return -(-(num_pairs - num_pairs % workers.size) // config.batch_size)
+    return -(-(num_pairs - num_pairs % workers.world_size) // config.batch_size)
 
 
 def _run_identity(
@@ -215,7 +219,7 @@ def _run_identity(
         "initial_weights": content_hash(*weights, *weights.values()),
         "train": train.fingerprint,
         "val": val.fingerprint,
-        "workers": workers.size,
+        "workers": workers.world_size,
     }
 
 

@@ -148,7 +148,9 @@ def run_job(
     )
     pairs = PairDataset(texts, images, tokenizer, settings, seed=job.config.seed)
     train, val = pairs.split(job.val_share)
-    log(f"{len(train)} pairs to train on, {len(val)} to validate on, {workers.size} worker(s)")
+    log(
+        f"{len(train)} pairs to train on, {len(val)} to validate on, {workers.world_size} worker(s)"
+    )
 
     def report(step: int, entry: dict[str, float]) -> None:
         log(" ".join(f"{k}={v:.4g}" for k, v in entry.items()))

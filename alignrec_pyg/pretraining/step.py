@@ -104,7 +104,7 @@ class Trainer:
         workers = self._workers
         counted = [self._objective.counts(part) for part in parts]
         terms = list(counted[0])
-        totals = workers.sums([sum(counts[term] for counts in counted) for term in terms])
+        totals = workers.all_reduce([sum(counts[term] for counts in counted) for term in terms])
         counts = {term: max(1.0, total) for term, total in zip(terms, totals, strict=True)}
         for group in self._optimizer.param_groups:
             group["lr"] = lr
@@ -112,17 +112,17 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
-            with nullcontext() if last else workers.accumulating(self._wrapped):
+            with nullcontext() if last else workers.no_sync(self._wrapped):
                 with autocast(workers.device, self._config.precision):
                     found = self._wrapped(part.to(workers.device))
                 # DistributedDataParallel averages the workers' gradients; we need their sum.
-                loss = workers.size * torch.stack([found[t] / counts[t] for t in terms]).sum()
+                loss = workers.world_size * torch.stack([found[t] / counts[t] for t in terms]).sum()
                 loss.backward()
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().double()
         norm = nn.utils.clip_grad_norm_(self._objective.parameters(), self._config.clip_norm)
         unreadable = sum(int(part.unreadable) for part in parts)
-        *reduced, unreadable_anywhere, stopping = workers.sums(
+        *reduced, unreadable_anywhere, stopping = workers.all_reduce(
             [*torch.stack(list(sums.values())).tolist(), unreadable, stop.requested]
         )
         values = {"loss": 0.0, "grad_norm": float(norm)}
@@ -180,7 +180,7 @@ def validate(
         raise ValueError(f"'val' needs two pairs or more, to exchange images (got {len(val)})")
     objective.eval()
     parts = [(None, part) for part in _parts(len(val), config.micro_batch_size)]
-    mine = parts[workers.rank :: workers.size]
+    mine = parts[workers.rank :: workers.world_size]
     weight = 1.0 if mine else 0.0  # a worker without a part still needs the terms' names
     sums: dict[str, float] = {}
     terms: list[str] = []
@@ -203,7 +203,7 @@ def validate(
                 sums[name] = sums.get(name, 0.0) + weight * value
     objective.train()
     names = sorted(sums)
-    totals = dict(zip(names, workers.sums([sums[name] for name in names]), strict=True))
+    totals = dict(zip(names, workers.all_reduce([sums[name] for name in names]), strict=True))
     metrics = {
         f"val_{key}": totals[key] / max(1.0, totals[f"{key.removesuffix('_accuracy')} count"])
         for key in names

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,22 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.storage import folder_lock
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.parallel import (
     Workers,
     check_shares_add_up,
     check_workers,
-    evaluate_together,
+    evaluate_distributed,
 )
 from alignrec_pyg.training.progress import Progress
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
-from alignrec_pyg.training.state import RunClock, TrainState, restore, save
+from alignrec_pyg.training.state import RunClock, TrainState, restore, run_lock, save
 
 # Streams of randomness within an epoch; the sampler's is 0.
 _EPOCH_HOOK = 1
 _BATCH = 2
 # Part of a saved run's identity: raise it with each change that makes training give other values.
 _FORMAT = 3
-_LOCK_SECONDS = 30.0
 _DIVERGED = "(lower the learning rate, or look for extreme feature values)"
 
 
@@ -117,8 +114,7 @@ def fit(
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     run = _Run(model, train, val, config or TrainConfig())
     with (
-        # of a run that was killed, a process may live on for some seconds
-        folder_lock(folder, wait=_LOCK_SECONDS) if folder and run.first else nullcontext(),
+        run_lock(folder if run.first else None),
         StopRequest(active=folder is not None) as stop,
         Progress(type(model).__name__, shown=progress and run.first) as bar,
     ):
@@ -187,11 +183,11 @@ class _Run:
 
     def begin(self, folder: Path | None) -> None:
         """Restores what the folder holds, and checks that all workers are about to do the same."""
-        if folder is not None or self.workers.size > 1:
+        if folder is not None or self.workers.world_size > 1:
             self._identity = self._describe()
         if folder is not None:
             restore(folder, self._identity, self.state, self.model, self.optimizer)
-        if self.workers.size > 1:
+        if self.workers.world_size > 1:
             saved = None if folder is None else self.state
             check_workers(self.workers, self._identity, saved, self.val)
             generators = [self._generator(_EPOCH_HOOK), self._generator(_BATCH, 0)]
@@ -212,14 +208,14 @@ class _Run:
             model.on_batch_start(self._generator(_BATCH, step))
             # Before the forward pass, whose peak it lowers.
             self.optimizer.zero_grad(set_to_none=True)
-            total, terms = model.loss(self.train, batch.share(workers.rank, workers.size))
+            total, terms = model.loss(self.train, batch.share(workers.rank, workers.world_size))
             names = ["loss", *(f"loss/{name}" for name in terms)]
             # One wait for the device.
-            losses = workers.sums(torch.stack([total, *terms.values()]).detach())
+            losses = workers.all_reduce(torch.stack([total, *terms.values()]).detach())
             values = dict(zip(names, losses, strict=True))
             self._check_loss(values, step)
             total.backward()
-            workers.add_gradients(model)
+            workers.all_reduce_gradients(model)
             self.optimizer.step()
             for name, value in values.items():
                 state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
@@ -235,7 +231,7 @@ class _Run:
         last = epoch == config.max_epochs
         evaluated = last or epoch % config.eval_every == 0
         if evaluated:
-            metrics = evaluate_together(self.model, self.val, config.ks, self.workers)
+            metrics = evaluate_distributed(self.model, self.val, config.ks, self.workers)
             entry |= metrics
             best = state.best_metrics.get(config.monitor, -math.inf)
             if metrics[config.monitor] > best:

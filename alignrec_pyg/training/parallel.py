@@ -1,4 +1,4 @@
-"""The processes that train one model together, and what they do otherwise than one."""
+"""Data-parallel training: the processes of a group, which train one model together."""
 
 from __future__ import annotations
 
@@ -24,79 +24,84 @@ class Workers:
 
     Args:
         device: The device of this process.
+
+    Attributes:
+        rank: Rank of this process, from 0.
+        world_size: Number of processes.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         together = distributed.is_available() and distributed.is_initialized()
         self.rank = distributed.get_rank() if together else 0
-        self.size = distributed.get_world_size() if together else 1
+        self.world_size = distributed.get_world_size() if together else 1
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """``module``, with gradients averaged over the workers after a backward pass."""
-        if self.size == 1:
+        if self.world_size == 1:
             return module
         ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=ids)
 
-    def accumulating(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Within it, gradients of a wrapped module stay with the worker."""
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Within it, gradients of a wrapped module stay with the worker, and add up there."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
-    def sums(self, values: Sequence[float] | Tensor) -> list[float]:
-        """Each value added up over the workers, the same everywhere."""
+    def all_reduce(self, values: Sequence[float] | Tensor) -> list[float]:
+        """The sum of each value over all workers, on all of them."""
         numbers = values.tolist() if isinstance(values, Tensor) else list(map(float, values))
-        if self.size == 1:
+        if self.world_size == 1:
             return numbers
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         distributed.all_reduce(total)
         return total.tolist()
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up anywhere."""
-        return flag if self.size == 1 else self.sums([float(flag)])[0] > 0
+        """Whether the flag is true on any worker."""
+        return flag if self.world_size == 1 else self.all_reduce([float(flag)])[0] > 0
 
-    def all_equal(self, *facts: str) -> bool:
-        """Whether all workers have the same facts."""
-        if self.size == 1:
+    def all_equal(self, *values: str) -> bool:
+        """Whether these strings are the same on all workers."""
+        if self.world_size == 1:
             return True
-        number = int(content_hash(*facts)[:12], 16)  # 48 bits: a double holds them exactly
+        number = int(content_hash(*values)[:12], 16)  # 48 bits: a double holds them exactly
         ends = torch.tensor([number, -number], dtype=torch.float64, device=self.device)
         distributed.all_reduce(ends, distributed.ReduceOp.MAX)
         return bool(ends.sum() == 0)
 
     def broadcast_parameters(self, module: nn.Module) -> None:
-        """Gives all workers the first one's parameters and buffers."""
-        if self.size > 1:
+        """Gives all workers the parameters and buffers of rank 0."""
+        if self.world_size > 1:
             for tensor in module.state_dict().values():
                 distributed.broadcast(tensor, 0)
 
-    def add_gradients(self, module: nn.Module) -> None:
-        """Adds up every parameter's gradient over the workers."""
-        if self.size > 1:
+    def all_reduce_gradients(self, module: nn.Module) -> None:
+        """Replaces every parameter's gradient by its sum over the workers."""
+        if self.world_size > 1:
             for parameter in module.parameters():
                 if parameter.grad is not None:
                     distributed.all_reduce(parameter.grad)
 
     def barrier(self) -> None:
-        """Waits until all are here."""
-        if self.size > 1:
+        """Waits until all workers have got here."""
+        if self.world_size > 1:
             distributed.barrier()
 
 
-def evaluate_together(
+def evaluate_distributed(
     model: Recommender, data: HeteroData, ks: Sequence[int], workers: Workers
 ) -> dict[str, float]:
-    """:func:`~alignrec_pyg.evaluate` with the users shared out; the same values on all workers."""
-    if workers.size == 1:
+    """:func:`~alignrec_pyg.evaluate` with the users spread over the workers, equal on all."""
+    if workers.world_size == 1:
         return evaluate(model, data, ks)
     label = links_to_predict(data)
-    own = label[0].unique()[workers.rank :: workers.size]
+    own = label[0].unique()[workers.rank :: workers.world_size]
     part = copy.copy(data)
     part[INTERACTS].edge_label_index = label[:, torch.isin(label[0], own)]
     metrics = evaluate(model, part, ks)
     num_users = metrics.pop("num_users")
-    *sums, total = workers.sums([*(value * num_users for value in metrics.values()), num_users])
+    sums = [value * num_users for value in metrics.values()]
+    *sums, total = workers.all_reduce([*sums, num_users])
     means = {name: value / total for name, value in zip(metrics, sums, strict=True)}
     return {**means, "num_users": total}
 
@@ -117,19 +122,20 @@ def check_workers(
     """
     if not workers.all_equal(repr(run)):
         raise ValueError(
-            f"the {workers.size} workers need the same model, graphs and settings (theirs differ)"
+            f"the {workers.world_size} workers need the same model, graphs and settings (theirs "
+            "differ)"
         )
     place = "nothing" if saved is None else f"{saved.epoch} epochs and {saved.step} batches"
     if not workers.all_equal(place):
         raise ValueError(
-            f"'checkpoint_dir' needs to be one folder that all {workers.size} workers see (they "
-            f"found different states; here: {place})"
+            f"'checkpoint_dir' needs to be one folder that all {workers.world_size} workers see "
+            f"(they found different states; here: {place})"
         )
     num_users = links_to_predict(val, "val")[0].unique().numel()
-    if num_users < workers.size:
+    if num_users < workers.world_size:
         raise ValueError(
-            f"'val' needs a user with links to predict for each of the {workers.size} workers "
-            f"(got {num_users}): take fewer workers"
+            "'val' needs a user with links to predict for each of the "
+            f"{workers.world_size} workers (got {num_users}): take fewer workers"
         )
 
 
@@ -166,7 +172,7 @@ def check_shares_add_up(
             return {name: float(term) for name, term in used.loss_terms(data, part).items()}
 
     whole = terms(batch)
-    shares = workers.sums(list(terms(batch.share(workers.rank, workers.size)).values()))
+    shares = workers.all_reduce(list(terms(batch.share(workers.rank, workers.world_size)).values()))
     wrong = {
         name: (found, value)
         for (name, value), found in zip(whole.items(), shares, strict=True)
@@ -174,7 +180,7 @@ def check_shares_add_up(
     }
     if wrong:
         raise ValueError(
-            f"{type(model).__name__} cannot be trained by {workers.size} workers: its loss terms "
-            f"on shares of a batch do not add up to those on the batch (sum, whole): {wrong}; "
-            "write them for shares (see BatchShare), or train with one worker"
+            f"{type(model).__name__} cannot be trained by {workers.world_size} workers: its loss "
+            "terms on shares of a batch do not add up to those on the batch (sum, whole): "
+            f"{wrong}; write them for shares (see BatchShare), or train with one worker"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from alignrec_pyg.storage import (
     CheckpointError,
+    folder_lock,
     read_manifest,
     read_tensors,
     remove_partial_files,
@@ -21,6 +23,7 @@ from alignrec_pyg.storage import (
 
 _MANIFEST = "state.json"
 _KEYS = ("run", "state", "files")
+_LOCK_SECONDS = 30.0
 
 
 @dataclass
@@ -87,6 +90,15 @@ class RunClock:
     def saved(self) -> None:
         """Notes a save."""
         self._saved = time.monotonic()
+
+
+def run_lock(folder: Path | None) -> AbstractContextManager[None]:
+    """Keeps the folder of a run to this process; does nothing where there is none.
+
+    Raises:
+        LockedError: If another process works there; one that was killed may do so for some seconds.
+    """
+    return nullcontext() if folder is None else folder_lock(folder, wait=_LOCK_SECONDS)
 
 
 def save(

@@ -129,7 +129,7 @@ def test_workers_share_each_batch(stage1):
     workers = Workers(torch.device("cpu"))
     steps = {}
     for size, rank in ((1, 0), (2, 0), (2, 1)):
-        workers.size, workers.rank = size, rank
+        workers.world_size, workers.rank = size, rank
         for step, _ in enumerate(_noted_steps(noted, workers, seen)):
             steps[size, rank, step] = set(seen[-1])
     for step in (0, 1):

@@ -179,9 +179,9 @@ class OneOfThree(Workers):
 
     def __init__(self, rank):
         super().__init__(torch.device("cpu"))
-        self.rank, self.size, self.seen = rank, 3, None
+        self.rank, self.world_size, self.seen = rank, 3, None
 
-    def sums(self, values):
+    def all_reduce(self, values):
         self.seen = torch.tensor(values)
         return list(values)
 
@@ -192,7 +192,7 @@ def test_workers_share_the_pairs(stage1, count):
     objective, pairs = stage1.objective(), stage1.pairs(count)
     config = PretrainConfig(micro_batch_size=2)
     alone = OneOfThree(0)
-    alone.size = 1
+    alone.world_size = 1
     validate(objective, pairs, config, alone)
     shared = [OneOfThree(rank) for rank in range(3)]
     for worker in shared:

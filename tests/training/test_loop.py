@@ -21,7 +21,7 @@ from alignrec_pyg import (
     fit,
 )
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.storage import read_manifest
+from alignrec_pyg.storage import LockedError, folder_lock, read_manifest
 from alignrec_pyg.training.sampling import TripletSampler
 
 
@@ -217,7 +217,7 @@ def test_the_best_up_to_now_is_reported_also_after_an_interruption(
     values = [0.1, 0.5, 0.3, 0.2, 0.6, 0.4, 0.1, 0.2]
     evaluations = iter([*values[:3], *values[2:]])  # the third epoch is trained again
     monkeypatch.setattr(
-        "alignrec_pyg.training.loop.evaluate_together",
+        "alignrec_pyg.training.loop.evaluate_distributed",
         lambda *_: {"recall@1": next(evaluations), "recall@20": float(len(reported))},
     )
     reported = []
@@ -326,7 +326,7 @@ def test_graphs_are_checked_before_training(checkerboard):
     smaller["user"].num_nodes = 40
     with pytest.raises(ValueError, match=r"'val' needs the 50 users .* \(got 40 and 50\)"):
         fit(model, train, smaller)
-    with pytest.raises(ValueError, match=r"'train' needs to be a HeteroData .* pass its \.data"):
+    with pytest.raises(ValueError, match=r"'train' needs to be a HeteroData .* pass the \.data"):
         fit(model, [train], test)
     with pytest.raises(ValueError, match="'train' and the model need to be on one device"):
         fit(model.to("meta"), train, test)
@@ -354,6 +354,18 @@ def test_a_graph_is_prepared_once_for_each_part(checkerboard, monkeypatch):
     monkeypatch.setattr("alignrec_pyg.models.base.user_item_adjacency", counting)
     fit(build(train, LightGCN), train, test, small_config(max_epochs=5))
     assert len(builds) == 2
+
+
+def test_a_folder_that_another_run_is_in_is_refused(checkerboard, tmp_path, monkeypatch):
+    monkeypatch.setattr("alignrec_pyg.training.state._LOCK_SECONDS", 0)
+    train, test = checkerboard
+    with (
+        folder_lock(tmp_path),
+        pytest.raises(LockedError, match=f"{tmp_path} is in use by process"),
+    ):
+        fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path).num_epochs == 4
 
 
 def test_no_diverged_state_is_saved(checkerboard, tmp_path):

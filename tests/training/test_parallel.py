@@ -30,11 +30,11 @@ from alignrec_pyg.training.parallel import Workers
 
 def test_one_process_is_a_group_of_its_own():
     workers = Workers(torch.device("cpu"))
-    assert (workers.rank, workers.size) == (0, 1)
+    assert (workers.rank, workers.world_size) == (0, 1)
     module = nn.Linear(2, 2)
     assert workers.wrap(module) is module
-    assert isinstance(workers.accumulating(module), nullcontext)
-    assert workers.sums([1, 2.5, True]) == [1.0, 2.5, 1.0]
+    assert isinstance(workers.no_sync(module), nullcontext)
+    assert workers.all_reduce([1, 2.5, True]) == [1.0, 2.5, 1.0]
     assert [workers.any(False), workers.any(True), workers.all_equal("a", "b")] == [
         False,
         True,
@@ -43,7 +43,7 @@ def test_one_process_is_a_group_of_its_own():
     module.weight.grad = torch.ones(2, 2)
     before = module.weight.clone()
     workers.broadcast_parameters(module)
-    workers.add_gradients(module)
+    workers.all_reduce_gradients(module)
     assert torch.equal(module.weight, before)
     assert torch.equal(module.weight.grad, torch.ones(2, 2))
     workers.barrier()
@@ -56,10 +56,10 @@ def test_two_processes_add_up_agree_and_take_the_first(two_processes):
         nn.init.constant_(module.weight, 5.0 + rank)
         module.weight.grad = torch.tensor([[1.0], [2.0 + rank]])
         workers.broadcast_parameters(module)
-        workers.add_gradients(module)
+        workers.all_reduce_gradients(module)
         return {
-            "place": (workers.rank, workers.size),
-            "sums": workers.sums([1.5, float(rank)]),
+            "place": (workers.rank, workers.world_size),
+            "sums": workers.all_reduce([1.5, float(rank)]),
             "any": [workers.any(rank == 1), workers.any(False)],
             "equal": [workers.all_equal("same", "facts"), workers.all_equal(f"{rank}")],
             "weight": module.weight.detach().flatten().tolist(),
