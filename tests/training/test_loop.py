@@ -1,10 +1,8 @@
 import copy
-import json
 import math
 import os
 import signal
 
-import numpy as np
 import pytest
 import torch
 
@@ -36,48 +34,6 @@ def build(train, model_cls=BPR, **hparams):
 
 def same_weights(a, b) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
-
-
-def test_learning_rate_decays_continuously():
-    config = TrainConfig(lr=0.01, lr_decay=0.96, lr_decay_epochs=50)
-    assert config.lr_at(1) == pytest.approx(0.01)
-    assert config.lr_at(26) == pytest.approx(0.01 * math.sqrt(0.96))
-    assert config.lr_at(51) == pytest.approx(0.01 * 0.96)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"lr": 0.0},
-        {"lr": math.nan},
-        {"lr_decay": -1.0},
-        {"lr_decay_epochs": 0},
-        {"batch_size": 0},
-        {"max_epochs": 0},
-        {"eval_every": 0},
-        {"patience": -1},
-        {"weight_decay": -0.1},
-        {"seed": -1},
-        {"monitor": "recall@50"},
-        {"monitor": "accuracy@10"},
-        {"lr": "1e-3"},
-        {"weight_decay": math.nan},
-        {"batch_size": 10.5},
-        {"max_epochs": math.inf},
-        {"ks": 20.0},
-        {"ks": (20, 0)},
-        {"ks": ()},
-    ],
-)
-def test_bad_settings_are_named(change):
-    (name,) = change
-    with pytest.raises(ValueError, match=f"'{name}' needs to"):
-        TrainConfig(**change)
-
-
-def test_numpy_numbers_become_plain_ones():
-    config = TrainConfig(lr=np.float32(0.5), batch_size=np.int64(7), ks=np.array([10, 20]))
-    assert json.dumps([config.lr, config.batch_size, config.ks]) == "[0.5, 7, [10, 20]]"
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

@@ -1,0 +1,82 @@
+from types import SimpleNamespace
+
+import pytest
+
+from alignrec_pyg import TrainConfig
+from alignrec_pyg.experiments import progress
+from alignrec_pyg.experiments.progress import CellsProgress
+
+
+def cell(row, seed):
+    return SimpleNamespace(row=row, seed=seed, config=TrainConfig(max_epochs=40, patience=4))
+
+
+def result(row, num_epochs, seconds):
+    return SimpleNamespace(row=row, num_epochs=num_epochs, seconds=seconds)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What the one bar has been told, and a clock that stands still unless a test moves it."""
+    shown = SimpleNamespace(now=0.0, updates=[])
+
+    class Bar:
+        def __init__(self, name, *, shown):
+            pass
+
+        def update(self, share, seconds_left, text):
+            shown.updates.append((share, seconds_left, text))
+
+    monkeypatch.setattr(progress, "Progress", Bar)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: shown.now)
+    return shown
+
+
+def test_other_seeds_of_a_row_tell_how_long_a_cell_takes(shown):
+    cells = [cell("A", 0), cell("A", 1), cell("B", 0)]
+    cells_progress = CellsProgress(cells, {0: result("A", 20, 10.0)}, jobs=1)
+    assert cells_progress.expected_seconds(1) == 10.0
+    assert cells_progress.expected_seconds(2) == 10.0  # all that is known
+    cells_progress.finish(1, result("A", 30, 20.0))
+    assert cells_progress.expected_seconds(2) == 25 * (10 / 20 + 20 / 30) / 2
+    assert shown.updates[-1][0] == 0.5
+
+
+def test_a_cell_in_training_tells_the_seconds_of_its_epochs(shown):
+    """Without any result: twice its patience, then what is left of the patience at least."""
+    cells_progress = CellsProgress([cell("A", 0)], {}, jobs=1)
+    report = cells_progress.reporter(0)
+    cells_progress.refresh()
+    assert shown.updates[-1] == (0.0, None, "0 of 1 runs: A seed 0 epoch 0")
+    shown.now = 4.0
+    report(2, {"best_epoch": 2})
+    assert shown.updates[-1][:2] == (pytest.approx(0.2), pytest.approx(16.0))
+    assert shown.updates[-1][2] == "0 of 1 runs: A seed 0 epoch 2"
+    shown.now = 20.0
+    report(10, {"best_epoch": 10})
+    assert shown.updates[-1][:2] == (pytest.approx(10 / 15), pytest.approx(10.0))
+    shown.now = 78.0
+    report(39, {"best_epoch": 39})  # the limit of epochs is near
+    assert shown.updates[-1][:2] == (pytest.approx(39 / 40), pytest.approx(2.0))
+
+
+def test_cells_that_run_at_a_time_share_the_time_left(shown):
+    cells = [cell("A", seed) for seed in range(5)]
+    cells_progress = CellsProgress(cells, {0: result("A", 20, 10.0)}, jobs=2)
+    cells_progress.refresh()
+    assert shown.updates[-1] == (0.0, 20.0, "0 of 4 runs: ")
+    for index in (1, 2, 3):
+        cells_progress.finish(index, result("A", 20, 10.0))
+    assert shown.updates[-1] == (0.75, 10.0, "3 of 4 runs: ")  # not less than the one that is left
+
+
+def test_a_cell_that_failed_is_not_waited_for(shown):
+    cells_progress = CellsProgress([cell("A", 0), cell("A", 1)], {0: result("A", 20, 10.0)}, jobs=1)
+    cells_progress.begin(1)
+    cells_progress.fail(1)
+    assert shown.updates[-1] == (1.0, 0.0, "1 of 1 runs: ")
+
+
+def test_nothing_is_shown_where_all_is_there(shown):
+    CellsProgress([cell("A", 0)], {0: result("A", 20, 10.0)}, jobs=1).refresh()
+    assert shown.updates == []
