@@ -210,17 +210,17 @@ def killed(stage1, folder, event, fork):
     return code != 0
 
 
-def test_killed_at_ten_random_points_the_run_ends_as_if_never_interrupted(stage1, tmp_path, fork):
+def test_killed_at_six_random_points_the_run_ends_as_if_never_interrupted(stage1, tmp_path, fork):
     expected_history, expected = run(stage1, tmp_path / "whole")
     draw = random.Random(7)
     moments = []
-    for _ in range(10):
+    for _ in range(6):
         assert killed(stage1, tmp_path / "killed", draw.randrange(2, 17), fork)
         manifest = tmp_path / "killed" / "state.json"
         if manifest.exists():
             found = read_manifest(manifest)["state"]
             moments.append((found["epoch"], found["step"]))
-    assert len(set(moments)) > 5  # it did go on in between
+    assert len(set(moments)) > 2  # it did go on in between
     assert moments == sorted(moments)
     history, found = run(stage1, tmp_path / "killed")
     assert history == expected_history
@@ -241,9 +241,9 @@ def test_killed_at_ten_random_points_the_run_ends_as_if_never_interrupted(stage1
 
 
 @pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+    ("number", "error", "at"),  # of 8 parts in each of 2 epochs
+    [(signal.SIGINT, KeyboardInterrupt, 13), (signal.SIGTERM, SystemExit, 15)],
 )
-@pytest.mark.parametrize("at", [13, 15])  # of 8 parts in each of 2 epochs
 def test_interrupted_run_saves_and_goes_on(stage1, tmp_path, number, error, at):
     expected = run(stage1, tmp_path / "whole", epochs=2)
     objective = stage1.objective()
