@@ -54,7 +54,7 @@ class Session:
         device: Where to run.
         models: Settings of the models asked for, by name.
         data: The data.
-        prepare: :func:`~alignrec_pyg.experiments.prepare.prepare` as the options have it, for the
+        prepare: ``experiments.prepare.prepare`` as the options have it, for the
             data split in another way.
         seeds: Seeds of every row.
         out: Folder of the results.
