@@ -13,18 +13,13 @@ from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.datasets import MovieLens, Synthetic
 from alignrec_pyg.encoders import ItemEncoder, PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.experiments.prepare import GraphTransform, prepare_graph
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.models import AlignRec, Recommender
 from alignrec_pyg.report import describe
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.loop import fit
-from alignrec_pyg.transforms import (
-    ConcatFeatures,
-    EncodeItems,
-    KCore,
-    KNNItemGraph,
-    SplitInteractions,
-)
+from alignrec_pyg.transforms import ConcatFeatures, EncodeItems, KCore
 
 LIKE = 4
 """Lowest rating that is considered positive."""
@@ -49,7 +44,7 @@ class DemoModel:
     data: HeteroData
     titles: Sequence[str]
     encode: Sequence[BaseTransform]
-    item_graphs: Sequence[KNNItemGraph]
+    item_graphs: Sequence[GraphTransform]
 
 
 def load_or_train(
@@ -86,23 +81,23 @@ def load_or_train(
         encoders["text"] = TfidfEncoder(64)
     if any(image is not None for image in data[ITEM].image):
         encoders["image"] = PatchPCAEncoder(64, image_size=None if folder is None else 64)
-    concat = ConcatFeatures(list(encoders), name="mm")
-    graph = KNNItemGraph("mm", weighting=AlignRec.inputs.weighting)
     for name, encoder in encoders.items():
         log(f"encoding {name}s")
         data = EncodeItems(encoder, name)(data)
-    train, val, test = SplitInteractions("random", seed=0)(graph(concat(data)))
+    prepared = prepare_graph(data, describe(data), name="demo")
+    inputs = prepared.inputs(AlignRec)
+    train = prepared.train
     if (run / "config.json").exists():
         log(f"loading the model of {run}")
         model = AlignRec.from_pretrained(run, train)
     else:
         log(f"training AlignRec, which is saved in {run}")
         torch.manual_seed(0)  # for the initial weights
-        model = AlignRec(train, features=["mm"], item_graph="mm")
+        model = AlignRec(train, **inputs)
         fit(
             model,
             train,
-            val,
+            prepared.val,
             config or TrainConfig(lr=3e-3, max_epochs=60, patience=8),
             report=lambda epoch, entry: log(
                 f"epoch {epoch}: validation recall@20 {entry['recall@20']:.4f} "
@@ -111,8 +106,13 @@ def load_or_train(
             checkpoint_dir=run / "training",
         )
         model.save_pretrained(run)
-    encode = [EncodeItems(encoder, name, fit=False) for name, encoder in encoders.items()]
-    return DemoModel(model, test, titles, [*encode, concat], [graph])
+    encode: list[BaseTransform] = [
+        EncodeItems(encoder, name, fit=False) for name, encoder in encoders.items()
+    ]
+    (fused,) = inputs["features"]
+    if fused not in encoders:
+        encode.append(ConcatFeatures(prepared.features, fused))
+    return DemoModel(model, prepared.test, titles, encode, list(prepared.graph_transforms.values()))
 
 
 def _synthetic() -> tuple[HeteroData, list[str]]:

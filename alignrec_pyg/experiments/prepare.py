@@ -52,6 +52,9 @@ SYNTHETIC = "synthetic"
 Scale = Literal["rows", "raw"]
 """Feature rows at length 1, or as they are stored."""
 
+GraphTransform = KNNItemGraph | ItemGraphFromNeighbors
+"""What builds an item graph, of feature tables or of neighbour lists."""
+
 NUM_NEIGHBORS = 10
 
 
@@ -94,7 +97,7 @@ class PreparedData:
     item_neighbors: int = NUM_NEIGHBORS
     cache: Path | None = None
     item_graphs: dict[str, str] = field(default_factory=dict)
-    graph_transforms: dict[str, KNNItemGraph | ItemGraphFromNeighbors] = field(default_factory=dict)
+    graph_transforms: dict[str, GraphTransform] = field(default_factory=dict)
     cold: HeteroData | None = None
 
     @property
@@ -212,7 +215,7 @@ class PreparedData:
             name, KNNItemGraph(tables, k, weighting=weighting, name=name, cache_dir=self.cache)
         )
 
-    def _built(self, name: str, transform: KNNItemGraph | ItemGraphFromNeighbors) -> str:
+    def _built(self, name: str, transform: GraphTransform) -> str:
         if name not in item_graph_names(self.train):
             with errors_about("--neighbors" if self.neighbors else "--item-neighbors"):
                 edges = transform(self.train)[knn_edge_type(name)]
@@ -256,15 +259,57 @@ def prepare(
             them), if the data is not as described by its reader, or if the split is impossible.
     """
     problems: list[str] = []
-    data, report, chosen = read(source, features, tables, problems)
+    data, report, _ = read(source, features, tables, problems)
     lists = _read_neighbors(neighbors or {}, problems)
     if problems:
         raise SettingsError(problems)
+    return prepare_graph(
+        data,
+        report,
+        name=data_name(source),
+        neighbors=lists,
+        split=split,
+        scale=scale,
+        held_out=held_out,
+        item_neighbors=item_neighbors,
+        cache=cache,
+    )
+
+
+def prepare_graph(
+    data: HeteroData,
+    report: DataReport,
+    *,
+    name: str,
+    neighbors: Mapping[str, NeighborLists] | None = None,
+    split: SplitRule | None = None,
+    scale: Scale = "rows",
+    held_out: HoldOutItems | None = None,
+    item_neighbors: int = NUM_NEIGHBORS,
+    cache: Path | None = None,
+) -> PreparedData:
+    """Splits data that have been read and encoded; all their feature tables are used.
+
+    Args:
+        data: The data; its feature tables are scaled in place.
+        report: What was read.
+        name: Name of the data set.
+        neighbors: Neighbour lists, by feature name.
+        split: As in :func:`prepare`, as are the others.
+        scale: See there.
+        held_out: See there.
+        item_neighbors: See there.
+        cache: See there.
+
+    Raises:
+        SettingsError: If the split is impossible.
+    """
+    chosen = feature_names(data)
     hashes = _hashes(data, chosen)
     if scale == "rows":
-        for name in chosen:
-            key = feature_key(name)
-            data[ITEM][key] = torch.nn.functional.normalize(feature_table(data, name))
+        for table in chosen:
+            normalized = torch.nn.functional.normalize(feature_table(data, table))
+            data[ITEM][feature_key(table)] = normalized
     cold = None
     if held_out is not None:
         with errors_about("--data"):
@@ -273,7 +318,7 @@ def prepare(
     with errors_about("--split"):
         train, val, test = SplitInteractions(rule)(data)
     return PreparedData(
-        name=data_name(source),
+        name=name,
         train=train,
         val=val,
         test=test,
@@ -281,7 +326,7 @@ def prepare(
         hashes=hashes,
         features=chosen,
         scale=scale,
-        neighbors=lists,
+        neighbors=dict(neighbors or {}),
         source_report=report,
         split=describe_split(train, val, test),
         split_rule=rule,
