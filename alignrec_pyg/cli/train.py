@@ -30,7 +30,7 @@ _CHECKPOINT = "checkpoint"
 class TrainOptions(ExperimentOptions):
     """The options of a single run: those of a comparison, for one model and one seed."""
 
-    out: Annotated[Path, option(OUTPUT, "Folder of the run.", "RUN")]
+    out: Annotated[Path, option(OUTPUT, "Folder of the run.", "RUN")] = field()  # no default
     model: Annotated[
         str, option(MODELS, f"Of {', '.join(model_names())}, or MODULE:CLASS of your own.", "NAME")
     ] = "AlignRec"

@@ -42,13 +42,14 @@ print(sorted(set(codes)), {"numpy", "pandas", "rich", "torch"} & set(sys.modules
     [
         ([], "error: Missing command. (alignrec --help says what there is)\n"),
         (["trian"], "error: No such command 'trian'. Did you mean 'train', 'pretrain'? "),
-        (["train"], "error: Missing argument 'FOLDER'. (alignrec train --help says"),
+        (["evaluate"], "error: Missing argument 'RUN'. (alignrec evaluate --help says"),
+        (["train", "--out", "y"], "error: PATH: is needed: what encode wrote"),
         (["train", "x"], "error: Missing option '--out'. (alignrec train --help says"),
         (
             ["train", "x", "--modle", "BPR"],
             "error: No such option: --modle (Possible options: --mo",
         ),
-        (["train", "x", "--out", "y", "--model", "B"], "error: --model: model 'B' is unknown: did"),
+        (["train", "x", "--out", "y", "--model", "B"], "error: model 'B' is unknown: did you mean"),
         (
             ["train", "x", "--out", "y", "--lr", "fast"],
             "finite number (got 'fast') (alignrec train",
