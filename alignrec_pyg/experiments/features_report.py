@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from alignrec_pyg.experiments.features import (
     reference_lines,
 )
 from alignrec_pyg.experiments.paper import PAPER_LABEL, ProtocolResults
-from alignrec_pyg.experiments.results import write_files
+from alignrec_pyg.experiments.results import json_values, write_files
 from alignrec_pyg.feature_eval import FeatureRecall, bootstrap_difference, bootstrap_interval
 from alignrec_pyg.feature_eval.feature_rows import FeatureRows, unit_length
 from alignrec_pyg.graph import INTERACTS
@@ -163,7 +162,7 @@ class FeaturesReport:
             "sets": {
                 name: {
                     **asdict(told),
-                    "cosine": {k: _finite(v) for k, v in asdict(told.cosine).items()},
+                    "cosine": json_values(asdict(told.cosine)),
                 }
                 for name, told in self.sets.items()
             },
@@ -248,7 +247,3 @@ def _with_interval(recall: FeatureRecall, k: int) -> str:
 
 def _without_intervals(line: Mapping[int, float]) -> list[float | None]:
     return [value for k in KS for value in (line[k], None, None)]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

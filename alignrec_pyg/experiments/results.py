@@ -215,6 +215,15 @@ def write_files(
     return sorted(written)
 
 
+def json_values(value: Any) -> Any:
+    """A value, or values in lists and dictionaries, with ``None`` for NaN and infinity."""
+    if isinstance(value, dict):
+        return {name: json_values(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_values(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def remove_results(folder: Path, stem: str, kept: Sequence[Path] = ()) -> None:
     """Removes ``<stem>.json``, ``.csv``, ``.md``, ``.tex`` and ``.png``, but for ``kept``."""
     for suffix in _SUFFIXES:
@@ -229,7 +238,7 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
         "title": experiment.title,
         "data": {
             "name": data.name,
-            "report": _finite(asdict(data.report)),
+            "report": json_values(asdict(data.report)),
             "feature_scale": data.scale,
             **(
                 {
@@ -247,8 +256,8 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
                 "name": row.name,
                 "seeds": list(row.seeds),
                 "missing_seeds": list(row.missing),
-                "mean": _finite(dict(row.mean)),
-                "std": None if row.std is None else _finite(dict(row.std)),
+                "mean": json_values(dict(row.mean)),
+                "std": None if row.std is None else json_values(dict(row.std)),
                 "epochs": row.epochs,
                 "best_epoch": row.best_epoch,
                 "stopped_early": row.stopped_early,
@@ -256,12 +265,12 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
                 "peak_bytes": row.peak_bytes,
                 "parameters": row.num_parameters,
                 "users": row.user.numel(),
-                f"{row.compared} over users": _finite(asdict(mean_interval(row.user_value))),
+                f"{row.compared} over users": json_values(asdict(mean_interval(row.user_value))),
             }
             for row in experiment.table
         ],
         "comparisons": [
-            _finite({**asdict(comparison), "text": str(comparison)})
+            json_values({**asdict(comparison), "text": str(comparison)})
             for comparison in experiment.comparisons or ()
         ],
         "paper": {
@@ -317,12 +326,3 @@ def _seeds_text(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return f"one run with seed {seeds[0]}"
     return f"mean ± standard deviation over seeds {', '.join(str(seed) for seed in seeds)}"
-
-
-def _finite(value: Any) -> Any:
-    """The value with ``None`` for NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from alignrec_pyg.experiments import results
 from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.provenance import Origin
 from alignrec_pyg.experiments.result_table import TableStyle
@@ -151,6 +152,20 @@ def test_json_has_no_nan(make, make_row, tmp_path):
     write_results(experiment, tmp_path, "x", lambda path: path.write_bytes(b"drawn"))
     assert json.loads((tmp_path / "x.json").read_text())["comparisons"][0]["p"] is None
     assert (tmp_path / "x.png").read_bytes() == b"drawn"
+
+
+def test_chart_marks_what_the_table_marks(make, tmp_path, monkeypatch):
+    drawn = {}
+
+    def recorded(path, **arguments):
+        path.touch()
+        drawn.update(arguments)
+
+    monkeypatch.setattr(results, "write_chart", recorded)
+    experiment = make(style=TableStyle(unmarked=None))
+    write_results(experiment, tmp_path, "x")
+    assert drawn["style"] == experiment.style
+    assert drawn["table"] == experiment.table
 
 
 def test_costs_may_be_left_out(make):
