@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,38 +88,34 @@ def test_every_package_has_the_names_that_it_lists(module: Path) -> None:
         assert hasattr(package, name), name
 
 
-@pytest.mark.slow
-def test_importing_the_package_imports_nothing_heavy() -> None:
-    """What PyG brings along by itself, where it is installed, is not ours."""
-    script = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import torch_geometric
-before = set(sys.modules)
-import alignrec_pyg, alignrec_pyg.datasets, alignrec_pyg.demo, alignrec_pyg.encoders
-import alignrec_pyg.pretraining, alignrec_pyg.serving, alignrec_pyg.transforms
-print(*{name.split(".")[0] for name in set(sys.modules) - before})
-"""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling all imports takes 20 seconds
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    imported = set(done.stdout.split())
-    assert "alignrec_pyg" in imported
-    heavy = {
-        "fairscale",
-        "faiss",
-        "gradio",
-        "matplotlib",
-        "onnx",
-        "open_clip",
-        "ray",
-        "sentence_transformers",
+def imported_at_once(node: ast.AST) -> Iterator[str]:
+    """Packages that a module imports when it is imported itself."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and child.level == 0:
+            yield str(child.module).split(".")[0]
+        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            yield from (name for part in child.orelse for name in imported_at_once(part))
+        elif not isinstance(child, ast.FunctionDef | ast.Lambda):
+            yield from imported_at_once(child)
+
+
+def test_optional_packages_are_imported_within_functions() -> None:
+    optional = {
+        *("fairscale", "faiss", "gradio", "huggingface_hub", "matplotlib", "onnx", "onnxruntime"),
+        *("open_clip", "optuna", "ray", "sentence_transformers", "sentencepiece", "tensorboard"),
+        *("timm", "torch_cluster", "torch_sparse", "torchscale", "torchvision", "transformers"),
     }
-    heavy |= {"sentencepiece", "timm", "torchscale", "torchvision", "transformers"}
-    assert imported & heavy == set()
+    found = {
+        str(module): names
+        for module in MODULES
+        if (names := optional & set(imported_at_once(ast.parse((PACKAGE / module).read_bytes()))))
+    }
+    assert found == {}
+    example = "import a.b\nif TYPE_CHECKING:\n    import c\ntry:\n    from d import e\nfinally: ..."
+    example += "\ndef f():\n    import g\nclass H:\n    import i\nfrom . import j\n"
+    assert set(imported_at_once(ast.parse(example))) == {"a", "d", "i"}
 
 
 def test_no_host_and_no_machine_path() -> None:

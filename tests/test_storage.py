@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -230,21 +231,11 @@ def test_permissions_follow_the_umask(tmp_path, umask):
         assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import alignrec_pyg.storage as storage
-
-storage.os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
-storage.write_manifest(Path(sys.argv[1]), {"lr": 2})
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="no SIGKILL")
-def test_a_killed_writer_leaves_the_old_file_and_a_private_one(tmp_path):
+def test_a_killed_writer_leaves_the_old_file_and_a_private_one(tmp_path, fork, monkeypatch):
     path = tmp_path / "m.json"
     write_manifest(path, {"lr": 1})
-    subprocess.run([sys.executable, "-c", KILLED, path], check=False, timeout=120)
+    monkeypatch.setattr(os, "fsync", lambda file: os.kill(os.getpid(), signal.SIGKILL))
+    assert fork(lambda: write_manifest(path, {"lr": 2})) == [-signal.SIGKILL]
     assert read_manifest(path) == {"lr": 1}
     (left,) = (other for other in tmp_path.iterdir() if other != path)
     assert left.name.startswith(".alignrec-")
