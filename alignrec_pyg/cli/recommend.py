@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +18,7 @@ from alignrec_pyg.cli.options import (
     log,
     positive_int,
 )
-from alignrec_pyg.text_tables import aligned_table
+from alignrec_pyg.text_tables import aligned_table, csv_table
 
 if TYPE_CHECKING:
     from alignrec_pyg.cli.runs import Run
@@ -76,6 +75,7 @@ def recommend(
     recommended.
     """
     from alignrec_pyg.cli.runs import load_run
+    from alignrec_pyg.storage import atomic_path
 
     _check(users, all_, similar, items, show, explain, out)
     titles = None if items is None else read_titles(items, item, show or [])
@@ -101,7 +101,8 @@ def recommend(
     if out is None:
         print(aligned_table([header, *rows], left=[0, *range(2, len(header))]))
         return
-    _write_csv(out, header, rows)
+    with atomic_path(out) as partial:
+        partial.write_text(csv_table([header, *rows]), encoding="utf-8")
     log(f"written: {out} ({len(rows):,} rows)")
 
 
@@ -275,12 +276,3 @@ def _title(item: Any, titles: dict[str, str] | None) -> Iterator[str]:
 
 def _named(item: Any, titles: dict[str, str] | None) -> str:
     return str(item) if titles is None else titles.get(str(item)) or str(item)
-
-
-def _write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
-    from alignrec_pyg.storage import atomic_path
-
-    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
