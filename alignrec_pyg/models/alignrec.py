@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_choice
 from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.content import (
     ContentRecommender,
@@ -118,8 +119,8 @@ class AlignRec(ContentRecommender):
         user_aggregation: Literal["symmetric", "row"] = "symmetric",
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
-        _check_choice("reg_target", reg_target, ("live", "frozen"))
-        _check_choice("user_aggregation", user_aggregation, ("symmetric", "row"))
+        check_choice("reg_target", reg_target, ("live", "frozen"))
+        check_choice("user_aggregation", user_aggregation, ("symmetric", "row"))
         self.features = require_features(data, features, "AlignRec")
         self.item_graph = self.select_item_graph(data, item_graph)
         self.num_layers = num_layers
@@ -226,8 +227,3 @@ class AlignRec(ContentRecommender):
             "reg": self.reg_weight,
             "l2": self.l2_weight,
         }
-
-
-def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"'{argument}' needs to be one of {choices} (got {value!r})")

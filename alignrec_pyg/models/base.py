@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
@@ -70,8 +71,7 @@ class Recommender(nn.Module, ABC):
     def __init__(self, data: HeteroData, *, embedding_dim: int) -> None:
         super().__init__()
         require_graph(data, "data")
-        if embedding_dim < 1:
-            raise ValueError(f"'embedding_dim' needs to be 1 or more (got {embedding_dim})")
+        check_integer("embedding_dim", embedding_dim, 1)
         self.num_users = int(data[USER].num_nodes)
         self.num_items = int(data[ITEM].num_nodes)
         if not self.num_users or not self.num_items:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs, require_features
@@ -77,8 +78,7 @@ class BM3(Recommender):
         freeze_features: bool = False,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"'dropout' needs to be in [0, 1) (got {dropout})")
+        check_number("dropout", dropout, least=0, below=1)
         self.features = require_features(data, features, "BM3")
         self.num_layers = num_layers
         self.dropout = dropout

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.dualgnn_user_graph import (
@@ -109,10 +110,8 @@ class DualGNN(Recommender):
         faithful: bool = False,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
-        if latent_dim < 1:
-            raise ValueError(f"'latent_dim' needs to be 1 or more (got {latent_dim})")
-        if num_neighbors < 1:
-            raise ValueError(f"'num_neighbors' needs to be 1 or more (got {num_neighbors})")
+        check_integer("latent_dim", latent_dim, 1)
+        check_integer("num_neighbors", num_neighbors, 1)
         self.features = require_features(data, features, "DualGNN")
         self.num_layers = num_layers
         self.latent_dim = latent_dim

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table, symmetric_norm
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs, select_features
@@ -85,8 +86,7 @@ class FREEDOM(Recommender):
         freeze_features: bool = False,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"'dropout' needs to be in [0, 1) (got {dropout})")
+        check_number("dropout", dropout, least=0, below=1)
         self.features = select_features(data, features)
         self.item_graph = self.select_item_graph(data, item_graph)
         self.num_layers = num_layers

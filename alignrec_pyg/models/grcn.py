@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, leaky_relu, normalize
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import PAPER_DATA_SETS, ModelInputs, require_features
@@ -102,9 +103,8 @@ class GRCN(Recommender):
         faithful: bool = False,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
-        for argument, value in (("num_layers", num_layers), ("num_routings", num_routings)):
-            if value < 0:
-                raise ValueError(f"'{argument}' needs to be 0 or more (got {value})")
+        check_integer("num_layers", num_layers, 0)
+        check_integer("num_routings", num_routings, 0)
         self.features = require_features(data, features, "GRCN")
         self.num_layers = num_layers
         self.num_routings = num_routings

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.graph import (
     ADDED,
     INTERACTS,
@@ -130,14 +131,9 @@ class LATTICE(Recommender):
         freeze_features: bool = False,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
-        for argument, value, least in (
-            ("num_item_layers", num_item_layers, 0),
-            ("num_neighbors", num_neighbors, 1),
-        ):
-            if value < least:
-                raise ValueError(f"'{argument}' needs to be {least} or more (got {value})")
-        if not 0 <= frozen_share <= 1:
-            raise ValueError(f"'frozen_share' needs to be in [0, 1] (got {frozen_share})")
+        check_integer("num_item_layers", num_item_layers, 0)
+        check_integer("num_neighbors", num_neighbors, 1)
+        check_number("frozen_share", frozen_share, least=0, most=1)
         self.features = require_features(data, features, "LATTICE")
         self.item_graphs = self.select_item_graphs(data, item_graphs, self.features)
         self.num_layers = num_layers

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.content import ContentRecommender, Representations
 from alignrec_pyg.models.inputs import ModelInputs, require_features
@@ -95,8 +96,7 @@ class MGCN(ContentRecommender):
         freeze_features: bool = False,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
-        if temperature <= 0:
-            raise ValueError(f"'temperature' needs to be positive (got {temperature})")
+        check_number("temperature", temperature, above=0)
         self.features = require_features(data, features, "MGCN")
         self.item_graphs = self.select_item_graphs(data, item_graphs, self.features)
         self.num_layers = num_layers

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import PAPER_DATA_SETS, ModelInputs, require_features
@@ -100,12 +101,9 @@ class MMGCN(Recommender):
         faithful: bool = False,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
-        if num_layers < 1:
-            raise ValueError(f"'num_layers' needs to be 1 or more (got {num_layers})")
-        if latent_dim < 1:
-            raise ValueError(f"'latent_dim' needs to be 1 or more (got {latent_dim})")
-        if max_feature_dim < 0:
-            raise ValueError(f"'max_feature_dim' needs to be 0 or more (got {max_feature_dim})")
+        check_integer("num_layers", num_layers, 1)
+        check_integer("latent_dim", latent_dim, 1)
+        check_integer("max_feature_dim", max_feature_dim, 0)
         self.features = require_features(data, features, "MMGCN")
         self.num_layers = num_layers
         self.latent_dim = latent_dim

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs, require_features
@@ -85,10 +86,8 @@ class SLMRec(Recommender):
         freeze_features: bool = True,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim)
-        if temperature <= 0:
-            raise ValueError(f"'temperature' needs to be positive (got {temperature})")
-        if ssl_temperature <= 0:
-            raise ValueError(f"'ssl_temperature' needs to be positive (got {ssl_temperature})")
+        check_number("temperature", temperature, above=0)
+        check_number("ssl_temperature", ssl_temperature, above=0)
         self.features = require_features(data, features, "SLMRec")
         self.num_layers = num_layers
         self.temperature = temperature

@@ -112,7 +112,7 @@ def test_hyper_parameters_are_plain(toy, tmp_path):
 
 
 def test_data_sets_are_not_graphs():
-    with pytest.raises(ValueError, match=r"'data' needs to be a HeteroData .* pass its \.data"):
+    with pytest.raises(ValueError, match=r"'data' needs to be a HeteroData .* pass the \.data"):
         BPR(Synthetic(10, 10, 60))
 
 

@@ -164,7 +164,7 @@ def test_needs_a_feature_table(toy):
 
 @pytest.mark.parametrize("name", ["temperature", "ssl_temperature"])
 def test_temperatures_are_checked(toy, name):
-    with pytest.raises(ValueError, match=f"'{name}' needs to be positive \\(got 0\\)"):
+    with pytest.raises(ValueError, match=f"'{name}' needs to be finite and positive \\(got 0\\)"):
         SLMRec(toy, **{name: 0})
 
 
