@@ -72,16 +72,15 @@ def test_every_set_goes_through_every_protocol(timed_folder, run, tmp_path, no_m
         assert told(saved, block, ALL) == pytest.approx(masked.recall)
     scale = zero_shot(data, "text")
     for name, values in (("popularity", scale.popularity), ("random", scale.random)):
-        cells = " | ".join(f"{value:.4f}" for value in values.values())
-        assert f"| {ZERO_SHOT} | ({name}) | {cells} |" in out
+        cells = " ".join(f"{value:.4f}" for value in values.values())
+        assert f"{ZERO_SHOT} ({name}) {cells} " in " ".join(out.split())
         entry = saved["protocols"][ZERO_SHOT]["text"][name]
         assert list(entry.values()) == pytest.approx(list(values.values()))
     assert "to find in zero-shot: the latest link in time of each user (of all links)" in out
     assert f"best set by {ZERO_SHOT} recall@20: " in out
     assert saved["best"] in out
     markdown = (tmp_path / "out" / "features.md").read_text()
-    tables = [line for line in out.splitlines() if line.startswith("|")]
-    assert [line for line in markdown.splitlines() if line.startswith("|")] == tables
+    assert markdown.count(f"| {ZERO_SHOT} | ") == out.count(f"\n{ZERO_SHOT}  ") == 6
     with (tmp_path / "out" / "features.csv").open() as file:
         rows = list(csv.DictReader(file))
     (row,) = (r for r in rows if (r["protocol"], r["features"]) == (ITEM_CF, "text"))
@@ -185,8 +184,8 @@ def test_papers_figures_stand_beside_comparable_protocols(
     status, out, err, saved = run("--data", folder)
     rows = [line for line in out.splitlines() if paper_results.PAPER_LABEL in line]
     assert len(rows) == shown
-    row = f"| {ITEM_CF} | {paper_results.PAPER_LABEL}: AlignRec's features | 0.0782 | 0.1005 | "
-    assert any(line.startswith(row) for line in rows)
+    row = f"{ITEM_CF} {paper_results.PAPER_LABEL}: AlignRec's features 0.0782 0.1005 "
+    assert any(" ".join(line.split()).startswith(row) for line in rows)
     assert len(saved["paper"]["protocols"]) == shown // 3
     _, out, _, _ = run("--data", folder, "--links", "train")
     assert paper_results.PAPER_LABEL not in out
@@ -210,7 +209,7 @@ def test_papers_figures_stand_beside_comparable_protocols(
         (["--sets", "image", "--replace", "text:x=image"], ["text is not among the sets"]),
         (["--replace", "text:x=image"], ["mask 50 % x on text: 'replacement' needs the shape"]),
         (["--min-common", "999"], ["item-CF on image: 'data' needs two items with common users"]),
-        (["--data", "nowhere"], ["--data: "]),
+        (["--data", "nowhere"], ["error: nowhere: "]),
         (["--out", __file__], ["needs to be a folder"]),
     ],
 )
@@ -219,7 +218,7 @@ def test_unfit_arguments_exit_with_2_and_say_why(
 ):
     status, _, err, saved = run("--data", tiny_folder, *arguments)
     assert status == 2
-    assert err.startswith("error: ")
+    assert "error: " in err
     for problem in problems:
         assert problem in err
     assert not saved
