@@ -223,7 +223,7 @@ def test_a_fresh_process_prints_no_warnings(tiny_folder, tmp_path):
 
 def test_warms_up_once_before_the_first_cell_that_runs(finished_copy, tiny_folder, monkeypatch):
     calls = []
-    monkeypatch.setattr(runner, "_warm_up", calls.append)
+    monkeypatch.setattr(runner, "warm_up", calls.append)
     arguments = ["--data", tiny_folder, "--models", "BPR", "--out", finished_copy]
     run(*arguments, "--seeds", 2)  # both are stored
     assert calls == []

@@ -1,4 +1,3 @@
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from alignrec_pyg.cli import app, entry_points, tune
 from alignrec_pyg.cli.compare import CompareOptions
 from alignrec_pyg.cli.options import OptionError
 from alignrec_pyg.cli.tune import TuneOptions, by_hand, duration, resource
+from alignrec_pyg.storage import write_manifest
 from alignrec_pyg.tuning import search
 from alignrec_pyg.tuning.search import DEFINITION
 from alignrec_pyg.tuning.spaces import with_point
@@ -84,7 +84,7 @@ def test_results_lie_by_data_and_model():
 def test_a_sweep_resumes_with_its_options_and_those_given_now(tmp_path):
     stored = {"data": "old", "models": ["BPR"], "axes": ["lr"], "num_samples": 3, "jobs": 4}
     definition = {"options": stored, "context": {}}
-    (tmp_path / DEFINITION).write_text(json.dumps(definition))
+    write_manifest(tmp_path / DEFINITION, definition)
     words = ["new", "--resume", "--out", tmp_path, "--num-samples", 5]
     resumed = parsed(TuneOptions, words).resumed()
     assert resumed == TuneOptions(
