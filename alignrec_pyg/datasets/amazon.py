@@ -53,14 +53,6 @@ PAPER_STATISTICS: Mapping[str, Statistics] = {
 """The 5-cores of 2014 that are used by the paper of AlignRec (Table 1) and by MMRec."""
 
 
-@dataclass(frozen=True)
-class _Source:
-    """File name and URL of a part of the data."""
-
-    name: str
-    url: str
-
-
 class AmazonReviews(InteractionDataset):
     """One category of the `Amazon reviews <https://amazon-reviews-2023.github.io>`_.
 
@@ -120,19 +112,17 @@ class AmazonReviews(InteractionDataset):
         keep: Keep = "first",
     ) -> None:
         _check(category, version, source, k, text, image_features)
-        sources = _sources(category, version, source)
-        unknown = set(sha256 or {}) - {entry.name for entry in sources.values()}
+        urls = _urls(category, version, source)
+        names = {part: url.rpartition("/")[2] for part, url in urls.items()}
+        unknown = sorted(set(sha256 or {}) - set(names.values()))
         if unknown:
-            raise ValueError(
-                f"'sha256' needs names of {[entry.name for entry in sources.values()]} "
-                f"(got {sorted(unknown)})"
-            )
+            raise ValueError(f"'sha256' needs names of {[*names.values()]} (got {unknown})")
 
         def fetched(part: str) -> Path:
-            entry = sources[part]
-            url = entry.url if mirror is None else f"{mirror.rstrip('/')}/{entry.name}"
+            name = names[part]
+            url = urls[part] if mirror is None else f"{mirror.rstrip('/')}/{name}"
             try:
-                return download(url, Path(root) / entry.name, sha256=(sha256 or {}).get(entry.name))
+                return download(url, Path(root) / name, sha256=(sha256 or {}).get(name))
             except RuntimeError as error:
                 raise RuntimeError(f"{error}; the publisher's page is {_SITES[version]}") from error
 
@@ -201,42 +191,31 @@ def _check(
         raise ValueError(f"'text' needs to be a list of {list(FIELDS)} (got {text!r})")
 
 
-def _sources(category: str, version: Version, source: str) -> dict[str, _Source]:
+def _urls(category: str, version: Version, source: str) -> dict[str, str]:
     if version == "2023":
         return {
-            "reviews": _Source(
-                f"{category}.jsonl.gz", f"{_2023}/review_categories/{category}.jsonl.gz"
-            ),
-            "meta": _Source(
-                f"meta_{category}.jsonl.gz", f"{_2023}/meta_categories/meta_{category}.jsonl.gz"
-            ),
+            "reviews": f"{_2023}/review_categories/{category}.jsonl.gz",
+            "meta": f"{_2023}/meta_categories/meta_{category}.jsonl.gz",
         }
     reviews = f"reviews_{category}_5.json.gz" if source == "5core" else f"ratings_{category}.csv"
-    meta, vectors = f"meta_{category}.json.gz", f"image_features_{category}.b"
     return {
-        "reviews": _Source(reviews, f"{_2014}/categoryFiles/{reviews}"),
-        "meta": _Source(meta, f"{_2014}/categoryFiles/{meta}"),
-        "image_features": _Source(vectors, f"{_2014}/image_features/categoryFiles/{vectors}"),
+        "reviews": f"{_2014}/categoryFiles/{reviews}",
+        "meta": f"{_2014}/categoryFiles/meta_{category}.json.gz",
+        "image_features": f"{_2014}/image_features/categoryFiles/image_features_{category}.b",
     }
 
 
 def _links(path: Path, version: Version, source: str, notes: list[str]) -> LinkColumns:
     if source == "ratings":
         names = ["user", "item", "rating", "timestamp"]
+        # text, also where all of the ids look like numbers
         table = DelimitedFile(path, names, notes, names=names, text=["user", "item"])
-        return LinkColumns(
-            table.column("user"),  # also where all of them look like numbers
-            table.column("item"),
-            table.column("rating"),
-            table.column("timestamp"),
-        )
-    fields = (
-        ["reviewerID", "asin", "overall", "unixReviewTime"]
-        if version == "2014"
-        else ["user_id", "parent_asin", "rating", "timestamp"]
-    )
-    lines = JsonLines(path, fields, notes, optional=())
-    return LinkColumns(*(lines.column(field) for field in fields))
+        return LinkColumns(*(table.column(name) for name in names))
+    names = ["user_id", "parent_asin", "rating", "timestamp"]
+    if version == "2014":
+        names = ["reviewerID", "asin", "overall", "unixReviewTime"]
+    lines = JsonLines(path, names, notes, optional=())
+    return LinkColumns(*(lines.column(name) for name in names))
 
 
 def _core(

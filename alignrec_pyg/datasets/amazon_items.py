@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,19 +20,17 @@ from alignrec_pyg.tables import repr_short
 Version = Literal["2014", "2023"]
 Field = Literal["title", "brand", "categories", "features", "description", "details"]
 
-FIELDS: tuple[Field, ...] = (
-    "title",
-    "brand",
-    "categories",
-    "features",
-    "description",
-    "details",
-)
+FIELDS: tuple[Field, ...] = get_args(Field)
 """Fields that a text can consist of; ``features`` and ``details`` are in the 2023 data only."""
 
+_ID_FIELD = {"2014": "asin", "2023": "parent_asin"}
 _ID = {
     "2014": re.compile(rb"""['"]asin['"]: ?['"]([^'"]+)['"]"""),
     "2023": re.compile(rb'"parent_asin": ?"([^"]+)"'),
+}
+_FORMATS: dict[Version, tuple[Callable[[str], Any], str]] = {
+    "2014": (ast.literal_eval, "a Python literal"),
+    "2023": (json.loads, "a JSON object"),
 }
 _NAMES = {"brand": {"2014": "brand", "2023": "store"}}
 _MAX_LINE_BYTES = 8 << 20
@@ -71,13 +69,6 @@ def read_metadata(
     without running code; those of the 2023 data are JSON. The categories of 2014 are a list of
     paths, of which every category is used once, in order.
 
-    Args:
-        path: ``meta_<category>.json.gz`` (2014) or ``.jsonl.gz`` (2023), or uncompressed.
-        version: Version of the data.
-        item_id: Ids (ASINs or parent ASINs), object array of strings.
-        fields: Fields of the text, in this order.
-        notes: Notes on the data, appended to.
-
     Raises:
         ValueError: If the file is damaged, or a line of one of the items cannot be parsed; the
             message contains the line.
@@ -87,7 +78,6 @@ def read_metadata(
     text: list[str | None] = [None] * len(row_of)
     image_url: list[str | None] = [None] * len(row_of)
     seen = np.zeros(len(row_of), dtype=bool)
-    parse = _python_literal if version == "2014" else _json_object
     try:
         with open_bytes(path) as file:
             for number, line in enumerate(file, start=1):
@@ -95,8 +85,8 @@ def read_metadata(
                 candidates = _ID[version].findall(line)
                 if not any(candidate in row_of for candidate in candidates):
                     continue
-                item = _parsed(parse, line, path, number)
-                row = row_of.get(str(item.get(_id_field(version))).encode())
+                item = _parsed(version, line, path, number)
+                row = row_of.get(str(item.get(_ID_FIELD[version])).encode())
                 if row is None or seen[row]:
                     continue
                 seen[row] = True
@@ -104,12 +94,11 @@ def read_metadata(
                 image_url[row] = _image_url(item, version)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    for what, there in (
-        ("no metadata", seen),
-        ("no text", np.array([entry is not None for entry in text])),
-        ("no image address", np.array([entry is not None for entry in image_url])),
+    for what, missing in (
+        ("no metadata", int((~seen).sum())),
+        ("no text", text.count(None)),
+        ("no image address", image_url.count(None)),
     ):
-        missing = int((~there).sum())
         if missing:
             notes.append(f"{path.name}: {missing:,} of {len(row_of):,} items have {what}")
     return ItemMetadata(text, image_url)
@@ -121,11 +110,6 @@ def read_image_features(
     """Reads the rows of the given items from an ``image_features_*.b`` file.
 
     The file is read once, in blocks; if an item has several rows, the first one is used.
-
-    Args:
-        path: The file.
-        item_id: Ids (ASINs), object array of strings.
-        notes: Notes on the data, appended to.
 
     Returns:
         The ids with a row ``[rows]`` and the table, float32 ``[rows, 4096]``.
@@ -169,19 +153,15 @@ def read_image_features(
     return item_id[found], table
 
 
-def _id_field(version: Version) -> str:
-    return "asin" if version == "2014" else "parent_asin"
-
-
-def _parsed(parse: Callable[[str], Any], line: bytes, path: Path, number: int) -> dict[str, Any]:
-    what = "a Python literal" if parse is _python_literal else "a JSON object"
+def _parsed(version: Version, line: bytes, path: Path, number: int) -> dict[str, Any]:
+    parse, what = _FORMATS[version]
     if len(line) > _MAX_LINE_BYTES:
         raise ValueError(
             f"{path}, line {number}: a line needs to be below {_MAX_LINE_BYTES:,} bytes "
             f"(got {len(line):,})"
         )
     try:
-        item = parse(line.decode())
+        item = parse(line.decode().strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise ValueError(f"{path}, line {number}: {what} is needed ({error})") from error
     if not isinstance(item, dict):
@@ -189,14 +169,6 @@ def _parsed(parse: Callable[[str], Any], line: bytes, path: Path, number: int) -
             f"{path}, line {number}: {what} with fields is needed (got {repr_short(item)})"
         )
     return item
-
-
-def _python_literal(line: str) -> Any:
-    return ast.literal_eval(line.strip())
-
-
-def _json_object(line: str) -> Any:
-    return json.loads(line)
 
 
 def _text(item: dict[str, Any], version: Version, fields: Sequence[Field]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,15 +29,7 @@ _Checked = TypeVar("_Checked")
 
 @dataclass(frozen=True)
 class LinkColumns:
-    """The columns of a table of interactions.
-
-    Args:
-        user: Original ids of users.
-        item: Original ids of items.
-        rating: Optional.
-        time: Optional.
-        split: Optional, as :func:`~alignrec_pyg.datasets.columns.checked_split` reads it.
-    """
+    """The columns of a table of interactions, with the original ids of users and items."""
 
     user: Column
     item: Column
@@ -66,12 +59,6 @@ def assemble(
     Users are indexed in the sorted order of their ids. Items of ``catalogue`` come first, in its
     order, followed by the other items in the sorted order of their ids.
 
-    Args:
-        links: The interactions.
-        notes: Notes on the data, appended to.
-        catalogue: Distinct ids of items, possibly with items without interactions.
-        keep: Whether to keep the first or the last row of a repeated (user, item) pair.
-
     Returns:
         The graph and the number of repeated rows that were removed.
 
@@ -92,8 +79,8 @@ def assemble(
             problems.append(str(error))
             return None
 
-    users = checked(_user_ids, links.user)
-    linked = checked(_item_ids, links.item)
+    users = checked(partial(_ids, "user"), links.user)
+    linked = checked(partial(_ids, "item"), links.item)
     listed = checked(_listed_ids, catalogue)
     rating = checked(checked_numbers, links.rating)
     time = checked(checked_times, links.time)
@@ -153,37 +140,20 @@ def add_content(
 
 
 def joined_text(columns: Sequence[Column], count: int, notes: list[str]) -> list[str | None]:
-    """Joins the non-empty columns of each item by a space.
-
-    Args:
-        columns: Columns with one value for each of the first items.
-        count: Number of items; items beyond the columns have no text.
-        notes: Notes on the data, appended to.
-
-    Returns:
-        The text of each item, ``None`` if all columns are empty.
-    """
+    """Joins the non-empty columns of each of ``count`` items by a space; ``None`` without any."""
     joined: list[str | None] = []
     for row in zip(*(column.values for column in columns), strict=True):
         parts = [str(value).strip() for value in row if not pd.isna(value)]
         joined.append(" ".join(part for part in parts if part) or None)
     joined += [None] * (count - len(joined))
-    empty = sum(value is None for value in joined)
+    empty = joined.count(None)
     if empty:
         names = ", ".join(column.name for column in columns)
         notes.append(f"{empty:,} of {count:,} items have nothing in {names}")
     return joined
 
 
-def _user_ids(column: Column, notes: list[str]) -> np.ndarray:
-    return _ids(column, "user", notes)
-
-
-def _item_ids(column: Column, notes: list[str]) -> np.ndarray:
-    return _ids(column, "item", notes)
-
-
-def _ids(column: Column, what: str, notes: list[str]) -> np.ndarray:
+def _ids(what: str, column: Column, notes: list[str]) -> np.ndarray:
     ids = checked_ids(column, notes)
     if ids.dtype != object and (ids < 0).any():
         count = len(np.unique(ids[ids < 0]))

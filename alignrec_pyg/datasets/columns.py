@@ -13,6 +13,7 @@ from alignrec_pyg.tables import repr_short
 
 _EXACT_FLOAT = 2**53  # whole numbers beyond it are not exact as float64
 _INT64_MAX = 2**63 - 1
+_TOO_LARGE = "a whole-number id needs to fit int64: cast the column to str"
 _TIME_UNITS = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
 _LABELS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 
@@ -92,25 +93,17 @@ def checked_ids(column: Column, notes: list[str]) -> np.ndarray:
                 "ids need to be all whole numbers or all strings: cast the column, "
                 "for example to str",
             )
-        if kind == "integer":
-            column_max = max(values)
-            if column_max > _INT64_MAX or min(values) < -_INT64_MAX:
-                column.refuse(
-                    np.array([abs(value) > _INT64_MAX for value in values]),
-                    "a whole-number id needs to fit int64: cast the column to str",
-                )
+        if kind == "integer" and max(max(values), -min(values)) > _INT64_MAX:
+            column.refuse(np.array([abs(value) > _INT64_MAX for value in values]), _TOO_LARGE)
         values = values.astype(np.int64 if kind == "integer" else np.float64)
     if values.dtype.kind == "f":
         bad = (values != np.round(values)) | (np.abs(values) > _EXACT_FLOAT)
         if bad.any():
             column.refuse(bad, "an id needs to be a whole number or a string")
         notes.append(f"column '{column.name}': {len(values):,} ids read as floats, all whole")
-    elif values.dtype.kind == "u":
-        if (values > _INT64_MAX).any():
-            column.refuse(
-                values > _INT64_MAX, "a whole-number id needs to fit int64: cast the column to str"
-            )
-    elif values.dtype.kind != "i":
+    elif values.dtype.kind == "u" and (values > _INT64_MAX).any():
+        column.refuse(values > _INT64_MAX, _TOO_LARGE)
+    elif values.dtype.kind not in "iu":
         column.refuse(0, f"an id needs to be a whole number or a string, not {values.dtype}")
     return values.astype(np.int64)
 
@@ -150,18 +143,14 @@ def checked_row_numbers(column: Column, notes: list[str]) -> np.ndarray:
 def checked_numbers(column: Column, notes: list[str]) -> np.ndarray | None:
     """Validates numbers and returns them as int64 if all are whole, otherwise as float64.
 
-    Returns:
-        The numbers; ``None`` if all are missing.
+    ``None`` if all are missing.
 
     Raises:
         ValueError: If some values are missing, or a value is not a finite number.
     """
     values = column.values
-    missing = pd.isna(values)
-    if missing.all():
-        notes.append(f"column '{column.name}' has no value in any of {len(values):,} rows: unused")
+    if _is_unused(column, "a value", notes):
         return None
-    _refuse_missing(column, "a value is needed in every row, or leave the column out")
     if values.dtype.kind not in "iuf":
         values = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():
@@ -203,17 +192,14 @@ def checked_times(column: Column, notes: list[str]) -> np.ndarray | None:
 def checked_split(column: Column, notes: list[str]) -> np.ndarray | None:
     """Validates split labels or their names, as int8: 0 train, 1 validation, 2 test.
 
-    Returns:
-        The labels; ``None`` if all are missing.
+    ``None`` if all are missing.
 
     Raises:
         ValueError: If some labels are missing, or a label is unknown.
     """
     values = column.values
-    if pd.isna(values).all():
-        notes.append(f"column '{column.name}' has no value in any of {len(values):,} rows: unused")
+    if _is_unused(column, "a split label", notes):
         return None
-    _refuse_missing(column, "a split label is needed in every row, or leave the column out")
     if values.dtype.kind == "O":
         values = pd.Series(values).map(_label).to_numpy()
     labels = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64)
@@ -225,6 +211,16 @@ def checked_split(column: Column, notes: list[str]) -> np.ndarray | None:
 
 def _label(value: object) -> object:
     return _LABELS.get(value, value) if isinstance(value, str) else value
+
+
+def _is_unused(column: Column, what: str, notes: list[str]) -> bool:
+    """Whether all values are missing, which is noted; some missing ones are refused."""
+    if pd.isna(column.values).all():
+        count = len(column.values)
+        notes.append(f"column '{column.name}' has no value in any of {count:,} rows: unused")
+        return True
+    _refuse_missing(column, f"{what} is needed in every row, or leave the column out")
+    return False
 
 
 def _refuse_missing(column: Column, rule: str) -> None:

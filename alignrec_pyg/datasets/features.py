@@ -49,13 +49,6 @@ def aligned_rows(
 
     Items without a row get a row of zeros, and rows of unknown items are ignored; both are noted.
 
-    Args:
-        name: Name of the table, for messages.
-        ids: Item id of each row, ``[rows]``.
-        table: The table, ``[rows, dim]``.
-        item_id: Ids of the items, ``[num_items]``.
-        notes: Notes on the data, appended to.
-
     Returns:
         The aligned table, float32 ``[num_items, dim]``.
 
@@ -87,13 +80,6 @@ def add_feature(
 
     Float32 tables are not copied (memory-mapped ones stay on disk), others are cast in blocks of
     rows. Rows of zeros mark items without the feature.
-
-    Args:
-        data: Graph whose items are the rows.
-        name: Attribute-safe name of the table.
-        table: The table, ``[num_items, dim]``, with any real element type.
-        nonfinite: Whether rows with NaN or infinity are an error or missing.
-        notes: Notes on the data, appended to.
 
     Raises:
         ValueError: If the table has an invalid shape or type, contains NaN or infinity, or all of

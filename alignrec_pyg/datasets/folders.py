@@ -27,12 +27,7 @@ def existing_folder(path: str | Path) -> Path:
 
 
 def choose_stem(folder: Path, stems: Collection[str], name: str | None) -> str:
-    """Selects which of several sets of files is read.
-
-    Args:
-        folder: The folder; by default, the files that are named like it are read.
-        stems: Names of the ``.inter`` files without suffixes.
-        name: The name given by the user, if any.
+    """The stem of the ``.inter`` files to read: ``name``, or by default that of the folder.
 
     Raises:
         ValueError: If there are no files, ``name`` is not one of them, or they are ambiguous.
@@ -69,15 +64,7 @@ def note_unread_files(folder: Path, used: Collection[str], notes: list[str]) -> 
 def ids_by_row(path: Path, rows: Column, ids: Column, count: int, notes: list[str]) -> np.ndarray:
     """Original ids in the order of their row indices, from a file that maps one to the other.
 
-    Args:
-        path: The file, for messages.
-        rows: Row index of each id.
-        ids: The original ids.
-        count: Number of rows that need an id; further rows are noted.
-        notes: Notes on the data, appended to.
-
-    Returns:
-        Object array, ``[count]``.
+    The first ``count`` rows need an id; further rows are noted.
 
     Raises:
         ValueError: If a row index or an id occurs twice, or a row has no id.

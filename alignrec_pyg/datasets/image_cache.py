@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -19,6 +17,7 @@ from tqdm import tqdm
 
 from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.graph import ITEM
+from alignrec_pyg.storage import atomic_path, write_text
 
 AMAZON_IMAGE_HOSTS = (
     "ecx.images-amazon.com",
@@ -175,15 +174,16 @@ class _Fetcher:
             return path, "cached"
         if reason.exists() and not self.retry_failed:
             return None, reason.read_text(encoding="utf-8")
-        path.parent.mkdir(exist_ok=True)
         try:
-            _write(path, self._fetch(url))
+            content = self._fetch(url)
         except _NoImageError as error:
             if error.final:
-                _write(reason, str(error).encode())
+                write_text(reason, str(error))
             return None, str(error)
         except (requests.RequestException, ValueError) as error:  # ValueError: no URL at all
             return None, f"no answer ({type(error).__name__})"
+        with atomic_path(path) as partial:
+            partial.write_bytes(content)
         reason.unlink(missing_ok=True)
         return path, "fetched"
 
@@ -225,13 +225,3 @@ class _Fetcher:
         if not webp and not body.startswith(_SIGNATURES):
             raise _NoImageError("no image came", final=True)
         return bytes(body)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file atomically."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -57,17 +57,8 @@ def interaction_graph(
 ) -> tuple[HeteroData, int]:
     """Builds the graph of all links, in the order of their rows and without repeated pairs.
 
-    Args:
-        user: Index into ``user_id`` of each interaction, int64 ``[E]``.
-        item: Index into ``item_id`` of each interaction, int64 ``[E]``.
-        user_id: Original ids, ``[num_users]``.
-        item_id: Original ids, ``[num_items]``.
-        notes: Notes on the data, appended to.
-        rating: Ratings, ``[E]``.
-        time: Times, ``[E]``.
-        split: Labels 0, 1, 2, int8 ``[E]``.
-        keep: Whether to keep the first or the last row of a repeated pair.
-        where: Returns the location of a row, for notes.
+    ``user`` and ``item`` are indices into the original ids, int64 ``[E]``; ``where`` returns the
+    location of a row, for notes.
 
     Returns:
         The graph and the number of rows that were removed.

@@ -25,15 +25,9 @@ _BOM = b"\xef\xbb\xbf"
 class JsonLines:
     """The fields of a jsonl file as columns; other fields of the lines are not parsed.
 
-    The type of a field, strings or numbers, is inferred from the first lines. Lines may lack
-    fields, whose values are then missing. Blank lines are skipped.
-
-    Args:
-        path: The file; it is decompressed if its name ends in ``.gz``.
-        required: Fields that one of the first lines needs to have.
-        notes: Notes on the data, appended to.
-        optional: Fields to read if one of the first lines has them; all by default. Without
-            required and optional fields, only the first lines are read.
+    The type of a field, strings or numbers, is inferred from the first lines, one of which needs to
+    have it. Lines may lack fields, whose values are then missing. Blank lines are skipped. The
+    arguments are those of :class:`~alignrec_pyg.datasets.delimited.DelimitedFile`.
 
     Raises:
         ValueError: If the file is empty or damaged, lacks a field, or a line is not an object or

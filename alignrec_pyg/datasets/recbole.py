@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,12 +163,10 @@ class _Atomic:
         self.num_rows = self._file.num_rows
 
     def column(self, field: str) -> Column:
-        column = self._file.column(f"{field}:{self.types[field]}")
-        return Column(field, column.values, column.where)
+        return replace(self._file.column(f"{field}:{self.types[field]}"), name=field)
 
     def ids(self, field: str) -> Column:
-        column = self._file.ids(f"{field}:{self.types[field]}")
-        return Column(field, column.values, column.where)
+        return replace(self._file.ids(f"{field}:{self.types[field]}"), name=field)
 
     def vectors(self, chosen: Sequence[str] | None) -> list[str]:
         vectors = [field for field, kind in self.types.items() if kind == "float_seq"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.files import from_files
@@ -149,10 +150,8 @@ def recognize(
         return _folder(path)
     if not path.is_file():
         raise ValueError(f"'path' needs to be a folder or a file (there is none at '{path}')")
-    return Recognized(
-        "table of interactions",
-        partial(_read_table, path, items, dict(columns or {}), list(text) or None, image),
-    )
+    read = partial(_read_table, path, dict(columns or {}), items=items, text=text, image=image)
+    return Recognized("table of interactions", read)
 
 
 def column_of(role: str, there: Sequence[str]) -> str | None:
@@ -160,26 +159,9 @@ def column_of(role: str, there: Sequence[str]) -> str | None:
     return next((name for name in GUESSES[role] if name in there), None)
 
 
-def _read_table(
-    path: Path,
-    items: str | Path | None,
-    columns: dict[str, str],
-    text: list[str] | None,
-    image: str | None,
-) -> InteractionDataset:
+def _read_table(path: Path, columns: dict[str, str], **content: Any) -> InteractionDataset:
     guessed: list[str] = []
-    roles = _roles(path, columns, guessed)
-    dataset = from_files(
-        path,
-        items,
-        user=roles["user"],
-        item=roles["item"],
-        rating=roles.get("rating"),
-        time=roles.get("time"),
-        split=roles.get("split"),
-        text=text,
-        image=image,
-    )
+    dataset = from_files(path, **_roles(path, columns, guessed), **content)
     report = replace(dataset.report, notes=(*guessed, *dataset.report.notes))
     return InteractionDataset(dataset.data, report)
 
@@ -204,7 +186,7 @@ def _folder(path: Path) -> Recognized:
     )
 
 
-def _roles(path: Path, columns: dict[str, str], guessed: list[str]) -> dict[str, str]:
+def _roles(path: Path, columns: dict[str, Any], guessed: list[str]) -> dict[str, Any]:
     there = open_table(path, [], [], optional=()).columns
     for role, names in GUESSES.items():
         if role in columns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
@@ -19,30 +19,8 @@ JSON_LINES = (".jsonl", ".json", ".ndjson")
 PARQUET = (".parquet", ".pq")
 
 
-class Table(Protocol):
-    """A table whose rows have a location in a file."""
-
-    path: Path
-    columns: list[str]
-
-    def column(self, name: str) -> Column:
-        """The column ``name``."""
-
-    def ids(self, name: str) -> Column:
-        """The column ``name`` of original ids."""
-
-    def where(self, row: int) -> str:
-        """The location of a row, for messages."""
-
-
 class ParquetFile:
-    """The columns of a parquet file.
-
-    Args:
-        path: The file.
-        required: Columns that it needs to have.
-        optional: Columns to read if it has them; all by default. Without required and optional
-            columns, no rows are read.
+    """The columns of a parquet file, as :class:`~alignrec_pyg.datasets.delimited.DelimitedFile`.
 
     Raises:
         ValueError: If the file is damaged, has no rows, or lacks a column.
@@ -83,6 +61,10 @@ class ParquetFile:
         return f"{self.path}, row {row}"
 
 
+Table: TypeAlias = DelimitedFile | JsonLines | ParquetFile
+"""A table whose rows have a location in a file."""
+
+
 def open_table(
     path: str | Path,
     required: Sequence[str],
@@ -91,14 +73,9 @@ def open_table(
     optional: Sequence[str] | None = None,
     text: Sequence[str] = (),
 ) -> Table:
-    """Opens a csv, tsv, jsonl (each optionally with ``.gz``) or parquet file.
+    """Opens a csv, tsv, jsonl (each optionally with ``.gz``) or parquet file, by its suffix.
 
-    Args:
-        path: The file, whose suffix determines the format.
-        required: Columns that it needs to have.
-        notes: Notes on the data, appended to.
-        optional: Columns to read if it has them; all by default.
-        text: Columns to read as text, even if the values are numbers.
+    The other arguments are those of :class:`~alignrec_pyg.datasets.delimited.DelimitedFile`.
 
     Raises:
         ValueError: If the file does not exist, has another suffix, or cannot be read.
