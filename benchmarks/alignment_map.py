@@ -45,7 +45,7 @@ def draw_map(options: Options) -> int:
     if options.seeds != 1:
         raise experiments.SettingsError(["--seeds: a picture shows one run"])
     session = options.session()
-    models = session.wearers(session.models)
+    models = session.alignable(session.models)
     cells = {name: session.cells(name, settings)[0] for name, settings in models.items()}
     session.check(list(cells.values()))
     print(experiments.header(session.data, session.out), flush=True)
@@ -77,7 +77,7 @@ def item_vectors(
 
     model, fitted = experiments.train_cell(cell, parts, folder)
     log(f"{cell.row}: best epoch {fitted.best_epoch} of {fitted.num_epochs}")
-    assert isinstance(model, alignrec_pyg.models.ContentRecommender)  # as Session.wearers checks
+    assert isinstance(model, alignrec_pyg.models.ContentRecommender)  # as Session.alignable checks
     with torch.no_grad():
         x = model.representations(parts.train)
     return x.content_item.cpu(), x.id_item.detach().cpu()

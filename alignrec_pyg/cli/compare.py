@@ -42,7 +42,7 @@ def compare(options: CompareOptions) -> int:
     session = options.session()
     models, not_run = session.runnable()
     cells = session.cells_of(models)
-    for name, settings in session.wearers(options.aligned).items():
+    for name, settings in session.alignable(options.aligned).items():
         cells += session.cells(f"{name} + alignment", settings, alignment=session.alignment())
     return session.conclude(
         "compare",

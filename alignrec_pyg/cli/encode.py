@@ -22,12 +22,12 @@ from alignrec_pyg.cli.options import (
     User,
     device_named,
     errors_about,
+    fraction,
     log,
     named_columns,
     natural,
     number,
     positive_int,
-    share,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def encode(
     ] = 64,
     max_failures: Annotated[
         float,
-        typer.Option(parser=share, metavar="X", help="Share of images that may be unreadable."),
+        typer.Option(parser=fraction, metavar="X", help="Share of images that may be unreadable."),
     ] = 0.05,
     cache: Annotated[
         Path | None,

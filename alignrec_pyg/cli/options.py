@@ -81,7 +81,7 @@ def weight(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """A number from 0 to 1.
 
     Raises:

@@ -16,18 +16,18 @@ from alignrec_pyg.cli.options import (
     OptionError,
     device_named,
     errors_about,
+    fraction,
     log,
     natural,
     number,
     option,
     positive_int,
-    share,
 )
 from alignrec_pyg.pretraining.config import PretrainConfig
 
 _ENCODER = "Encoder"
 _count = partial(option, metavar="N", parser=positive_int)
-_share = partial(option, metavar="X", parser=share)
+_share = partial(option, metavar="X", parser=fraction)
 
 # Without --items: settings for the embedded synthetic items.
 _JOB: dict[str, Any] = {"size": "tiny", "vocab_size": 600, "num_codes": 64, "val_share": 0.1}

@@ -164,7 +164,7 @@ def recommend(
     exclude: ArrayLike = (),
     exclude_known: bool = True,
 ) -> list[np.ndarray]:
-    """The k best new items of each user, in the ids of the outside world.
+    """The k best new items of each user, as original ids.
 
     Items in ``edge_index`` of the user are not returned, so a list is shorter than ``k`` where
     fewer new items are left.

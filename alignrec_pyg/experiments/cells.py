@@ -53,8 +53,8 @@ class Cell:
         model: The model.
         hparams: Keyword arguments of its constructor.
         config: How to train; its seed is the cell's, for the initial weights too.
-        alignment: Keyword arguments of :class:`~alignrec_pyg.models.Aligned`, if the model wears
-            it.
+        alignment: Keyword arguments of :class:`~alignrec_pyg.models.Aligned`, if the model is
+            trained with its alignments.
     """
 
     row: str

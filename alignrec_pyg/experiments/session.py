@@ -106,7 +106,7 @@ class Session:
             row: Name of the row.
             settings: Settings.
             features: Feature sets to read (default: all).
-            alignment: Arguments of ``Aligned``, if the model wears it.
+            alignment: Arguments of ``Aligned``, if the model is trained with its alignments.
             seeds: Seeds (default: those of the session).
         """
         hparams = {**settings.hparams, **self.data.inputs(settings.model, features)}
@@ -156,11 +156,11 @@ class Session:
             raise SettingsError([f"{name} {reason}"])
         return self.models[name]
 
-    def wearers(self, names: Iterable[str]) -> dict[str, ModelSettings]:
-        """Settings of models that are to wear AlignRec's alignments.
+    def alignable(self, names: Iterable[str]) -> dict[str, ModelSettings]:
+        """Settings of models that are to be trained with AlignRec's alignments.
 
         Raises:
-            SettingsError: If one is not among the session's, cannot wear them or cannot run.
+            SettingsError: If one is not among the session's, cannot take them or cannot run.
         """
         names = list(dict.fromkeys(names))
         problems = [

@@ -1,4 +1,4 @@
-"""AlignRec's alignment losses worn by another model."""
+"""AlignRec's alignment losses added to those of another model."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def rows(path):
         ("protocols", ["--models", "LightGCN"]),
         ("sensitivity", ["--values", "0.5", "0.01"]),
         ("without_modality", ["--models", "FREEDOM"]),
-        ("worn_alignment", ["--cca", "0.5", "--uia", "0.3", "--reg", "0.2"]),
+        ("baseline_alignment", ["--cca", "0.5", "--uia", "0.3", "--reg", "0.2"]),
     ],
 )
 def test_tables_have_the_rows_they_have_on_the_cpu(

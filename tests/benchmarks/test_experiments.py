@@ -194,12 +194,14 @@ def test_ablation_leaves_out_one_part_each(timed_folder, finished):
 
 
 def test_alignment_is_worn_by_each_model(tiny_folder, finished, run_script):
-    done = finished("worn_alignment", tiny_folder, "--cca", "0.5", "--uia", "0.3", "--reg", "0.2")
-    wearers = ("ContentLightGCN", "VBPR", "MGCN")
+    done = finished(
+        "baseline_alignment", tiny_folder, "--cca", "0.5", "--uia", "0.3", "--reg", "0.2"
+    )
+    alignable = ("ContentLightGCN", "VBPR", "MGCN")
     assert list(done.rows) == [
-        name for model in wearers for name in (model, f"{model} + alignment")
+        name for model in alignable for name in (model, f"{model} + alignment")
     ]
-    for comparison, model in zip(done.saved["comparisons"], wearers, strict=True):
+    for comparison, model in zip(done.saved["comparisons"], alignable, strict=True):
         alone, worn = done.cells[model, 0], done.cells[f"{model} + alignment", 0]
         assert alone.settings["hparams"] == worn.settings["hparams"]
         assert worn.settings["alignment"] == {
@@ -213,7 +215,7 @@ def test_alignment_is_worn_by_each_model(tiny_folder, finished, run_script):
         assert comparison["difference"]["mean"] == pytest.approx(gain)
     assert done.rows["VBPR"]["mean"] != done.rows["VBPR + alignment"]["mean"]
     assert_test_metrics(done, links_at_test(tiny_folder))
-    status, _, problems = run_script("worn_alignment", "--data", tiny_folder, "--models", "BPR")
+    status, _, problems = run_script("baseline_alignment", "--data", tiny_folder, "--models", "BPR")
     assert status == 2
     assert "BPR does not tell content from ID vectors" in problems
 

@@ -25,7 +25,7 @@ SCRIPTS = [
     "sensitivity",
     "tuned_comparison",
     "without_modality",
-    "worn_alignment",
+    "baseline_alignment",
 ]
 NO_MEMORY = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "

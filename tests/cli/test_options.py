@@ -11,14 +11,14 @@ from alignrec_pyg.transforms.split_interactions import SplitRule
 
 def test_numbers():
     assert (options.positive_int("3"), options.natural("0")) == (3, 0)
-    assert (options.number("-1e-3"), options.share("1")) == (-1e-3, 1.0)
+    assert (options.number("-1e-3"), options.fraction("1")) == (-1e-3, 1.0)
     for parser, text, rule in (
         (options.positive_int, "0", "a whole number of 1 or more"),
         (options.natural, "-1", "a whole number of 0 or more"),
         (options.natural, "1.5", "a whole number of 0 or more"),
         (options.number, "nan", "a finite number"),
         (options.number, "x", "a finite number"),
-        (options.share, "1.5", "from 0 to 1"),
+        (options.fraction, "1.5", "from 0 to 1"),
         (options.weight, "-0.1", "0 or more"),
         (options.weight, "inf", "a finite number"),
     ):

@@ -1,12 +1,12 @@
-"""AlignRec's alignment losses, worn by other models.
+"""AlignRec's alignment losses, added to those of other models.
 
-    python benchmarks/worn_alignment.py
-    python benchmarks/worn_alignment.py --data FOLDER --models MGCN VBPR
+    python benchmarks/baseline_alignment.py
+    python benchmarks/baseline_alignment.py --data FOLDER --models MGCN VBPR
 
 The paper says that its alignments can be integrated into existing approaches, and gives no figures.
 Each model runs alone and with CCA, UIA and REG added to its loss, with AlignRec's weights unless
---cca, --uia, --reg say otherwise; all else is equal. Any model that tells content from ID vectors
-can wear them; LightGCN has no content, so ContentLightGCN stands for it. Models: ContentLightGCN,
+--cca, --uia, --reg say otherwise; all else is equal. Any model with separate content and ID
+vectors can take them; LightGCN has no content, so ContentLightGCN stands for it. Models: ContentLightGCN,
 VBPR and MGCN.
 """
 
@@ -32,10 +32,10 @@ class Options(ExperimentOptions):
     reg: Annotated[float, option(EXPERIMENT, "Weight of REG.", "X", parser=weight)] = 0.1
 
 
-def wear(options: Options) -> int:
+def align(options: Options) -> int:
     """Runs the experiment."""
     session = options.session()
-    models = session.wearers(session.models)
+    models = session.alignable(session.models)
     alignment = session.alignment(
         cca_weight=options.cca, uia_weight=options.uia, reg_weight=options.reg
     )
@@ -44,7 +44,7 @@ def wear(options: Options) -> int:
         cells += session.cells(name, settings)
         cells += session.cells(f"{name} + alignment", settings, alignment=alignment)
     return session.conclude(
-        "worn_alignment",
+        "baseline_alignment",
         "models alone and with AlignRec's alignments, test links",
         session.run(cells),
         pairs=[(f"{name} + alignment", name) for name in models],
@@ -52,7 +52,7 @@ def wear(options: Options) -> int:
     )
 
 
-main = script(Options, wear, __doc__)
+main = script(Options, align, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())
