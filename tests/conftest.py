@@ -30,8 +30,6 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.transforms import KNNItemGraph
 
-torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
-
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
@@ -210,7 +208,9 @@ EXTRAS = {"graph": ("torch_cluster", "torch_sparse"), "tune": ("ray", "optuna")}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs an extra that is not installed."""
+    """Computes in one thread, skips what needs an extra that is not installed."""
+    # tiny tensors: more threads only wait for each other; a command that ran may have set others
+    torch.set_num_threads(1)
     for extra, packages in EXTRAS.items():
         if item.get_closest_marker(f"{extra}_extra") is None:
             continue
