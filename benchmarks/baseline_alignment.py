@@ -5,8 +5,8 @@
 
 The paper says that its alignments can be integrated into existing approaches, and gives no figures.
 Each model runs alone and with CCA, UIA and REG added to its loss, with AlignRec's weights unless
---cca, --uia, --reg say otherwise; all else is equal. Any model with separate content and ID
-vectors can take them; LightGCN has no content, so ContentLightGCN stands for it. Models: ContentLightGCN,
+--cca, --uia, --reg say otherwise; all else is equal. Any model with separate content and ID vectors
+can take them; LightGCN has no content, so ContentLightGCN stands for it. Models: ContentLightGCN,
 VBPR and MGCN.
 """
 

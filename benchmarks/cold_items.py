@@ -23,7 +23,7 @@ import alignrec_pyg
 from alignrec_pyg import experiments
 from alignrec_pyg.cli.entry_points import script
 from alignrec_pyg.cli.experiment_options import ExperimentOptions
-from alignrec_pyg.cli.options import EXPERIMENT, natural, option, share
+from alignrec_pyg.cli.options import EXPERIMENT, fraction, natural, option
 
 _K = 20
 
@@ -35,7 +35,7 @@ class Options(ExperimentOptions):
     default_models = ("AlignRec", "VBPR", "FREEDOM")
 
     held_out: Annotated[
-        float, option(EXPERIMENT, "Share of the items to hold out.", "X", parser=share)
+        float, option(EXPERIMENT, "Share of the items to hold out.", "X", parser=fraction)
     ] = 0.2
     item_seed: Annotated[int, option(EXPERIMENT, "Seed of their draw.", "N", parser=natural)] = 0
 

@@ -33,7 +33,7 @@ from typing import Annotated, Literal
 
 from alignrec_pyg.cli.entry_points import script
 from alignrec_pyg.cli.experiment_options import DataOptions
-from alignrec_pyg.cli.options import DATA, EXPERIMENT, natural, option, positive_int, share
+from alignrec_pyg.cli.options import DATA, EXPERIMENT, fraction, natural, option, positive_int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Options(DataOptions):
         option(EXPERIMENT, "Users that two items have in common.", "N", parser=positive_int),
     ] = 1
     mask_ratio: Annotated[
-        float, option(EXPERIMENT, "Share of items to mask.", "X", parser=share)
+        float, option(EXPERIMENT, "Share of items to mask.", "X", parser=fraction)
     ] = 0.5
     seed: Annotated[
         int, option(EXPERIMENT, "Seed of masks and random ties.", "N", parser=natural)
