@@ -69,12 +69,7 @@ def aligned_table(
 
 
 def markdown_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
-    """A Markdown table; vertical bars in cells are escaped.
-
-    Args:
-        rows: The header and the other rows.
-        left: Columns that are aligned to the left; the others are aligned to the right.
-    """
+    """A Markdown table; vertical bars in cells are escaped."""
 
     def line(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |"
@@ -89,12 +84,7 @@ def markdown_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,))
 
 
 def latex_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
-    r"""A LaTeX ``tabular``, which needs no package; special characters in cells are escaped.
-
-    Args:
-        rows: The header and the other rows.
-        left: Columns that are aligned to the left; the others are aligned to the right.
-    """
+    r"""A LaTeX ``tabular``, which needs no package; special characters in cells are escaped."""
 
     def text(cell: str) -> str:
         escaped = cell.translate(_LATEX)
@@ -107,11 +97,7 @@ def latex_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) ->
 
 
 def csv_table(rows: Iterable[Sequence[object]]) -> str:
-    """Comma-separated values: floats unrounded, ``None`` as an empty field.
-
-    Args:
-        rows: The header and the other rows.
-    """
+    """Comma-separated values: floats unrounded, ``None`` as an empty field."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()

@@ -80,13 +80,7 @@ def with_memory(
     results: Sequence[experiments.CellResult],
     first: Mapping[str, str],
 ) -> experiments.Measure:
-    """The test metrics, and the memory saved against another row, same seed.
-
-    Args:
-        measure: The test metrics.
-        results: All finished cells.
-        first: For every row the one it is compared with.
-    """
+    """The test metrics, and the memory saved against the row in ``first``, same seed."""
     memory = {
         (cell.row, cell.seed): cell.peak_bytes + cell.content_bytes
         for cell in results

@@ -44,12 +44,6 @@ def spectral_features(
 ) -> np.ndarray:
     """The table, float32 ``[items, dim]``; items without a neighbour but themselves are zero rows.
 
-    Args:
-        neighbor: Nearest items of every item, ``[items, k]``.
-        cosine: Their cosines, ``[items, k]``.
-        dim: Number of eigenvectors.
-        seed: Seed of the iteration's first vector; it settles the eigenvectors' signs.
-
     Raises:
         ValueError: If ``dim`` is not in [1, items - 1].
     """

@@ -33,12 +33,7 @@ _HUB, _CLIP = "hub:", "clip:"
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An encoder that was asked for.
-
-    Args:
-        name: Name of its feature table.
-        source: What it is made of; empty for those that learn.
-    """
+    """An encoder that was asked for: the name of its table, and a source unless it learns."""
 
     name: str
     source: str
@@ -50,12 +45,7 @@ class EncoderSpec:
         modalities: Sequence[str] = ("image", "text"),
         device: str = "cpu",
     ) -> ItemEncoder:
-        """The encoder.
-
-        Args:
-            width: Width of a row of the encoders that learn; the others have their own.
-            modalities: What encoders of several read.
-            device: Where the others run.
+        """The encoder; ``width`` is of those that learn, the others have their own.
 
         Raises:
             ValueError: If the files are not those of an encoder.
@@ -116,14 +106,7 @@ def add_encoded(
 ) -> tuple[HeteroData, list[str]]:
     """``data`` with a table for each entry of ``--encoders``, and the tables' names.
 
-    Args:
-        data: Data with the items' ids.
-        entries: As :func:`encoder_spec` takes them.
-        catalogue: Table of items, found by their ids; items that it lacks have no content.
-        fields: Its columns that make up the text.
-        images: Folder or zip file of images, named by id.
-        device: Where the encoders run.
-        problems: What does not fit is appended.
+    Items that the catalogue lacks have no content. What does not fit joins ``problems``.
     """
     if not entries:
         if catalogue is not None or images is not None:

@@ -140,11 +140,6 @@ def _check(
 def read_titles(table: Path, item: str | None, show: Sequence[str]) -> dict[str, str]:
     """What to show for each item, by its id as text.
 
-    Args:
-        table: A table of items.
-        item: Its column of ids; ``None``: one of a usual name.
-        show: Columns to show, joined by a blank.
-
     Raises:
         OptionError: If the table cannot be read or lacks a column.
     """
@@ -186,12 +181,6 @@ def read_lines(path: Path) -> list[str]:
 
 def checked_ids(run: Run, kind: str, option: str, texts: Sequence[str]) -> list[Any]:
     """Ids of users or items as the data have them: whole numbers where all are.
-
-    Args:
-        run: The run.
-        kind: ``"user"`` or ``"item"``.
-        option: The option that gave them.
-        texts: The ids as written.
 
     Raises:
         OptionError: If an id is not in the data.

@@ -205,13 +205,6 @@ def run_cell(
 ) -> CellResult:
     """Trains a cell, or goes on with it, ranks for every test, and stores the result.
 
-    Args:
-        cell: The cell.
-        key: Its key.
-        parts: The graphs, on the device to run on.
-        store: Where its state and its result are kept.
-        report: As in :func:`~alignrec_pyg.fit`.
-
     Raises:
         FloatingPointError: If the loss or a score is not finite.
     """

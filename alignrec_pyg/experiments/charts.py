@@ -24,13 +24,7 @@ _PANEL_LETTERS = 34  # of a title that fits into it
 
 
 class Curve(NamedTuple):
-    """A value against a setting, with its spread over seeds.
-
-    Args:
-        x: Values of the setting, ascending.
-        mean: Mean over the seeds at each.
-        std: Standard deviation over the seeds; ``None`` with one seed.
-    """
+    """A value against a setting, with its deviation over seeds (``None`` with one seed)."""
 
     x: Sequence[float]
     mean: Sequence[float]
@@ -53,13 +47,6 @@ def write_chart(
 
     A whisker is a standard deviation over seeds, a diamond a published value; the best value of a
     panel has a darker bar.
-
-    Args:
-        path: Where to write.
-        title: Title of the chart.
-        table: The rows, from top to bottom.
-        paper: Published values by row.
-        style: In which columns the best value is marked.
     """
     best = marked_values(table, style)
     quantities = list(table[0].mean)
@@ -88,14 +75,7 @@ def write_chart(
 def write_curves(
     path: Path, title: str, panels: Mapping[str, Mapping[str, Curve]], ylabel: str
 ) -> None:
-    """Writes a PNG: a panel per setting on a logarithmic axis, a curve per name.
-
-    Args:
-        path: Where to write.
-        title: Title of the chart.
-        panels: Curves by name, by the name of the setting.
-        ylabel: What the curves show.
-    """
+    """Writes a PNG: a panel per setting on a logarithmic axis, a curve per name."""
     figure, canvas = new_figure(max(6.0, 3.6 * len(panels)))
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (setting, curves) in zip(grid, panels.items(), strict=True):
@@ -121,13 +101,7 @@ def write_curves(
 
 
 def write_maps(path: Path, title: str, maps: Mapping[str, tuple[Any, Any]]) -> None:
-    """Writes a PNG: a panel per name, content points and ID points in two colours.
-
-    Args:
-        path: Where to write.
-        title: Title of the picture.
-        maps: Points of content and of ID vectors, each ``[n, 2]``, by name of the panel.
-    """
+    """Writes a PNG: a panel per name, with points of content and of ID vectors, each ``[n, 2]``."""
     figure, canvas = new_figure(max(6.0, 5.0 * len(maps)))
     grid = figure.subplots(1, len(maps), squeeze=False)[0]
     for axes, (name, pair) in zip(grid, maps.items(), strict=True):
@@ -152,14 +126,7 @@ def write_maps(path: Path, title: str, maps: Mapping[str, tuple[Any, Any]]) -> N
 def write_scatter(
     path: Path, title: str, panels: Mapping[str, tuple[Any, Any]], colour_label: str
 ) -> None:
-    """Writes a PNG: a panel per name, each point coloured by a count, on a logarithmic scale.
-
-    Args:
-        path: Where to write.
-        title: Title of the picture.
-        panels: Points ``[n, 2]`` and their counts ``[n]``, by name of the panel.
-        colour_label: What the counts are.
-    """
+    """Writes a PNG: a panel per name, points ``[n, 2]`` coloured by counts ``[n]``."""
     from matplotlib.colors import LogNorm
 
     figure, canvas = new_figure(max(6.0, 4.5 * len(panels)))

@@ -177,14 +177,9 @@ def untrained_result(
     test: HeteroData,
     candidates: Mapping[str, Tensor | None],
 ) -> CellResult:
-    """Rankings by inner products, in the form of a cell that trained for no time.
+    """Rankings by inner products of vectors of users and items, as a cell that trained for no time.
 
-    Args:
-        row: Name of the row.
-        seed: Seed of the row.
-        vectors: Of users and of all items.
-        test: Known links, and links to predict.
-        candidates: Items that may be ranked (``None``: all), by the name of the test.
+    ``candidates`` holds the items that may be ranked (``None``: all) by the name of the test.
     """
     label, known = test[INTERACTS].edge_label_index, test[INTERACTS].edge_index
     users = label[0].unique()

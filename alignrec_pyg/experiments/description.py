@@ -12,12 +12,7 @@ SELECTION = "best epoch by validation recall@20"
 
 
 def header(data: PreparedData, out: Path) -> str:
-    """Data, split, ranking and where everything else is written, a line each.
-
-    Args:
-        data: The data.
-        out: Folder of the results.
-    """
+    """Data, split, ranking and where everything else is written, a line each."""
     counts = data.source_report
     features = ", ".join(data.features) or "none"
     train, val, test = (f"{part.interactions:,}" for part in data.split.parts)
@@ -35,13 +30,7 @@ def header(data: PreparedData, out: Path) -> str:
 def description(
     data: PreparedData, models: Mapping[str, ModelSettings], *, one_split: bool = True
 ) -> str:
-    """Everything that the figures rest on: data with its hashes, split, item graphs, settings.
-
-    Args:
-        data: The data.
-        models: Settings of the models.
-        one_split: Whether to describe the data's split.
-    """
+    """Everything that the figures rest on: data with its hashes, split, item graphs, settings."""
     lines = [f"data: {data.name}", *_indented(str(data.report))]
     if data.features:
         scale = "scaled to length 1" if data.scale == "rows" else "as they are stored"

@@ -31,8 +31,6 @@ from alignrec_pyg.graph import INTERACTS, content_hash, feature_table, on_device
 from alignrec_pyg.transforms import SplitInteractions
 from alignrec_pyg.transforms.split_interactions import SplitRule
 
-KS = (10, 20, 50)
-
 ZERO_SHOT = "zero-shot"
 ITEM_CF = "item-CF"
 ANY_TIED = "item-CF, any tied"
@@ -66,12 +64,9 @@ def protocol_data(
 ) -> ProtocolData:
     """Chooses the links that the protocols see.
 
-    Args:
-        data: Data before any split.
-        targets: What zero-shot finds: each user's latest link, or the validation or test links of
-            the split (default: ``"time"`` where times are known, else ``"val"``).
-        links: What the protocols see: all links, as in the paper, or those of training.
-        split: Rule of the split (default: the data's labels, else ``"random"``).
+    Zero-shot finds each user's latest link (``targets="time"``) or the links of a part of the split
+    (default: ``"time"`` where times are known, else ``"val"``). The protocols see all links, as in
+    the paper, or those of training.
 
     Raises:
         SettingsError: If the data lack what is asked for.
@@ -114,7 +109,7 @@ class Protocols:
         seed: Of masks and of random ties.
     """
 
-    ks: tuple[int, ...] = KS
+    ks: tuple[int, ...] = (10, 20, 50)
     similarity: Similarity = "cosine"
     exclude_history: bool = False
     ties: Ties = "last"
@@ -134,11 +129,7 @@ class Protocols:
     ) -> Blocks:
         """Recall by protocol and set; a set without an entry cannot be masked so.
 
-        Args:
-            data: The links that they see.
-            sets: Tables by name of the set.
-            replacements: Table that replaces a set of one, by set and modality masked.
-            device: Where to compute.
+        ``replacements`` names the table that replaces a set of one, by set and modality masked.
 
         Raises:
             SettingsError: If a protocol cannot run on the data.
@@ -215,15 +206,7 @@ class Protocols:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """One or more tables side by side.
-
-    Args:
-        tables: Their names.
-        normalize_parts: Whether the rows of each have length 1.
-        width: Width of a row.
-        cosine: How alike the rows are.
-        content_hash: Of the tables.
-    """
+    """One or more tables side by side."""
 
     tables: Sequence[str]
     normalize_parts: bool
@@ -256,18 +239,17 @@ def feature_sets(
     replacements: Mapping[tuple[str, str], str],
     problems: list[str],
 ) -> dict[str, list[str]]:
-    """Tables by the name of the set.
+    """Tables by the name of the set, of sets ``"a+b"`` (default: each table, then all of them).
 
-    Args:
-        asked: Sets as ``"a+b"`` (default: each table, then all of them).
-        names: The tables there are.
-        replacements: As :func:`replacement_tables` gives them; these tables are no sets by default.
-        problems: Mistakes are appended.
+    Tables of ``replacements`` are no sets by default. Mistakes join ``problems``, as below.
     """
     whole = [name for name in names if name not in replacements.values()]
     texts = asked or ([*whole, "+".join(whole)] if len(whole) > 1 else whole)
     if not texts:
-        problems.append("--data: it has no feature table; --tables NAME=FILE.npy gives some")
+        problems.append(
+            "--data: it has no feature table (<name>.npy); alignrec encode makes some, and "
+            "--tables NAME=FILE.npy names others"
+        )
     sets = {text: text.split("+") for text in texts}
     for text, parts in sets.items():
         problems += unknown_names("feature", parts, names)
@@ -284,13 +266,7 @@ def feature_sets(
 def replacement_tables(
     entries: Sequence[str], names: Sequence[str], problems: list[str]
 ) -> dict[tuple[str, str], str]:
-    """Tables by set and modality that is masked, from entries ``SET:MODALITY=TABLE``.
-
-    Args:
-        entries: What was asked for.
-        names: The tables there are.
-        problems: Mistakes are appended.
-    """
+    """Tables by set and modality that is masked, from entries ``SET:MODALITY=TABLE``."""
     found: dict[tuple[str, str], str] = {}
     for entry in entries:
         place, equals, table = entry.partition("=")

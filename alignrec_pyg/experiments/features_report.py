@@ -14,7 +14,6 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.experiments.charts import chart_problem, write_scatter
 from alignrec_pyg.experiments.features import (
     ANY_TIED,
-    KS,
     MASK,
     ZERO_SHOT,
     Blocks,
@@ -35,15 +34,7 @@ _SAMPLE = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesReport:
-    """Evaluated feature sets.
-
-    Args:
-        blocks: What was found.
-        sets: The feature sets.
-        paper: Published recall by protocol, features and cut-off, where comparable.
-        about: Data, options, machine and versions.
-        source: What was read.
-    """
+    """Evaluated feature sets, with published recall where it is comparable."""
 
     blocks: Blocks
     sets: Mapping[str, FeatureSet]
@@ -51,25 +42,33 @@ class FeaturesReport:
     about: Mapping[str, str | None]
     source: str
 
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Cut-offs of recall."""
+        return next(iter(self.blocks[ZERO_SHOT].values())).ks
+
     def recall_rows(self) -> list[list[str]]:
         """Recall with intervals, a row per protocol and set, the best of them in bold.
 
         Below them the popularity and random lines (masking has those of zero-shot) and the paper's.
         """
-        rows = [["protocol", "features", *(f"recall@{k}" for k in KS)]]
+        rows = [["protocol", "features", *(f"recall@{k}" for k in self.ks)]]
         for block, found in self.blocks.items():
-            best = {k: max(recall.hits(k).mean() for recall in found.values()) for k in KS}
+            best = {k: max(recall.hits(k).mean() for recall in found.values()) for k in self.ks}
             for name, recall in found.items():
-                cells = [_with_interval(recall, k) for k in KS]
+                cells = [_with_interval(recall, k) for k in self.ks]
                 if len(found) > 1:
                     cells = [
                         Bold(cell) if recall.hits(k).mean() == best[k] else cell
-                        for k, cell in zip(KS, cells, strict=True)
+                        for k, cell in zip(self.ks, cells, strict=True)
                     ]
                 rows.append([block, name, *cells])
             lines = {} if block.startswith(MASK) else reference_lines(found)
             lines |= {f"{PAPER_LABEL}: {n}": dict(v) for n, v in self.paper.get(block, {}).items()}
-            rows += [[block, n, *(f"{v[k]:.4f}" for k in KS)] for n, v in lines.items()]
+            rows += [
+                [block, n, *(f"{v[k]:.4f}" if k in v else "" for k in self.ks)]
+                for n, v in lines.items()
+            ]
         return rows
 
     def set_rows(self) -> list[list[str]]:
@@ -110,12 +109,7 @@ class FeaturesReport:
         return lines + [f"{name}: {value}" for name, value in self.about.items()]
 
     def write(self, folder: Path, maps: Mapping[str, tuple[Tensor, Tensor]]) -> list[Path]:
-        """Writes ``features.md``, ``.csv``, ``.json`` and, with matplotlib, ``.png``.
-
-        Args:
-            folder: Where; it exists.
-            maps: Points ``[n, 2]`` and colours ``[n]`` of each set's picture; none without
-                matplotlib.
+        """Writes ``features.md``, ``.csv``, ``.json`` and, where there are maps, ``.png``.
 
         Returns:
             The files written.
@@ -141,37 +135,34 @@ class FeaturesReport:
 
     def _csv_rows(self) -> Iterator[Sequence[object]]:
         """Unrounded values, a row per protocol and set, then the lines of scale and the paper's."""
-        columns = [f"recall@{k}{end}" for k in KS for end in ("", " low", " high")]
+        columns = [f"recall@{k}{end}" for k in self.ks for end in ("", " low", " high")]
         yield ["protocol", "features", "source", "queries", *columns]
         for block, found in self.blocks.items():
             for name, recall in found.items():
-                intervals = [bootstrap_interval(recall.hits(k)) for k in KS]
+                intervals = [bootstrap_interval(recall.hits(k)) for k in self.ks]
                 values = [value for i in intervals for value in (i.mean, i.low, i.high)]
                 yield [block, name, "this run", recall.num_queries, *values]
             queries = next(iter(found.values())).num_queries
             for name, line in reference_lines(found).items():
-                yield [block, name.strip("()"), "this run", queries, *_without_intervals(line)]
+                yield [block, name.strip("()"), "this run", queries, *self._without_intervals(line)]
             for name, published in self.paper.get(block, {}).items():
-                yield [block, name, PAPER_LABEL, None, *_without_intervals(published)]
+                yield [block, name, PAPER_LABEL, None, *self._without_intervals(published)]
+
+    def _without_intervals(self, line: Mapping[int, float]) -> list[float | None]:
+        return [value for k in self.ks for value in (line.get(k), None, None)]
 
     def _as_json(self) -> dict[str, object]:
         return {
             **self.about,
             "source": self.source,
             "best": choice(self.blocks[ZERO_SHOT]),
-            "sets": {
-                name: {
-                    **asdict(told),
-                    "cosine": json_values(asdict(told.cosine)),
-                }
-                for name, told in self.sets.items()
-            },
+            "sets": {name: json_values(asdict(told)) for name, told in self.sets.items()},
             "protocols": {
                 block: {
                     name: {
                         "queries": recall.num_queries,
                         "without_features": recall.num_unranked,
-                        "recall": {k: asdict(bootstrap_interval(recall.hits(k))) for k in KS},
+                        "recall": {k: asdict(bootstrap_interval(recall.hits(k))) for k in self.ks},
                         "popularity": recall.popularity,
                         "random": recall.random,
                     }
@@ -186,7 +177,7 @@ class FeaturesReport:
 
 def choice(found: Mapping[str, FeatureRecall]) -> str:
     """The best set by zero-shot recall@20, and how sure it is that it beats the second."""
-    ordered = sorted(found, key=lambda name: -found[name].recall[_JUDGED_AT])  # stable
+    ordered = sorted(found, key=lambda name: -found[name].hits(_JUDGED_AT).mean())  # stable
     first = ordered[0]
     text = f"best set by {ZERO_SHOT} recall@{_JUDGED_AT}: {first}"
     if len(ordered) == 1:
@@ -243,7 +234,3 @@ def _losses(blocks: Blocks) -> Iterator[str]:
 def _with_interval(recall: FeatureRecall, k: int) -> str:
     interval = bootstrap_interval(recall.hits(k))
     return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
-
-
-def _without_intervals(line: Mapping[int, float]) -> list[float | None]:
-    return [value for k in KS for value in (line[k], None, None)]

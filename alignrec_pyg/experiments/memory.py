@@ -26,9 +26,6 @@ class PeakMemory:
     - Elsewhere it is not measured.
 
     Freed memory is given back before, so that earlier work does not hide the peak.
-
-    Args:
-        device: Where the work runs.
     """
 
     def __init__(self, device: torch.device) -> None:

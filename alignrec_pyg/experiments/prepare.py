@@ -139,16 +139,12 @@ class PreparedData:
     def inputs(
         self, model: type[Recommender], features: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """``features`` and item graph arguments of a model, on some of the feature sets.
+        """``features`` and item graph arguments of a model, on some feature sets (default: all).
 
         They follow from ``Recommender.inputs`` of the class. Neighbour lists take the tables'
         place: for all features all lists, for some of them the lists of their names, where there
         are any. A model with a graph per table reads the list of the table's name, or the table's
         own neighbours.
-
-        Args:
-            model: A class for which :meth:`why_not` gives no reason.
-            features: Feature sets (default: all).
 
         Raises:
             SettingsError: If a graph is impossible.
@@ -290,16 +286,7 @@ def prepare_graph(
 ) -> PreparedData:
     """Splits data that have been read and encoded; all their feature tables are used.
 
-    Args:
-        data: The data; its feature tables are scaled in place.
-        report: What was read.
-        name: Name of the data set.
-        neighbors: Neighbour lists, by feature name.
-        split: As in :func:`prepare`, as are the others.
-        scale: See there.
-        held_out: See there.
-        item_neighbors: See there.
-        cache: See there.
+    The arguments are those of :func:`prepare`; the tables of ``data`` are scaled in place.
 
     Raises:
         SettingsError: If the split is impossible.
@@ -344,11 +331,7 @@ def read(
 ) -> tuple[HeteroData, DataReport, list[str]]:
     """Reads a data set with the feature tables to use, encoded where it has raw content only.
 
-    Args:
-        source: ``"synthetic"``, or a folder in MMRec format.
-        features: Feature tables to use (default: all); the others leave the data.
-        tables: ``.npy`` files with further feature tables, by name; row r belongs to item r.
-        problems: Unknown features and unfit tables are appended.
+    Tables that are not chosen leave the data; unknown features and unfit tables join ``problems``.
 
     Returns:
         The data before any split, what was read, and the names of the feature tables.

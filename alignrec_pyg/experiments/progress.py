@@ -29,11 +29,6 @@ class CellsProgress:
     cell in training tells the seconds of its epochs; it will train as many as finished cells of
     other rows, on average, and at least until its patience has run out. What has not begun takes
     what others have taken on average.
-
-    Args:
-        cells: All cells.
-        stored: Results that are there already, by the cell's number.
-        jobs: Cells that run at a time.
     """
 
     def __init__(self, cells: Sequence[Cell], stored: Mapping[int, CellResult], jobs: int) -> None:

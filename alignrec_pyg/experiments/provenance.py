@@ -28,13 +28,7 @@ _PACKAGE = "alignrec_pyg"
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where and with what a cell ran.
-
-    Args:
-        commit: As ``commit`` gives it.
-        hardware: As ``hardware`` gives it.
-        versions: As ``versions`` gives them.
-    """
+    """Where and with what a cell ran; ``commit`` is ``None`` outside of a checkout."""
 
     commit: str | None
     hardware: str
@@ -52,9 +46,6 @@ def code_version(*modules: str) -> str:
     Imports are followed within this package and, from a module of somebody's own, into modules of
     its folder. A name that a package only passes on counts as an import of the module that defines
     it. Comments and docstrings count for nothing; the versions of torch and PyG count.
-
-    Args:
-        *modules: Names of modules, importable.
     """
     folders = {Path(file).parent for name in modules if (file := _file_of(name.split(".")[0]))}
     digests: dict[str, str] = {}

@@ -46,12 +46,6 @@ def table_rows(
     The best value of a column is bold; with fewer than two rows that miss no seed, none is. Epochs
     have a ``+`` where a cell was stopped by their limit. With comparisons there is a column of
     probabilities after Holm's correction; where rows are compared in pairs it names the other row.
-
-    Args:
-        table: The rows.
-        comparisons: Tests between them.
-        paper: Published values by row.
-        style: Which parts the table has.
     """
     tests = [_P] if comparisons else []
     header = ["model", *table[0].mean, *tests, *(_COSTS if style.costs else ())]
@@ -94,13 +88,7 @@ def marked_values(table: Sequence[Row], style: TableStyle) -> dict[str, float]:
 def csv_rows(
     table: Sequence[Row], comparisons: Sequence[Comparison], paper: PaperResults
 ) -> list[list[object]]:
-    """Header and rows with unrounded values, published values last; ``None`` where there is none.
-
-    Args:
-        table: The rows.
-        comparisons: Tests between them.
-        paper: Published values by row.
-    """
+    """Header and rows with unrounded values (``None`` where there is none), published ones last."""
     metrics = list(table[0].mean)
     spread = [f"{metric} {kind}" for metric in metrics for kind in ("mean", "std")]
     tested = _tested(comparisons)
@@ -129,10 +117,6 @@ def outcome(table: Sequence[Row], comparisons: Sequence[Comparison]) -> str:
 
     A difference is significant where its probability after Holm's correction is at most
     :data:`ALPHA`.
-
-    Args:
-        table: The rows.
-        comparisons: Tests between them.
     """
     if not comparisons:
         return _nothing_compared(table)

@@ -116,12 +116,7 @@ class Experiment:
 
 
 def screen_text(experiment: Experiment, *, ansi: bool) -> str:
-    """The table with what to know before, and its outcome after it.
-
-    Args:
-        experiment: A finished experiment.
-        ansi: Whether best values are printed in bold; otherwise they get a ``*`` in front.
-    """
+    """The table with what to know before, and its outcome after it."""
     table = aligned_table(experiment.rows, rule=True, ansi=ansi)
     parts = ["\n".join(experiment.warnings), f"{table}\n{experiment.legend}", experiment.outcome]
     return "\n\n".join(part for part in parts if part)
@@ -152,11 +147,7 @@ def write_results(
 ) -> list[Path]:
     """Writes the experiment as JSON, CSV, Markdown, LaTeX and, with matplotlib, a chart.
 
-    Args:
-        experiment: What to write.
-        folder: Where.
-        stem: Name of the files.
-        draw: Writes another chart than the table's bars.
+    The chart is the table as bars, or what ``draw`` writes.
 
     Returns:
         The files written.
@@ -192,12 +183,6 @@ def write_files(
 
     Each file appears complete or not at all. What an earlier call left of this stem and is not
     written anew, such as a chart, is removed.
-
-    Args:
-        folder: Where.
-        stem: Name of the files.
-        texts: By suffix, of those in :func:`remove_results`.
-        draw: Writes the chart.
 
     Returns:
         The files written.

@@ -43,12 +43,7 @@ _GRAPH = "cosine"
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutcome:
-    """What a run gave.
-
-    Args:
-        results: Finished cells, in the order asked for.
-        failed: Why the other cells have no result, by row and seed.
-    """
+    """Finished cells in the order asked for, and why others failed, by row and seed."""
 
     results: list[CellResult]
     failed: dict[tuple[str, int], str]
@@ -352,11 +347,7 @@ def _sendable(error: Exception) -> Exception:
 
 
 def warm_up(device: torch.device) -> None:
-    """Trains and scores AlignRec for one epoch on a tiny data set, checkpoint included.
-
-    Args:
-        device: Where the cells run.
-    """
+    """Trains and scores AlignRec for one epoch on a tiny data set, checkpoint included."""
     train, val, test = (part.to(str(device)) for part in _tiny_data())
     model = AlignRec(train, features=[_TABLE], item_graph=_GRAPH).to(device)
     with tempfile.TemporaryDirectory() as folder:

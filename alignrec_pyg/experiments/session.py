@@ -211,10 +211,6 @@ class Session:
     ) -> RunOutcome:
         """Runs the cells; those that are in the results' folder are not run again.
 
-        Args:
-            cells: The cells.
-            parts: Graphs (default: those of the data, with its test links).
-
         Raises:
             SettingsError: If a model cannot be built from its settings.
         """

@@ -130,11 +130,7 @@ SEARCH_GRIDS: dict[type[Recommender], Grid] = {
 
 
 class SettingsError(ValueError):
-    """One or more mistakes in what was asked for, each a line of its own.
-
-    Args:
-        problems: The mistakes.
-    """
+    """One or more mistakes in what was asked for, each a line of its own."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
@@ -241,12 +237,7 @@ def model_path(model: type[Recommender]) -> str:
 
 
 def default_settings(model: type[Recommender], data: HeteroData) -> ModelSettings:
-    """What the library takes where nothing is said.
-
-    Args:
-        model: The model's class.
-        data: Training graph.
-    """
+    """What the library takes where nothing is said."""
     return ModelSettings(model=model, hparams=_defaults(model), config=model.train_config(data))
 
 
@@ -256,10 +247,6 @@ def published_settings(model: type[Recommender], data_name: str) -> ModelSetting
     On the papers' data sets known defects of published code are included (``faithful=True``;
     ``--set MMGCN.faithful=False`` is what its paper intends). AlignRec's choice of learning rate
     and similarity weight from its grid is unknown, as is that of the other models but BM3.
-
-    Args:
-        model: The model's class.
-        data_name: ``"baby"``, ``"sports"``, ``"elec"`` or any other.
     """
     hparams = {**_defaults(model), **model.published_hparams(data_name)}
     return ModelSettings(model=model, hparams=hparams, config=model.published_train_config())
@@ -340,9 +327,7 @@ def setting_types(settings: ModelSettings) -> dict[str, Any]:
 def parse_value(text: str, kind: Any) -> tuple[Any, str | None]:
     """The value that ``text`` is as ``kind``, and what is wrong with it, if anything.
 
-    Args:
-        text: As Python writes it; strings also without quotes.
-        kind: ``int``, ``float``, ``bool`` or a ``Literal``.
+    Strings may lack their quotes.
     """
     try:
         value = ast.literal_eval(text)

@@ -48,11 +48,7 @@ Measure = Callable[[CellResult], Measurement]
 
 
 def of_test_links(links: Tensor) -> Measure:
-    """The cell's test metrics; rows are compared by recall@20.
-
-    Args:
-        links: Test links ``[2, L]``.
-    """
+    """The cell's test metrics; rows are compared by recall@20."""
 
     def measure(cell: CellResult) -> Measurement:
         users = user_metrics(cell.rankings[TEST], links, USER_K)
@@ -115,12 +111,7 @@ class Row:
 class MeanInterval:
     r"""A mean over users and its confidence interval, :math:`\bar x \pm t_{n-1} s / \sqrt n`.
 
-    Args:
-        mean: Mean; NaN without users.
-        low: Lower end; NaN with fewer than two users.
-        high: Upper end; NaN with fewer than two users.
-        confidence: Level, such as 0.95.
-        num_users: Number of users.
+    The ends are NaN with fewer than two users.
     """
 
     mean: float
@@ -177,13 +168,7 @@ class Comparison:
 
 
 def summarize(results: Sequence[CellResult], seeds: Sequence[int], measure: Measure) -> list[Row]:
-    """One row per name, in the order of their first cells.
-
-    Args:
-        results: Finished cells.
-        seeds: Seeds asked for.
-        measure: What to show of each.
-    """
+    """One row per name, in the order of their first cells, over the seeds asked for."""
     by_name: dict[str, list[CellResult]] = {}
     for result in results:
         by_name.setdefault(result.row, []).append(result)
@@ -204,14 +189,11 @@ def best_values(table: Sequence[Row]) -> dict[str, float]:
 
 
 def compare_rows(table: Sequence[Row], reference: str | None = None) -> list[Comparison]:
-    """Tests a reference row against every other; rows with missing seeds take no part.
+    """Tests a reference row (default: the best) against every other.
 
-    The comparisons are one family for Holm's correction. It allows for their number, not for a
-    reference that was picked because it is the best on the same users.
-
-    Args:
-        table: The rows.
-        reference: Name of a row (default: the one of the highest mean over users).
+    Rows with missing seeds take no part. The comparisons are one family for Holm's correction. It
+    allows for their number, not for a reference that was picked because it is the best on the same
+    users.
 
     Raises:
         ValueError: If rows were scored on different users.
@@ -246,12 +228,7 @@ def compare_pairs(table: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> lis
 
 
 def mean_interval(values: Tensor, *, confidence: float = 0.95) -> MeanInterval:
-    """The mean over users with its t interval.
-
-    Args:
-        values: One value per user, ``[n]``.
-        confidence: Level, between 0 and 1.
-    """
+    """The mean over users with its t interval."""
     mean, error = _mean_and_error(values)
     half = float(student.ppf((1 + confidence) / 2, values.numel() - 1)) * error
     return MeanInterval(
@@ -273,9 +250,6 @@ def holm(p: Sequence[float]) -> list[float]:
 
     A NaN, of a test that could not be made, stays NaN. It counts among the :math:`m`, as 1 would:
     the family is what was to be compared, not what turned out comparable.
-
-    Args:
-        p: Probabilities of one family.
 
     Returns:
         The corrected ones, in the same order.

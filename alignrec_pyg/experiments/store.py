@@ -77,11 +77,7 @@ class CellResult:
 
 
 class CellStore:
-    """Finished cells in a folder: one JSON file and one safetensors file each.
-
-    Args:
-        folder: Created when first needed.
-    """
+    """Finished cells in a folder: one JSON file and one safetensors file each."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -94,10 +90,7 @@ class CellStore:
     def lock(self, cell: Cell, key: str, *, wait: bool = True) -> Iterator[bool]:
         """Keeps a cell to one process; the system frees it when its process ends, however it ends.
 
-        Args:
-            cell: The cell.
-            key: Its key.
-            wait: Whether to wait for another process that has the cell.
+        With ``wait`` it waits for another process that has the cell.
 
         Yields:
             Whether the cell is this process's: always, where it waits.

@@ -43,7 +43,8 @@ def test_help_says_what_is_asked(script, capsys):
     module = importlib.import_module(f"benchmarks.{script}")
     assert module.main(["--help"]) == 0
     text = capsys.readouterr().out
-    door = "alignrec compare" if script == "compare" else f"python benchmarks/{script}.py"
+    is_command = script in ("compare", "features")
+    door = f"alignrec {script}" if is_command else f"python benchmarks/{script}.py"
     assert f"      {door}\n" in text
     assert "\nData:\n  --data PATH " in text
     assert "\nOutput:\n  --out DIR " in text

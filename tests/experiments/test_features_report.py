@@ -6,13 +6,15 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.experiments import features_report
-from alignrec_pyg.experiments.features import ANY_TIED, ITEM_CF, KS, ZERO_SHOT, FeatureSet
+from alignrec_pyg.experiments.features import ANY_TIED, ITEM_CF, ZERO_SHOT, FeatureSet
 from alignrec_pyg.experiments.features_report import FeaturesReport, choice, feature_maps
 from alignrec_pyg.feature_eval import CosineStatistics, FeatureRecall, bootstrap_interval
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.text_tables import Bold
 
 MASK = "mask 50 % image"
+
+KS = (10, 20, 50)
 
 
 def recall(*ranks, num_unranked=0):
