@@ -255,6 +255,25 @@ def links_to_predict(data: HeteroData, argument: str = "data") -> Tensor:
     return label
 
 
+def link_values(data: HeteroData, name: str, way_out: str = "") -> Tensor:
+    """The attribute ``name`` of the interactions, one value for each, ``[E]``.
+
+    Raises:
+        ValueError: If it is missing or has another shape; the message contains ``way_out``.
+    """
+    links = data[INTERACTS]
+    if name not in links:
+        raise ValueError(
+            f"'{name}' needs to be known for each interaction "
+            f'(data["user", "interacts", "item"].{name} is missing){way_out}'
+        )
+    values = torch.as_tensor(links[name])
+    count = links.edge_index.size(1)
+    if values.shape != (count,):
+        raise ValueError(f"'{name}' needs shape ({count},) (got {tuple(values.shape)})")
+    return values
+
+
 def core_links(user: Tensor, item: Tensor, k: int) -> Tensor:
     """The links of the k-core, the largest subgraph whose nodes all have at least ``k`` links.
 

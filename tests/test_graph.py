@@ -13,6 +13,7 @@ from alignrec_pyg.graph import (
     feature_table,
     item_graph_names,
     knn_edge_type,
+    link_values,
     on_device,
     symmetric_norm,
 )
@@ -122,3 +123,14 @@ def test_on_a_device_leaves_the_graph_where_it_is(toy):
     for store in toy.stores:
         for value in store.values():
             assert not (isinstance(value, torch.Tensor) and value.is_meta)
+
+
+def test_values_of_links_are_there_for_each(toy):
+    links = toy[INTERACTS]
+    links.rating = torch.arange(links.edge_index.size(1))
+    assert link_values(toy, "rating") is links.rating
+    with pytest.raises(ValueError, match=r"'time' needs to be known.*\.time is missing\); or not"):
+        link_values(toy, "time", "; or not")
+    links.rating = links.rating[:-1]
+    with pytest.raises(ValueError, match=r"'rating' needs shape \(\d+,\) \(got \(\d+,\)\)"):
+        link_values(toy, "rating")

@@ -47,13 +47,8 @@ class ShownItem:
 class Catalogue:
     """Titles and images of all items, prepared on first use.
 
-    Args:
-        data: The graph with the items.
-        titles: A title for each item; an item whose title is ``None`` or blank is displayed by its
-            id.
-        images: An image for each item, in any form that
-            :func:`~alignrec_pyg.encoders.images.read_image` accepts, or ``None``. By default
-            ``data["item"].image`` or ``.image_path``, if present.
+    An item whose title is ``None`` or blank is displayed by its id. Images are, by default,
+    ``data["item"].image`` or ``.image_path``, if present.
 
     Raises:
         ValueError: If there is not one title or image for each item.
@@ -106,11 +101,7 @@ class Catalogue:
 
 
 def poster_address(image: object) -> str | None:
-    """A thumbnail of an image as a ``data:`` URL, which a browser displays without a request.
-
-    Returns:
-        The URL; ``None`` without an image or if it cannot be read.
-    """
+    """A thumbnail as a ``data:`` URL; ``None`` without an image or if it cannot be read."""
     pixels = _pixels(image)
     if pixels is None:
         return None

@@ -30,15 +30,7 @@ _TITLE_WORDS = 2
 
 @dataclass(frozen=True)
 class DemoModel:
-    """The arguments of :func:`~alignrec_pyg.demo.page`.
-
-    Args:
-        model: The trained model.
-        data: The graph to serve, with links to predict.
-        titles: A title for each item.
-        encode: The transforms that compute the features of new items.
-        item_graphs: The transforms that built the item graph.
-    """
+    """The arguments of :func:`~alignrec_pyg.demo.page`."""
 
     model: Recommender
     data: HeteroData
@@ -59,14 +51,8 @@ def load_or_train(
     Of MovieLens, ratings of at least 4 are used, filtered to the 5-core; the text of a movie is its
     title, genres and plot. Features are TF-IDF vectors of the texts and principal components of the
     images, if present, which are fitted at every start (within seconds; deterministic on one
-    machine).
-
-    Args:
-        folder: A MovieLens folder; ``None`` uses :class:`~alignrec_pyg.datasets.Synthetic`.
-        run: Folder of the model, which is trained and saved there if the folder has none.
-            Interrupted training is resumed.
-        config: Training configuration.
-        log: Called with progress messages, one line each.
+    machine). The model is trained and saved in ``run`` if that folder has none; interrupted
+    training is resumed.
 
     Raises:
         ValueError: If the data cannot be read or are too few.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,16 +32,10 @@ _BLOCK_SCORES = 1 << 22
 
 @dataclass(frozen=True)
 class AddedItem:
-    """A model and a graph to which one item was added.
+    """A model and a graph to which one item was added, the last one of both.
 
-    Args:
-        model: The model; the new item is its last one.
-        data: The graph; the new item is its last one.
-        id: Id of the new item.
-        poster: Its image as a ``data:`` URL; ``None`` without one.
-        text: Its text after cleaning; ``None`` without one.
-        used: The modalities that its features were computed from: ``"image"``, ``"text"`` or both.
-        notes: Which given content was not used, and why.
+    ``poster`` is its image as a ``data:`` URL; ``text``, ``used`` and ``notes`` are those of
+    :class:`~alignrec_pyg.demo.NewItemView`.
     """
 
     model: Recommender
@@ -55,12 +50,7 @@ class AddedItem:
 class NewItemAdder:
     """Adds single items to a trained model, always starting from the model as it was trained.
 
-    Args:
-        model: A trained model.
-        data: The graph to serve.
-        encode: As :class:`~alignrec_pyg.demo.Showcase`.
-        item_graphs: As :func:`~alignrec_pyg.serving.add_items`.
-        id_vectors: As :func:`~alignrec_pyg.serving.add_items`.
+    The arguments are those of :class:`~alignrec_pyg.demo.Showcase`.
 
     Raises:
         ValueError: If an encoder would be fitted again, none reads images or texts, or ``encode``
@@ -89,21 +79,18 @@ class NewItemAdder:
                 "'encode' needs an EncodeItems whose encoder reads images or texts "
                 f"(got {list(encode)})"
             )
-        self._model = model
         self._data = data
         self._encode = encode
-        self._item_graphs = item_graphs
-        self._id_vectors = id_vectors
         self._encoding = encoding
+        self._add_items = partial(
+            add_items, model, data, item_graphs=item_graphs, id_vectors=id_vectors
+        )
         self._check()
 
     def add(self, image: object, text: str | None) -> AddedItem:
         """Returns the model and the graph with one more item.
 
-        Args:
-            image: The image, in any form that :func:`~alignrec_pyg.encoders.images.image_source`
-                accepts; ``None`` without one.
-            text: The text; ``None`` or blank without one.
+        The arguments are those of :meth:`alignrec_pyg.demo.Showcase.new_item`.
 
         Raises:
             CannotShowError: If there is neither an image nor a text, the image cannot be read, or
@@ -115,8 +102,7 @@ class NewItemAdder:
         names = [name for name in ("image", "text") if given[name] is not None]
         if not names:
             raise CannotShowError(f"Give {' or '.join(_A[name] for name in self.reads)}.")
-        name = self._new_id()
-        new = new_items(None if name is None else [name], text=[words], image=[pixels])
+        new = new_items(self._new_ids(), text=[words], image=[pixels])
         for step in self._encode:
             new = step(new)
         used, notes = [], []
@@ -130,13 +116,7 @@ class NewItemAdder:
                 used.append(part)
         if not used:
             raise CannotShowError(" ".join([*notes, "The item therefore has no features."]))
-        model, data = add_items(
-            self._model,
-            self._data,
-            new,
-            item_graphs=self._item_graphs,
-            id_vectors=self._id_vectors,
-        )
+        model, data = self._add_items(new)
         return AddedItem(
             model=model,
             data=data,
@@ -147,17 +127,17 @@ class NewItemAdder:
             notes=tuple(notes),
         )
 
-    def _new_id(self) -> Any:
+    def _new_ids(self) -> list[Any] | None:
         """An unused id of the same type as the others; ``None`` if items have no ids."""
         ids = self._data[ITEM].get("id")
         if ids is None:
             return None
         if np.issubdtype(np.asarray(ids).dtype, np.integer):
-            return int(np.max(ids)) + 1
+            return [int(np.max(ids)) + 1]
         name, known = "new", set(item_ids(self._data).tolist())
         while name in known:
             name += " item"
-        return name
+        return [name]
 
     def _check(self) -> None:
         """Adds a copy of the first item, to detect unsuitable arguments early."""
@@ -169,14 +149,7 @@ class NewItemAdder:
                 f"'encode' needs to compute feature tables that 'data' has, {sorted(table)} "
                 f"(it also computes {missing})"
             )
-        name = self._new_id()
-        add_items(
-            self._model,
-            self._data,
-            new_items(None if name is None else [name], features=table),
-            item_graphs=self._item_graphs,
-            id_vectors=self._id_vectors,
-        )
+        self._add_items(new_items(self._new_ids(), features=table))
 
 
 class UserRanks(NamedTuple):
@@ -195,12 +168,8 @@ class UserRanks(NamedTuple):
 def rank_for_users(model: Recommender, data: HeteroData, item: int) -> UserRanks:
     """Ranks an item without interactions for every user: one plus the number of higher scores.
 
-    Users are scored in blocks, so that no matrix of users x items is held in memory.
-
-    Args:
-        model: Any recommender; it is in evaluation mode meanwhile.
-        data: The graph to serve.
-        item: Index of the item.
+    Users are scored in blocks, so that no matrix of users x items is held in memory. The model is
+    in evaluation mode meanwhile.
     """
     user_x, item_x = embeddings(model, data)
     known = data[INTERACTS].edge_index

@@ -13,12 +13,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.demo.catalogue import Catalogue, ShownItem
-from alignrec_pyg.demo.new_items import (
-    AddedItem,
-    NewItemAdder,
-    UserRanks,
-    rank_for_users,
-)
+from alignrec_pyg.demo.new_items import AddedItem, NewItemAdder, UserRanks, rank_for_users
 from alignrec_pyg.demo.page_data import (
     About,
     CannotShowError,
@@ -50,8 +45,6 @@ POPULAR_SHARE = 0.1
 """Share of the items that are considered the most popular."""
 
 _METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
-
-
 _PAIRS = 50_000
 _WORDS = ((0.999, "very much like"), (0.99, "much like"), (0.9, "somewhat like"))
 _OTHERWISE = "hardly like"
@@ -248,10 +241,6 @@ class SimilarityScale:
     The cosines of different models are not comparable, but these shares are. Of 1,000 pairs of
     items, one is "very much like", nine are "much like", 90 "somewhat like", and the others "hardly
     like" each other.
-
-    Args:
-        item_x: Vectors of the items in the catalogue.
-        seed: Seed of the sample of pairs.
 
     Shapes:
         - **input:** item_x :math:`(|I|, d)`

@@ -60,25 +60,24 @@ class ItemContent:
 
     def select(self, rows: Sequence[int]) -> ItemContent:
         """The items at ``rows``, in that order."""
-        text = None if self.text is None else [self.text[row] for row in rows]
-        ids = None if self.id is None else [self.id[row] for row in rows]
-        if isinstance(self.image, Tensor):
-            image = self.image[torch.as_tensor(rows, dtype=torch.long)]
-            return ItemContent(text, image, ids)
-        image_rows = None if self.image is None else [self.image[row] for row in rows]
-        return ItemContent(text, image_rows, ids)
+
+        def selected(part: Any) -> Any:
+            if isinstance(part, Tensor):
+                return part[torch.as_tensor(rows, dtype=torch.long)]
+            return None if part is None else [part[row] for row in rows]
+
+        return ItemContent(selected(self.text), selected(self.image), selected(self.id))
 
     def has(self, modality: str) -> Tensor:
         """Whether each item has this modality, bool ``[len]``."""
-        if modality == "id" and self.id is not None:
+        part = getattr(self, modality)
+        if part is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        if modality == "id" or isinstance(part, Tensor):
             return torch.ones(len(self), dtype=torch.bool)
-        if modality == "text" and self.text is not None:
-            return torch.tensor([bool(text and text.strip()) for text in self.text]).bool()
-        if modality == "image" and isinstance(self.image, Tensor):
-            return torch.ones(len(self), dtype=torch.bool)
-        if modality == "image" and self.image is not None:
-            return torch.tensor([image is not None for image in self.image]).bool()
-        return torch.zeros(len(self), dtype=torch.bool)
+        if modality == "text":
+            part = [text if text and text.strip() else None for text in part]
+        return torch.tensor([entry is not None for entry in part]).bool()
 
 
 @runtime_checkable

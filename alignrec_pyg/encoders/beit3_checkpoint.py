@@ -34,13 +34,10 @@ _ROWS_BEFORE_GRID = 3  # of the image's positions: two unused ones and the CLS t
 
 @dataclass(frozen=True)
 class OfficialBEiT3:
-    """A released checkpoint.
+    """A released checkpoint, with notes on every tensor that was not loaded as it is stored.
 
-    Args:
-        model: The encoder.
-        heads: Tensors beside the encoder, by their stored name. ``mlm_head`` belongs to the
-            released vocabulary; ``mim_head`` predicts codes of a tokenizer that was not released.
-        notes: Every tensor that was not loaded as it is stored, and why.
+    ``heads`` are the tensors beside the encoder, by their stored name: ``mlm_head`` belongs to the
+    released vocabulary, ``mim_head`` predicts codes of a tokenizer that was not released.
     """
 
     model: BEiT3Model
@@ -50,14 +47,7 @@ class OfficialBEiT3:
 
 @dataclass(frozen=True)
 class StoredBEiT3:
-    """A checkpoint of this package.
-
-    Args:
-        model: The encoder.
-        tokenizer: Its tokenizer.
-        max_tokens: Most tokens of a text.
-        notes: Where the weights come from.
-    """
+    """A checkpoint of this package; ``notes`` say where the weights come from."""
 
     model: BEiT3Model
     tokenizer: SentencePieceTokenizer

@@ -164,11 +164,7 @@ def resize_square(image: Tensor, size: int) -> Tensor:
 
 
 def image_patches(images: Tensor, side: int) -> Tensor:
-    """Cuts images into square patches, row by row.
-
-    Args:
-        images: ``[B, 3, H, W]``; ``side`` divides H and W.
-        side: Height and width of a patch in pixels.
+    """Cuts images ``[B, 3, H, W]`` into square patches, row by row; ``side`` divides H and W.
 
     Returns:
         ``[B, H // side * W // side, 3 * side**2]``.
@@ -194,12 +190,7 @@ def quiet_pillow() -> Iterator[None]:
 
 
 class ArchivedImage:
-    """An image in a zip file, which is opened once for each process.
-
-    Args:
-        archive: The zip file.
-        name: Name of the image in it.
-    """
+    """An image in a zip file, which is opened once for each process."""
 
     def __init__(self, archive: Path, name: str) -> None:
         self.archive = archive

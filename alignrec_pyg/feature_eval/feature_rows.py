@@ -17,12 +17,8 @@ _CAST_ELEMENTS = 1 << 22  # numbers that are cast to double precision at a time:
 class FeatureRows:
     """Concatenated feature tables, whose rows are cast when they are read, without a copy.
 
-    The rows of masked items are zero, whatever values the table has.
-
-    Args:
-        data: Graph with the tables.
-        features: Name of a table, or of several tables, which are concatenated in this order.
-        normalize_parts: Whether to scale the rows of each table to length 1 before concatenation.
+    The rows of masked items are zero, whatever values the table has. With ``normalize_parts`` the
+    rows of each table are scaled to length 1 before concatenation.
 
     Raises:
         ValueError: If ``features`` is empty or has duplicates, ``data`` lacks a table, or a table

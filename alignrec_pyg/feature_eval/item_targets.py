@@ -6,10 +6,11 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
-from alignrec_pyg.graph import INTERACTS, ITEM, USER
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, link_values
 
 Score = Literal["cosine", "iuf", "pearson", "adjusted_cosine"]
 
@@ -61,22 +62,14 @@ def most_similar_items(
     Ties are broken by the larger number of common users :math:`n_{ij}`, then by the larger number
     of users :math:`n_i`, then by the smaller item index.
 
-    Args:
-        data: Graph with links, and ``.rating`` for scores of ratings.
-        score: Score, as in :func:`~alignrec_pyg.feature_eval.item_cf`.
-        min_common: Minimum number of common users of a pair with a score.
-        block_paths: Number of paths per block.
-
     Raises:
         ValueError: If no pair has a score, or ratings are missing or repeated for a pair.
     """
     links = _links(data, ratings=score in OF_RATINGS)
     num_items = links.item_degree.numel()
     deviation = _deviations(links) if score == "adjusted_cosine" else None
-    paths = torch.zeros(links.user.numel() + 1, dtype=torch.int64)
-    paths[1:] = links.user_degree[links.user[links.by_item]].cumsum(0)
-    first_link = _starts(links.item_degree, end=True)
-    paths_before = paths[first_link]
+    first_link = _starts(links.item_degree)
+    paths_before = _starts(links.user_degree[links.user[links.by_item]])[first_link]
     pairs, chosen = [], []
     start = 0
     with tqdm(total=num_items, desc="item-CF", unit="item", disable=None, delay=2) as progress:
@@ -163,17 +156,9 @@ def _scores(
     far: Tensor,
     pair: Tensor,
 ) -> Tensor:
-    """The score of every pair, float64; NaN without a score.
+    """The score of every pair of ``item`` ``[2, p]``, float64; NaN without a score.
 
-    Args:
-        score: Name of the score.
-        links: The links.
-        deviation: Deviation of each rating from the mean of its user.
-        item: The pairs, ``[2, p]``.
-        common: Number of common users of each pair, ``[p]``.
-        near: Link to the first item of each path.
-        far: Link to the second item of each path.
-        pair: Pair of each path.
+    ``pair`` is the pair of each path, ``near`` and ``far`` are the links to its two items.
     """
 
     def summed(value: Tensor) -> Tensor:
@@ -215,24 +200,17 @@ def _largest(row: Tensor, value: Tensor, num_rows: int, share: float = 0.0) -> T
     return value >= (best - share * best.abs())[row]
 
 
-def _starts(count: Tensor, *, end: bool = False) -> Tensor:
-    """The start of each group among sorted links; with ``end``, also the end of the last group."""
-    starts = torch.zeros(count.numel() + 1, dtype=torch.int64)
-    starts[1:] = count.cumsum(0)
-    return starts if end else starts[:-1]
+def _starts(count: Tensor) -> Tensor:
+    """The start of each group of so many, and the end of the last one."""
+    return F.pad(count.cumsum(0), (1, 0))
 
 
 def _checked_ratings(data: HeteroData) -> Tensor:
-    links = data[INTERACTS]
-    if "rating" not in links:
+    way_out = " for a score of ratings: score='cosine' and score='iuf' need none"
+    rating = link_values(data, "rating", way_out).detach().cpu().double()
+    if not bool(rating.isfinite().all()):
         raise ValueError(
-            '\'rating\' needs to be known for each interaction (data["user", "interacts", "item"]'
-            ".rating is missing) for a score of ratings: score='cosine' and score='iuf' need none"
-        )
-    rating: Tensor = links.rating.detach().cpu().double()
-    if rating.shape != links.edge_index[0].shape or not bool(rating.isfinite().all()):
-        raise ValueError(
-            f"'rating' needs a finite number for each of the {links.edge_index.size(1)} "
-            f"interactions (got shape {tuple(rating.shape)})"
+            f"'rating' needs a finite number for each of the {rating.numel()} interactions (got "
+            "NaN or infinity)"
         )
     return rating

@@ -79,15 +79,9 @@ def target_ranks(
     Items without features have similarity 0 to all others. The targets of a query whose history has
     no features rank behind all candidates.
 
-    Memory in addition to the tables is ``block_size * num_items * 12`` bytes and about 100 MiB.
-
-    Args:
-        rows: Features of the items.
-        queries: Histories and targets.
-        similarity: ``"cosine"`` or ``"dot"``.
-        exclude_history: Whether to exclude the history from the candidates, except for targets.
-        normalize_items: Whether to scale the rows to length 1 before averaging them.
-        block_size: Number of queries per block.
+    With ``exclude_history`` the history is excluded from the candidates, except for targets; with
+    ``normalize_items`` the rows are scaled to length 1 before they are averaged. Memory in addition
+    to the tables is ``block_size * num_items * 12`` bytes and about 100 MiB.
     """
     queries = queries.to(rows.device)
     num_queries, num_items = queries.id.numel(), rows.num_items

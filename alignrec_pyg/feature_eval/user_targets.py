@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.feature_eval.ranks import Queries
-from alignrec_pyg.graph import INTERACTS, ITEM, USER, links_to_predict
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, link_values, links_to_predict
 
 Ties = Literal["last", "random", "min_id", "max_id"]
 
@@ -17,13 +17,8 @@ Ties = Literal["last", "random", "min_id", "max_id"]
 def latest_links(data: HeteroData, *, ties: Ties, seed: int) -> Queries:
     """Queries whose target is the latest link of each user, with the others as the history.
 
-    Users with a single link have no history and are excluded.
-
-    Args:
-        data: Graph with links and their times.
-        ties: Which of several latest links of equal time is the target: the last one in the order
-            of ``edge_index``, a random one, or the one with the smallest or largest item index.
-        seed: Seed of ``"random"``.
+    Users with a single link have no history and are excluded. ``ties`` and ``seed`` are those of
+    :func:`~alignrec_pyg.feature_eval.zero_shot`.
 
     Raises:
         ValueError: If a time is missing, or no user has two links.
@@ -101,15 +96,7 @@ def _checked_times(data: HeteroData) -> Tensor:
         ": give the times of the interactions, or use targets='labels' on the validation or test "
         "graph of a split, whose links to predict are then the targets"
     )
-    if "time" not in data[INTERACTS]:
-        raise ValueError(
-            '\'time\' needs to be known for each interaction (data["user", "interacts", "item"]'
-            f".time is missing){way_out}"
-        )
-    time: Tensor = data[INTERACTS].time
-    count = data[INTERACTS].edge_index.size(1)
-    if time.shape != (count,):
-        raise ValueError(f"'time' needs shape ({count},) (got {tuple(time.shape)})")
+    time = link_values(data, "time", way_out)
     missing = int(time.isnan().sum())
     if missing:
         raise ValueError(

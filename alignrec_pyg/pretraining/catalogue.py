@@ -27,14 +27,7 @@ _READERS = {
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Items with their texts and images.
-
-    Args:
-        id: Id of each item.
-        text: Clean text of each item, or ``None``.
-        image: Image of each item, or ``None``.
-        report: How many items have a text, an image or both, in one sentence.
-    """
+    """Items with their clean texts and images, and how many have them, in one sentence."""
 
     id: list[str]
     text: list[str | None]
@@ -153,16 +146,7 @@ def write_features(
     """Writes each of :data:`TABLES` as ``.npy``, with the rows of the catalogue, and a ``.json``.
 
     Encoded batches are kept in the folder ``encoded``, so that an interrupted call continues. A
-    table appears when it is complete.
-
-    Args:
-        folder: Where to write.
-        encoder: The trained encoder.
-        catalogue: The items; an item without image and text has a row of zeros.
-        device: Where to encode.
-        num_workers: Threads that read images.
-        max_failures: Share of the images that may be unreadable.
-        log: Called with messages about the progress.
+    table appears when it is complete. An item without image and text has a row of zeros.
 
     Raises:
         ValueError: If too many images cannot be read.

@@ -307,19 +307,12 @@ def _seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """The pairs of a catalogue.
-
-    Args:
-        images: Image of each pair; all of them were read once.
-        texts: Clean text of each pair.
-        content: Hash of all images and texts.
-        unreadable: Why an image cannot be read, by the row of its item.
-    """
+    """The pairs of a catalogue, whose images were all read once."""
 
     images: list[ImageSource]
     texts: list[str]
-    content: str
-    unreadable: dict[int, str]
+    content: str  # a hash of all images and texts
+    unreadable: dict[int, str]  # reasons, by the row of the item
 
 
 def _find_pairs(items: ItemContent, map_images: _Map, *, max_failures: float) -> _Pairs:

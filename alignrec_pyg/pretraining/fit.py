@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -112,7 +112,7 @@ def pretrain(
         trainer = Trainer(objective, optimizer, config, workers, state)
 
         with (
-            _TensorBoard(folder if first else None, step) as curves,
+            _curves(folder if first else None, step) as draw,
             tqdm(
                 total=num_steps,
                 initial=step,
@@ -124,7 +124,7 @@ def pretrain(
 
             def note(entry: dict[str, float]) -> None:
                 state.history.append(entry)
-                curves.write(entry)
+                draw(entry)
                 if report is not None and first:
                     report(step, entry)
 
@@ -223,36 +223,21 @@ def _run_identity(
     }
 
 
-class _TensorBoard:
-    """Writes entries as curves to ``folder/tensorboard``, if TensorBoard is installed.
+@contextmanager
+def _curves(folder: Path | None, step: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Writes entries as curves to ``folder/tensorboard``, if there is a folder and TensorBoard.
 
-    Args:
-        folder: Folder of the run; ``None`` writes nothing.
-        step: Steps done; points after it, of steps lost to an interruption, are dropped.
+    Points after the steps done, of steps lost to an interruption, are dropped.
     """
+    if folder is None or find_spec("tensorboard") is None:
+        yield lambda entry: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, folder: Path | None, step: int) -> None:
-        self._writer: Any = None
-        if folder is not None and find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def write(self, entry: dict[str, float]) -> None:
-        if self._writer is None:
-            return
+    def write(entry: dict[str, float]) -> None:
         for name, value in entry.items():
             if name != "step":
-                self._writer.add_scalar(name, value, int(entry["step"]))
+                writer.add_scalar(name, value, int(entry["step"]))
 
-    def __enter__(self) -> _TensorBoard:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    with closing(SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)) as writer:
+        yield write

@@ -104,11 +104,7 @@ def run_job(
     """Runs a job; one that was interrupted continues from its saved state.
 
     Under ``torchrun`` or Ray Train every worker calls it, and the first one writes the files.
-
-    Args:
-        job: The job.
-        device: Where to train (default: the GPU of this process, else the CPU).
-        log: Called with messages about the progress.
+    The device is, by default, the GPU of this process, else the CPU.
 
     Returns:
         The folder of the encoder, for ``BEiT3Encoder.from_pretrained``.

@@ -255,14 +255,8 @@ def check_failures(
 ) -> None:
     """Checks that few enough images were unreadable.
 
-    Args:
-        num_failures: Number of unreadable images.
-        num_images: Number of images.
-        max_failures: Share of them that may be unreadable.
-        examples: Reasons, of which the message names five.
-
     Raises:
-        ValueError: If too many images were unreadable.
+        ValueError: If it was a larger share than ``max_failures``; names five of the ``examples``.
     """
     if num_failures > max_failures * num_images:
         such_as = f" (such as {'; '.join(examples[:5])})" if examples else ""

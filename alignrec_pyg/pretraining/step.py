@@ -35,14 +35,7 @@ def adamw(
     *,
     fused: bool | None = None,
 ) -> torch.optim.AdamW:
-    """AdamW with weight decay on some parameters only.
-
-    Args:
-        module: Its parameters are optimised.
-        is_decayed: Whether weight decay applies to a parameter, by name and parameter.
-        config: Settings of AdamW.
-        fused: As in :class:`torch.optim.AdamW`.
-    """
+    """AdamW with weight decay on some parameters only, those of which ``is_decayed`` is true."""
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in module.named_parameters():
         groups[is_decayed(name, parameter)].append(parameter)
@@ -60,25 +53,13 @@ def adamw(
 
 @dataclass
 class PretrainState(RunState):
-    """Progress of pre-training, beside weights and optimiser; no best weights are kept.
+    """Progress of pre-training, beside weights and optimiser; no best weights are kept."""
 
-    Args:
-        sums: Sums over the steps since the last entry of the history, by name.
-    """
-
-    sums: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)  # since the last entry of the history
 
 
 class Trainer:
-    """Takes training steps, and adds their losses to the state until :meth:`means` is called.
-
-    Args:
-        objective: The loss to minimise.
-        optimizer: Optimiser of its parameters.
-        config: Settings; ``clip_norm`` and ``precision`` are read.
-        workers: The processes that share every batch.
-        state: Progress of training.
-    """
+    """Takes training steps, and adds their losses to the state until :meth:`means` is called."""
 
     def __init__(
         self,
@@ -167,11 +148,7 @@ def validate(
     - without the other modality, ``val_x_alone``: how well a modality is predicted from itself.
       Part of that loss is due to training having seen both modalities only.
 
-    Args:
-        objective: The loss to compute; it is left in training mode.
-        val: Held-out pairs, two or more.
-        config: Settings; ``micro_batch_size``, ``precision`` and ``num_workers`` are read.
-        workers: The processes that share the work.
+    The objective is left in training mode.
 
     Raises:
         ValueError: If there are fewer than two pairs.

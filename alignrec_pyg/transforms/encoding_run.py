@@ -23,16 +23,9 @@ _VERSION = "encode_items 1"
 
 
 class EncodingRun:
-    """Encodes the items of a reader once.
+    """Encodes the items of a reader once, with the arguments of :class:`EncodeItems`.
 
-    Args:
-        encoder: The encoder.
-        reader: The contents of the items.
-        batch_size: Number of items per call of the encoder.
-        cache_dir: Folder of the cache; ``None`` for no cache.
-        max_failures: Maximum share of unreadable images.
-        stop: Checked after each batch.
-        fit: Whether to fit an encoder that needs fitting, or to use it as it is.
+    ``stop`` is checked after each batch.
     """
 
     def __init__(
@@ -171,10 +164,7 @@ class EncodingRun:
     def _fit(self) -> None:
         """Fits the encoder on readable content; it receives images as given and reads them."""
         if "image" in self.present:
-            parts = tqdm(
-                self.parts(), desc="reading", unit="batch", total=self._num_parts(), disable=None
-            )
-            for items in parts:
+            for items in tqdm(list(self.parts()), desc="reading", unit="batch", disable=None):
                 self._decoded(items, self._reader.load(items))
                 self._stop.exit_if_requested()
         rows = self.with_content()
@@ -187,9 +177,6 @@ class EncodingRun:
                 ]
             self._encoder.fit(self._reader.content(rows, sources))
         self._ready = True
-
-    def _num_parts(self) -> int:
-        return -(-len(self.rows) // self._batch_size)
 
     def _decoded(self, items: list[int], images: Sequence[LoadedImage]) -> list[LoadedImage]:
         decoded = self._reader.decode(images)

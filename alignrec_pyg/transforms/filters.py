@@ -8,7 +8,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.checks import check_integer, check_number
-from alignrec_pyg.graph import INTERACTS, ITEM, USER, core_links
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, core_links, link_values
 from alignrec_pyg.transforms.subset import (
     check_no_item_graphs,
     check_unsplit,
@@ -93,12 +93,7 @@ class MinRating(BaseTransform):
     def forward(self, data: HeteroData) -> HeteroData:
         """Returns a filtered copy of ``data``; the input is unchanged."""
         check_unsplit(data, "MinRating")
-        if "rating" not in data[INTERACTS]:
-            raise ValueError(
-                '\'rating\' needs to be known for each interaction (data["user", "interacts", '
-                '"item"].rating is missing)'
-            )
-        rating: Tensor = data[INTERACTS].rating
+        rating = link_values(data, "rating")
         kept = (rating >= self.min_rating).nonzero()[:, 0]
         if kept.numel() == 0:
             raise ValueError(

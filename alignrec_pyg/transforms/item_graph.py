@@ -63,9 +63,7 @@ def weighted_sum(
 ) -> tuple[Tensor, Tensor]:
     """The weighted sum of graphs, with distinct edges sorted by target and source.
 
-    Args:
-        graphs: Factor, ``edge_index`` and ``edge_weight`` of each graph.
-        num_items: Number of items.
+    Each graph is its factor, ``edge_index`` and ``edge_weight``.
 
     Shapes:
         - **output:** edge_index int64 :math:`(2, E)`, edge_weight float32 :math:`(E)`

@@ -52,21 +52,13 @@ class RayActors:
 class EncodingJob:
     """The input of every actor.
 
-    Args:
-        encoder: The encoder; ``None`` if the actors build their own, for example because their
-            device is another one.
-        name: Description of the encoder, for messages.
-        cache_key: Cache key of the encoder.
-        content: The contents of the items, as arguments of
-            :class:`~alignrec_pyg.transforms.content_reader.ContentReader`.
-        batch_size: Number of items per call of the encoder.
-        cache_dir: Folder of the cache, accessible on all machines; ``None`` for no cache.
+    ``encoder`` is ``None`` if the actors build their own; ``name`` describes it, for messages.
     """
 
     encoder: ItemEncoder | None
     name: str
     cache_key: str
-    content: Mapping[str, Any]
+    content: Mapping[str, Any]  # the arguments of ContentReader
     batch_size: int
     cache_dir: Path | None
 

@@ -10,11 +10,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
-from torch_geometric.data.storage import EdgeStorage
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.checks import check_choice, check_integer
-from alignrec_pyg.graph import INTERACTS, ITEM, USER
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, link_values
 from alignrec_pyg.transforms.subset import check_unsplit, select_rows
 
 SplitRule = Literal["random", "leave_last_out", "global_time", "labels"]
@@ -109,7 +108,7 @@ class SplitInteractions(BaseTransform):
         check_unsplit(data, "SplitInteractions")
         num_users, num_items = data[USER].num_nodes, data[ITEM].num_nodes
         edge_index: Tensor = links.edge_index
-        part = self._parts(links, num_users)
+        part = self._parts(data, num_users)
         for index, name in ((_TRAIN, "training"), (_VAL, "validation"), (_TEST, "test")):
             if not bool((part == index).any()):
                 raise ValueError(
@@ -161,18 +160,18 @@ class SplitInteractions(BaseTransform):
             )
         return train, held_out[0], held_out[1]
 
-    def _parts(self, links: EdgeStorage, num_users: int) -> Tensor:
+    def _parts(self, data: HeteroData, num_users: int) -> Tensor:
         """The part of each link (0 train, 1 validation, 2 test), int64 ``[E]``."""
-        user = links.edge_index[0]
+        user = data[INTERACTS].edge_index[0]
         if self.by == "labels":
-            return _checked_labels(links)
+            return _checked_labels(data)
         if self.by == "global_time":
-            return self._global_time_parts(_checked_times(links))
+            return self._global_time_parts(_checked_times(data))
         if self.by == "random":
             generator = torch.Generator().manual_seed(self.seed)
             order = torch.randperm(user.numel(), generator=generator).to(user.device)
         else:
-            order = _checked_times(links).argsort(stable=True)
+            order = _checked_times(data).argsort(stable=True)
         rank, size = rank_within_groups(user[order], num_users)
 
         held_out = torch.full_like(size, 2)
@@ -225,22 +224,12 @@ def _with_links(data: HeteroData, values: dict[str, Any]) -> HeteroData:
     store = result[INTERACTS]
     for name in list(store.keys()):
         del store[name]
-    for name, value in values.items():
-        store[name] = value
+    store.update(values)
     return result
 
 
-def _checked_times(links: EdgeStorage) -> Tensor:
-    if "time" not in links:
-        raise ValueError(
-            '\'time\' needs to be known for each interaction (data["user", "interacts", "item"]'
-            f".time is missing){_WAY_OUT}"
-        )
-    time: Tensor = links.time
-    if time.shape != links.edge_index[0].shape:
-        raise ValueError(
-            f"'time' needs shape ({links.edge_index.size(1)},) (got {tuple(time.shape)})"
-        )
+def _checked_times(data: HeteroData) -> Tensor:
+    time = link_values(data, "time", _WAY_OUT)
     missing = int(time.isnan().sum())
     if missing:
         raise ValueError(
@@ -250,17 +239,8 @@ def _checked_times(links: EdgeStorage) -> Tensor:
     return time
 
 
-def _checked_labels(links: EdgeStorage) -> Tensor:
-    if "split" not in links:
-        raise ValueError(
-            '\'split\' needs to be known for each interaction (data["user", "interacts", "item"]'
-            ".split is missing); by='random' needs no labels"
-        )
-    labels = torch.as_tensor(links.split).long()
-    if labels.shape != links.edge_index[0].shape:
-        raise ValueError(
-            f"'split' needs shape ({links.edge_index.size(1)},) (got {tuple(labels.shape)})"
-        )
+def _checked_labels(data: HeteroData) -> Tensor:
+    labels = link_values(data, "split", "; by='random' needs no labels").long()
     unknown = labels[(labels < _TRAIN) | (labels > _TEST)].unique().tolist()
     if unknown:
         raise ValueError(

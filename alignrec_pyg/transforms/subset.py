@@ -14,10 +14,6 @@ from alignrec_pyg.graph import INTERACTS
 def check_unsplit(data: HeteroData, transform: str) -> None:
     """Checks that the interactions are not split into known ones and ones to predict.
 
-    Args:
-        data: The graph.
-        transform: Name of the transform that is applied, for the message.
-
     Raises:
         ValueError: If the interactions have an ``edge_label_index``.
     """
@@ -31,10 +27,6 @@ def check_unsplit(data: HeteroData, transform: str) -> None:
 def check_no_item_graphs(data: HeteroData, transform: str) -> None:
     """Checks that the graph has no edges but the interactions.
 
-    Args:
-        data: The graph.
-        transform: Name of the transform that is applied, for the message.
-
     Raises:
         ValueError: If there are other edge types, such as item graphs.
     """
@@ -47,12 +39,7 @@ def check_no_item_graphs(data: HeteroData, transform: str) -> None:
 
 
 def select_nodes(data: HeteroData, node_type: str, nodes: Tensor) -> None:
-    """Keeps some nodes of one type, in place: their attributes, but not the edges.
-
-    Args:
-        data: The graph.
-        node_type: The type of the nodes.
-        nodes: Indices of the nodes to keep, int64 ``[n]``.
+    """Keeps some nodes of one type, int64 ``[n]``, in place: their attributes, but not the edges.
 
     Raises:
         ValueError: If an attribute has another number of rows than there are nodes.
@@ -64,11 +51,7 @@ def select_nodes(data: HeteroData, node_type: str, nodes: Tensor) -> None:
 
 
 def select_links(data: HeteroData, links: Tensor) -> None:
-    """Keeps some of the interactions with their attributes, in place.
-
-    Args:
-        data: The graph.
-        links: Positions of the interactions to keep, int64 ``[n]``.
+    """Keeps the interactions at some positions, int64 ``[n]``, with their attributes, in place.
 
     Raises:
         ValueError: If an attribute has another number of rows than there are interactions.
@@ -81,16 +64,10 @@ def select_links(data: HeteroData, links: Tensor) -> None:
 
 
 def select_rows(values: dict[str, Any], rows: Tensor, size: int, owner: str) -> dict[str, Any]:
-    """The same attributes, restricted to ``rows``.
+    """The same attributes, restricted to ``rows``, int64 ``[n]``, in this order.
 
     Tensors, arrays, lists and tuples have one entry per row; scalars, strings, dictionaries and
     ``None`` describe the whole store and are kept unchanged.
-
-    Args:
-        values: Attributes by name.
-        rows: Indices of the rows to keep, in this order, int64 ``[n]``.
-        size: Number of rows that every attribute needs to have.
-        owner: What the rows are, such as ``"items"``, for the message.
 
     Raises:
         ValueError: If an attribute has another number of rows.

@@ -354,8 +354,8 @@ def test_curves_of_each_value(monkeypatch, tmp_path):
     module.SummaryWriter = Writer
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     monkeypatch.setattr(fit, "find_spec", lambda name: object())
-    with fit._TensorBoard(tmp_path, 7) as run:
-        run.write({"step": 8, "epoch": 0, "loss": 1.5})
+    with fit._curves(tmp_path, 7) as draw:
+        draw({"step": 8, "epoch": 0, "loss": 1.5})
     assert seen == [
         (str(tmp_path / "tensorboard"), 8),
         ("epoch", 0, 8),
@@ -366,10 +366,9 @@ def test_curves_of_each_value(monkeypatch, tmp_path):
 
 def test_nothing_without_tensorboard_or_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(fit, "find_spec", lambda name: None)
-    with fit._TensorBoard(tmp_path, 0) as run:
-        run.write({"step": 1, "loss": 1.5})
-    with fit._TensorBoard(None, 0) as run:
-        run.write({"step": 1, "loss": 1.5})
+    for folder in (tmp_path, None):
+        with fit._curves(folder, 0) as draw:
+            draw({"step": 1, "loss": 1.5})
     assert list(tmp_path.iterdir()) == []
 
 
