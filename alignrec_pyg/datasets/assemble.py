@@ -116,27 +116,30 @@ def with_equal_id_types(links: LinkColumns, catalogue: Column) -> tuple[LinkColu
 
 def add_content(
     data: HeteroData,
+    column: Callable[[str], Column],
     notes: list[str],
     *,
-    text: Sequence[Column] = (),
-    image: Column | None = None,
-    image_url: Column | None = None,
+    text: str | Sequence[str] | None,
+    image: str | None = None,
+    image_url: str | None = None,
     folder: Path | None = None,
 ) -> None:
     """Adds ``text``, ``image_path`` and ``image_url`` of the items from columns of their table.
 
     Relative image paths start from ``folder``.
     """
-    count = int(data[ITEM].num_nodes)
+
+    def joined(*names: str) -> list[str | None]:
+        return joined_text([column(name) for name in names], int(data[ITEM].num_nodes), notes)
+
     if text:
-        data[ITEM].text = joined_text(text, count, notes)
-    if image is not None:
-        paths = joined_text([image], count, notes)
+        data[ITEM].text = joined(*([text] if isinstance(text, str) else text))
+    if image:
         data[ITEM].image_path = [
-            path if path is None or folder is None else folder / path for path in paths
+            path if path is None or folder is None else folder / path for path in joined(image)
         ]
-    if image_url is not None:
-        data[ITEM].image_url = joined_text([image_url], count, notes)
+    if image_url:
+        data[ITEM].image_url = joined(image_url)
 
 
 def joined_text(columns: Sequence[Column], count: int, notes: list[str]) -> list[str | None]:

@@ -87,14 +87,8 @@ def from_files(
         links, catalogue = with_equal_id_types(links, listed.ids(item))
     data, duplicates = assemble(links, notes, catalogue=catalogue, keep=keep)
     if items is not None:
-        add_content(
-            data,
-            notes,
-            text=[listed.column(field) for field in fields],
-            image=listed.column(image) if image else None,
-            image_url=listed.column(image_url) if image_url else None,
-            folder=Path(items).parent,
-        )
+        folder, column = Path(items).parent, listed.column
+        add_content(data, column, notes, text=text, image=image, image_url=image_url, folder=folder)
     dtypes: dict[str, str] = {}
     for name, (matrix, ids) in (features or {}).items():
         check_feature_name(name)

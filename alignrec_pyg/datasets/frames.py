@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import narwhals as nw
@@ -86,17 +87,10 @@ def from_frames(
     if catalogue is not None and len(catalogue) == 0:
         raise ValueError("'items' needs at least one row (got 0)")
 
-    def optional(name: str | None) -> Column | None:
-        return _column(frame, "interactions", name) if name else None
-
+    link = partial(_column, frame, "interactions")
+    others = (link(name) if name else None for name in (rating, time, split))
     data, duplicates = assemble(
-        LinkColumns(
-            _column(frame, "interactions", user),
-            _column(frame, "interactions", item),
-            optional(rating),
-            optional(time),
-            optional(split),
-        ),
+        LinkColumns(link(user), link(item), *others),
         notes,
         catalogue=None if catalogue is None else _column(catalogue, "items", item),
         keep=keep,
@@ -107,14 +101,8 @@ def from_frames(
             if value is not None:
                 raise ValueError(f"'{name}' needs the frame 'items', whose column it names")
     else:
-        names = [text] if isinstance(text, str) else list(text or ())
-        add_content(
-            data,
-            notes,
-            text=[_column(catalogue, "items", name) for name in names],
-            image=_column(catalogue, "items", image) if image else None,
-            image_url=_column(catalogue, "items", image_url) if image_url else None,
-        )
+        column = partial(_column, catalogue, "items")
+        add_content(data, column, notes, text=text, image=image, image_url=image_url)
     dtypes: dict[str, str] = {}
     for name, feature in (features or {}).items():
         check_feature_name(name)

@@ -122,20 +122,13 @@ def fetch_images(
             raise
 
     counts: Counter[str] = Counter()
-    failed: Counter[str] = Counter()
     examples: dict[str, str] = {}
     paths: list[Path | None] = []
     for url in urls:
-        if not url:
-            counts["without_url"] += 1
-            paths.append(None)
-            continue
-        path, how = outcome[url]
+        path, how = outcome[url] if url else (None, "without_url")
         paths.append(path)
-        if path is not None:
-            counts[how] += 1
-        else:
-            failed[how] += 1
+        counts[how] += 1
+        if url and path is None:
             examples.setdefault(how, url)
     data[ITEM].image_path = paths
     return FetchReport(
@@ -143,7 +136,7 @@ def fetch_images(
         without_url=counts["without_url"],
         cached=counts["cached"],
         fetched=counts["fetched"],
-        failed=dict(failed),
+        failed={how: counts[how] for how in examples},
         examples=examples,
     )
 

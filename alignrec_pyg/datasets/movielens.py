@@ -102,7 +102,7 @@ class MovieLens(InteractionDataset):
         if min_rating is not None:
             frame = _kept(frame, frame["rating"] >= min_rating, f"below {min_rating}", notes)
         texts = _texts(folder, text, notes)
-        posters = _posters(folder, notes)
+        source, posters = _posters(folder, notes)
         for what, there in (("text", texts), ("image", posters)):
             if what in require:
                 present = frame["movie"].isin(there.keys())
@@ -120,7 +120,7 @@ class MovieLens(InteractionDataset):
             time=frame["time"].to_numpy(),
         )
         data[ITEM].text = [texts.get(movie) for movie in item_id.tolist()]
-        images = _read_posters({movie: posters.get(movie) for movie in item_id.tolist()})
+        images = _read_posters(source, [posters.get(movie) for movie in item_id.tolist()])
         data[ITEM].image = images
         for what, column in (("text", data[ITEM].text), ("poster", images)):
             missing = sum(entry is None for entry in column)
@@ -182,20 +182,15 @@ def _texts(folder: Path, fields: Sequence[str], notes: list[str]) -> dict[int, s
     }
 
 
-_PosterFile = tuple[Path, str] | Path
-"""A member of an archive (its path and name), or a file."""
-
-
-def _posters(folder: Path, notes: list[str]) -> dict[int, _PosterFile]:
-    """The file of the poster of each movie, for those with a poster."""
+def _posters(folder: Path, notes: list[str]) -> tuple[Path, dict[int, str]]:
+    """The folder or archive of the posters, and the file in it of each movie with a poster."""
     sources = (p for p in folder.glob("posters*") if p.is_dir() or p.suffix == ".zip")
     source = single_path(sources, folder, "sets of posters")
     if source is None:
         notes.append("no posters*.zip and no folder posters*: no movie has a poster")
-        return {}
-    found: dict[int, _PosterFile] = {}
+        return folder, {}
     if source.is_dir():
-        entries: list[tuple[str, _PosterFile]] = [(str(p), p) for p in sorted(source.iterdir())]
+        names = sorted(path.name for path in source.iterdir())
     else:
         try:
             with zipfile.ZipFile(source) as archive:
@@ -207,33 +202,30 @@ def _posters(folder: Path, notes: list[str]) -> dict[int, _PosterFile]:
             raise ValueError(
                 f"{source}: a poster needs to be below {_MAX_POSTER_BYTES:,} bytes (got {large[0]})"
             )
-        entries = [(m.filename, (source, m.filename)) for m in members if not m.is_dir()]
+        names = [m.filename for m in members if not m.is_dir()]
+    found: dict[int, str] = {}
     strange = 0
-    for name, poster in entries:
+    for name in names:
         stem, ending = Path(name).stem, Path(name).suffix.lower()
         if stem.isascii() and stem.isdigit() and ending in IMAGE_SUFFIXES:
-            found[int(stem)] = poster
+            found[int(stem)] = name
         else:
             strange += 1
     if strange:
         notes.append(f"{source.name}: {strange:,} files not named <movieId>.jpg not read")
-    return found
+    return source, found
 
 
-def _read_posters(files: dict[int, _PosterFile | None]) -> list[Path | Poster | None]:
-    archives = {file[0] for file in files.values() if isinstance(file, tuple)}
-    if not archives:
-        return [file for file in files.values() if not isinstance(file, tuple)]
-    source = archives.pop()
+def _read_posters(source: Path, names: list[str | None]) -> list[Path | Poster | None]:
+    if source.is_dir():
+        return [None if name is None else source / name for name in names]
     images: list[Path | Poster | None] = []
     with zipfile.ZipFile(source) as archive:
-        for movie, file in files.items():
-            if not isinstance(file, tuple):
-                images.append(file)
-                continue
+        for name in names:
             try:
-                images.append(Poster(archive.read(file[1])))
+                images.append(None if name is None else Poster(archive.read(name)))
             except (zipfile.BadZipFile, OSError) as error:
+                movie = Path(name or "").stem
                 raise ValueError(
                     f"{source}: the poster of movie {movie} is damaged ({error})"
                 ) from error

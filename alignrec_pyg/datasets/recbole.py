@@ -108,7 +108,7 @@ class RecBoleFolder(InteractionDataset):
         data, duplicates = assemble(links, notes, catalogue=catalogue, keep=keep)
         dtypes = {}
         if catalogue is not None:
-            add_content(data, notes, text=[listed.column(field) for field in text])
+            add_content(data, listed.column, notes, text=text)
             for field in listed.vectors(features):
                 rows, table = _table(listed.column(field))
                 key = feature_name(field)

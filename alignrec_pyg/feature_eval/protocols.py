@@ -101,12 +101,9 @@ def zero_shot(
         {1: 1.0}
     """
     require_graph(data, "data")
-    for name, value, choices in (
-        ("targets", targets, get_args(Targets)),
-        ("similarity", similarity, get_args(Similarity)),
-        ("ties", ties, get_args(Ties)),
-    ):
-        check_choice(name, value, choices)
+    check_choice("targets", targets, get_args(Targets))
+    check_choice("similarity", similarity, get_args(Similarity))
+    check_choice("ties", ties, get_args(Ties))
     ks = check_cut_offs(ks)
     check_integer("block_size", block_size, 1)
     rows = FeatureRows(data, features, normalize_parts=normalize_parts)

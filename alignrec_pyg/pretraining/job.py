@@ -125,7 +125,10 @@ def run_job(
     texts = [catalogue.text[row] or "" for row in chosen]
     images = [image for row in chosen if (image := catalogue.image[row]) is not None]
 
-    tokenizer = _tokenizer(job, texts)
+    if job.spm is not None:
+        tokenizer = SentencePieceTokenizer(job.spm)
+    else:  # takes seconds, so every worker trains the same
+        tokenizer = SentencePieceTokenizer.train(texts, job.vocab_size)
     log(f"text tokens: {tokenizer!r}")
     # The released text embedding has more rows than the released vocabulary has ids.
     released = job.weights is not None and job.spm is not None
@@ -207,13 +210,6 @@ def _catalogue(job: PretrainJob) -> Catalogue:
         list(items.image),
         f"{len(items.text)} synthetic items, all with text and image",
     )
-
-
-def _tokenizer(job: PretrainJob, texts: list[str]) -> SentencePieceTokenizer:
-    """A sentencepiece model; training one takes seconds, so every worker trains the same."""
-    if job.spm is not None:
-        return SentencePieceTokenizer(job.spm)
-    return SentencePieceTokenizer.train(texts, job.vocab_size)
 
 
 def _visual_tokens(

@@ -48,15 +48,9 @@ class LoadedImage:
 class ContentReader:
     """Access to the contents of items; images are read on demand.
 
-    Results have the requested order for any number of threads.
-
-    Args:
-        text: Clean text of each item; ``None`` if texts are not used.
-        image: The image of each item, in any form that
-            :func:`~alignrec_pyg.encoders.images.image_source` accepts; ``None`` if images are not
-            used.
-        id: Id of each item; ``None`` if ids are not used.
-        num_workers: Number of threads that read and decode images; 0 uses the calling thread.
+    Results have the requested order for any number of threads that read and decode images; 0 uses
+    the calling thread. Texts are clean, images of any form that
+    :func:`~alignrec_pyg.encoders.images.image_source` accepts; ``None`` is what is not used.
     """
 
     def __init__(
