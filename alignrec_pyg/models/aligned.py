@@ -66,6 +66,8 @@ class Aligned(Recommender):
             an option is unknown.
     """  # noqa: D205
 
+    backbone: ContentRecommender
+
     def __init__(
         self,
         data: HeteroData,
@@ -82,20 +84,11 @@ class Aligned(Recommender):
         reg_reduction: Literal["rms", "mse"] = "rms",
     ) -> None:
         _require_content(backbone)
-        super().__init__(data, embedding_dim=backbone.embedding_dim)
+        super().__init__(data, embedding_dim=backbone.embedding_dim, hparams=locals())
         self._take_data_of(backbone)
         self.features = require_features(
             data, backbone.features if features is None else features, "Aligned"
         )
-        self.cca_weight = cca_weight
-        self.uia_weight = uia_weight
-        self.reg_weight = reg_weight
-        self.temperature = temperature
-        self.cca_normalize = cca_normalize
-        self.cca_symmetric = cca_symmetric
-        self.reg_similarity = reg_similarity
-        self.reg_reduction = reg_reduction
-        self.backbone = backbone
         self.supports_new_items = backbone.supports_new_items
         self.alignment = Alignment(
             has_features=items_with_features(data, self.features),

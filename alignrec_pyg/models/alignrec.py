@@ -6,22 +6,23 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
+from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_choice
-from alignrec_pyg.graph import InteractionBatch, feature_table
+from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models.content import (
     ContentRecommender,
     Representations,
     items_with_features,
 )
-from alignrec_pyg.models.inputs import ModelInputs, require_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
     Alignment,
     FeatureTable,
     ItemPropagation,
     UserItemPropagation,
+    batch_rows,
     bpr_loss,
     l2_loss,
 )
@@ -118,29 +119,11 @@ class AlignRec(ContentRecommender):
         mlp_relu: bool = False,
         user_aggregation: Literal["symmetric", "row"] = "symmetric",
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_choice("reg_target", reg_target, ("live", "frozen"))
         check_choice("user_aggregation", user_aggregation, ("symmetric", "row"))
-        self.features = require_features(data, features, "AlignRec")
-        self.item_graph = self.select_item_graph(data, item_graph)
-        self.num_layers = num_layers
-        self.num_item_layers = num_item_layers
-        self.cca_weight = cca_weight
-        self.uia_weight = uia_weight
-        self.reg_weight = reg_weight
-        self.l2_weight = l2_weight
-        self.temperature = temperature
-        self.cca_normalize = cca_normalize
-        self.cca_symmetric = cca_symmetric
-        self.reg_similarity = reg_similarity
-        self.reg_reduction = reg_reduction
-        self.reg_target = reg_target
-        self.freeze_features = freeze_features
-        self.feature_norm = feature_norm
-        self.mlp_relu = mlp_relu
-        self.user_aggregation = user_aggregation
 
-        tables = [feature_table(data, name) for name in self.features]
+        tables = self.feature_tables(data)
         self.alignment = Alignment(
             has_features=items_with_features(data, self.features),
             temperature=temperature,
@@ -149,8 +132,7 @@ class AlignRec(ContentRecommender):
             reg_similarity=reg_similarity,
             reg_reduction=reg_reduction,
         )
-        self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
-        self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
+        self.add_id_tables()
         self.feature_table = FeatureTable(*tables, trainable=not freeze_features)
         self.encoder_features = (
             FeatureTable(*tables, trainable=False)
@@ -184,19 +166,13 @@ class AlignRec(ContentRecommender):
 
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-uniform) and linear layers anew, puts the features back."""
-        nn.init.xavier_uniform_(self.user_embedding.weight)
-        nn.init.xavier_uniform_(self.item_embedding.weight)
-        self.feature_table.reset_parameters()
-        if isinstance(self.layer_norm, nn.LayerNorm):
-            self.layer_norm.reset_parameters()
-        self.projection.reset_parameters()
-        self.gate.reset_parameters()
+        self.reset_id_tables()
+        for part in (self.feature_table, self.layer_norm, self.projection, self.gate):
+            reset(part)
 
     def representations(self, data: HeteroData) -> Representations:
         """ID and content vectors, before the fuser adds them."""
-        id_user, id_item = self.propagation(
-            self.user_embedding.weight, self.item_embedding.weight, self.user_item_graph(data)
-        )
+        id_user, id_item = self.propagation(*self.id_tables, self.user_item_graph(data))
         hidden = self.projection(self.layer_norm(self.feature_table()))
         gate = self.gate(hidden.relu() if self.mlp_relu else hidden).sigmoid()
         content_item = self.item_propagation(
@@ -208,22 +184,10 @@ class AlignRec(ContentRecommender):
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """``bpr``, ``cca``, ``uia``, ``reg`` and ``l2``."""
         user_x, item_x = self.fuse(x)
-        user = embedding(batch.user, user_x)
-        pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
+        user, pos, neg = batch_rows(batch, user_x, item_x)
         target = self.feature_table if self.encoder_features is None else self.encoder_features
         return {
             "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
             **self.alignment(batch, x, user, pos, target),
             "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
-        }
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Weight 1 for ``bpr``, the arguments of the same names for the others."""
-        return {
-            "bpr": 1.0,
-            "cca": self.cca_weight,
-            "uia": self.uia_weight,
-            "reg": self.reg_weight,
-            "l2": self.l2_weight,
         }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,18 @@ from alignrec_pyg.graph import (
     USER,
     InteractionBatch,
     content_hash,
+    feature_table,
     knn_edge_type,
     require_graph,
 )
-from alignrec_pyg.models.inputs import ModelInputs, select_item_graph, select_item_graphs
+from alignrec_pyg.models.inputs import (
+    PAPER_DATA_SETS,
+    ModelInputs,
+    require_features,
+    select_features,
+    select_item_graph,
+    select_item_graphs,
+)
 from alignrec_pyg.nn import Adjacency, FeatureTable, user_item_adjacency
 from alignrec_pyg.storage import (
     CheckpointError,
@@ -58,6 +66,9 @@ class Recommender(nn.Module, ABC):
     Args:
         data: Training graph (see :mod:`alignrec_pyg.graph`).
         embedding_dim: Width :math:`d` of the ID tables.
+        hparams: The arguments of a subclass's constructor, which ``locals()`` in its first line
+            are, to store as attributes; feature sets and item graphs become those that
+            :attr:`inputs` selects. Without, the subclass stores them itself.
 
     Raises:
         ValueError: If ``embedding_dim`` is not positive or ``data`` has no users or items.
@@ -68,7 +79,14 @@ class Recommender(nn.Module, ABC):
     supports_new_items: bool = False
     """Whether content alone gives an item a vector, without an ID vector and without links."""
 
-    def __init__(self, data: HeteroData, *, embedding_dim: int) -> None:
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Hyper-parameters have the types of the constructor's arguments."""
+
+    def __init__(
+        self, data: HeteroData, *, embedding_dim: int, hparams: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         require_graph(data, "data")
         check_integer("embedding_dim", embedding_dim, 1)
@@ -85,6 +103,22 @@ class Recommender(nn.Module, ABC):
             "item ids": content_hash(data[ITEM].get("id")),
         }
         self._graphs: dict[str, list[_PreparedGraph]] = {}
+        if hparams is not None:
+            self._store_hparams(data, hparams)
+
+    def _store_hparams(self, data: HeteroData, hparams: Mapping[str, Any]) -> None:
+        for name, value in hparams.items():
+            if name not in ("self", "data", "__class__"):
+                setattr(self, name, value)
+        if self.inputs.tables == "optional":
+            self.features = select_features(data, hparams["features"])
+        elif self.inputs.tables != "none":
+            self.features = require_features(data, hparams["features"], type(self).__name__)
+        if self.inputs.item_graph == "one":
+            self.item_graph = self.select_item_graph(data, hparams["item_graph"])
+        elif self.inputs.item_graph == "per_table":
+            graphs = hparams["item_graphs"]
+            self.item_graphs = self.select_item_graphs(data, graphs, self.features)
 
     @classmethod
     def train_config(cls, data: HeteroData) -> TrainConfig:
@@ -100,10 +134,14 @@ class Recommender(nn.Module, ABC):
     def published_hparams(cls, data_name: str) -> dict[str, Any]:
         """Hyper-parameters behind the published figures on a data set, where not the defaults.
 
+        Here, ``faithful=True`` on the papers' data sets, if the model has this argument: figures
+        come from code with defects then.
+
         Args:
             data_name: ``"baby"``, ``"sports"``, ``"elec"`` or any other.
         """
-        return {}
+        has_defects = "faithful" in cls.hparam_parameters() and data_name in PAPER_DATA_SETS
+        return {"faithful": True} if has_defects else {}
 
     @abstractmethod
     def reset_parameters(self) -> None:
@@ -122,9 +160,13 @@ class Recommender(nn.Module, ABC):
         """
 
     @property
-    @abstractmethod
     def loss_weights(self) -> dict[str, float]:
-        """The weight of every term of :meth:`loss_terms`."""
+        """The weight of every term of :meth:`loss_terms`.
+
+        Here, 1 for ``bpr`` and the hyper-parameter ``<term>_weight`` for every other term.
+        """
+        names = [name for name in vars(self) if name.endswith("_weight")]
+        return {"bpr": 1.0, **{name.removesuffix("_weight"): getattr(self, name) for name in names}}
 
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
         """Called before each epoch with a generator seeded by the epoch; does nothing here."""
@@ -295,6 +337,25 @@ class Recommender(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Sizes and hyper-parameters, for ``print(model)``."""
         return f"num_users={self.num_users}, num_items={self.num_items}"
+
+    def add_id_tables(self) -> None:
+        """Adds the tables ``user_embedding`` and ``item_embedding``, ``embedding_dim`` wide."""
+        self.user_embedding = nn.Embedding(self.num_users, self.embedding_dim)
+        self.item_embedding = nn.Embedding(self.num_items, self.embedding_dim)
+
+    @property
+    def id_tables(self) -> tuple[Tensor, Tensor]:
+        """The weights of ``user_embedding`` and ``item_embedding``."""
+        return self.user_embedding.weight, self.item_embedding.weight
+
+    def reset_id_tables(self) -> None:
+        """Draws both tables anew (Xavier-uniform)."""
+        for table in self.id_tables:
+            nn.init.xavier_uniform_(table)
+
+    def feature_tables(self, data: HeteroData) -> list[Tensor]:
+        """The feature tables that the model reads, in the order of ``features``."""
+        return [feature_table(data, name) for name in self.features]
 
     def user_item_graph(self, data: HeteroData) -> Adjacency:
         """The symmetrically normalised user-item graph, prepared for propagation and kept."""

@@ -11,9 +11,9 @@ from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_number
-from alignrec_pyg.graph import InteractionBatch, feature_table
+from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs, require_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
     FeatureProjections,
     UserItemPropagation,
@@ -77,21 +77,11 @@ class BM3(Recommender):
         reg_weight: float = 0.1,
         freeze_features: bool = False,
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_number("dropout", dropout, least=0, below=1)
-        self.features = require_features(data, features, "BM3")
-        self.num_layers = num_layers
-        self.dropout = dropout
-        self.cl_weight = cl_weight
-        self.reg_weight = reg_weight
-        self.freeze_features = freeze_features
-        self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
-        self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        self.modalities = FeatureProjections(
-            (feature_table(data, name) for name in self.features),
-            embedding_dim,
-            trainable=not freeze_features,
-        )
+        self.add_id_tables()
+        tables = self.feature_tables(data)
+        self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
         self.predictor = nn.Linear(embedding_dim, embedding_dim)
         self.propagation = UserItemPropagation(num_layers)
         self._generator: torch.Generator | None = None
@@ -108,8 +98,7 @@ class BM3(Recommender):
 
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-uniform) and linear layers (Xavier-normal weights) anew."""
-        nn.init.xavier_uniform_(self.user_embedding.weight)
-        nn.init.xavier_uniform_(self.item_embedding.weight)
+        self.reset_id_tables()
         for modality in self.modalities:
             modality.reset_parameters()
             nn.init.xavier_normal_(modality.linear.weight)
@@ -157,9 +146,7 @@ class BM3(Recommender):
         return {"ui": 1.0, "modality": self.cl_weight, "reg": self.reg_weight}
 
     def _online(self, data: HeteroData) -> tuple[Tensor, Tensor]:
-        user, item = self.propagation(
-            self.user_embedding.weight, self.item_embedding.weight, self.user_item_graph(data)
-        )
+        user, item = self.propagation(*self.id_tables, self.user_item_graph(data))
         return user, item + self.item_embedding.weight
 
     def _target(self, x: Tensor, batch: InteractionBatch) -> Tensor:

@@ -36,33 +36,31 @@ class BPR(Recommender):
     def __init__(
         self, data: HeteroData, *, embedding_dim: int = 64, reg_weight: float = 0.01
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
-        self.reg_weight = reg_weight
-        self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
-        self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
+        self.add_id_tables()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws both tables anew (Xavier-normal)."""
-        nn.init.xavier_normal_(self.user_embedding.weight)
-        nn.init.xavier_normal_(self.item_embedding.weight)
+        for table in self.id_tables:
+            nn.init.xavier_normal_(table)
 
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """The two tables."""
-        return self.user_embedding.weight, self.item_embedding.weight
+        return self.id_tables
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``."""
         user = self.user_embedding(batch.whole.user)
         pos = self.item_embedding(batch.whole.pos_item)
         neg = self.item_embedding(batch.whole.neg_item)
-        pos_score, neg_score = (user * pos).sum(-1), (user * neg).sum(-1)
-        return {
-            "bpr": bpr_loss(pos_score[batch.rows], neg_score[batch.rows], 1e-10, size=batch.size),
-            "reg": embedding_norm_loss(user, pos, neg) / batch.num_shares,
-        }
+        return bpr_terms(batch, user, pos, neg)
 
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Weight 1 for ``bpr``, ``reg_weight`` for ``reg``."""
-        return {"bpr": 1.0, "reg": self.reg_weight}
+
+def bpr_terms(batch: InteractionBatch, user: Tensor, pos: Tensor, neg: Tensor) -> dict[str, Tensor]:
+    """``bpr`` and ``reg`` from the rows of the whole batch, which the norms need."""
+    pos_score, neg_score = (user * pos).sum(-1), (user * neg).sum(-1)
+    return {
+        "bpr": bpr_loss(pos_score[batch.rows], neg_score[batch.rows], 1e-10, size=batch.size),
+        "reg": embedding_norm_loss(user, pos, neg) / batch.num_shares,
+    }

@@ -10,20 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import HeteroData
+from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
+from alignrec_pyg.graph import INTERACTS, InteractionBatch
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.dualgnn_user_graph import (
     cached_common_item_neighbors,
     polya_urn_counts,
     user_adjacency,
 )
-from alignrec_pyg.models.inputs import PAPER_DATA_SETS, ModelInputs, require_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureTable,
     UserItemPropagation,
+    batch_rows,
     bpr_loss,
 )
 
@@ -109,35 +111,19 @@ class DualGNN(Recommender):
         freeze_features: bool = True,
         faithful: bool = False,
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_integer("latent_dim", latent_dim, 1)
         check_integer("num_neighbors", num_neighbors, 1)
-        self.features = require_features(data, features, "DualGNN")
-        self.num_layers = num_layers
-        self.latent_dim = latent_dim
-        self.num_neighbors = num_neighbors
-        self.reg_weight = reg_weight
-        self.freeze_features = freeze_features
-        self.faithful = faithful
         # the P_m side by side: one propagation serves all modalities
         self.user_embedding = nn.Embedding(self.num_users, len(self.features) * embedding_dim)
         self.modality_weight = nn.Parameter(torch.empty(self.num_users, len(self.features)))
         self.modalities = nn.ModuleList(
-            _Modality(
-                FeatureTable(feature_table(data, name), trainable=not freeze_features),
-                latent_dim,
-                embedding_dim,
-            )
-            for name in self.features
+            _Modality(FeatureTable(table, trainable=not freeze_features), latent_dim, embedding_dim)
+            for table in self.feature_tables(data)
         )
         self.propagation = UserItemPropagation(num_layers)
         self._drawn: Adjacency | None = None
         self.reset_parameters()
-
-    @classmethod
-    def published_hparams(cls, data_name: str) -> dict[str, Any]:
-        """``faithful=True`` on the papers' data sets: their figures come from code with defects."""
-        return {"faithful": True} if data_name in PAPER_DATA_SETS else {}
 
     def reset_parameters(self) -> None:
         """Draws preferences and weights (Xavier-normal; softmax of the weights) and maps anew."""
@@ -146,9 +132,7 @@ class DualGNN(Recommender):
                 nn.init.xavier_normal_(preference)
             nn.init.xavier_normal_(self.modality_weight)
             self.modality_weight.copy_(self.modality_weight.softmax(dim=1))
-        for modality in self.modalities:
-            assert isinstance(modality, _Modality)
-            modality.reset_parameters()
+        reset(self.modalities)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but prepared graphs."""
@@ -188,9 +172,7 @@ class DualGNN(Recommender):
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on the scores and ``reg``, the means of squares."""
         user_x, item_x = self(data)
-        user = functional.embedding(batch.user, user_x)
-        pos = functional.embedding(batch.pos_item, item_x)
-        neg = functional.embedding(batch.neg_item, item_x)
+        user, pos, neg = batch_rows(batch, user_x, item_x)
         bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size)
         # the sum over all P_m side by side is that of their sums
         squares = self.user_embedding(batch.user).square().sum()
@@ -199,11 +181,6 @@ class DualGNN(Recommender):
             "reg": squares / (batch.size * self.embedding_dim)
             + self.modality_weight.square().mean() / batch.num_shares,
         }
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Weight 1 for ``bpr``, ``reg_weight`` for ``reg``."""
-        return {"bpr": 1.0, "reg": self.reg_weight}
 
     def _neighbors(self, edge_index: Tensor) -> tuple[Tensor, Tensor]:
         return cached_common_item_neighbors(
@@ -219,11 +196,6 @@ class _Modality(nn.Module):
         self.table = table
         self.hidden = nn.Linear(table.dim, latent_dim)
         self.output = nn.Linear(latent_dim, embedding_dim)
-
-    def reset_parameters(self) -> None:
-        self.table.reset_parameters()
-        self.hidden.reset_parameters()
-        self.output.reset_parameters()
 
     def forward(self) -> Tensor:
         out: Tensor = self.output(functional.leaky_relu(self.hidden(self.table())))

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_number
-from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table, symmetric_norm
+from alignrec_pyg.graph import INTERACTS, InteractionBatch, symmetric_norm
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs, select_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureProjections,
     ItemPropagation,
     UserItemPropagation,
+    batch_rows,
     bpr_loss,
     user_item_adjacency,
 )
@@ -85,22 +85,11 @@ class FREEDOM(Recommender):
         reg_weight: float = 0.001,
         freeze_features: bool = False,
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_number("dropout", dropout, least=0, below=1)
-        self.features = select_features(data, features)
-        self.item_graph = self.select_item_graph(data, item_graph)
-        self.num_layers = num_layers
-        self.num_item_layers = num_item_layers
-        self.dropout = dropout
-        self.reg_weight = reg_weight
-        self.freeze_features = freeze_features
-        self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
-        self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        self.modalities = FeatureProjections(
-            (feature_table(data, name) for name in self.features),
-            embedding_dim,
-            trainable=not freeze_features,
-        )
+        self.add_id_tables()
+        tables = self.feature_tables(data)
+        self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
         self._pruned: Adjacency | None = None
@@ -108,8 +97,7 @@ class FREEDOM(Recommender):
 
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-uniform) and projections anew."""
-        nn.init.xavier_uniform_(self.user_embedding.weight)
-        nn.init.xavier_uniform_(self.item_embedding.weight)
+        self.reset_id_tables()
         self.modalities.reset_parameters()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,11 +117,8 @@ class FREEDOM(Recommender):
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """Propagates over this epoch's links in training, over all known links otherwise."""
         pruned = self._pruned if self.training else None
-        user, item = self.propagation(
-            self.user_embedding.weight,
-            self.item_embedding.weight,
-            self.user_item_graph(data) if pruned is None else pruned,
-        )
+        graph = self.user_item_graph(data) if pruned is None else pruned
+        user, item = self.propagation(*self.id_tables, graph)
         neighbors = self.item_propagation(
             self.item_embedding.weight, self.item_item_graph(data, self.item_graph)
         )
@@ -142,8 +127,7 @@ class FREEDOM(Recommender):
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on the scores and, with features, ``reg`` on the projected features."""
         user_x, item_x = self(data)
-        user = embedding(batch.user, user_x)
-        pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
+        user, pos, neg = batch_rows(batch, user_x, item_x)
         size = batch.size
         terms = {"bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=size)}
         if self.features:

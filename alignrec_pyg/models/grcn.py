@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +10,13 @@ from torch.nn.functional import embedding, leaky_relu, normalize
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
+from alignrec_pyg.graph import INTERACTS, InteractionBatch
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import PAPER_DATA_SETS, ModelInputs, require_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
     EdgeStructure,
     FeatureProjections,
+    batch_rows,
     bpr_loss,
     edge_dot,
     segment_softmax,
@@ -102,33 +102,18 @@ class GRCN(Recommender):
         freeze_features: bool = True,
         faithful: bool = False,
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_integer("num_layers", num_layers, 0)
         check_integer("num_routings", num_routings, 0)
-        self.features = require_features(data, features, "GRCN")
-        self.num_layers = num_layers
-        self.num_routings = num_routings
-        self.reg_weight = reg_weight
-        self.freeze_features = freeze_features
-        self.faithful = faithful
-        self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
-        self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
+        self.add_id_tables()
         self.user_confidence = nn.Parameter(torch.empty(self.num_users, len(self.features)))
         self.item_confidence = nn.Parameter(torch.empty(self.num_items, len(self.features)))
         self.preferences = nn.ModuleList(
             nn.Embedding(self.num_users, embedding_dim) for _ in self.features
         )
-        self.modalities = FeatureProjections(
-            (feature_table(data, name) for name in self.features),
-            embedding_dim,
-            trainable=not freeze_features,
-        )
+        tables = self.feature_tables(data)
+        self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
         self.reset_parameters()
-
-    @classmethod
-    def published_hparams(cls, data_name: str) -> dict[str, Any]:
-        """``faithful=True`` on the papers' data sets: their figures come from code with defects."""
-        return {"faithful": True} if data_name in PAPER_DATA_SETS else {}
 
     def reset_parameters(self) -> None:
         """Draws everything anew: Xavier-normal, users and items as one table; default biases."""
@@ -179,8 +164,7 @@ class GRCN(Recommender):
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on the scores and ``reg`` on IDs and preferences."""
         user_x, item_x = self(data)
-        user = embedding(batch.user, user_x)
-        pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
+        user, pos, neg = batch_rows(batch, user_x, item_x)
         items = torch.cat([batch.pos_item, batch.neg_item])
         reg = _mean_square(self.user_embedding(batch.user), batch.size)
         reg = reg + _mean_square(self.item_embedding(items), 2 * batch.size)
@@ -192,11 +176,6 @@ class GRCN(Recommender):
             reg = reg + _mean_square(first.weight, self.num_users) / batch.num_shares
         bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size)
         return {"bpr": bpr, "reg": reg}
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Weight 1 for ``bpr``, ``reg_weight`` for ``reg``."""
-        return {"bpr": 1.0, "reg": self.reg_weight}
 
     def _links(self, data: HeteroData) -> tuple[EdgeStructure, EdgeStructure]:
         """The known links from items to users, and from users to items."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, normalize
+from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_integer, check_number
@@ -19,16 +19,16 @@ from alignrec_pyg.graph import (
     added_items,
     content_hash,
     feature_mask,
-    feature_table,
     knn_edge_type,
 )
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs, require_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
     Adjacency,
     EdgeStructure,
     FeatureProjections,
     UserItemPropagation,
+    batch_rows,
     bpr_loss,
     edge_dot,
     l2_loss,
@@ -130,25 +130,13 @@ class LATTICE(Recommender):
         l2_weight: float = 1e-4,
         freeze_features: bool = False,
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_integer("num_item_layers", num_item_layers, 0)
         check_integer("num_neighbors", num_neighbors, 1)
         check_number("frozen_share", frozen_share, least=0, most=1)
-        self.features = require_features(data, features, "LATTICE")
-        self.item_graphs = self.select_item_graphs(data, item_graphs, self.features)
-        self.num_layers = num_layers
-        self.num_item_layers = num_item_layers
-        self.num_neighbors = num_neighbors
-        self.frozen_share = frozen_share
-        self.l2_weight = l2_weight
-        self.freeze_features = freeze_features
-        self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
-        self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        self.modalities = FeatureProjections(
-            (feature_table(data, name) for name in self.features),
-            embedding_dim,
-            trainable=not freeze_features,
-        )
+        self.add_id_tables()
+        tables = self.feature_tables(data)
+        self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
         self.modality_logits = nn.Parameter(torch.empty(len(self.features)))
         self.propagation = UserItemPropagation(num_layers)
         lacking = torch.stack([feature_mask(data, name) for name in self.features])
@@ -174,8 +162,7 @@ class LATTICE(Recommender):
 
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-uniform) and projections anew; equal weights of feature sets."""
-        nn.init.xavier_uniform_(self.user_embedding.weight)
-        nn.init.xavier_uniform_(self.item_embedding.weight)
+        self.reset_id_tables()
         nn.init.constant_(self.modality_logits, 0.5)
         self.modalities.reset_parameters()
         self._epoch.fill_(_NO_EPOCH)
@@ -211,9 +198,7 @@ class LATTICE(Recommender):
 
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """Propagates over the known links and over the learned item graph."""
-        user, item = self.propagation(
-            self.user_embedding.weight, self.item_embedding.weight, self._self_loop_graph(data)
-        )
+        user, item = self.propagation(*self.id_tables, self._self_loop_graph(data))
         structure, weight = self._learned_item_graph(data)
         neighbors = self.item_embedding.weight
         for _ in range(self.num_item_layers):
@@ -223,17 +208,11 @@ class LATTICE(Recommender):
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``l2`` on the final rows of the batch."""
         user_x, item_x = self(data)
-        user = embedding(batch.user, user_x)
-        pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
+        user, pos, neg = batch_rows(batch, user_x, item_x)
         return {
             "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
             "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
         }
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Weight 1 for ``bpr``, ``l2_weight`` for ``l2``."""
-        return {"bpr": 1.0, "l2": self.l2_weight}
 
     def _self_loop_graph(self, data: HeteroData) -> Adjacency:
         edge_index = data[INTERACTS].edge_index

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.nn import UserItemPropagation, bpr_loss, embedding_norm_loss
+from alignrec_pyg.nn import UserItemPropagation, batch_rows, bpr_loss, embedding_norm_loss
 
 
 class LightGCN(Recommender):
@@ -50,42 +49,36 @@ class LightGCN(Recommender):
         num_layers: int = 3,
         reg_weight: float = 1e-4,
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
-        self.num_layers = num_layers
-        self.reg_weight = reg_weight
-        self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
-        self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
+        self.add_id_tables()
         self.propagation = UserItemPropagation(num_layers)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws both tables anew (Xavier-uniform)."""
-        nn.init.xavier_uniform_(self.user_embedding.weight)
-        nn.init.xavier_uniform_(self.item_embedding.weight)
+        self.reset_id_tables()
 
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """Propagates the tables over the known links."""
-        user, item = self.propagation(
-            self.user_embedding.weight, self.item_embedding.weight, self.user_item_graph(data)
-        )
+        user, item = self.propagation(*self.id_tables, self.user_item_graph(data))
         return user, item
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on propagated rows and ``reg`` on unpropagated ones."""
-        user_x, item_x = self(data)
-        user = embedding(batch.user, user_x)
-        pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
-        return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), 1e-10, size=batch.size),
-            "reg": embedding_norm_loss(
-                self.user_embedding(batch.whole.user),
-                self.item_embedding(batch.whole.pos_item),
-                self.item_embedding(batch.whole.neg_item),
-            )
-            / batch.num_shares,
-        }
+        return lightgcn_terms(self, batch, *self(data))
 
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Weight 1 for ``bpr``, ``reg_weight`` for ``reg``."""
-        return {"bpr": 1.0, "reg": self.reg_weight}
+
+def lightgcn_terms(
+    model: Recommender, batch: InteractionBatch, user_x: Tensor, item_x: Tensor
+) -> dict[str, Tensor]:
+    """``bpr`` on the final rows and ``reg`` on the rows of the ID tables."""
+    user, pos, neg = batch_rows(batch, user_x, item_x)
+    return {
+        "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), 1e-10, size=batch.size),
+        "reg": embedding_norm_loss(
+            model.user_embedding(batch.whole.user),
+            model.item_embedding(batch.whole.pos_item),
+            model.item_embedding(batch.whole.neg_item),
+        )
+        / batch.num_shares,
+    }

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
+from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_number
-from alignrec_pyg.graph import InteractionBatch, feature_table
+from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models.content import ContentRecommender, Representations
-from alignrec_pyg.models.inputs import ModelInputs, require_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
     FeatureProjections,
     ItemPropagation,
     UserItemPropagation,
+    batch_rows,
     bpr_loss,
     info_nce_loss,
     l2_loss,
@@ -95,23 +97,11 @@ class MGCN(ContentRecommender):
         temperature: float = 0.2,
         freeze_features: bool = False,
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_number("temperature", temperature, above=0)
-        self.features = require_features(data, features, "MGCN")
-        self.item_graphs = self.select_item_graphs(data, item_graphs, self.features)
-        self.num_layers = num_layers
-        self.num_item_layers = num_item_layers
-        self.cl_weight = cl_weight
-        self.l2_weight = l2_weight
-        self.temperature = temperature
-        self.freeze_features = freeze_features
-        self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
-        self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        self.modalities = FeatureProjections(
-            (feature_table(data, name) for name in self.features),
-            embedding_dim,
-            trainable=not freeze_features,
-        )
+        self.add_id_tables()
+        tables = self.feature_tables(data)
+        self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
         self.gates = nn.ModuleList(_gate(embedding_dim) for _ in self.features)
         self.fusion = _ModalityFusion(len(self.features), embedding_dim)
         self.propagation = UserItemPropagation(num_layers)
@@ -125,18 +115,14 @@ class MGCN(ContentRecommender):
 
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-uniform) and linear layers anew, puts the features back."""
-        nn.init.xavier_uniform_(self.user_embedding.weight)
-        nn.init.xavier_uniform_(self.item_embedding.weight)
+        self.reset_id_tables()
         self.modalities.reset_parameters()
-        for module in (*self.gates.modules(), *self.fusion.modules()):
-            if isinstance(module, nn.Linear):
-                module.reset_parameters()
+        reset(self.gates)
+        reset(self.fusion)
 
     def representations(self, data: HeteroData) -> Representations:
         """Propagated IDs :math:`C` and the fused views :math:`Z`."""
-        id_user, id_item = self.propagation(
-            self.user_embedding.weight, self.item_embedding.weight, self.user_item_graph(data)
-        )
+        id_user, id_item = self.propagation(*self.id_tables, self.user_item_graph(data))
         views = []
         for modality, gate, name in zip(self.modalities, self.gates, self.item_graphs, strict=True):
             purified = self.item_embedding.weight * gate(modality())
@@ -150,19 +136,13 @@ class MGCN(ContentRecommender):
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """``bpr``, ``cl`` (content with IDs) and ``l2``."""
         user_x, item_x = self.fuse(x)
-        user = embedding(batch.user, user_x)
-        pos, neg = embedding(batch.pos_item, item_x), embedding(batch.neg_item, item_x)
+        user, pos, neg = batch_rows(batch, user_x, item_x)
         return {
             "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
             "cl": self._contrast(batch, batch.whole.pos_item, x.content_item, x.id_item)
             + self._contrast(batch, batch.whole.user, x.content_user, x.id_user),
             "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
         }
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Weight 1 for ``bpr``, the arguments of the same names for the others."""
-        return {"bpr": 1.0, "cl": self.cl_weight, "l2": self.l2_weight}
 
     def _contrast(
         self, batch: InteractionBatch, nodes: Tensor, content: Tensor, ids: Tensor

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import HeteroData
+from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_table
+from alignrec_pyg.graph import INTERACTS, InteractionBatch
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import PAPER_DATA_SETS, ModelInputs, require_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.models.mmgcn_functions import (
     leaky_means_linear,
     normalized_rows,
@@ -100,40 +101,26 @@ class MMGCN(Recommender):
         freeze_features: bool = True,
         faithful: bool = False,
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_integer("num_layers", num_layers, 1)
         check_integer("latent_dim", latent_dim, 1)
         check_integer("max_feature_dim", max_feature_dim, 0)
-        self.features = require_features(data, features, "MMGCN")
-        self.num_layers = num_layers
-        self.latent_dim = latent_dim
-        self.max_feature_dim = max_feature_dim
-        self.reg_weight = reg_weight
-        self.freeze_features = freeze_features
-        self.faithful = faithful
         self.user_embedding = _table(self.num_users, embedding_dim, trainable=not faithful)
         self.item_embedding = _table(self.num_items, embedding_dim, trainable=not faithful)
         self.modalities = nn.ModuleList()
-        for name in self.features:
-            table = FeatureTable(feature_table(data, name), trainable=not freeze_features)
+        for features_of_items in self.feature_tables(data):
+            table = FeatureTable(features_of_items, trainable=not freeze_features)
             width = latent_dim if table.dim > max_feature_dim else table.dim
             preference = _table(self.num_users, width, trainable=not faithful)
             self.modalities.append(_ModalityNetwork(table, preference, embedding_dim, num_layers))
         self.reset_parameters()
 
-    @classmethod
-    def published_hparams(cls, data_name: str) -> dict[str, Any]:
-        """``faithful=True`` on the papers' data sets: their figures come from code with defects."""
-        return {"faithful": True} if data_name in PAPER_DATA_SETS else {}
-
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-normal, users and items as one table) and networks anew."""
         std = (2 / (self.num_users + self.num_items + self.embedding_dim)) ** 0.5
-        nn.init.normal_(self.user_embedding.weight, std=std)
-        nn.init.normal_(self.item_embedding.weight, std=std)
-        for modality in self.modalities:
-            assert isinstance(modality, _ModalityNetwork)
-            modality.reset_parameters()
+        for table in self.id_tables:
+            nn.init.normal_(table, std=std)
+        reset(self.modalities)
 
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """The mean of all networks' last layers."""
@@ -155,11 +142,6 @@ class MMGCN(Recommender):
             reg = reg + square / batch.num_shares
         bpr = bpr_loss((user_x * pos).sum(-1), (user_x * neg).sum(-1), size=batch.size)
         return {"bpr": bpr, "reg": reg}
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Weight 1 for ``bpr``, ``reg_weight`` for ``reg``."""
-        return {"bpr": 1.0, "reg": self.reg_weight}
 
     def _sides(self, data: HeteroData) -> tuple[_Side, _Side]:
         edge_index = data[INTERACTS].edge_index

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import HeteroData
+from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_number
-from alignrec_pyg.graph import InteractionBatch, feature_table
+from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs, require_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import FeatureTable, UserItemPropagation, info_nce_loss
 from alignrec_pyg.train_config import TrainConfig
 
@@ -85,23 +86,13 @@ class SLMRec(Recommender):
         ssl_weight: float = 0.1,
         freeze_features: bool = True,
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_number("temperature", temperature, above=0)
         check_number("ssl_temperature", ssl_temperature, above=0)
-        self.features = require_features(data, features, "SLMRec")
-        self.num_layers = num_layers
-        self.temperature = temperature
-        self.ssl_temperature = ssl_temperature
-        self.ssl_weight = ssl_weight
-        self.freeze_features = freeze_features
-        self.user_embedding = nn.Embedding(self.num_users, embedding_dim)
-        self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
+        self.add_id_tables()
         self.modalities = nn.ModuleList(
-            _Modality(
-                FeatureTable(feature_table(data, name), trainable=not freeze_features),
-                embedding_dim,
-            )
-            for name in self.features
+            _Modality(FeatureTable(table, trainable=not freeze_features), embedding_dim)
+            for table in self.feature_tables(data)
         )
         width = (1 + len(self.features)) * embedding_dim
         self.user_fusion = nn.Linear(width, embedding_dim)
@@ -116,11 +107,8 @@ class SLMRec(Recommender):
 
     def reset_parameters(self) -> None:
         """Draws tables and feature maps (Xavier-uniform) and the other linear maps anew."""
-        nn.init.xavier_uniform_(self.user_embedding.weight)
-        nn.init.xavier_uniform_(self.item_embedding.weight)
-        for modality in self.modalities:
-            assert isinstance(modality, _Modality)
-            modality.reset_parameters()
+        self.reset_id_tables()
+        reset(self.modalities)
         self.user_fusion.reset_parameters()
         self.item_fusion.reset_parameters()
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import InteractionBatch, feature_table
+from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.models.bpr import bpr_terms
 from alignrec_pyg.models.content import ContentRecommender, Representations
-from alignrec_pyg.models.inputs import ModelInputs, require_features
-from alignrec_pyg.nn import FeatureTable, bpr_loss, embedding_norm_loss
+from alignrec_pyg.models.inputs import ModelInputs
+from alignrec_pyg.nn import FeatureTable
 
 
 class VBPR(ContentRecommender):
@@ -59,22 +60,17 @@ class VBPR(ContentRecommender):
         reg_weight: float = 0.01,
         freeze_features: bool = True,
     ) -> None:
-        super().__init__(data, embedding_dim=embedding_dim)
-        self.features = require_features(data, features, "VBPR")
-        self.reg_weight = reg_weight
-        self.freeze_features = freeze_features
+        super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         self.user_embedding = nn.Embedding(self.num_users, 2 * embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
-        self.feature_table = FeatureTable(
-            *(feature_table(data, name) for name in self.features), trainable=not freeze_features
-        )
+        tables = self.feature_tables(data)
+        self.feature_table = FeatureTable(*tables, trainable=not freeze_features)
         self.projection = nn.Linear(self.feature_table.dim, embedding_dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-uniform) and projection (Xavier-normal, zero bias) anew."""
-        nn.init.xavier_uniform_(self.user_embedding.weight)
-        nn.init.xavier_uniform_(self.item_embedding.weight)
+        self.reset_id_tables()
         nn.init.xavier_normal_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
         self.feature_table.reset_parameters()
@@ -93,30 +89,15 @@ class VBPR(ContentRecommender):
         """``bpr`` and ``reg``."""
         user_x, item_x = self.fuse(x)
         user, pos, neg = batch.whole
-        return _terms(
-            batch, embedding(user, user_x), embedding(pos, item_x), embedding(neg, item_x)
-        )
+        rows = embedding(user, user_x), embedding(pos, item_x), embedding(neg, item_x)
+        return bpr_terms(batch, *rows)
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``; projects the batch's items only."""
         user, pos, neg = batch.whole
-        return _terms(batch, self.user_embedding(user), self._items(pos), self._items(neg))
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Weight 1 for ``bpr``, ``reg_weight`` for ``reg``."""
-        return {"bpr": 1.0, "reg": self.reg_weight}
+        return bpr_terms(batch, self.user_embedding(user), self._items(pos), self._items(neg))
 
     def _items(self, items: Tensor) -> Tensor:
         return torch.cat(
             [self.item_embedding(items), self.projection(self.feature_table(items))], -1
         )
-
-
-def _terms(batch: InteractionBatch, user: Tensor, pos: Tensor, neg: Tensor) -> dict[str, Tensor]:
-    """From the rows of the whole batch, which the norms need."""
-    pos_score, neg_score = (user * pos).sum(-1), (user * neg).sum(-1)
-    return {
-        "bpr": bpr_loss(pos_score[batch.rows], neg_score[batch.rows], 1e-10, size=batch.size),
-        "reg": embedding_norm_loss(user, pos, neg) / batch.num_shares,
-    }

@@ -3,6 +3,7 @@
 from alignrec_pyg.nn.alignment import Alignment
 from alignrec_pyg.nn.features import FeatureProjection, FeatureProjections, FeatureTable
 from alignrec_pyg.nn.losses import (
+    batch_rows,
     bpr_loss,
     cosine_alignment_loss,
     embedding_norm_loss,
@@ -38,6 +39,7 @@ __all__ = [
     "ItemPropagation",
     "LGConv",
     "UserItemPropagation",
+    "batch_rows",
     "bpr_loss",
     "cosine_alignment_loss",
     "edge_dot",

@@ -14,6 +14,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from alignrec_pyg.checks import check_choice
+from alignrec_pyg.graph import InteractionBatch
+
+
+def batch_rows(
+    batch: InteractionBatch, user_x: Tensor, item_x: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of the users, positive and negative items of a batch."""
+    rows = functional.embedding
+    return rows(batch.user, user_x), rows(batch.pos_item, item_x), rows(batch.neg_item, item_x)
 
 
 def bpr_loss(
