@@ -14,9 +14,9 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch, feature_table
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.content import ContentRecommender, items_with_features
+from alignrec_pyg.models.content import ContentRecommender, alignment_of
 from alignrec_pyg.models.inputs import require_features
-from alignrec_pyg.nn import Alignment, FeatureTable
+from alignrec_pyg.nn import FeatureTable
 from alignrec_pyg.storage import CheckpointError, read_manifest
 
 AlignedT = TypeVar("AlignedT", bound="Aligned")
@@ -90,14 +90,7 @@ class Aligned(Recommender):
             data, backbone.features if features is None else features, "Aligned"
         )
         self.supports_new_items = backbone.supports_new_items
-        self.alignment = Alignment(
-            has_features=items_with_features(data, self.features),
-            temperature=temperature,
-            cca_normalize=cca_normalize,
-            cca_symmetric=cca_symmetric,
-            reg_similarity=reg_similarity,
-            reg_reduction=reg_reduction,
-        )
+        self.alignment = alignment_of(self, data)
         # one by one, each shares the memory of the data; concatenated they would be a copy
         self.encoder_features = nn.ModuleList(
             FeatureTable(feature_table(data, name), trainable=False) for name in self.features

@@ -14,11 +14,10 @@ from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models.content import (
     ContentRecommender,
     Representations,
-    items_with_features,
+    alignment_of,
 )
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
-    Alignment,
     FeatureTable,
     ItemPropagation,
     UserItemPropagation,
@@ -124,14 +123,7 @@ class AlignRec(ContentRecommender):
         check_choice("user_aggregation", user_aggregation, ("symmetric", "row"))
 
         tables = self.feature_tables(data)
-        self.alignment = Alignment(
-            has_features=items_with_features(data, self.features),
-            temperature=temperature,
-            cca_normalize=cca_normalize,
-            cca_symmetric=cca_symmetric,
-            reg_similarity=reg_similarity,
-            reg_reduction=reg_reduction,
-        )
+        self.alignment = alignment_of(self, data)
         self.add_id_tables()
         self.feature_table = FeatureTable(*tables, trainable=not freeze_features)
         self.encoder_features = (

@@ -78,6 +78,8 @@ class Recommender(nn.Module, ABC):
     """What the model reads of the data, beside the links."""
     supports_new_items: bool = False
     """Whether content alone gives an item a vector, without an ID vector and without links."""
+    not_copied: ClassVar[tuple[str, ...]] = ()
+    """Attributes that are ``None`` in copies, such as graphs, which torch cannot copy."""
 
     if TYPE_CHECKING:
 
@@ -217,8 +219,8 @@ class Recommender(nn.Module, ABC):
         return type(self)(data, **self.hparams)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but prepared graphs, which torch cannot copy and forward makes again."""
-        return {**self.__dict__, "_graphs": {}}
+        """Everything but prepared graphs, which forward makes again, and ``not_copied``."""
+        return {**self.__dict__, "_graphs": {}, **dict.fromkeys(self.not_copied)}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``model-<hash>.safetensors`` and ``config.json`` (which names it, and the rest).

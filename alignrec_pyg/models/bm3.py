@@ -64,6 +64,7 @@ class BM3(Recommender):
     """  # noqa: D205
 
     inputs = ModelInputs(tables="separate")
+    not_copied = ("_generator",)
 
     def __init__(
         self,
@@ -104,10 +105,6 @@ class BM3(Recommender):
             nn.init.xavier_normal_(modality.linear.weight)
         self.predictor.reset_parameters()
         nn.init.xavier_normal_(self.predictor.weight)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but prepared graphs and the generator of the last batch."""
-        return {**super().__getstate__(), "_generator": None}
 
     def on_batch_start(self, generator: torch.Generator) -> None:
         """Takes the batch's generator for the dropout masks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_mask
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.nn import Adjacency, item_to_user_adjacency
+from alignrec_pyg.nn import Adjacency, Alignment, item_to_user_adjacency
 
 
 class Representations(NamedTuple):
@@ -83,3 +84,10 @@ def items_with_features(data: HeteroData, features: Sequence[str]) -> Tensor | N
     """Bool ``[num_items]``, true where an item has any of ``features``; ``None`` if all do."""
     lacking = torch.stack([feature_mask(data, name) for name in features]).all(dim=0)
     return ~lacking if bool(lacking.any()) else None
+
+
+def alignment_of(model: Recommender, data: HeteroData) -> Alignment:
+    """The alignment losses over the items with features, as the model's hyper-parameters ask."""
+    names = list(inspect.signature(Alignment).parameters)
+    options = {name: getattr(model, name) for name in names if name != "has_features"}
+    return Alignment(has_features=items_with_features(data, model.features), **options)

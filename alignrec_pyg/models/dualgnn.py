@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +96,7 @@ class DualGNN(Recommender):
 
     inputs = ModelInputs(tables="separate")
     supports_new_items = True
+    not_copied = ("_drawn",)
 
     def __init__(
         self,
@@ -133,10 +133,6 @@ class DualGNN(Recommender):
             nn.init.xavier_normal_(self.modality_weight)
             self.modality_weight.copy_(self.modality_weight.softmax(dim=1))
         reset(self.modalities)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but prepared graphs."""
-        return {**super().__getstate__(), "_drawn": None}
 
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
         """Fills up the neighbour lists of this epoch."""

@@ -30,15 +30,8 @@ def common_item_neighbors(
     is held in memory. The product is computed on the CPU, the result is on the device of
     ``edge_index``.
 
-    Args:
-        edge_index: Distinct links, users in row 0.
-        num_users: Number of users.
-        num_items: Number of items.
-        k: Number of neighbours of each user.
-        block_size: Number of paths per block.
-
     Shapes:
-        - **input:** edge_index int64 :math:`(2, E)`
+        - **input:** edge_index int64 :math:`(2, E)`, distinct links with users in row 0
         - **output:** neighbours int32 :math:`(|U|, k)` by descending count, counts float32
           :math:`(|U|, k)`; both are padded with 0 for users with fewer neighbours
 
@@ -137,12 +130,9 @@ def user_adjacency(
     the softmax over the list, summed over repeated neighbours. Rows of users without neighbours
     are 0.
 
-    Args:
-        neighbors: Neighbours of :func:`common_item_neighbors`, :math:`(|U|, k)`.
-        counts: Counts of :func:`common_item_neighbors`, :math:`(|U|, k)`.
-        multiplicity: Result of :func:`polya_urn_counts` (default: every neighbour once).
-
     Shapes:
+        - **input:** results of :func:`common_item_neighbors` and :func:`polya_urn_counts`, each
+          :math:`(|U|, k)`
         - **output:** matrix CSR :math:`(|U|, |U|)`
     """
     valid = counts > 0

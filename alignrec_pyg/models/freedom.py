@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +70,7 @@ class FREEDOM(Recommender):
         table_weights={"image": 0.1, "text": 0.9},
     )
     supports_new_items = True
+    not_copied = ("_pruned",)
 
     def __init__(
         self,
@@ -99,10 +99,6 @@ class FREEDOM(Recommender):
         """Draws tables (Xavier-uniform) and projections anew."""
         self.reset_id_tables()
         self.modalities.reset_parameters()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but prepared graphs."""
-        return {**super().__getstate__(), "_pruned": None}
 
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
         """Draws the links of this epoch."""

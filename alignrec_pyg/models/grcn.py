@@ -124,9 +124,8 @@ class GRCN(Recommender):
             std = (2 / (self.num_users + self.num_items + user.size(1))) ** 0.5
             nn.init.normal_(user, std=std)
             nn.init.normal_(item, std=std)
-        for preference in self.preferences:
-            assert isinstance(preference, nn.Embedding)
-            nn.init.xavier_normal_(preference.weight)
+        for preference in self.preferences.parameters():
+            nn.init.xavier_normal_(preference)
         for modality in self.modalities:
             modality.reset_parameters()
             nn.init.xavier_normal_(modality.linear.weight)
@@ -135,10 +134,10 @@ class GRCN(Recommender):
         """Refined ID vectors beside the content vectors of every feature set."""
         to_user, to_item = self._links(data)
         users, items, from_items, from_users = [], [], [], []
-        for preference, modality in zip(self.preferences, self.modalities, strict=True):
-            assert isinstance(preference, nn.Embedding)
+        preferences = self.preferences.parameters()
+        for preference, modality in zip(preferences, self.modalities, strict=True):
             item = normalize(leaky_relu(modality()))
-            user = normalize(preference.weight)
+            user = normalize(preference)
             for _ in range(0 if self.faithful else self.num_routings):
                 affinity = segment_softmax(to_user, edge_dot(to_user, user, item))
                 user = normalize(user + weighted_matmul(to_user, affinity, item))
@@ -171,9 +170,8 @@ class GRCN(Recommender):
         for preference in self.preferences:
             reg = reg + _mean_square(preference(batch.user), batch.size)
         if self.faithful:
-            first = self.preferences[0]
-            assert isinstance(first, nn.Embedding)
-            reg = reg + _mean_square(first.weight, self.num_users) / batch.num_shares
+            first = next(self.preferences.parameters())
+            reg = reg + _mean_square(first, self.num_users) / batch.num_shares
         bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size)
         return {"bpr": bpr, "reg": reg}
 

@@ -109,6 +109,7 @@ class LATTICE(Recommender):
 
     inputs = ModelInputs(tables="separate", item_graph="per_table")
     supports_new_items = True
+    not_copied = ("_inference_inputs",)
 
     _neighbors: Tensor
     _cosines: Tensor
@@ -180,10 +181,6 @@ class LATTICE(Recommender):
         self._loaded = True
         return super().load_state_dict(*arguments, **options)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but prepared graphs and what they were made of."""
-        return {**super().__getstate__(), "_inference_inputs": None}
-
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
         """Begins an epoch; one that a loaded state is from, by its generator, keeps its graph."""
         epoch = generator.initial_seed() & (2**63 - 1)
@@ -224,14 +221,8 @@ class LATTICE(Recommender):
 
     def _learned_item_graph(self, data: HeteroData) -> tuple[EdgeStructure, Tensor]:
         """The graph :math:`A` as edges and their weights."""
-        frozen = tuple(
-            tensor
-            for name in self.item_graphs
-            for tensor in (
-                data[knn_edge_type(name)].edge_index,
-                data[knn_edge_type(name)].edge_weight,
-            )
-        )
+        graphs = [data[knn_edge_type(name)] for name in self.item_graphs]
+        frozen = tuple(x for graph in graphs for x in (graph.edge_index, graph.edge_weight))
         if self.training and self._batches_of_epoch > 1:
             kept = (self._neighbors, self._cosines, self._shares)
             return self.prepared_graph(

@@ -40,13 +40,9 @@ def unit_rows_linear_and_means(
 
     The normalised table is never held in memory. Rows of zeros remain zero and have no gradient.
 
-    Args:
-        x: The table, :math:`(N, D)`.
-        weight: :math:`V`, :math:`(d, D)`.
-        bias: :math:`a`, :math:`(d)`.
-        mean: Matrix that averages rows of ``x``, :math:`(M, N)`.
-
     Shapes:
+        - **input:** x :math:`(N, D)`, weight :math:`V (d, D)`, bias :math:`a (d)`, mean
+          :math:`(M, N)`
         - **output:** :math:`(N, d)`, means :math:`(M, D)`, sum :math:`()`
     """  # noqa: D205
     own, means, square = _UnitRows.apply(x, weight, bias, *mean)
@@ -57,13 +53,9 @@ def leaky_means_linear(z: Tensor, weight: Tensor, bias: Tensor, mean: Adjacency)
     r""":math:`G \, \phi(h_n) + b` for the means :math:`h_n` of :math:`z` over neighbours, with the
     leaky ReLU :math:`\phi` of slope 0.01.
 
-    Args:
-        z: The table, :math:`(M, D)`.
-        weight: :math:`G`, :math:`(d, D)`.
-        bias: :math:`b`, :math:`(d)`.
-        mean: Matrix that averages rows of ``z``, :math:`(N, M)`.
-
     Shapes:
+        - **input:** z :math:`(M, D)`, weight :math:`G (d, D)`, bias :math:`b (d)`, mean
+          :math:`(N, M)`
         - **output:** :math:`(N, d)`
     """  # noqa: D205
     product: Tensor = _LeakyMeansLinear.apply(z, weight, bias, *mean)

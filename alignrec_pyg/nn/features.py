@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -95,11 +95,9 @@ class FeatureProjections(nn.ModuleList):
             FeatureProjection(table, embedding_dim, trainable=trainable) for table in tables
         )
 
-    def __iter__(self) -> Iterator[FeatureProjection]:
-        """Iterates over the projections in the order of the tables."""
-        for projection in super().__iter__():
-            assert isinstance(projection, FeatureProjection)
-            yield projection
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[FeatureProjection]: ...
 
     def reset_parameters(self) -> None:
         """Resets the projections, and the tables to the extracted features."""
@@ -109,12 +107,6 @@ class FeatureProjections(nn.ModuleList):
 
 def check_feature_table(name: str, table: Tensor, mask: Tensor, num_items: int) -> None:
     """Checks that a table has one row per item, which is finite unless it is masked.
-
-    Args:
-        name: Name of the table, for the message.
-        table: The features, which may be memory-mapped.
-        mask: True for items without the feature.
-        num_items: Number of items.
 
     Raises:
         ValueError: If the shape, the mask or a value is invalid.

@@ -42,15 +42,11 @@ def cosine_neighbors(
     torch_cluster, in double precision), and one block of scores, at most ``block_size * n * 32``
     bytes including sorting. A block that does not fit on the device is halved.
 
-    Args:
-        features: Finite and non-zero rows, :math:`(n, d)`; they may be memory-mapped.
-        k: Number of neighbours of each row, including itself, at most :math:`n`.
-        backend: ``"matmul"`` (blocked products), ``"torch_cluster"`` (its kNN search finds the
-            candidates), or ``"auto"``, which uses torch_cluster, if installed, for small inputs on
-            the CPU.
-        block_size: Number of rows per block.
+    The backend is ``"matmul"`` (blocked products), ``"torch_cluster"`` (its kNN search finds the
+    candidates), or ``"auto"``, which uses torch_cluster, if installed, for small inputs on the CPU.
 
     Shapes:
+        - **input:** finite and non-zero features :math:`(n, d)`, which may be memory-mapped
         - **output:** neighbours int64 :math:`(n, k)`, cosines float64 :math:`(n, k)`, rounded to
           multiples of :math:`2^{-30}`
 
@@ -92,13 +88,8 @@ def nearest_rows(
 
     Like :func:`cosine_neighbors`, for vectors that are not among the rows.
 
-    Args:
-        features: Finite and non-zero rows, :math:`(n, d)`.
-        queries: Finite and non-zero vectors, :math:`(q, d)`.
-        k: Number of rows for each query, at most :math:`n`.
-        block_size: Number of queries per block.
-
     Shapes:
+        - **input:** finite and non-zero features :math:`(n, d)` and queries :math:`(q, d)`
         - **output:** rows int64 :math:`(q, k)`, cosines float64 :math:`(q, k)`
     """
     no_row = torch.full((queries.size(0),), -1, device=features.device)

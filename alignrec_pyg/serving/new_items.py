@@ -198,16 +198,8 @@ def extend_model(
     .. math::
         e_i = \sum_j w_{ij} e_j \Big/ \sum_j w_{ij}
 
-    over the edges of ``neighbors``.
-
-    Args:
-        model: A trained model; it is not changed.
-        data: The graph of the model with additional items, which follow the known ones.
-        neighbors: Edges :math:`(j, i)` from known to additional items, int64 ``[2, E]``, and their
-            positive weights ``[E]``; ``None`` means zeros.
-
-    Returns:
-        The larger model, in evaluation mode, on the device of ``model``.
+    over ``neighbors``: edges :math:`(j, i)` from known to additional items, int64 ``[2, E]``, and
+    their positive weights ``[E]``. The model is in evaluation mode, on its device.
     """
     known = model.num_items
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn and then replaced
