@@ -11,11 +11,7 @@ from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_choice
 from alignrec_pyg.graph import InteractionBatch
-from alignrec_pyg.models.content import (
-    ContentRecommender,
-    Representations,
-    alignment_of,
-)
+from alignrec_pyg.models.content import ContentRecommender, Representations, alignment_of
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
     FeatureTable,

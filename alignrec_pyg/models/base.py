@@ -32,7 +32,7 @@ from alignrec_pyg.models.inputs import (
     select_item_graph,
     select_item_graphs,
 )
-from alignrec_pyg.nn import Adjacency, FeatureTable, user_item_adjacency
+from alignrec_pyg.nn import Adjacency, FeatureTable, item_to_user_adjacency, user_item_adjacency
 from alignrec_pyg.storage import (
     CheckpointError,
     read_manifest,
@@ -66,9 +66,9 @@ class Recommender(nn.Module, ABC):
     Args:
         data: Training graph (see :mod:`alignrec_pyg.graph`).
         embedding_dim: Width :math:`d` of the ID tables.
-        hparams: The arguments of a subclass's constructor, which ``locals()`` in its first line
-            are, to store as attributes; feature sets and item graphs become those that
-            :attr:`inputs` selects. Without, the subclass stores them itself.
+        hparams: Arguments to store as attributes: ``locals()``, in the first line of a subclass's
+            constructor. ``features``, ``item_graph`` and ``item_graphs`` become the names selected.
+            A subclass may also store its arguments itself.
 
     Raises:
         ValueError: If ``embedding_dim`` is not positive or ``data`` has no users or items.
@@ -112,13 +112,14 @@ class Recommender(nn.Module, ABC):
         for name, value in hparams.items():
             if name not in ("self", "data", "__class__"):
                 setattr(self, name, value)
-        if self.inputs.tables == "optional":
+        tables = self.inputs.tables if "features" in hparams else "none"
+        if tables == "optional":
             self.features = select_features(data, hparams["features"])
-        elif self.inputs.tables != "none":
+        elif tables != "none":
             self.features = require_features(data, hparams["features"], type(self).__name__)
-        if self.inputs.item_graph == "one":
+        if "item_graph" in hparams:
             self.item_graph = self.select_item_graph(data, hparams["item_graph"])
-        elif self.inputs.item_graph == "per_table":
+        if "item_graphs" in hparams:
             graphs = hparams["item_graphs"]
             self.item_graphs = self.select_item_graphs(data, graphs, self.features)
 
@@ -366,6 +367,17 @@ class Recommender(nn.Module, ABC):
             "user_item",
             (edge_index,),
             lambda: user_item_adjacency(edge_index, self.num_users, self.num_items),
+        )
+
+    def item_to_user_graph(self, data: HeteroData, normalization: str = "symmetric") -> Adjacency:
+        """The normalised graph that averages over each user's items, prepared and kept."""
+        edge_index = data[INTERACTS].edge_index
+        return self.prepared_graph(
+            "item_to_user",
+            (edge_index,),
+            lambda: item_to_user_adjacency(
+                edge_index, self.num_users, self.num_items, normalization
+            ),
         )
 
     def item_item_graph(self, data: HeteroData, name: str) -> Adjacency:

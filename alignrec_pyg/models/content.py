@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS, InteractionBatch, feature_mask
+from alignrec_pyg.graph import InteractionBatch, feature_mask
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.nn import Adjacency, Alignment, item_to_user_adjacency
+from alignrec_pyg.nn import Alignment
 
 
 class Representations(NamedTuple):
@@ -67,17 +67,6 @@ class ContentRecommender(Recommender):
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """The terms of :meth:`terms`, on what the model makes of ``data``."""
         return self.terms(batch, self.representations(data))
-
-    def item_to_user_graph(self, data: HeteroData, normalization: str = "symmetric") -> Adjacency:
-        """The normalised graph that averages over each user's items, prepared and kept."""
-        edge_index = data[INTERACTS].edge_index
-        return self.prepared_graph(
-            "item_to_user",
-            (edge_index,),
-            lambda: item_to_user_adjacency(
-                edge_index, self.num_users, self.num_items, normalization
-            ),
-        )
 
 
 def items_with_features(data: HeteroData, features: Sequence[str]) -> Tensor | None:

@@ -20,13 +20,7 @@ from alignrec_pyg.models.dualgnn_user_graph import (
     user_adjacency,
 )
 from alignrec_pyg.models.inputs import ModelInputs
-from alignrec_pyg.nn import (
-    Adjacency,
-    FeatureTable,
-    UserItemPropagation,
-    batch_rows,
-    bpr_loss,
-)
+from alignrec_pyg.nn import Adjacency, FeatureTable, UserItemPropagation, batch_rows, bpr_loss
 
 
 class DualGNN(Recommender):

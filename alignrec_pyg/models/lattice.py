@@ -111,12 +111,6 @@ class LATTICE(Recommender):
     supports_new_items = True
     not_copied = ("_inference_inputs",)
 
-    _neighbors: Tensor
-    _cosines: Tensor
-    _shares: Tensor
-    _epoch: Tensor
-    _lacking: Tensor
-
     def __init__(
         self,
         data: HeteroData,

@@ -20,12 +20,7 @@ from alignrec_pyg.models.mmgcn_functions import (
     normalized_rows,
     unit_rows_linear_and_means,
 )
-from alignrec_pyg.nn import (
-    Adjacency,
-    FeatureTable,
-    bpr_loss,
-    item_to_user_adjacency,
-)
+from alignrec_pyg.nn import Adjacency, FeatureTable, bpr_loss, item_to_user_adjacency
 
 
 class MMGCN(Recommender):
@@ -145,11 +140,6 @@ class MMGCN(Recommender):
 
     def _sides(self, data: HeteroData) -> tuple[_Side, _Side]:
         edge_index = data[INTERACTS].edge_index
-        to_users = self.prepared_graph(
-            "mean_to_users",
-            (edge_index,),
-            lambda: item_to_user_adjacency(edge_index, self.num_users, self.num_items, "row"),
-        )
         # users are what "items" are to the reversed links
         to_items = self.prepared_graph(
             "mean_to_items",
@@ -158,7 +148,7 @@ class MMGCN(Recommender):
                 edge_index.flip(0), self.num_items, self.num_users, "row"
             ),
         )
-        user = _Side(self.user_embedding.weight, to_users, None)
+        user = _Side(self.user_embedding.weight, self.item_to_user_graph(data, "row"), None)
         return user, _Side(self.item_embedding.weight, to_items, None)
 
     def _embed(
