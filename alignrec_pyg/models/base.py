@@ -362,23 +362,19 @@ class Recommender(nn.Module, ABC):
 
     def user_item_graph(self, data: HeteroData) -> Adjacency:
         """The symmetrically normalised user-item graph, prepared for propagation and kept."""
-        edge_index = data[INTERACTS].edge_index
-        return self.prepared_graph(
-            "user_item",
-            (edge_index,),
-            lambda: user_item_adjacency(edge_index, self.num_users, self.num_items),
-        )
+        return self.link_graph(data, user_item_adjacency)
 
     def item_to_user_graph(self, data: HeteroData, normalization: str = "symmetric") -> Adjacency:
         """The normalised graph that averages over each user's items, prepared and kept."""
-        edge_index = data[INTERACTS].edge_index
-        return self.prepared_graph(
-            "item_to_user",
-            (edge_index,),
-            lambda: item_to_user_adjacency(
-                edge_index, self.num_users, self.num_items, normalization
-            ),
-        )
+        return self.link_graph(data, item_to_user_adjacency, normalization)
+
+    def link_graph(
+        self, data: HeteroData, build: Callable[..., PreparedT], *options: str
+    ) -> PreparedT:
+        """``build(edge_index, num_users, num_items, *options)`` of the known links, kept."""
+        links, sizes = data[INTERACTS].edge_index, (self.num_users, self.num_items)
+        name = " ".join([build.__name__, *options])
+        return self.prepared_graph(name, (links,), lambda: build(links, *sizes, *options))
 
     def item_item_graph(self, data: HeteroData, name: str) -> Adjacency:
         """The kNN item graph ``name``, prepared for propagation and kept."""

@@ -10,7 +10,7 @@ from torch.nn.functional import embedding, leaky_relu, normalize
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import INTERACTS, InteractionBatch
+from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
@@ -132,7 +132,7 @@ class GRCN(Recommender):
 
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """Refined ID vectors beside the content vectors of every feature set."""
-        to_user, to_item = self._links(data)
+        to_user, to_item = self.link_graph(data, _both_directions)
         users, items, from_items, from_users = [], [], [], []
         preferences = self.preferences.parameters()
         for preference, modality in zip(preferences, self.modalities, strict=True):
@@ -175,15 +175,13 @@ class GRCN(Recommender):
         bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size)
         return {"bpr": bpr, "reg": reg}
 
-    def _links(self, data: HeteroData) -> tuple[EdgeStructure, EdgeStructure]:
-        """The known links from items to users, and from users to items."""
-        edge_index = data[INTERACTS].edge_index
 
-        def build() -> tuple[EdgeStructure, EdgeStructure]:
-            to_user = EdgeStructure.from_edges(edge_index.flip(0), self.num_items, self.num_users)
-            return to_user, to_user.transposed()
-
-        return self.prepared_graph("links", (edge_index,), build)
+def _both_directions(
+    edge_index: Tensor, num_users: int, num_items: int
+) -> tuple[EdgeStructure, EdgeStructure]:
+    """The known links from items to users, and from users to items."""
+    to_user = EdgeStructure.from_edges(edge_index.flip(0), num_items, num_users)
+    return to_user, to_user.transposed()
 
 
 def _most_confident(affinities: list[Tensor], confidence: Tensor, source: Tensor) -> Tensor:

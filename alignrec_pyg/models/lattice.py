@@ -13,7 +13,6 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.graph import (
     ADDED,
-    INTERACTS,
     ITEM,
     InteractionBatch,
     added_items,
@@ -24,7 +23,6 @@ from alignrec_pyg.graph import (
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
-    Adjacency,
     EdgeStructure,
     FeatureProjections,
     UserItemPropagation,
@@ -189,7 +187,8 @@ class LATTICE(Recommender):
 
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """Propagates over the known links and over the learned item graph."""
-        user, item = self.propagation(*self.id_tables, self._self_loop_graph(data))
+        graph = self.link_graph(data, self_loop_adjacency)
+        user, item = self.propagation(*self.id_tables, graph)
         structure, weight = self._learned_item_graph(data)
         neighbors = self.item_embedding.weight
         for _ in range(self.num_item_layers):
@@ -204,14 +203,6 @@ class LATTICE(Recommender):
             "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
             "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
         }
-
-    def _self_loop_graph(self, data: HeteroData) -> Adjacency:
-        edge_index = data[INTERACTS].edge_index
-        return self.prepared_graph(
-            "self_loops",
-            (edge_index,),
-            lambda: self_loop_adjacency(edge_index, self.num_users, self.num_items),
-        )
 
     def _learned_item_graph(self, data: HeteroData) -> tuple[EdgeStructure, Tensor]:
         """The graph :math:`A` as edges and their weights."""
@@ -288,24 +279,18 @@ class LATTICE(Recommender):
     def _item_edges(self, data: HeteroData, neighbors: Tensor) -> _ItemEdges:
         graphs = [data[knn_edge_type(name)] for name in self.item_graphs]
         row = torch.arange(self.num_items, device=neighbors.device)
-        source = torch.cat([neighbors.flatten(), *(graph.edge_index[0] for graph in graphs)])
-        target = torch.cat(
-            [
-                row.unsqueeze(1).expand(neighbors.shape).flatten(),
-                *(graph.edge_index[1] for graph in graphs),
-            ]
-        )
+        own = torch.stack([neighbors, row.unsqueeze(1).expand_as(neighbors)]).flatten(1)
+        source, target = torch.cat([own, *(graph.edge_index for graph in graphs)], dim=1)
         key, position = (target * self.num_items + source).unique(return_inverse=True)
         edge_index = torch.stack([key % self.num_items, key // self.num_items])
         structure = EdgeStructure.from_edges(edge_index, self.num_items, self.num_items)
+        sizes = [neighbors.numel(), *(graph.edge_weight.numel() for graph in graphs)]
+        learned, *places = position.split(sizes)
         frozen = []
-        offset = neighbors.numel()
-        for graph in graphs:
+        for graph, place in zip(graphs, places, strict=True):
             weight = graph.edge_weight.to(self._cosines.dtype)
-            place = position[offset : offset + weight.numel()]
             frozen.append(weight.new_zeros(key.numel()).index_add_(0, place, weight))
-            offset += weight.numel()
-        return _ItemEdges(structure, position[: neighbors.numel()].view(neighbors.shape), frozen)
+        return _ItemEdges(structure, learned.view(neighbors.shape), frozen)
 
     def _mixed(self, edges: _ItemEdges, learned: list[Tensor], shares: Tensor) -> Tensor:
         structure = edges.structure

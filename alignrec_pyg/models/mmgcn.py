@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import INTERACTS, InteractionBatch
+from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.models.mmgcn_functions import (
@@ -139,16 +139,8 @@ class MMGCN(Recommender):
         return {"bpr": bpr, "reg": reg}
 
     def _sides(self, data: HeteroData) -> tuple[_Side, _Side]:
-        edge_index = data[INTERACTS].edge_index
-        # users are what "items" are to the reversed links
-        to_items = self.prepared_graph(
-            "mean_to_items",
-            (edge_index,),
-            lambda: item_to_user_adjacency(
-                edge_index.flip(0), self.num_items, self.num_users, "row"
-            ),
-        )
         user = _Side(self.user_embedding.weight, self.item_to_user_graph(data, "row"), None)
+        to_items = self.link_graph(data, _user_to_item_adjacency)
         return user, _Side(self.item_embedding.weight, to_items, None)
 
     def _embed(
@@ -159,6 +151,11 @@ class MMGCN(Recommender):
             strict=True,
         )
         return torch.stack(user_x).mean(0), torch.stack(item_x).mean(0), preference_squares
+
+
+def _user_to_item_adjacency(edge_index: Tensor, num_users: int, num_items: int) -> Adjacency:
+    # users are what "items" are to the reversed links
+    return item_to_user_adjacency(edge_index.flip(0), num_items, num_users, "row")
 
 
 class _Side(NamedTuple):
