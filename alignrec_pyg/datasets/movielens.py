@@ -27,9 +27,6 @@ class Poster:
     """A poster file in memory, as a function that returns its bytes.
 
     PyG's ``data.to(device)`` would convert plain bytes to a list of numbers.
-
-    Args:
-        content: Bytes of the file.
     """
 
     content: bytes

@@ -31,12 +31,7 @@ GUESSES: Mapping[str, Sequence[str]] = {
 
 @dataclass(frozen=True)
 class Recognized:
-    """Data with a detected format.
-
-    Args:
-        kind: The format, such as ``"MMRec folder"``.
-        read: Reads the data; raises ``ValueError`` if they do not have this format.
-    """
+    """Data with a detected format; ``read`` raises ``ValueError`` if they do not have it."""
 
     kind: str
     read: Callable[[], InteractionDataset]

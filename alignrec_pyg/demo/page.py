@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -103,6 +104,12 @@ class Page:
         gradio = require_package("gradio", "the demo page", "gradio", extra="demo")
         self._showcase = showcase
         self._gradio = gradio
+        self._on = partial(
+            gradio.on,
+            trigger_mode="always_last",
+            concurrency_id="model",
+            api_visibility="private",
+        )
         self._aspect = showcase.catalogue.aspect()
         self._blocks = gradio.Blocks(
             title=title, analytics_enabled=False, delete_cache=_KEEP_UPLOADS
@@ -180,15 +187,8 @@ class Page:
                 left = gradio.HTML(known, elem_id="ar-known", elem_classes="ar")
             with gradio.Column(scale=2, min_width=320):
                 right = gradio.HTML(recommended, elem_id="ar-recommended", elem_classes="ar")
-        gradio.on(
-            [user.change, k.change, hide.change],
-            self.for_user,
-            [user, k, hide],
-            [left, right],
-            trigger_mode="always_last",
-            concurrency_id="model",
-            api_visibility="private",
-        )
+        changes = [user.change, k.change, hide.change]
+        self._on(changes, self.for_user, [user, k, hide], [left, right])
 
     def _new_item_tab(self) -> None:
         gradio = self._gradio
@@ -216,20 +216,9 @@ class Page:
                 )
                 show = gradio.Button("Show what it is like", variant="primary", elem_id="ar-show")
             with gradio.Column(scale=2, min_width=320):
-                result = gradio.HTML(
-                    render.invitation(reads),
-                    elem_id="ar-result",
-                    elem_classes="ar",
-                )
-        gradio.on(
-            [show.click, k.release],
-            self.new_item,
-            [image, text, k],
-            result,
-            trigger_mode="always_last",
-            concurrency_id="model",
-            api_visibility="private",
-        )
+                hint = render.invitation(reads)
+                result = gradio.HTML(hint, elem_id="ar-result", elem_classes="ar")
+        self._on([show.click, k.release], self.new_item, [image, text, k], result)
 
     def for_user(self, user: str | None, k: int, hide_popular: bool) -> tuple[str, str]:
         """The history of a user and the recommendations, as HTML."""

@@ -44,7 +44,7 @@ class EncodingRun:
         self._batch_size = batch_size
         self._cache_dir = cache_dir
         self._max_failures = max_failures
-        self._stop = stop
+        self.stop = stop
         self._fits = fit and needs_fit(encoder)
         self._ready = not self._fits
         self._key = ""
@@ -63,11 +63,7 @@ class EncodingRun:
         self.begin()
         for items in self.parts():
             yield items, self.encode(items)
-            self.stop_if_requested()
-
-    def stop_if_requested(self) -> None:
-        """Exits if Ctrl-C or SIGTERM was received."""
-        self._stop.exit_if_requested()
+            self.stop.exit_if_requested()
 
     def begin(self) -> None:
         """Prepares the cache, if any."""
@@ -144,7 +140,7 @@ class EncodingRun:
         digests: list[str] = []  # the fitted encoder depends on all items
         for items in self.parts():
             digests += self._reader.digests(items, self._reader.load(items))
-            self._stop.exit_if_requested()
+            self.stop.exit_if_requested()
         return content_hash(*parts, self._encoder.arguments_key, digests)
 
     def _encoded(self, items: list[int], images: Sequence[LoadedImage]) -> Tensor:
@@ -166,7 +162,7 @@ class EncodingRun:
         if "image" in self.present:
             for items in tqdm(list(self.parts()), desc="reading", unit="batch", disable=None):
                 self._decoded(items, self._reader.load(items))
-                self._stop.exit_if_requested()
+                self.stop.exit_if_requested()
         rows = self.with_content()
         if needs_fit(self._encoder) and rows:
             sources = self._reader.sources(rows)

@@ -107,7 +107,7 @@ def batches_from_actors(
             run.cached_rows += items
         rows = torch.frombuffer(bytearray(found["rows"]), dtype=torch.float32)
         yield items, rows.view(len(items), -1)
-        run.stop_if_requested()
+        run.stop.exit_if_requested()
 
 
 class _Actor:
