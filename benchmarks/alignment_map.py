@@ -61,8 +61,7 @@ def draw_map(options: Options) -> int:
             log(f"{name}: failed: {error}")
     if not vectors:
         return 1
-    cosines = {name: cosine_summary(*pair) for name, pair in vectors.items()}
-    written = write(session, models, cosines, vectors)
+    written = write(session, models, vectors)
     print("written: " + ", ".join(str(path) for path in written))
     if (problem := experiments.chart_problem()) is not None:
         print(problem)
@@ -88,40 +87,33 @@ def cosine_summary(content: Tensor, ids: Tensor) -> dict[str, float]:
     import torch
 
     cosine = torch.nn.functional.cosine_similarity(content.double(), ids.double())
-    low, middle, high = cosine.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
-    return {
-        "mean": float(cosine.mean()),
-        "std": float(cosine.std()),
-        "quartile 1": float(low),
-        "median": float(middle),
-        "quartile 3": float(high),
-    }
+    quartiles = cosine.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+    named = dict(zip(("quartile 1", "median", "quartile 3"), quartiles, strict=True))
+    return {"mean": float(cosine.mean()), "std": float(cosine.std()), **named}
 
 
 def joint_map(content: Tensor, ids: Tensor, sample: int = _SAMPLE) -> tuple[np.ndarray, np.ndarray]:
     """A common t-SNE of at most ``sample`` items' content and ID vectors, each ``[s, 2]``."""
     import torch
-    from sklearn.manifold import TSNE
 
     chosen = torch.randperm(content.size(0), generator=torch.Generator().manual_seed(0))[:sample]
     both = torch.cat([content[chosen], ids[chosen]]).numpy()
-    perplexity = min(30.0, (both.shape[0] - 1) / 3)
-    points = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(both)
+    points = experiments.charts.project(both)
     return points[: len(chosen)], points[len(chosen) :]
 
 
 def write(
     session: experiments.Session,
     models: Mapping[str, experiments.ModelSettings],
-    cosines: Mapping[str, Mapping[str, float]],
     vectors: Mapping[str, tuple[Tensor, Tensor]],
 ) -> list[Path]:
     """Prints the table; writes it and, with matplotlib, the picture."""
     from alignrec_pyg import text_tables
 
-    columns = list(next(iter(cosines.values())))
-    header = ["model", *columns]
-    rows = [[name, *(f"{found[c]:.4f}" for c in columns)] for name, found in cosines.items()]
+    cosines = {name: cosine_summary(*pair) for name, pair in vectors.items()}
+    header = ["model", *next(iter(cosines.values()))]
+    unrounded = [[name, *found.values()] for name, found in cosines.items()]
+    rows = [[name, *(f"{value:.4f}" for value in values)] for name, *values in unrounded]
     here = experiments.origin(session.device)
     source = f"commit: {here.commit}; {here.hardware}"
     print(f"\n{text_tables.aligned_table([header, *rows], rule=True)}\n\n{source}")
@@ -132,7 +124,6 @@ def write(
         source,
         f"```text\n{experiments.description(session.data, models)}\n```",
     ]
-    unrounded = [[name, *(found[c] for c in columns)] for name, found in cosines.items()]
     texts = {
         ".md": "\n\n".join(parts) + "\n",
         ".csv": text_tables.csv_table([header, *unrounded]),

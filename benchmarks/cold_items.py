@@ -58,7 +58,7 @@ def cold_items(options: Options) -> int:
         )
     with experiments.errors_about("--held-out"):
         held_out = alignrec_pyg.transforms.HoldOutItems(options.held_out, seed=options.item_seed)
-    session = session.without_items(held_out)
+    session = session.prepared(held_out=held_out)
     models, not_run = session.runnable()
     cells = session.cells_of(models)  # makes the tables that the held-out items need, too
     cold = ColdItems.of(session.data)

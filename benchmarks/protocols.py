@@ -51,7 +51,7 @@ def compare_protocols(options: Options) -> int:
     notes = []
     for rule in SPLITS:
         try:
-            here = session.with_split(rule)
+            here = session.prepared(split=rule)
         except experiments.SettingsError as error:
             notes += [f"no {rule} split: {problem}" for problem in error.problems]
             continue

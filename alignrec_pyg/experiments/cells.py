@@ -46,15 +46,10 @@ RANKED = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One training run of an experiment.
+    """One training run of an experiment, for a row of its table.
 
-    Args:
-        row: The row of the table it belongs to, such as the model's name.
-        model: The model.
-        hparams: Keyword arguments of its constructor.
-        config: How to train; its seed is the cell's, for the initial weights too.
-        alignment: Keyword arguments of :class:`~alignrec_pyg.models.Aligned`, if the model is
-            trained with its alignments.
+    The seed of ``config`` is that of the initial weights too; ``alignment`` holds arguments of
+    :class:`~alignrec_pyg.models.Aligned`, if the model wears it.
     """
 
     row: str
@@ -117,14 +112,10 @@ def rank_all_items(cell: Cell, model: Recommender, name: str, test: HeteroData) 
 
 
 class Parts(NamedTuple):
-    """Graphs of an experiment, on the CPU.
+    """Graphs of an experiment, on the CPU; one of ``tests`` is called ``"test"``.
 
-    Args:
-        train: To train on.
-        val: With the links to select by.
-        tests: With the links to score at the end, by name; one is called ``"test"``.
-        ranked: How a trained model ranks for a test.
-        ranked_by: Stands for all that ``ranked`` depends on beside the graphs.
+    ``ranked`` says how a trained model ranks for a test, and ``ranked_by`` stands for all that it
+    depends on beside the graphs.
     """
 
     train: HeteroData

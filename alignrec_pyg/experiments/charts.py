@@ -64,12 +64,11 @@ def write_chart(
         axes.set_visible(False)
     grid[0, 0].set_yticks(range(len(table)), labels)
     grid[0, 0].set_ylim(len(table) - 0.5, -0.5)
-    _set_title(figure, title)
     if handles:
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False
         )
-    canvas.print_png(str(path))
+    _write(path, title, figure, canvas)
 
 
 def write_curves(
@@ -95,16 +94,14 @@ def write_curves(
         axes.set_xlabel(setting)
         plain_axes(axes)
     grid[0].set_ylabel(ylabel)
-    _set_title(figure, title)
     figure.legend(loc="outside right upper", frameon=False)
-    canvas.print_png(str(path))
+    _write(path, title, figure, canvas)
 
 
 def write_maps(path: Path, title: str, maps: Mapping[str, tuple[Any, Any]]) -> None:
     """Writes a PNG: a panel per name, with points of content and of ID vectors, each ``[n, 2]``."""
-    figure, canvas = new_figure(max(6.0, 5.0 * len(maps)))
-    grid = figure.subplots(1, len(maps), squeeze=False)[0]
-    for axes, (name, pair) in zip(grid, maps.items(), strict=True):
+    figure, canvas, grid = _maps(list(maps), 5.0)
+    for axes, pair in zip(grid, maps.values(), strict=True):
         for label, points, colour in zip(("content", "ID"), pair, COLOURS, strict=False):
             axes.scatter(
                 points[:, 0],
@@ -115,12 +112,8 @@ def write_maps(path: Path, title: str, maps: Mapping[str, tuple[Any, Any]]) -> N
                 color=colour,
                 label=label if axes is grid[0] else None,
             )
-        axes.set_title(name, fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    _set_title(figure, title)
     figure.legend(loc="outside right upper", frameon=False, markerscale=3)
-    canvas.print_png(str(path))
+    _write(path, title, figure, canvas)
 
 
 def write_scatter(
@@ -129,10 +122,9 @@ def write_scatter(
     """Writes a PNG: a panel per name, points ``[n, 2]`` coloured by counts ``[n]``."""
     from matplotlib.colors import LogNorm
 
-    figure, canvas = new_figure(max(6.0, 4.5 * len(panels)))
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, canvas, grid = _maps(list(panels), 4.5)
     most = max(2.0, *(float(count.max()) for _, count in panels.values()))
-    for axes, (name, (points, count)) in zip(grid, panels.items(), strict=True):
+    for axes, (points, count) in zip(grid, panels.values(), strict=True):
         drawn = axes.scatter(
             points[:, 0],
             points[:, 1],
@@ -141,12 +133,16 @@ def write_scatter(
             s=5,
             linewidths=0,
         )
-        axes.set_title(name, fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
     figure.colorbar(drawn, ax=list(grid), label=colour_label)
-    _set_title(figure, title)
-    canvas.print_png(str(path))
+    _write(path, title, figure, canvas)
+
+
+def project(rows: Any) -> Any:
+    """A t-SNE of some vectors ``[n, d]``, ``[n, 2]``, the same each time."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    return TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(rows)
 
 
 def new_figure(width: float, height: float = 4.8) -> tuple[Any, Any]:
@@ -166,9 +162,21 @@ def plain_axes(axes: Any, grid: Literal["x", "y"] = "y") -> None:
         axes.spines[side].set_visible(False)
 
 
-def _set_title(figure: Any, title: str) -> None:
+def _maps(names: Sequence[str], width: float) -> tuple[Any, Any, Any]:
+    """A figure with a panel for the points of each name, without ticks."""
+    figure, canvas = new_figure(max(6.0, width * len(names)))
+    grid = figure.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(grid, names, strict=True):
+        axes.set_title(name, fontsize=10)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return figure, canvas, grid
+
+
+def _write(path: Path, title: str, figure: Any, canvas: Any) -> None:
     width = int(_TITLE_LETTERS * figure.get_figwidth())
     figure.suptitle(fill(title, width), x=0.01, ha="left", fontsize=12)
+    canvas.print_png(str(path))
 
 
 def _draw_bars(

@@ -43,11 +43,7 @@ _RANKED_BY = "cold items 1"  # raise it with each change of what _rank gives
 class ColdItems:
     """Items without any train link, numbered after the others, with the test links of all items.
 
-    Args:
-        data: Data whose preparation held items out.
-        items: The held-out items, with their links.
-        test: The test graph, whose links to predict are those of all items.
-        num_dropped: Links of held-out items left out, as their user has no train link.
+    ``num_dropped`` links of held-out items are left out, as their user has no train link.
     """
 
     data: PreparedData

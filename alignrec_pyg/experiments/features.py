@@ -42,12 +42,9 @@ Blocks = Mapping[str, Mapping[str, FeatureRecall]]
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolData:
-    """The links that the protocols see.
+    """The links that the protocols see, and in words which these are.
 
-    Args:
-        links: Links of item-CF and, where ``held_out`` is ``None``, of zero-shot, by time.
-        held_out: Split whose links to predict zero-shot finds.
-        about: Which links these are.
+    Zero-shot finds the links to predict of ``held_out``, or without it the latest of ``links``.
     """
 
     links: HeteroData
@@ -96,17 +93,7 @@ def protocol_data(
 class Protocols:
     """The three protocols, with a choice for each that the paper leaves open.
 
-    Args:
-        ks: Cut-offs of recall.
-        similarity: Of two rows.
-        exclude_history: Whether a user's history is no candidate.
-        ties: Which of several latest items of equal time is to be found.
-        normalize_parts: Whether the rows of each table are brought to length 1.
-        normalize_items: Whether the rows of a history are.
-        score: Score of item-CF.
-        min_common: Users that two items need to have in common.
-        mask_ratio: Share of items that lose a modality.
-        seed: Of masks and of random ties.
+    The fields are the options of ``alignrec features``, which says what they do.
     """
 
     ks: tuple[int, ...] = (10, 20, 50)

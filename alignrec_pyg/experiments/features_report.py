@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.experiments.charts import chart_problem, write_scatter
+from alignrec_pyg.experiments.charts import chart_problem, project, write_scatter
 from alignrec_pyg.experiments.features import (
     ANY_TIED,
     MASK,
@@ -203,8 +203,6 @@ def feature_maps(
     """
     if chart_problem() is not None:
         return {}
-    from sklearn.manifold import TSNE
-
     maps = {}
     for name, told in sets.items():
         rows = FeatureRows(data, told.tables, normalize_parts=told.normalize_parts)
@@ -213,9 +211,7 @@ def feature_maps(
         unit = unit_length(rows[drawn])
         present = unit.any(dim=1)
         unit, drawn = unit[present], drawn[present]
-        perplexity = min(30.0, (drawn.numel() - 1) / 3)
-        map_of = TSNE(random_state=0, init="pca", perplexity=perplexity)
-        maps[name] = torch.from_numpy(map_of.fit_transform(unit.float().numpy())), links[drawn]
+        maps[name] = torch.from_numpy(project(unit.float().numpy())), links[drawn]
     return maps
 
 

@@ -62,24 +62,10 @@ NUM_NEIGHBORS = 10
 class PreparedData:
     """A split data set. Fused tables and item graphs are made when a model first reads them.
 
-    Args:
-        name: Name of the data set.
-        train: Graph to train on.
-        val: Graph with the links to select by.
-        test: Graph with the links to score at the end.
-        known: Graph of all links, to recommend from.
-        hashes: Hash of ids, links and labels, under ``""``, and of each table as it is stored.
-        features: The feature sets to use.
-        scale: Of all feature tables, for all models alike.
-        neighbors: Ready neighbour lists, by the name of what they were made of.
-        source_report: What was read.
-        split: What the split holds.
-        split_rule: The rule of the split.
-        item_neighbors: Neighbours of an item in the graphs made of tables.
-        cache: Folder that keeps item graphs from one run to the next.
-        item_graphs: How each item graph was made, with its content hash.
-        graph_transforms: What made it.
-        cold: Items held out entirely, with their links; ``None`` where none were.
+    ``train``, ``val`` and ``test`` are the parts, ``known`` has all links, to recommend from, and
+    ``cold`` the items held out entirely, where any were. ``hashes`` are of ids, links and labels,
+    under ``""``, and of each table as it is stored; ``item_graphs`` says how each was made, with
+    its hash, and ``graph_transforms`` what made it.
     """
 
     name: str

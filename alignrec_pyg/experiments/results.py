@@ -41,24 +41,7 @@ _SUFFIXES = (".json", ".csv", ".md", ".tex", ".png")
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A finished experiment.
-
-    Args:
-        title: What was compared.
-        data: The data, as the models read it.
-        models: Settings of the models.
-        seeds: Seeds, one cell each.
-        device: Where it ran.
-        cells: Finished cells.
-        table: Their rows.
-        comparisons: Tests between the rows; ``None`` if rows are not compared.
-        not_run: Why other models have no row.
-        paper: Published values for the same data set.
-        paper_source: Where they stand.
-        style: Which parts the table has.
-        notes: More to know when reading it.
-        one_split: Whether all rows are of the data's own split.
-    """
+    """A finished experiment; ``one_split`` if all rows are of the data's own split."""
 
     title: str
     data: PreparedData

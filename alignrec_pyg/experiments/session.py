@@ -39,26 +39,16 @@ from alignrec_pyg.experiments.store import CellResult, CellStore
 from alignrec_pyg.graph import links_to_predict
 from alignrec_pyg.models import AlignRec, ContentRecommender
 from alignrec_pyg.report import DataReport
-from alignrec_pyg.transforms import HoldOutItems
-from alignrec_pyg.transforms.split_interactions import SplitRule
 
 PaperT = TypeVar("PaperT")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A script at work: its arguments, checked, and its data.
+    """A script at work: its options, checked, with the models, seeds and data that they name.
 
-    Args:
-        options: The options of the command line, with those of the script.
-        device: Where to run.
-        models: Settings of the models asked for, by name.
-        data: The data.
-        prepare: ``experiments.prepare.prepare`` as the options have it, for the
-            data split in another way.
-        seeds: Seeds of every row.
-        out: Folder of the results.
-        jobs: Cells to run at a time.
+    ``prepare`` is ``experiments.prepare.prepare`` as the options have it, for the data split in
+    another way.
     """
 
     options: Any
@@ -75,21 +65,13 @@ class Session:
         """The test metrics of a cell."""
         return of_test_links(links_to_predict(self.data.test))
 
-    def with_split(self, rule: SplitRule) -> Session:
-        """The same with the data split by another rule.
+    def prepared(self, **how: Any) -> Session:
+        """The same with the data prepared in another way, by arguments of ``prepare``.
 
         Raises:
-            SettingsError: If the data lacks what the rule needs.
+            SettingsError: If the data lacks what that needs.
         """
-        return replace(self, data=self.prepare(split=rule))
-
-    def without_items(self, held_out: HoldOutItems) -> Session:
-        """The same with some items held out entirely, and only the others split.
-
-        Raises:
-            SettingsError: If there are too few.
-        """
-        return replace(self, data=self.prepare(held_out=held_out))
+        return replace(self, data=self.prepare(**how))
 
     def cells(
         self,
@@ -100,14 +82,9 @@ class Session:
         alignment: Mapping[str, Any] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> list[Cell]:
-        """The cells of one row, one for each seed.
+        """The cells of one row, one for each seed (default: the session's, and all feature sets).
 
-        Args:
-            row: Name of the row.
-            settings: Settings.
-            features: Feature sets to read (default: all).
-            alignment: Arguments of ``Aligned``, if the model is trained with its alignments.
-            seeds: Seeds (default: those of the session).
+        ``alignment`` holds arguments of ``Aligned``, if the model wears it.
         """
         hparams = {**settings.hparams, **self.data.inputs(settings.model, features)}
         return [

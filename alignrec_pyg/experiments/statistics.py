@@ -26,15 +26,10 @@ USER_K = 20
 
 
 class Measurement(NamedTuple):
-    """What a table shows of a cell.
+    """What a table shows of a cell: columns by name, and what rows are compared by.
 
-    Args:
-        values: Columns by name.
-        user: Users scored, int64 ``[n]``.
-        user_value: The value of every user by which rows are compared, ``[n]``.
-        seedless: Columns that are the same for all seeds by their nature: without a standard
-            deviation.
-        compared: Name of ``user_value``.
+    That is the ``user_value`` of every ``user`` scored, called ``compared``. Columns that are the
+    same for all seeds by their nature, ``seedless`` ones, have no deviation.
     """
 
     values: Mapping[str, float]
@@ -59,24 +54,11 @@ def of_test_links(links: Tensor) -> Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of the table: a model over its seeds.
+    """One row of the table: means over the seeds of a model; ``missing`` seeds gave no result.
 
-    Args:
-        name: Name of the row.
-        seeds: Seeds with a result, in order.
-        missing: Seeds asked for that gave none; such a row is compared with no other.
-        mean: Mean of every column over the seeds.
-        std: Standard deviation over the seeds (divisor n - 1); ``None`` with one seed, NaN for a
-            column that is the same for all seeds by its nature.
-        epochs: Mean number of epochs trained.
-        best_epoch: Mean number of the best epoch.
-        stopped_early: Whether every cell stopped by itself, not at the limit of epochs.
-        seconds: Mean time of training and validation.
-        peak_bytes: Largest peak memory of the cells, where measured.
-        num_parameters: Trainable parameters.
-        compared: Name of the value that rows are compared by.
-        user: Users scored, int64 ``[n]``.
-        user_value: Their values, mean over the seeds, float64 ``[n]``.
+    ``std`` (divisor n - 1) is ``None`` with one seed, and NaN for a column that is the same for all
+    seeds by its nature. ``user_value`` holds what rows are compared by, mean over the seeds, for
+    each ``user`` scored.
     """
 
     name: str
@@ -123,19 +105,10 @@ class MeanInterval:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    r"""Student's paired t-test, two-sided, over users, of a reference against another row.
+    """Student's paired t-test, two-sided, over users, of a reference against another row.
 
-    Args:
-        reference: Row that is compared with the others.
-        other: One of the others.
-        metric: What the values are.
-        difference: Mean over users of reference minus other, with its confidence interval (of this
-            difference alone: Holm's correction widens no interval).
-        t: Statistic; NaN with one user or if no user differs.
-        p: Probability of a difference this large if there were none; NaN as ``t``.
-        p_holm: The same after Holm's correction for all comparisons of the table.
-        num_comparisons: How many these are.
-        num_seeds: Number of seeds of the reference and of the other.
+    The interval is of this difference alone: Holm's correction widens none. ``t`` and ``p`` are NaN
+    with one user or if no user differs.
     """
 
     reference: str

@@ -28,28 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What a cell gave.
+    """What a cell gave: metrics of the test called ``"test"`` at the epoch best on validation.
 
-    Args:
-        row: Row of the table.
-        model: Name of the model.
-        seed: Seed.
-        key: The cell's key.
-        settings: The cell's settings.
-        metrics: Metrics of the links called ``"test"`` at the best epoch.
-        val_metrics: Validation metrics of that epoch.
-        best_epoch: Epoch (from 1) that was best on validation.
-        num_epochs: Epochs trained.
-        stopped_early: Whether training ended by itself, not at the limit of epochs.
-        seconds: Time of training and validation.
-        peak_bytes: Peak memory, where measured, without what was there before the cell, such as
-            ``content_bytes``.
-        content_bytes: Size of the feature tables and item graphs it reads.
-        num_parameters: Trainable parameters.
-        rankings: The best items of every user with links to predict, by the name of the test;
-            everything else is computed from them.
-        origin: Where and with what it ran.
-        stored: Whether it was read from the store.
+    Everything else is computed from ``rankings``, the best items of every user with links to
+    predict, by the name of the test. Epochs count from 1; ``seconds`` are of training and
+    validation; ``peak_bytes`` are without what was there before the cell, such as the
+    ``content_bytes`` of the feature tables and item graphs that it reads; ``stored`` tells whether
+    it was read from the store.
     """
 
     row: str
