@@ -112,8 +112,8 @@ def write(
 
     cosines = {name: cosine_summary(*pair) for name, pair in vectors.items()}
     header = ["model", *next(iter(cosines.values()))]
-    unrounded = [[name, *found.values()] for name, found in cosines.items()]
-    rows = [[name, *(f"{value:.4f}" for value in values)] for name, *values in unrounded]
+    unrounded = {name: list(found.values()) for name, found in cosines.items()}
+    rows = [[name, *(f"{value:.4f}" for value in found)] for name, found in unrounded.items()]
     here = experiments.origin(session.device)
     source = f"commit: {here.commit}; {here.hardware}"
     print(f"\n{text_tables.aligned_table([header, *rows], rule=True)}\n\n{source}")
@@ -126,7 +126,9 @@ def write(
     ]
     texts = {
         ".md": "\n\n".join(parts) + "\n",
-        ".csv": text_tables.csv_table([header, *unrounded]),
+        ".csv": text_tables.csv_table(
+            [header, *([name, *found] for name, found in unrounded.items())]
+        ),
         ".json": json.dumps({"cosine": cosines, "source": source}, indent=2) + "\n",
     }
 
