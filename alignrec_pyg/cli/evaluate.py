@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from json import dumps
@@ -85,6 +84,7 @@ def evaluate(
 def _groups(run: Run, k: int) -> dict[str, list[dict[str, Any]]]:
     """Prints the groups' metrics and returns them."""
     from alignrec_pyg import activity_groups, popularity_groups, rank, user_metrics
+    from alignrec_pyg.experiments.results import json_values
     from alignrec_pyg.graph import links_to_predict
 
     links = links_to_predict(run.test)
@@ -93,7 +93,7 @@ def _groups(run: Run, k: int) -> dict[str, list[dict[str, Any]]]:
         "activity": activity_groups(user_metrics(ranking, links, k), run.train),
         "popularity": popularity_groups(ranking, run.train, links, k),
     }
-    groups = {kind: [_finite(asdict(group)) for group in found[kind]] for kind in found}
+    groups = {kind: json_values([asdict(group) for group in found[kind]]) for kind in found}
     rows = [["", "train links", "users", f"recall@{k}", f"ndcg@{k}"]]
     for group in (*groups["activity"], *groups["popularity"]):
         low, high = group["min_degree"], group["max_degree"]
@@ -107,11 +107,3 @@ def _groups(run: Run, k: int) -> dict[str, list[dict[str, Any]]]:
         )
     print(f"\n{aligned_table(rows)}")
     return groups
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in values.items()
-    }

@@ -7,7 +7,6 @@ import gc
 import sys
 import threading
 from pathlib import Path
-from types import TracebackType
 
 import torch
 
@@ -49,12 +48,7 @@ class PeakMemory:
             self._before = _resident("VmRSS")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self._device)
         elif self._sampler is not None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from types import TracebackType
 
 from alignrec_pyg.experiments.cells import Cell
 from alignrec_pyg.experiments.store import CellResult
@@ -45,13 +44,8 @@ class CellsProgress:
         self.refresh()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(None, None, None)
 
     def begin(self, index: int) -> None:
         """Notes that a cell has begun."""

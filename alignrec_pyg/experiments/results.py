@@ -141,7 +141,7 @@ def write_results(
         experiment.table, experiment.comparisons or (), experiment.paper, without_costs
     )
     texts = {
-        ".json": json.dumps(_as_json(experiment), indent=2, allow_nan=False) + "\n",
+        ".json": json.dumps(json_values(_as_json(experiment)), indent=2, allow_nan=False) + "\n",
         ".csv": csv_table(cells),
         ".md": _as_markdown(experiment),
         ".tex": f"% {experiment.title}; {experiment.legend}\n{latex_table(tabular)}\n",
@@ -202,21 +202,18 @@ def remove_results(folder: Path, stem: str, kept: Sequence[Path] = ()) -> None:
 
 def _as_json(experiment: Experiment) -> dict[str, Any]:
     data = experiment.data
+    split = {
+        "split_rule": data.split_rule,
+        "split": asdict(data.split),
+        "ranking": masking_rule(data),
+    }
     return {
         "title": experiment.title,
         "data": {
             "name": data.name,
-            "report": json_values(asdict(data.report)),
+            "report": asdict(data.report),
             "feature_scale": data.scale,
-            **(
-                {
-                    "split_rule": data.split_rule,
-                    "split": asdict(data.split),
-                    "ranking": masking_rule(data),
-                }
-                if experiment.one_split
-                else {}
-            ),
+            **(split if experiment.one_split else {}),
             "item_graphs": data.item_graphs,
         },
         "rows": [
@@ -224,8 +221,8 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
                 "name": row.name,
                 "seeds": list(row.seeds),
                 "missing_seeds": list(row.missing),
-                "mean": json_values(dict(row.mean)),
-                "std": None if row.std is None else json_values(dict(row.std)),
+                "mean": dict(row.mean),
+                "std": row.std and dict(row.std),
                 "epochs": row.epochs,
                 "best_epoch": row.best_epoch,
                 "stopped_early": row.stopped_early,
@@ -233,12 +230,12 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
                 "peak_bytes": row.peak_bytes,
                 "parameters": row.num_parameters,
                 "users": row.user.numel(),
-                f"{row.compared} over users": json_values(asdict(mean_interval(row.user_value))),
+                f"{row.compared} over users": asdict(mean_interval(row.user_value)),
             }
             for row in experiment.table
         ],
         "comparisons": [
-            json_values({**asdict(comparison), "text": str(comparison)})
+            {**asdict(comparison), "text": str(comparison)}
             for comparison in experiment.comparisons or ()
         ],
         "paper": {
