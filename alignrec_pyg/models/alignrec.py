@@ -122,11 +122,8 @@ class AlignRec(ContentRecommender):
         self.alignment = alignment_of(self, data)
         self.add_id_tables()
         self.feature_table = FeatureTable(*tables, trainable=not freeze_features)
-        self.encoder_features = (
-            FeatureTable(*tables, trainable=False)
-            if reg_target == "frozen" and not freeze_features
-            else None
-        )
+        frozen_copy = reg_target == "frozen" and not freeze_features
+        self.encoder_features = FeatureTable(*tables, trainable=False) if frozen_copy else None
         self.layer_norm = nn.LayerNorm(self.feature_table.dim) if feature_norm else nn.Identity()
         self.projection = nn.Linear(self.feature_table.dim, embedding_dim)
         self.gate = nn.Linear(embedding_dim, embedding_dim)

@@ -7,7 +7,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.nn import bpr_loss, embedding_norm_loss
+from alignrec_pyg.nn import batch_rows, bpr_loss, embedding_norm_loss
 
 
 class BPR(Recommender):
@@ -51,10 +51,7 @@ class BPR(Recommender):
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``."""
-        user = self.user_embedding(batch.whole.user)
-        pos = self.item_embedding(batch.whole.pos_item)
-        neg = self.item_embedding(batch.whole.neg_item)
-        return bpr_terms(batch, user, pos, neg)
+        return bpr_terms(batch, *batch_rows(batch.whole, *self.id_tables))
 
 
 def bpr_terms(batch: InteractionBatch, user: Tensor, pos: Tensor, neg: Tensor) -> dict[str, Tensor]:

@@ -73,12 +73,8 @@ def lightgcn_terms(
 ) -> dict[str, Tensor]:
     """``bpr`` on the final rows and ``reg`` on the rows of the ID tables."""
     user, pos, neg = batch_rows(batch, user_x, item_x)
+    ids = batch_rows(batch.whole, *model.id_tables)
     return {
         "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), 1e-10, size=batch.size),
-        "reg": embedding_norm_loss(
-            model.user_embedding(batch.whole.user),
-            model.item_embedding(batch.whole.pos_item),
-            model.item_embedding(batch.whole.neg_item),
-        )
-        / batch.num_shares,
+        "reg": embedding_norm_loss(*ids) / batch.num_shares,
     }

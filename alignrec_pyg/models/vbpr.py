@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models.bpr import bpr_terms
 from alignrec_pyg.models.content import ContentRecommender, Representations
 from alignrec_pyg.models.inputs import ModelInputs
-from alignrec_pyg.nn import FeatureTable
+from alignrec_pyg.nn import FeatureTable, batch_rows
 
 
 class VBPR(ContentRecommender):
@@ -87,10 +86,7 @@ class VBPR(ContentRecommender):
 
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """``bpr`` and ``reg``."""
-        user_x, item_x = self.fuse(x)
-        user, pos, neg = batch.whole
-        rows = embedding(user, user_x), embedding(pos, item_x), embedding(neg, item_x)
-        return bpr_terms(batch, *rows)
+        return bpr_terms(batch, *batch_rows(batch.whole, *self.fuse(x)))
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``; projects the batch's items only."""

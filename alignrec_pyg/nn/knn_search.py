@@ -59,10 +59,9 @@ def cosine_neighbors(
     if n > MAX_ITEMS:
         raise ValueError(f"'features' needs at most {MAX_ITEMS} rows for exact search (got {n})")
     length = _lengths(features)
-    if backend == "torch_cluster":
-        return _from_torch_cluster(features, length, k, import_torch_cluster(), block_size)
     quick = n * n * features.size(1) <= _QUICK_WORK and not features.is_cuda
-    if backend == "auto" and quick and torch_cluster_installed():
+    faster = backend == "auto" and quick and torch_cluster_installed()
+    if backend == "torch_cluster" or faster:
         return _from_torch_cluster(features, length, k, import_torch_cluster(), block_size)
     candidate = _single_precision_candidates(features, length, min(k + _SPARE, n), block_size)
     margin = 2 * _proposal_error(features.size(1))

@@ -202,29 +202,25 @@ def _segment_sum(structure: EdgeStructure, value: Tensor) -> Tensor:
 
 
 def _matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
-    size = (structure.num_targets, structure.num_sources)
-    return _csr(structure.row_pointer, structure.source, weight, size) @ x.contiguous()
+    matrix = _csr(structure.row_pointer, structure.source, weight, structure.num_sources)
+    return matrix @ x.contiguous()
 
 
 def _transposed_matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
-    size = (structure.num_sources, structure.num_targets)
     weight = structure.transpose_values(weight)
-    transpose = _csr(structure.column_pointer, structure.transposed_target, weight, size)
-    return transpose @ x.contiguous()
+    pointer, column = structure.column_pointer, structure.transposed_target
+    return _csr(pointer, column, weight, structure.num_targets) @ x.contiguous()
 
 
 def _sampled_matmul(structure: EdgeStructure, target_x: Tensor, source_x: Tensor) -> Tensor:
-    size = (structure.num_targets, structure.num_sources)
-    pattern = _csr(
-        structure.row_pointer, structure.source, target_x.new_zeros(structure.num_edges), size
-    )
-    sampled = torch.sparse.sampled_addmm(
-        pattern, target_x.contiguous(), source_x.contiguous().t(), beta=0.0
-    )
-    return sampled.values()
+    zeros = target_x.new_zeros(structure.num_edges)
+    pattern = _csr(structure.row_pointer, structure.source, zeros, structure.num_sources)
+    factors = target_x.contiguous(), source_x.contiguous().t()
+    return torch.sparse.sampled_addmm(pattern, *factors, beta=0.0).values()
 
 
-def _csr(row_pointer: Tensor, column: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
+def _csr(row_pointer: Tensor, column: Tensor, value: Tensor, num_columns: int) -> Tensor:
+    size = (row_pointer.numel() - 1, num_columns)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(

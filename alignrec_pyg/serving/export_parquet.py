@@ -74,14 +74,10 @@ def export_recommendations(
         else user_indices(data, users, "users").unique()
     )
     names = (user_ids(data), item_ids(data))
-    schema = arrow.schema(
-        [
-            ("user_id", _type_of(arrow, names[0])),
-            ("rank", arrow.int32()),
-            ("item_id", _type_of(arrow, names[1])),
-            ("score", arrow.float32()),
-        ]
-    )
+    # the types of all ids, since the ids of a single block may have another one
+    user_type, item_type = (arrow.array(ids).type for ids in names)
+    types = (user_type, arrow.int32(), item_type, arrow.float32())
+    schema = arrow.schema(zip(("user_id", "rank", "item_id", "score"), types, strict=True))
     items = allowed_items(data, candidates, exclude)
     blocks: Iterable[RankedBlock] = (
         rank_blocks(
@@ -116,8 +112,3 @@ def _columns(block: RankedBlock, user_id: np.ndarray, item_id: np.ndarray) -> di
         "item_id": item_id[block.item.cpu().numpy()[there]],
         "score": block.score.cpu().float().numpy()[there],
     }
-
-
-def _type_of(arrow: Any, ids: np.ndarray) -> Any:
-    """The column type of all ids, since the ids of a single block may have another one."""
-    return arrow.array(ids).type

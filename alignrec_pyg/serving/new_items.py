@@ -60,11 +60,9 @@ def new_items(
     Raises:
         ValueError: If the lengths differ, or an id is given twice.
     """
-    parts: dict[str, Any] = {"text": text, "image": image, **(features or {})}
     identified = None if ids is None else as_id_list(ids, "ids")
+    parts = {"text": text, "image": image, **(features or {}), "ids": identified}
     lengths = {name: len(part) for name, part in parts.items() if part is not None}
-    if identified is not None:
-        lengths["ids"] = len(identified)
     if len(set(lengths.values())) != 1:
         raise ValueError(
             "'ids', 'text', 'image' and 'features' need one entry for each new item, and at least "
