@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -15,7 +13,7 @@ from alignrec_pyg.nn.propagation import Adjacency
 # Graphs of the last sets of links, by content: a comparison builds many models on one split, and
 # the training, validation and test graph of a split often have equal links in different tensors.
 _CACHE_SIZE = 3
-_cache: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+_cache: dict[str, tuple[Tensor, Tensor]] = {}
 
 
 def common_item_neighbors(
@@ -81,12 +79,11 @@ def cached_common_item_neighbors(
     The returned tensors are shared and must not be modified.
     """
     key = content_hash(edge_index, num_users, num_items, k, str(edge_index.device))
-    if key not in _cache:
-        _cache[key] = common_item_neighbors(edge_index, num_users, num_items, k)
-    _cache.move_to_end(key)
-    while len(_cache) > _CACHE_SIZE:
-        _cache.popitem(last=False)
-    return _cache[key]
+    found = _cache.pop(key, None) or common_item_neighbors(edge_index, num_users, num_items, k)
+    _cache[key] = found  # again as the last one: the first one goes
+    if len(_cache) > _CACHE_SIZE:
+        del _cache[next(iter(_cache))]
+    return found
 
 
 def polya_urn_counts(counts: Tensor, generator: torch.Generator) -> Tensor:

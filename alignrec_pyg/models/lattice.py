@@ -187,8 +187,7 @@ class LATTICE(Recommender):
 
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """Propagates over the known links and over the learned item graph."""
-        graph = self.link_graph(data, self_loop_adjacency)
-        user, item = self.propagation(*self.id_tables, graph)
+        user, item = self.propagation(*self.id_tables, self.link_graph(data, self_loop_adjacency))
         structure, weight = self._learned_item_graph(data)
         neighbors = self.item_embedding.weight
         for _ in range(self.num_item_layers):

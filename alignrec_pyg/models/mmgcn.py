@@ -189,8 +189,7 @@ class _ModalityNetwork(nn.Module):
     def reset_parameters(self) -> None:
         self.table.reset_parameters()
         nn.init.xavier_normal_(self.preference.weight)
-        if self.projection is not None:
-            self.projection.reset_parameters()
+        reset(self.projection)
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, _Layer)
             layer.reset_parameters(first=number == 0)
@@ -226,8 +225,8 @@ class _Layer(nn.Module):
         self.combine = nn.Linear(in_dim + out_dim, out_dim)
 
     def reset_parameters(self, first: bool) -> None:
-        for linear in (self.neighbors, self.own, self.combine):
-            linear.reset_parameters()
+        for linear in self.children():
+            reset(linear)
         nn.init.xavier_normal_(self.neighbors.weight)
         nn.init.xavier_normal_(self.own.weight)
         if first:  # later layers keep torch's own draw here

@@ -123,13 +123,9 @@ class SLMRec(Recommender):
         positives = batch.whole.pos_item
         user = torch.cat([functional.embedding(batch.user, x) for x in users], dim=1)
         item = torch.cat([functional.embedding(positives, x) for x in items], dim=1)
+        joined = self.user_fusion(user), self.item_fusion(item)
         return {
-            "nce": info_nce_loss(
-                self.user_fusion(user),
-                self.item_fusion(item),
-                self.temperature,
-                first=batch.rows.start,
-            ),
+            "nce": info_nce_loss(*joined, self.temperature, first=batch.rows.start),
             "ssl": self._fine_and_coarse(items, batch),
         }
 
@@ -177,9 +173,8 @@ class _Modality(nn.Module):
         self.head = nn.Linear(embedding_dim, embedding_dim, bias=False)
 
     def reset_parameters(self) -> None:
-        self.table.reset_parameters()
-        for linear in (self.linear, self.path_head, self.head):
-            linear.reset_parameters()
+        for part in self.children():
+            reset(part)
         nn.init.xavier_uniform_(self.linear.weight)
 
     def forward(self) -> Tensor:

@@ -131,8 +131,5 @@ class Alignment(nn.Module):
 
     def extra_repr(self) -> str:
         """The options, for the representation of the module."""
-        return (
-            f"temperature={self.temperature}, cca_normalize={self.cca_normalize}, "
-            f"cca_symmetric={self.cca_symmetric}, reg_similarity={self.reg_similarity!r}, "
-            f"reg_reduction={self.reg_reduction!r}"
-        )
+        names = ("temperature", "cca_normalize", "cca_symmetric", "reg_similarity", "reg_reduction")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

@@ -106,11 +106,7 @@ def torch_cluster_installed() -> bool:
 
 
 def import_torch_cluster() -> ModuleType:
-    """Imports torch_cluster.
-
-    Raises:
-        ImportError: If it is not installed, or was built for another version of torch.
-    """
+    """Imports torch_cluster, or fails if it is missing or was built for another torch."""
     return require_package(
         "torch_cluster",
         "backend='torch_cluster' (backend='matmul' gives the same edges without it)",

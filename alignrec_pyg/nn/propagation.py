@@ -247,11 +247,7 @@ def _lgconv_stack(num_layers: int) -> nn.ModuleList:
 
 
 def csr_matrix(row: Tensor, col: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
-    """A CSR matrix with int32 indices and entries sorted by row and column.
-
-    Raises:
-        ValueError: If an entry is repeated.
-    """
+    """A CSR matrix with int32 indices, sorted by row and column; a repeated entry is an error."""
     key, order = (row * size[1] + col).sort()
     if (key[1:] == key[:-1]).any():
         first = int(order[1:][key[1:] == key[:-1]][0])

@@ -91,9 +91,8 @@ def export_recommendations(
         waiting: list[Any] = []
         num_waiting = 0
         for block in blocks:
-            table = arrow.table(_columns(block, *names), schema=schema)
-            waiting.append(table)
-            num_waiting += table.num_rows
+            waiting.append(arrow.table(_columns(block, *names), schema=schema))
+            num_waiting += waiting[-1].num_rows
             if num_waiting >= _ROW_GROUP:
                 writer.write_table(arrow.concat_tables(waiting))
                 written += num_waiting

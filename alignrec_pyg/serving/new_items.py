@@ -207,7 +207,6 @@ def extend_model(
         for name, module in extended.named_modules()
         if isinstance(module, FeatureTable)
     }
-    new = torch.arange(known, extended.num_items)
     trained = model.state_dict()
     for name, value in extended.state_dict().items():
         old = trained[name].to(value.device)
@@ -219,18 +218,18 @@ def extend_model(
                 continue
             value[known:] = 0
             if neighbors is not None:
-                value[known:] = _weighted_means(old, *neighbors, new.to(value.device))
+                value[known:] = _weighted_means(old, *neighbors, extended.num_items - known)
     tensors = [*model.parameters(), *model.buffers()]
     return extended.to(tensors[0].device).eval()
 
 
-def _weighted_means(table: Tensor, edge_index: Tensor, weight: Tensor, new: Tensor) -> Tensor:
-    """Weighted mean of rows of ``table`` for each of ``new``; zero without neighbours."""
+def _weighted_means(table: Tensor, edge_index: Tensor, weight: Tensor, num_new: int) -> Tensor:
+    """Weighted mean of rows of ``table`` for each new row; zero without neighbours."""
     source, target = edge_index.to(table.device)
     weight = weight.to(table.device, table.dtype).unsqueeze(1)
-    row = target - new[0]
-    total = table.new_zeros(new.numel(), 1).index_add_(0, row, weight)
-    rows = table.new_zeros(new.numel(), table.size(1))
+    row = target - table.size(0)
+    total = table.new_zeros(num_new, 1).index_add_(0, row, weight)
+    rows = table.new_zeros(num_new, table.size(1))
     rows.index_add_(0, row, table[source] * weight)
     return torch.where(total > 0, rows / total.clamp(min=1e-12), 0)
 
@@ -257,9 +256,7 @@ def _check_reads(model: Recommender, new: HeteroData, graphs: Mapping[str, Any])
 
 
 def _extend_graph(
-    data: HeteroData,
-    new: HeteroData,
-    attached: Mapping[str, tuple[Tensor, Tensor]],
+    data: HeteroData, new: HeteroData, attached: Mapping[str, tuple[Tensor, Tensor]]
 ) -> HeteroData:
     """A copy of the graph in which the new items follow the known ones."""
     num_items, num_new = int(data[ITEM].num_nodes), int(new[ITEM].num_nodes)

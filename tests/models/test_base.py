@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_pyg import BPR, VBPR, AlignRec, CheckpointError, LightGCN
+from alignrec_pyg import BPR, FREEDOM, GRCN, MGCN, VBPR, AlignRec, CheckpointError, LightGCN
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.storage import write_manifest
@@ -142,3 +142,44 @@ def test_config_is_plain_json(toy, tmp_path):
     assert config["model"] == "AlignRec"
     assert config["hparams"]["features"] == ["image", "text"]
     assert config["num_items"] == 4
+
+
+class OneLayer(LightGCN):
+    def __init__(self, data, *, reg_weight=0.5):
+        super().__init__(data, num_layers=1, reg_weight=reg_weight)
+
+
+class OwnAttributes(OneLayer):
+    def __init__(self, data, *, scale=2.0):
+        super().__init__(data)
+        self.scale = scale
+
+
+def test_a_subclass_may_take_fewer_arguments_or_store_its_own(toy):
+    model = OwnAttributes(toy)
+    assert (model.num_layers, model.scale, model.hparams) == (1, 2.0, {"scale": 2.0})
+    assert model.loss_weights == {"bpr": 1.0, "reg": 0.5}
+    assert OneLayer(toy, reg_weight=0.1).hparams == {"reg_weight": 0.1}
+
+
+def test_arguments_become_attributes_and_names_those_selected(toy):
+    model = FREEDOM(toy, dropout=0.5, features=("text",))
+    assert (model.dropout, model.features, model.item_graph) == (0.5, ["text"], "image")
+    assert not hasattr(model, "data")
+
+
+def test_a_term_weighs_as_its_argument_says(toy):
+    weights = AlignRec(toy, cca_weight=0.3, l2_weight=0.4).loss_weights
+    assert weights == {"bpr": 1.0, "cca": 0.3, "uia": 0.1, "reg": 0.1, "l2": 0.4}
+
+
+def test_published_defects_are_those_of_the_papers_data_sets():
+    assert [GRCN.published_hparams(name) for name in ("baby", "own")] == [{"faithful": True}, {}]
+    assert MGCN.published_hparams("baby") == {}
+
+
+def test_a_graph_of_links_is_kept_for_its_options(toy):
+    model = BPR(toy)
+    graphs = [model.item_to_user_graph(toy, name) for name in ("row", "symmetric", "row")]
+    assert graphs[0] is graphs[2]
+    assert not torch.equal(graphs[0].matrix.values(), graphs[1].matrix.values())

@@ -184,7 +184,7 @@ def test_models_on_equal_links_share_the_search(data, monkeypatch):
     monkeypatch.setattr(
         user_graph, "common_item_neighbors", lambda *a: calls.append(a) or search(*a)
     )
-    monkeypatch.setattr(user_graph, "_cache", user_graph.OrderedDict())
+    monkeypatch.setattr(user_graph, "_cache", {})
     other = data.clone()
     for graph in (data, other):
         model = DualGNN(graph)

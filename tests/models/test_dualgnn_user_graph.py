@@ -93,7 +93,7 @@ def test_equal_links_are_searched_once(toy, monkeypatch):
         return common_item_neighbors(*arguments)
 
     monkeypatch.setattr(user_graph, "common_item_neighbors", counted)
-    monkeypatch.setattr(user_graph, "_cache", user_graph.OrderedDict())
+    monkeypatch.setattr(user_graph, "_cache", {})
     links = toy[INTERACTS].edge_index
     first = cached_common_item_neighbors(links, 3, 4, 2)
     assert cached_common_item_neighbors(links.clone(), 3, 4, 2) is first

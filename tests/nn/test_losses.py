@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.nn import (
+    batch_rows,
     bpr_loss,
     cosine_alignment_loss,
     embedding_norm_loss,
@@ -190,3 +192,12 @@ def test_rows_of_zeros_stay_and_get_no_gradient():
     (unit * torch.tensor([[1.0, 2.0], [3.0, 1.0]])).sum().backward()
     torch.testing.assert_close(x.grad, expected.grad)
     assert not x.grad[1].any()
+
+
+def test_batch_rows_are_those_of_users_positive_and_negative_items():
+    users, items = rows(3, 2), rows(4, 2, seed=1)
+    batch = InteractionBatch(*torch.tensor([[2, 0], [3, 3], [1, 0]]))
+    user, pos, neg = batch_rows(batch, users, items)
+    assert torch.equal(user, users[[2, 0]])
+    assert torch.equal(pos, items[[3, 3]])
+    assert torch.equal(neg, items[[1, 0]])
