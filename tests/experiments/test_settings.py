@@ -48,6 +48,7 @@ def own_module(tmp_path, monkeypatch):
     (tmp_path / "my_models.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("my_models", None)  # another test's
     yield "my_models"
     sys.modules.pop("my_models", None)
 
