@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from typing import Annotated
 
 from alignrec_pyg import experiments
@@ -39,6 +41,10 @@ def compare(options: CompareOptions) -> int:
     the best epoch on validation, mean and deviation over seeds, and tests of significance. Finished
     models stay in OUT/cells and are not trained again; an interrupted one continues.
     """
+    if options.jobs != 1 and options.device != "cuda" and sys.platform != "win32":
+        # The server of processes imports torch while this process reads the data.
+        forkserver.set_forkserver_preload(["alignrec_pyg.experiments.runner"])
+        forkserver.ensure_running()
     session = options.session()
     models, not_run = session.runnable()
     cells = session.cells_of(models)
