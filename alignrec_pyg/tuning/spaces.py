@@ -9,23 +9,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
+from alignrec_pyg import models
 from alignrec_pyg.experiments.settings import PAPER_GRIDS, ModelSettings
-from alignrec_pyg.models import (
-    BM3,
-    BPR,
-    FREEDOM,
-    GRCN,
-    LATTICE,
-    MGCN,
-    MMGCN,
-    VBPR,
-    AlignRec,
-    ContentLightGCN,
-    DualGNN,
-    LightGCN,
-    Recommender,
-    SLMRec,
-)
 
 if TYPE_CHECKING:
     import optuna
@@ -50,11 +35,7 @@ _ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values.
-
-    Args:
-        values: The values, ascending.
-    """
+    """One of some values, which ascend."""
 
     values: tuple[Value, ...]
 
@@ -76,13 +57,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number between two.
-
-    Args:
-        low: The smallest.
-        high: The largest.
-        log: Whether its logarithm is drawn uniformly, instead of the number.
-    """
+    """A number between two; ``log`` means that its logarithm is drawn uniformly, instead of it."""
 
     low: float
     high: float
@@ -117,9 +92,11 @@ _ALIGNMENT = Interval(1e-4, 1.0)
 _L2 = Interval(1e-6, 1e-2)
 _NORMS = Interval(1e-5, 2.0)
 _NEIGHBORS = Choice((5, 10, 20))
+_LAYERED: Space = {"lr": _LR, "num_layers": _LAYERS}
+_ITEM_LAYERED: Space = {**_LAYERED, "num_item_layers": _ITEM_LAYERS}
 
-WIDE: dict[type[Recommender], Space] = {
-    AlignRec: {
+WIDE: dict[type[models.Recommender], Space] = {
+    models.AlignRec: {
         "lr": _LR,
         "cca_weight": _ALIGNMENT,
         "uia_weight": _ALIGNMENT,
@@ -130,63 +107,53 @@ WIDE: dict[type[Recommender], Space] = {
         "num_item_layers": _ITEM_LAYERS,
         ITEM_NEIGHBORS: _NEIGHBORS,
     },
-    BPR: {"lr": _LR, "reg_weight": _NORMS},
-    LightGCN: {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-6, 1e-2)},
-    VBPR: {"lr": _LR, "reg_weight": _NORMS},
-    MMGCN: {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-5, 0.1)},
-    GRCN: {
-        "lr": _LR,
-        "num_layers": _LAYERS,
+    models.BPR: {"lr": _LR, "reg_weight": _NORMS},
+    models.LightGCN: {**_LAYERED, "reg_weight": Interval(1e-6, 1e-2)},
+    models.VBPR: {"lr": _LR, "reg_weight": _NORMS},
+    models.MMGCN: {**_LAYERED, "reg_weight": Interval(1e-5, 0.1)},
+    models.GRCN: {
+        **_LAYERED,
         "num_routings": Choice((1, 2, 3)),
         "reg_weight": Interval(1e-5, 0.1),
     },
-    DualGNN: {
-        "lr": _LR,
-        "num_layers": _LAYERS,
+    models.DualGNN: {
+        **_LAYERED,
         "num_neighbors": Choice((10, 20, 40)),
         "reg_weight": Interval(1e-5, 0.1),
     },
-    BM3: {
-        "lr": _LR,
-        "num_layers": _LAYERS,
+    models.BM3: {
+        **_LAYERED,
         "dropout": Interval(0.1, 0.7, log=False),
         "cl_weight": Interval(0.1, 10.0),
         "reg_weight": Interval(1e-3, 1.0),
     },
-    MGCN: {
-        "lr": _LR,
-        "num_layers": _LAYERS,
-        "num_item_layers": _ITEM_LAYERS,
+    models.MGCN: {
+        **_ITEM_LAYERED,
         "cl_weight": _ALIGNMENT,
         "l2_weight": _L2,
         "temperature": _TEMPERATURE,
         ITEM_NEIGHBORS: _NEIGHBORS,
     },
-    FREEDOM: {
-        "lr": _LR,
-        "num_layers": _LAYERS,
-        "num_item_layers": _ITEM_LAYERS,
+    models.FREEDOM: {
+        **_ITEM_LAYERED,
         "dropout": Interval(0.5, 0.95, log=False),
         "reg_weight": Interval(1e-5, 0.1),
         ITEM_NEIGHBORS: _NEIGHBORS,
     },
-    LATTICE: {
-        "lr": _LR,
-        "num_layers": _LAYERS,
-        "num_item_layers": _ITEM_LAYERS,
+    models.LATTICE: {
+        **_ITEM_LAYERED,
         "num_neighbors": _NEIGHBORS,
         "frozen_share": Interval(0.5, 1.0, log=False),
         "l2_weight": _L2,
         ITEM_NEIGHBORS: _NEIGHBORS,
     },
-    SLMRec: {
-        "lr": _LR,
-        "num_layers": _LAYERS,
+    models.SLMRec: {
+        **_LAYERED,
         "temperature": _TEMPERATURE,
         "ssl_temperature": _TEMPERATURE,
         "ssl_weight": Interval(0.01, 1.0),
     },
-    ContentLightGCN: {"lr": _LR, "num_layers": _LAYERS, "reg_weight": Interval(1e-6, 1e-2)},
+    models.ContentLightGCN: {**_LAYERED, "reg_weight": Interval(1e-6, 1e-2)},
 }
 """Ranges around what the papers searched: learning rate, weights, temperatures, depth."""
 
@@ -198,14 +165,7 @@ def search_space(settings: ModelSettings, kind: Kind) -> Space | None:
     have one. The wide space of a model that :data:`WIDE` does not list is: the learning rate; every
     positive float hyper-parameter whose name ends in ``_weight``, within a factor of 30 either way
     on a logarithmic scale; one to four layers, if there is an integer ``num_layers``; and the
-    neighbours in the item graph, if the model reads one.
-
-    Args:
-        settings: The model's settings.
-        kind: ``"wide"`` or ``"paper"``.
-
-    Returns:
-        The space; ``None`` if there is no published grid.
+    neighbours in the item graph, if the model reads one. ``None`` means no published grid.
     """
     if kind == "paper":
         if settings.model not in PAPER_GRIDS:
@@ -241,10 +201,7 @@ def grid_points(space: Space) -> list[Point]:
 def random_points(space: Space, number: int, seed: int) -> list[Point]:
     """Distinct configurations drawn at random, fewer than asked for if there are no more.
 
-    Args:
-        space: What to draw from.
-        number: How many; the first of them are the same whatever the number.
-        seed: Of the draws.
+    The first of them are the same whatever the number.
     """
     generator = random.Random(seed)
     drawn: list[Point] = []
