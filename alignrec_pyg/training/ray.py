@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,9 @@ def run_with_ray(
 ) -> None:
     """Calls a function in several processes of Ray Train, which form one process group.
 
-    A worker that fails is started again with the others, up to three times.
-
-    Args:
-        worker: A function of a module, called with ``job`` and the device of each process.
-        job: Its argument; paths in it are absolute, as workers have another working directory.
-        folder: Where Ray keeps its own files, a folder that all machines see under this path.
-        num_workers: Number of processes.
-        use_gpu: Whether each of them takes a GPU.
+    A worker that fails is started again with the others, up to three times. Each calls ``worker``,
+    a function of a module, with ``job`` and its device. Paths in ``job`` are absolute, as workers
+    have another working directory; ``folder`` is one that all machines see under this path.
 
     Raises:
         ImportError: If Ray is missing.
@@ -65,18 +60,6 @@ def _run_worker(arguments: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     arguments["worker"](arguments["job"], get_device())
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What each worker is given."""
-
-    model: Recommender
-    train: HeteroData
-    val: HeteroData
-    config: TrainConfig | None
-    checkpoint_dir: Path
-    checkpoint_seconds: float
 
 
 def fit_with_ray(
@@ -121,25 +104,17 @@ def fit_with_ray(
     model.check_fits(train, "train")
     model.check_fits(val, "val")
     folder = Path(checkpoint_dir).resolve()  # workers have another working directory
-    job = _Job(
-        copy.deepcopy(model).cpu(),
-        on_device(train, "cpu"),
-        on_device(val, "cpu"),
-        config,
-        folder,
-        checkpoint_seconds,
+    worker = partial(
+        _fit, config=config, checkpoint_dir=folder, checkpoint_seconds=checkpoint_seconds
     )
-    run_with_ray(_fit, job, folder, num_workers=num_workers, use_gpu=use_gpu)
+    job = copy.deepcopy(model).cpu(), on_device(train, "cpu"), on_device(val, "cpu")
+    run_with_ray(worker, job, folder, num_workers=num_workers, use_gpu=use_gpu)
     # The run in the folder has ended: this only reads it.
     return fit(model, train, val, config, checkpoint_dir=folder)
 
 
-def _fit(job: _Job, device: torch.device) -> None:
-    fit(
-        job.model.to(device),
-        on_device(job.train, device),
-        on_device(job.val, device),
-        job.config,
-        checkpoint_dir=job.checkpoint_dir,
-        checkpoint_seconds=job.checkpoint_seconds,
-    )
+def _fit(
+    job: tuple[Recommender, HeteroData, HeteroData], device: torch.device, **options: Any
+) -> None:
+    model, train, val = job
+    fit(model.to(device), on_device(train, device), on_device(val, device), **options)
