@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 
@@ -14,9 +14,6 @@ class StopRequest:
     The second one acts at once, as does every one when inactive or outside the main thread, where
     Python allows no handlers. A signal that was ignored (by ``nohup``, say) stays so. Earlier
     handlers are put back on leaving.
-
-    Args:
-        active: Whether to take the signals at all.
     """
 
     def __init__(self, *, active: bool) -> None:
@@ -48,12 +45,7 @@ class StopRequest:
                     self._previous[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

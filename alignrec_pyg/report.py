@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from textwrap import indent
 
 import numpy as np
 import torch
@@ -117,9 +118,9 @@ class DataReport:
             ]
         ).splitlines()
         if self.parts:
-            lines += ["split labels:", *_indented(_part_lines(self.parts))]
+            lines += ["split labels:", indent(_part_table(self.parts), "  ")]
         if self.features:
-            lines += ["features:", *_indented(_feature_lines(self.features))]
+            lines += ["features:", indent(_feature_table(self.features), "  ")]
         if self.notes:
             lines += ["notes:", *(f"  - {note}" for note in self.notes)]
         return "\n".join(lines)
@@ -145,7 +146,7 @@ class SplitReport:
         known = "train and val" if self.val_known_at_test else "train"
         return "\n".join(
             [
-                *_part_lines(self.parts),
+                _part_table(self.parts),
                 f"known at test: {known} links",
                 f"fingerprint: {self.fingerprint}",
             ]
@@ -292,7 +293,7 @@ def _cosine_spread(table: Tensor, present: np.ndarray, seed: int) -> tuple[float
     return float(values.mean()), float(values.std(correction=0))
 
 
-def _feature_lines(features: Sequence[FeatureReport]) -> list[str]:
+def _feature_table(features: Sequence[FeatureReport]) -> str:
     rows = [["name", "shape", "read as", "missing", "cosine mean", "cosine std", "hash"]]
     for feature in features:
         rows.append(
@@ -306,23 +307,12 @@ def _feature_lines(features: Sequence[FeatureReport]) -> list[str]:
                 feature.content_hash,
             ]
         )
-    return aligned_table(rows).splitlines()
+    return aligned_table(rows)
 
 
-def _part_lines(parts: Sequence[PartReport]) -> list[str]:
+def _part_table(parts: Sequence[PartReport]) -> str:
     rows = [["part", "interactions", "users", "items", "cold users", "cold items", "in train"]]
     for part in parts:
-        counts = (
-            part.interactions,
-            part.users,
-            part.items,
-            part.cold_users,
-            part.cold_items,
-            part.in_train,
-        )
-        rows.append([part.name, *(f"{count:,}" for count in counts)])
-    return aligned_table(rows).splitlines()
-
-
-def _indented(lines: Sequence[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
+        name, *counts = astuple(part)
+        rows.append([name, *(f"{count:,}" for count in counts)])
+    return aligned_table(rows)

@@ -6,7 +6,6 @@ and users with no recommendation at all are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -109,8 +108,8 @@ def beyond_accuracy(
     }
     for metric in metrics.values():
         metric.to(ranked.device)
-        for lists in _by_length(ranked, length):
-            metric.update(lists, lists.new_empty(2, 0))
+        for size in length.unique().tolist():  # PyG takes lists of equal length
+            metric.update(ranked[length == size, :size], ranked.new_empty(2, 0))
     weight = length.double().rsqrt()
     inside = ranked < num_items
     item = ranked[inside]
@@ -160,7 +159,7 @@ def intra_list_diversity(
     weight = torch.cat([weight, weight.new_zeros(1)])  # of "nothing left"
     ranked, _ = _lists(ranking, k, num_items)
     total, count = 0.0, 0
-    for block in ranked.split(_rows(max(k, table.size(1)))):
+    for block in ranked.split(max(1, _BLOCK_NUMBERS // max(k, table.size(1)))):
         scale = weight[block]
         item = block.masked_fill(block == num_items, 0)  # of weight 0
         summed = torch.nn.functional.embedding_bag(
@@ -185,18 +184,8 @@ def _lists(ranking: Ranking, k: int, num_items: int) -> tuple[Tensor, Tensor]:
     return ranked[length > 0], length[length > 0]
 
 
-def _by_length(ranked: Tensor, length: Tensor) -> Iterator[Tensor]:
-    """Lists of equal length together, without what stands for "nothing left"."""
-    for size in length.unique().tolist():
-        yield ranked[length == size, :size]
-
-
 def _gini(frequency: Tensor) -> float:
     ordered = frequency.sort().values.double()
     place = torch.arange(1, ordered.numel() + 1, device=ordered.device)
     spread = ((2 * place - ordered.numel() - 1) * ordered).sum()
     return float(spread / (ordered.numel() * ordered.sum()))
-
-
-def _rows(width: int) -> int:
-    return max(1, _BLOCK_NUMBERS // width)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -13,12 +12,7 @@ _REDRAW_SECONDS = 0.1
 
 
 class Progress:
-    """Shows how far some work has come and how long it will take, on standard error.
-
-    Args:
-        name: What is done.
-        shown: Whether to show anything at all.
-    """
+    """Shows how far some work has come and how long it will take, on standard error."""
 
     def __init__(self, name: str, *, shown: bool = True) -> None:
         self._name = name
@@ -33,23 +27,12 @@ class Progress:
         self._next = time.monotonic() + (0.0 if self._bar is not None else _LINE_SECONDS)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
     def update(self, share: float, seconds_left: float | None, text: str) -> None:
-        """Shows the present state, if the last one has been there for long enough.
-
-        Args:
-            share: How much of the work is done, from 0 to 1.
-            seconds_left: How long the rest will take, where that can be said.
-            text: What is being done.
-        """
+        """Shows the share done, if what was shown last has been there for long enough."""
         now = time.monotonic()
         if not self._shown or now < self._next:
             return
