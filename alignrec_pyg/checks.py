@@ -31,17 +31,7 @@ _IN_WORDS = {
 def check_integer(
     argument: str, value: Any, least: int, most: int | None = None, *, hint: str = ""
 ) -> int:
-    """Checks that an argument is an integer in a range.
-
-    Args:
-        argument: Its name.
-        value: The value got; a truth value is no integer.
-        least: Smallest value allowed.
-        most: Largest value allowed; ``None`` means any.
-        hint: What the message ends with, such as the way out.
-
-    Returns:
-        The value as ``int``.
+    """Checks that an argument is an integer in a range, which a truth value is not.
 
     Raises:
         ValueError: If it is none, or out of range.
@@ -63,18 +53,9 @@ def check_number(
     most: float | None = None,
     below: float | None = None,
 ) -> float:
-    """Checks that an argument is a finite number in an interval.
+    """Checks that an argument is a finite number in an interval, which a truth value is not.
 
-    Args:
-        argument: Its name.
-        value: The value got; a truth value is no number.
-        least: Smallest value allowed, or
-        above: what the value has to exceed; both ``None`` means any.
-        most: Largest value allowed, or
-        below: what the value has to stay below; both ``None`` means any.
-
-    Returns:
-        The value as ``float``.
+    ``least`` and ``most`` are allowed themselves, ``above`` and ``below`` are not.
 
     Raises:
         ValueError: If it is none, not finite or out of the interval.
@@ -96,20 +77,13 @@ def check_number(
 
 
 def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
-    """Checks that an argument is one of some values.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Checks that an argument is one of some values."""
     if value not in choices:
         raise ValueError(f"'{argument}' needs to be one of {choices} (got {value!r})")
 
 
 def check_cut_offs(ks: Any) -> tuple[int, ...]:
     """Checks one cut-off of metrics or several, the argument ``ks``.
-
-    Returns:
-        The cut-offs as a tuple of ``int``.
 
     Raises:
         ValueError: If there is none, or one is no positive integer.
@@ -122,15 +96,7 @@ def check_cut_offs(ks: Any) -> tuple[int, ...]:
 
 
 def check_indices(argument: str, index: Any, count: int) -> Tensor:
-    """Checks that an argument holds indices of users or items.
-
-    Args:
-        argument: Its name.
-        index: The value got.
-        count: Number of users or items.
-
-    Returns:
-        The tensor.
+    """Checks that an argument holds indices of ``count`` users or items.
 
     Raises:
         ValueError: If it is no 1-D tensor of integers in [0, ``count``).
@@ -151,14 +117,8 @@ def require_package(
 ) -> ModuleType:
     """Imports a package that only some uses need.
 
-    Args:
-        module: Name to import.
-        needed_by: What needs it, for the message.
-        install: What to hand to ``pip install``.
-        extra: The extra that installs it in a checkout of the repository.
-
-    Returns:
-        The imported module.
+    A message says what needs it and how to get it: what to hand to ``pip install``, and the extra
+    that installs it in a checkout of the repository.
 
     Raises:
         ImportError: If it is missing or fails while it is imported.

@@ -33,10 +33,7 @@ def item_ids(data: HeteroData) -> np.ndarray:
 def user_indices(data: HeteroData, ids: Any, argument: str) -> Tensor:
     """Indices of the users with the given ids, int64, on the device of ``data``.
 
-    Args:
-        data: The graph.
-        ids: One id, or several in any container and order; repeated ids are allowed.
-        argument: Name of the argument, for the message.
+    ``ids`` is one id, or several in any container and order; repeated ids are allowed.
 
     Raises:
         UnknownUserError: If an id is not in the data.

@@ -90,23 +90,15 @@ def file_sha256(path: Path) -> str:
 def write_manifest(path: Path, manifest: Mapping[str, Any], *, version: int = 1) -> None:
     """Writes ``manifest`` as JSON, with the version of its format and a hash of all of it.
 
-    Args:
-        path: Where to write.
-        manifest: Anything JSON can hold; its floats come back bit for bit.
-        version: Version of the format, raised with each change after which older files cannot be
-            read.
+    Its floats come back bit for bit. The version is raised with each change after which older files
+    cannot be read.
     """
     body = json.loads(json.dumps({_VERSION: version, **manifest}))  # keys and tuples as read
     write_text(path, json.dumps({**body, _HASH: _json_sha256(body)}, indent=2) + "\n")
 
 
 def read_manifest(path: Path, keys: Sequence[str] = (), *, version: int = 1) -> dict[str, Any]:
-    """Reads what :func:`write_manifest` wrote.
-
-    Args:
-        path: The file.
-        keys: Keys it needs to have.
-        version: Version of the format that can be read.
+    """Reads what :func:`write_manifest` wrote, in that version and with these keys.
 
     Raises:
         CheckpointError: If the file is missing, damaged or of another version, or lacks a key.
@@ -183,15 +175,9 @@ def store_tensors(
 def load_tensors(
     folder: Path, key: str, what: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """What a cache holds under ``key``.
+    """What a cache holds under ``key``: tensors and facts.
 
-    Args:
-        folder: The cache.
-        key: Name it was stored under.
-        what: What it is, for the warning.
-
-    Returns:
-        Tensors and facts; ``None`` if there is nothing yet, or it is damaged (with a warning).
+    ``None`` if there is nothing yet, or ``what`` is damaged (with a warning).
     """
     path = folder / f"{key}.json"
     if not path.exists():
@@ -206,11 +192,10 @@ def load_tensors(
 
 
 def remove_partial_files(folder: Path, *, older_than: float = _STRAY_SECONDS) -> None:
-    """Removes the half-written files that killed processes left in ``folder``.
+    """Removes the half-written files that killed processes left in ``folder``, if it is there.
 
-    Args:
-        folder: The folder; it need not be there.
-        older_than: Seconds after which nobody writes a file any more; 0 where the folder is locked.
+    Another process may still write a file that was changed less than ``older_than`` seconds ago; in
+    a folder that is locked none does, so there it may be 0.
     """
     for path in folder.glob(_PARTIAL.format("*", "*")):
         try:
@@ -225,12 +210,8 @@ def folder_lock(folder: Path, name: str = "", *, wait: float | None = None) -> I
     """Keeps a folder, or what goes by a name in it, to one process while the block runs.
 
     The lock is the operating system's: it is free as soon as its process ends, however it ends.
-    Its file, ``.<name>.lock``, stays.
-
-    Args:
-        folder: The folder; made if it is not there.
-        name: What is locked in it; by default the whole folder.
-        wait: Seconds to wait for another process; ``None`` means for as long as it takes.
+    Its file, ``.<name>.lock``, stays. A folder that is not there is made. ``wait`` is how many
+    seconds to wait for another process; ``None`` means for as long as it takes.
 
     Raises:
         LockedError: If another process has it after that time; says which.

@@ -44,16 +44,7 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def check_table(name: str, table: np.ndarray, expected_rows: int) -> None:
-    """Checks that a table has two dimensions, ``expected_rows`` rows and real numbers.
-
-    Args:
-        name: Name of the table, for the message.
-        table: The table.
-        expected_rows: Number of rows that it needs to have.
-
-    Raises:
-        ValueError: If the shape or the element type is another one.
-    """
+    """Checks that a table has two dimensions, ``expected_rows`` rows and real numbers."""
     if table.ndim != 2 or table.shape[0] != expected_rows or table.shape[1] == 0:
         raise ValueError(
             f"feature '{name}' needs the shape [{expected_rows}, dim] with dim >= 1 "
@@ -64,20 +55,12 @@ def check_table(name: str, table: np.ndarray, expected_rows: int) -> None:
 
 
 def check_nonfinite(nonfinite: str) -> None:
-    """Checks that a value is one of :data:`NonFinite`.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Checks that a value is one of :data:`NonFinite`."""
     check_choice("nonfinite", nonfinite, ("error", "missing"))
 
 
 def check_finite(name: str, broken: np.ndarray) -> None:
-    """Checks that no row of a table is marked as not finite.
-
-    Args:
-        name: Name of the table, for the message.
-        broken: The mask of :func:`nonfinite_and_zero_rows`, bool ``[rows]``.
+    """Checks that no row of a table is marked as not finite (:func:`nonfinite_and_zero_rows`).
 
     Raises:
         ValueError: If a row is marked; the message lists the first ones.
@@ -93,15 +76,7 @@ def check_finite(name: str, broken: np.ndarray) -> None:
 
 
 def match_rows(argument: str, ids: np.ndarray, item_id: np.ndarray) -> np.ndarray:
-    """Finds the row of each item in a table whose rows are identified by ``ids``.
-
-    Args:
-        argument: Name of the argument with the table, for messages.
-        ids: Item id of each row, ``[rows]``.
-        item_id: Ids of the items, ``[num_items]``.
-
-    Returns:
-        Row indices, int64 ``[num_items]``; -1 for items without a row.
+    """Finds the row of each item in a table whose rows are identified by ``ids``; -1 without one.
 
     Raises:
         ValueError: If an id occurs twice, or none belongs to an item.
@@ -139,11 +114,7 @@ def as_float32(table: np.ndarray) -> np.ndarray:
 
 
 def nonfinite_and_zero_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the rows that are not finite in float32 and the rows of zeros.
-
-    Returns:
-        The two masks, each bool ``[rows]``.
-    """
+    """Marks the rows that are not finite in float32 and the rows of zeros, each bool ``[rows]``."""
     broken = np.zeros(len(table), dtype=bool)
     zero = np.zeros(len(table), dtype=bool)
     step = block_rows(table.shape[1])

@@ -38,13 +38,10 @@ def aligned_table(
     rule: bool = False,
     ansi: bool = False,
 ) -> str:
-    """Rows with their columns aligned, two spaces apart.
+    """Rows with their columns aligned, two spaces apart: those of ``left`` to the left.
 
-    Args:
-        rows: The cells.
-        left: Columns that are aligned to the left; the others are aligned to the right.
-        rule: Whether a line of dashes follows the first row.
-        ansi: Whether :class:`Bold` cells are printed in bold; otherwise they get a ``*`` in front.
+    With ``rule``, a line of dashes follows the first row. With ``ansi``, :class:`Bold` cells are
+    printed in bold; otherwise they get a ``*`` in front.
     """
     starred = [
         [f"*{cell}" if isinstance(cell, Bold) and not ansi else cell for cell in row]

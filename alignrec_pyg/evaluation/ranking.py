@@ -118,16 +118,8 @@ def rank_blocks(
 ) -> Iterator[RankedBlock]:
     """Like :func:`rank`, block by block, so that the whole need not be held.
 
-    Args:
-        model: As :func:`rank`.
-        data: As :func:`rank`; made sure to fit the model.
-        users: At least one user, ascending, int64 ``[n]``.
-        k: Length of the lists.
-        items: As :func:`rank`, ascending; ``None`` means all.
-        exclude_known: As :func:`rank`.
-
-    Yields:
-        A block of ``users``, their items and scores.
+    The caller makes sure that ``data`` fits the model, that ``users`` (at least one) and ``items``
+    ascend, and that both are valid.
 
     Raises:
         FloatingPointError: If a score is NaN.
@@ -170,14 +162,9 @@ def top_items(
 ) -> Iterator[RankedBlock]:
     """The items of highest inner product to each user, block by block.
 
-    Args:
-        user_x: Vectors of users.
-        item_x: Vectors of items.
-        users: Rows of ``user_x`` to rank for, ascending.
-        known: Links to leave out, rows of ``user_x`` to rows of ``item_x``.
-        k: Length of the lists.
-        items: Rows of ``item_x`` that may be ranked, ascending; ``None`` means all.
-        of: Whose scores they are, for messages.
+    ``users`` are the rows of ``user_x`` to rank for and ``items`` those of ``item_x`` that may be
+    ranked (``None`` means all), both ascending. ``known`` are links between such rows, which are
+    left out; ``of`` says in messages whose scores they are.
 
     Shapes:
         - **input:** user_x :math:`(|U|, d)`, item_x :math:`(|I|, d)`, users int64 :math:`(n)`,

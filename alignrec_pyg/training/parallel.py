@@ -20,15 +20,7 @@ from alignrec_pyg.training.state import TrainState
 
 
 class Workers:
-    """One process, or all of the process group that ``torchrun`` or Ray Train has set up.
-
-    Args:
-        device: The device of this process.
-
-    Attributes:
-        rank: Rank of this process, from 0.
-        world_size: Number of processes.
-    """
+    """One process, or all of the process group that ``torchrun`` or Ray Train has set up."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -111,14 +103,7 @@ def check_workers(
 ) -> None:
     """Makes sure that all workers are about to do the same, and can share it.
 
-    Args:
-        workers: Who trains.
-        run: What identifies the run.
-        saved: What each found in its ``checkpoint_dir``; ``None`` without one.
-        val: Graph whose users will be shared out.
-
-    Raises:
-        ValueError: If not.
+    ``saved`` is what each worker found in its ``checkpoint_dir``; ``None`` without one.
     """
     if not workers.all_equal(repr(run)):
         raise ValueError(
@@ -148,14 +133,8 @@ def check_shares_add_up(
 ) -> None:
     """Makes sure that the loss terms of the workers' shares of a batch add up to those of all.
 
-    Computes them on copies of the model, which stays as it is.
-
-    Args:
-        model: The model, about to be trained.
-        data: Training graph.
-        batch: Any whole batch.
-        generators: Those of the epoch and of the batch.
-        workers: Who shares the batch.
+    Computes them on copies of the model, which stays as it is; ``generators`` are those of the
+    epoch and of the batch.
 
     Raises:
         ValueError: If they do not: the model was not written for shares.

@@ -31,48 +31,28 @@ class RunState:
     """Where training stands, beside the weights and the optimiser.
 
     What a kind of training needs beyond it is a field of a subclass, anything JSON can hold.
-
-    Args:
-        epoch: Epochs done.
-        step: Batches done in the current epoch.
-        finished: Whether training has ended.
-        seconds: Time spent.
-        history: Entries so far.
-        best_epoch: Best epoch so far, from 1; 0 before the first.
-        best_weights: The model's state after it, where the best weights are kept.
     """
 
-    epoch: int = 0
-    step: int = 0
+    epoch: int = 0  # epochs done
+    step: int = 0  # batches done in the present epoch
     finished: bool = False
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0  # from 1; 0 before the first
+    best_weights: dict[str, Tensor] = field(default_factory=dict)  # if they are kept
 
 
 @dataclass
 class TrainState(RunState):
-    """Where the training of a recommender stands.
+    """Where the training of a recommender stands."""
 
-    Args:
-        loss_sums: Sums of the loss terms over the batches of the current epoch.
-        best_metrics: Validation metrics of the best epoch.
-        num_stale: Evaluations since then.
-    """
-
-    loss_sums: dict[str, float] = field(default_factory=dict)
+    loss_sums: dict[str, float] = field(default_factory=dict)  # over the present epoch's batches
     best_metrics: dict[str, float] = field(default_factory=dict)
-    num_stale: int = 0
+    num_stale: int = 0  # evaluations since the best one
 
 
 class RunClock:
-    """Seconds spent on a run, those before an interruption included, and since its last save.
-
-    Args:
-        before: Seconds spent before.
-        save_every: Seconds between saves.
-    """
+    """Seconds spent on a run, those before an interruption included, and since its last save."""
 
     def __init__(self, before: float, save_every: float) -> None:
         self._before = before

@@ -29,16 +29,7 @@ ResultT = TypeVar("ResultT")
 def train_finalists(
     job: TrialJob, configs: Sequence[TrialConfig], resources: Resources
 ) -> list[Trial]:
-    """Trains configurations to the end; validation links only.
-
-    Args:
-        job: What all trials share.
-        configs: The configurations and their seeds.
-        resources: What each gets of the machines.
-
-    Returns:
-        The results, in the order of ``configs``.
-    """
+    """Trains configurations to the end, on validation links only; results come in their order."""
     import ray
 
     shared = ray.put(job)
@@ -75,13 +66,7 @@ def _finalist(config: TrialConfig, job: TrialJob) -> Trial:
 def run_finals(
     session: Session, rows: Mapping[str, tuple[Session, ModelSettings]], resources: Resources
 ) -> RunOutcome:
-    """Scores every row on its test links, with all seeds; nothing is trained a second time.
-
-    Args:
-        session: The sweep's session.
-        rows: Settings by name of the row, and the session whose data they read.
-        resources: What a cell gets of the machines.
-    """
+    """Scores every row on its test links, with all seeds; nothing is trained a second time."""
     import ray
 
     calls = []

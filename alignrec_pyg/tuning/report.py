@@ -27,14 +27,7 @@ def write_report(
 ) -> list[Path]:
     """Prints the best configurations; writes ``search.csv``, ``search.md`` and the pictures.
 
-    Args:
-        session: The sweep's session.
-        configurations: All of them.
-        space: What was searched.
-        by_hand: The command line that trains the chosen one anew.
-
-    Returns:
-        The files written.
+    ``by_hand`` is the command line that trains the chosen one anew.
     """
     (name,) = session.models
     title = f"{name} on {session.data.name}: {len(configurations)} configurations"
@@ -132,10 +125,6 @@ def importances(configurations: Sequence[Configuration], space: Space) -> dict[s
     Functional ANOVA of a random forest (`Hutter et al., ICML 2014
     <https://proceedings.mlr.press/v32/hutter14.html>`_), as Optuna computes it.
 
-    Args:
-        configurations: Those without a value are left out.
-        space: What was searched.
-
     Returns:
         Shares that add up to 1; nothing if there are too few configurations or their values equal.
     """
@@ -163,13 +152,8 @@ def write_parallel(
 ) -> None:
     """Draws parallel coordinates: an axis per setting and one of recall, a line per configuration.
 
-    Lines are coloured by validation recall@20; the chosen configuration is orange.
-
-    Args:
-        path: PNG file to write.
-        title: Title of the picture.
-        configurations: Those without a value are left out.
-        space: What was searched.
+    Lines are coloured by validation recall@20; the chosen configuration is orange, and those
+    without a value are left out.
     """
     from matplotlib import colormaps
 
@@ -218,14 +202,7 @@ def write_responses(
 
     A configuration tried with several seeds has bars of one standard deviation. Stopped trials are
     grey: their recall is that of fewer epochs. Where a setting has a list of values, a line joins
-    the best configuration of each.
-
-    Args:
-        path: PNG file to write.
-        title: Title of the picture.
-        configurations: Those without a value are left out.
-        space: What was searched.
-        shares: Importance of the settings, shown in their panels.
+    the best configuration of each. The panels show the importance of their settings.
     """
     valued = ranked(configurations)
     columns = min(len(space), 4)

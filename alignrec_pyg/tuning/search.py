@@ -65,9 +65,7 @@ _CHECKPOINT_SECONDS = 10.0
 def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
     """Runs a sweep from its first trial, or from where it was left, to the table of test metrics.
 
-    Args:
-        session: With one model, and the options of ``alignrec tune``.
-        by_hand: Gives the command line that trains a configuration anew.
+    ``by_hand`` gives the command line that trains a configuration anew.
 
     Raises:
         ImportError: If Ray or Optuna is missing.
@@ -232,9 +230,7 @@ def _job(session: Session, sessions: dict[int, Session], settings: ModelSettings
 def _start_or_resume(session: Session, context: Mapping[str, str]) -> None:
     """Writes the sweep's definition, or makes sure that it is the one being resumed.
 
-    Args:
-        session: The sweep's session.
-        context: What trials depend on beside the options: hashes of data and code, and so on.
+    ``context`` is what trials depend on beside the options: hashes of data and code, and so on.
 
     Raises:
         SettingsError: If there is a sweep and it is not to be resumed, or another one is.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.session import log
@@ -28,8 +28,6 @@ from alignrec_pyg.tuning.trial import (
 if TYPE_CHECKING:
     from ray import tune
 
-ResultT = TypeVar("ResultT")
-
 _WORKER_FAILURES = 3
 _REDUCTION = 3
 """Of the trials at a rung, one in three goes on to three times as many epochs."""
@@ -37,17 +35,11 @@ _REDUCTION = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What each trial gets of the machines.
-
-    Args:
-        cpus: Processors.
-        gpus: Share of a GPU.
-        max_concurrent: Most trials at a time (default: what the machines hold).
-    """
+    """What each trial gets of the machines: processors, and a share of a GPU."""
 
     cpus: float
     gpus: float
-    max_concurrent: int | None = None
+    max_concurrent: int | None = None  # default: as many trials as the machines hold
 
     def concurrent(self) -> int:
         """Trials at a time: as many as asked for, or as the machines hold."""
@@ -63,20 +55,12 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The trials of a search.
+    """The trials of a search."""
 
-    Args:
-        trials: The trials to run, or how many Optuna is to propose.
-        space: What Optuna proposes from.
-        max_epochs: Most epochs of a trial, if unpromising ones are to be stopped (ASHA).
-        time_budget: Seconds after which running trials are stopped, counted from every start.
-        resources: What each trial gets of the machines.
-    """
-
-    trials: Sequence[TrialConfig] | int
+    trials: Sequence[TrialConfig] | int  # or how many Optuna is to propose from the space
     space: Space
-    max_epochs: int | None
-    time_budget: float | None
+    max_epochs: int | None  # of a trial, if unpromising ones are to be stopped (ASHA)
+    time_budget: float | None  # seconds, counted from every start
     resources: Resources
 
     @property
@@ -89,15 +73,8 @@ def run_sweep(folder: Path, job: TrialJob, plan: Plan) -> list[Trial]:
     """Runs the trials; those that an earlier start finished are not run again.
 
     Where Ray has saved nothing that can be continued (it does so every ten seconds), the sweep
-    begins anew, and its trials continue from their cells.
-
-    Args:
-        folder: Where Ray keeps the sweep.
-        job: What all trials share.
-        plan: Which trials to run, and how.
-
-    Returns:
-        All trials that began, in the order of their numbers and seeds.
+    begins anew, and its trials continue from their cells. The result has all trials that began, in
+    the order of their numbers and seeds.
     """
     from ray.exceptions import RayActorError
 
@@ -196,11 +173,7 @@ def _run_config(folder: Path, plan: Plan) -> tune.RunConfig:
 
 
 class _Progress:
-    """Logs a line for every trial that has ended.
-
-    Args:
-        num_trials: How many trials there are to be.
-    """
+    """Logs a line for every trial that has ended."""
 
     def __init__(self, num_trials: int) -> None:
         self._num_trials = num_trials

@@ -39,14 +39,9 @@ class TrialConfig(TypedDict):
 
 
 class TrialInputs(NamedTuple):
-    """The part of the data that a model reads.
+    """The part of the data that a model reads, and a hash of it, the links and the split."""
 
-    Args:
-        arguments: Feature tables and item graphs, as arguments of the model's constructor.
-        data_hash: Hash of these, of the links and of the split.
-    """
-
-    arguments: dict[str, Any]
+    arguments: dict[str, Any]  # of the constructor: feature tables and item graphs
     data_hash: str
 
 
@@ -55,29 +50,17 @@ class TrialJob:
     """What all trials of a sweep have in common; it is put into Ray's object store once.
 
     It holds no test links.
-
-    Args:
-        train: Graph to train on.
-        val: Graph with the links to select by.
-        settings: Settings that the configurations change.
-        inputs: What the model reads, by the number of neighbours in the item graph.
-        item_neighbors: That number where the configuration does not set it.
-        code: Version of the code.
-        device: ``"cpu"`` or ``"cuda"``.
-        threads: CPU threads of each trial.
-        cells: Folder of finished and unfinished cells, the same for all machines.
-        checkpoint_seconds: Time between saves.
     """
 
     train: HeteroData
     val: HeteroData
     settings: ModelSettings
-    inputs: Mapping[int, TrialInputs]
-    item_neighbors: int
+    inputs: Mapping[int, TrialInputs]  # by the number of neighbours in the item graph
+    item_neighbors: int  # where the configuration does not set it
     code: str
     device: str
     threads: int
-    cells: Path
+    cells: Path  # folder of finished and unfinished cells, the same for all machines
     checkpoint_seconds: float
 
     def cell(self, point: Point, seed: int) -> tuple[Cell, str]:
@@ -94,15 +77,7 @@ class TrialJob:
 
 
 def run_trial(config: dict[str, Any], job: TrialJob) -> None:
-    """Trains a configuration of the search; Ray Tune calls it in a worker process.
-
-    Args:
-        config: The trial, under :data:`~alignrec_pyg.tuning.spaces.TRIAL`.
-        job: What all trials share.
-
-    Raises:
-        TrainingDivergedError: See :func:`train`.
-    """
+    """Trains a configuration of the search; Ray Tune calls it in a worker process."""
     from ray import tune
 
     def report(epoch: int, metrics: dict[str, float]) -> None:
@@ -132,11 +107,6 @@ def train(
     some seconds old when its driver is killed, and it may name checkpoints that are gone. A trial
     that starts again, whatever was killed, continues from the cell's last save.
 
-    Args:
-        trial: The configuration and the seed.
-        job: What all trials share.
-        report: Called with the metrics of every epoch.
-
     Raises:
         TrainingDivergedError: If the loss is not finite, now or when this cell was tried before.
     """
@@ -161,41 +131,22 @@ def train(
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """The result of a trial.
-
-    Args:
-        number: Number of its configuration.
-        seed: Its seed.
-        point: Its configuration.
-        outcome: Whether training ended by itself, was stopped (unpromising, or out of time) or
-            failed.
-        reason: Why it failed.
-        val: Validation metrics of its best epoch; empty if there is none.
-        best_epoch: That epoch (from 1).
-        epochs: Epochs trained.
-        seconds: Time of training and validation; of a trial that was stopped, since its last start.
-    """
+    """The result of a trial."""
 
     number: int
     seed: int
     point: Point
-    outcome: Outcome
-    reason: str
-    val: dict[str, float]
-    best_epoch: int
+    outcome: Outcome  # a trial is stopped where it is unpromising or time is up
+    reason: str  # of a failure
+    val: dict[str, float]  # metrics of the best epoch; empty if there is none
+    best_epoch: int  # from 1
     epochs: int
-    seconds: float
+    seconds: float  # of a trial that was stopped, since its last start
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """A configuration with its trials, one for each seed it was tried with.
-
-    Args:
-        number: Its number.
-        point: Its values.
-        trials: The trials in the order of their seeds.
-    """
+    """A configuration with its trials, one for each seed it was tried with, by seed."""
 
     number: int
     point: Point

@@ -88,12 +88,7 @@ def generate_features(num_items: int, seed: int = 0, dim: int = 768) -> Tensor:
 def make_graphs(
     shape: Shape, widths: Mapping[str, int]
 ) -> tuple[HeteroData, HeteroData, HeteroData]:
-    """Graphs of ``shape`` to train on, to select by and to score; training links are known.
-
-    Args:
-        shape: Sizes.
-        widths: Columns of each feature table, by its name.
-    """
+    """Graphs of ``shape`` to train on, to select by and to score; training links are known."""
     links = generate_links(shape)
     tables = {
         feature_key(name): generate_features(shape.num_items, seed, width)

@@ -30,13 +30,7 @@ ResultT = TypeVar("ResultT")
 def make_parser(
     doc: str | None, *, models: tuple[str, ...] = (), threads: int | None = None
 ) -> argparse.ArgumentParser:
-    """A parser with the options that most measurements have.
-
-    Args:
-        doc: What is measured.
-        models: Models to measure by default; none: there is no ``--models``.
-        threads: Threads by default; ``None``: as torch decides.
-    """
+    """A parser with the options that most measurements have; without models no ``--models``."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -79,13 +73,7 @@ def megabytes(num_bytes: int | None) -> str:
 
 
 def in_new_process(threads: int, function: Callable[..., ResultT], *arguments: object) -> ResultT:
-    """What a call gives in a process of its own, where nothing was allocated before.
-
-    Args:
-        threads: Threads of torch there.
-        function: A function of a module.
-        *arguments: Its arguments.
-    """
+    """What a call gives in a process of its own, where nothing was allocated before."""
     with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -93,13 +81,7 @@ def in_new_process(threads: int, function: Callable[..., ResultT], *arguments: o
 def median_seconds(
     action: Callable[[], object], clock: Callable[[], float], repeats: int = 3
 ) -> float:
-    """The median of several calls, after a first one that prepares what later ones find ready.
-
-    Args:
-        action: What to do.
-        clock: A clock of the machine or of the processor, in seconds.
-        repeats: Number of calls that count.
-    """
+    """The median of several calls, after a first one that prepares what later ones find ready."""
     seconds = []
     for _ in range(repeats + 1):
         start = clock()
