@@ -30,9 +30,5 @@ app.command("tune", cls=Command)(command_of(TuneOptions, tune, tune.__doc__))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command, as :func:`~alignrec_pyg.cli.entry_points.run_app` says.
-
-    Args:
-        arguments: The command line (default: that of the process).
-    """
+    """Runs a command, as :func:`~alignrec_pyg.cli.entry_points.run_app` says."""
     return run_app(app, arguments, "alignrec")

@@ -260,11 +260,7 @@ def _check_names(specs: Sequence[EncoderSpec], data: HeteroData) -> None:
 
 
 def _modalities(data: HeteroData) -> list[str]:
-    """What the items have.
-
-    Raises:
-        ValueError: If that is nothing.
-    """
+    """What the items have."""
     from alignrec_pyg.graph import ITEM
 
     there = [

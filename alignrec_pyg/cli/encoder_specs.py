@@ -45,14 +45,7 @@ class EncoderSpec:
         modalities: Sequence[str] = ("image", "text"),
         device: str = "cpu",
     ) -> ItemEncoder:
-        """The encoder; ``width`` is of those that learn, the others have their own.
-
-        Raises:
-            ValueError: If the files are not those of an encoder.
-            CheckpointError: If the encoder of stage 1 is damaged.
-            ImportError: If the encoder's package is missing.
-            RuntimeError: If weights cannot be fetched.
-        """
+        """The encoder; ``width`` is of those that learn, the others have their own."""
         if not self.source:
             if self.name == "tfidf":
                 return TfidfEncoder(width)
@@ -77,9 +70,6 @@ def encoder_spec(text: str) -> EncoderSpec:
     - ``NAME=hub:MODEL``: a sentence transformer, downloaded;
     - ``NAME=clip:MODEL:WEIGHTS``: an architecture of open_clip with a file of weights or one of
       its tags, which is downloaded.
-
-    Raises:
-        ValueError: If ``text`` has another form, or the folder is not there.
     """
     if text in LEARNED:
         return EncoderSpec(text, "")

@@ -81,11 +81,8 @@ def command_of(
 ) -> Callable[..., int]:
     """A function that typer makes a command of, with the fields of a dataclass as its options.
 
-    Args:
-        options: A dataclass whose fields are ``Annotated[..., typer.Option(...)]``, with defaults;
-            several values are a ``tuple[..., ...]``.
-        run: What the command does; returns the exit code (``None`` is 0).
-        doc: What ``--help`` says; indented paragraphs keep their lines.
+    The fields are ``Annotated[..., typer.Option(...)]``, with defaults; several values are a
+    ``tuple[..., ...]``. ``doc`` is what ``--help`` says; its indented paragraphs keep their lines.
     """
     hints = get_type_hints(options, include_extras=True)
     signature = inspect.signature(options)
@@ -123,15 +120,9 @@ def _help_text(doc: str | None) -> str:
 def script(
     options: type[OptionsT], run: Callable[[OptionsT], int | None], doc: str | None
 ) -> Callable[..., int]:
-    """The ``main`` of a script: reads the command line, runs, and gives the exit code.
+    """The ``main`` of a script, a function of the command line (default: that of the process).
 
-    Args:
-        options: As in :func:`command_of`.
-        run: What the script does.
-        doc: The script's docstring.
-
-    Returns:
-        A function of the command line (default: that of the process).
+    The arguments are those of :func:`command_of`.
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,16 +143,10 @@ def new_app(**settings: Any) -> typer.Typer:
 def run_app(
     app: typer.Typer, arguments: Sequence[str] | None = None, name: str | None = None
 ) -> int:
-    """Runs an application.
+    """Runs an application on a command line (default: that of the process).
 
-    Args:
-        app: The application.
-        arguments: The command line (default: that of the process).
-        name: What it is called in messages (default: the name of the script).
-
-    Returns:
-        The exit code: 0, 1 (unusable data, failed work), 2 (arguments that do not fit) or 130
-        (Ctrl-C). Results are on stdout; errors, each a line, and progress on stderr.
+    The exit code is 0, 1 (unusable data, failed work), 2 (arguments that do not fit) or 130
+    (Ctrl-C). Results are on stdout; errors, each a line, and progress on stderr.
     """
     try:
         code = app(args=arguments, prog_name=name, standalone_mode=False)

@@ -78,11 +78,7 @@ class DataOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        """Takes the path for the data.
-
-        Raises:
-            OptionError: If both are given.
-        """
+        """Takes the path for the data."""
         if self.path is not None:
             if self.data != SYNTHETIC:
                 raise OptionError("--data", f"is given by PATH already ({self.path})")
@@ -190,14 +186,7 @@ class ExperimentOptions(DataOptions):
     ] = None
 
     def session(self, *, cache: Path | None = None) -> Session:
-        """Checks the options and prepares the data.
-
-        Args:
-            cache: Folder that keeps item graphs from one run to the next.
-
-        Raises:
-            SettingsError: If options do not fit each other or the data; it lists all of them.
-        """
+        """Checks the options and prepares the data; ``cache`` keeps item graphs between runs."""
         import torch
 
         from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS, prepare
@@ -288,12 +277,7 @@ def named_files(
 
 
 def problems_of_folder(out: Path, *, made: bool = True) -> list[str]:
-    """What keeps results from being written to ``--out``.
-
-    Args:
-        out: The folder.
-        made: Whether to make it and try.
-    """
+    """What keeps results from being written to ``--out``, which is ``made`` to try it."""
     there = next((path for path in (out, *out.parents) if path.exists()), out)
     if not there.is_dir():
         return [f"--out {out}: needs to be a folder ({there} is a file)"]

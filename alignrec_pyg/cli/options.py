@@ -13,12 +13,7 @@ import typer
 
 
 class OptionError(typer.TyperException):
-    """Options that do not fit.
-
-    Args:
-        option: The option, with its value where that helps.
-        problems: What is wrong with it, and the way out; each line is told for itself.
-    """
+    """Options that do not fit; each line of ``problems`` is told for itself."""
 
     exit_code = 2
 
@@ -27,20 +22,12 @@ class OptionError(typer.TyperException):
 
 
 def positive_int(text: str) -> int:
-    """A whole number of 1 or more.
-
-    Raises:
-        BadParameter: If it is none.
-    """
+    """A whole number of 1 or more."""
     return _whole(text, 1)
 
 
 def natural(text: str) -> int:
-    """A whole number of 0 or more.
-
-    Raises:
-        BadParameter: If it is none.
-    """
+    """A whole number of 0 or more."""
     return _whole(text, 0)
 
 
@@ -55,11 +42,7 @@ def _whole(text: str, least: int) -> int:
 
 
 def number(text: str) -> float:
-    """A finite number.
-
-    Raises:
-        BadParameter: If it is none.
-    """
+    """A finite number."""
     try:
         value = float(text)
     except ValueError:
@@ -70,11 +53,7 @@ def number(text: str) -> float:
 
 
 def weight(text: str) -> float:
-    """A finite number of 0 or more.
-
-    Raises:
-        BadParameter: If it is none.
-    """
+    """A finite number of 0 or more."""
     value = number(text)
     if value < 0:
         raise typer.BadParameter(f"needs to be 0 or more (got {text!r})")
@@ -82,11 +61,7 @@ def weight(text: str) -> float:
 
 
 def fraction(text: str) -> float:
-    """A number from 0 to 1.
-
-    Raises:
-        BadParameter: If it is none.
-    """
+    """A number from 0 to 1."""
     value = number(text)
     if not 0 <= value <= 1:
         raise typer.BadParameter(f"needs to be from 0 to 1 (got {text!r})")
@@ -108,14 +83,7 @@ SplitRule = Literal["random", "leave_last_out", "global_time", "labels"]
 
 
 def option(panel: str, text: str, metavar: str | None = None, **more: Any) -> Any:
-    """An option of a group.
-
-    Args:
-        panel: Title of the group in ``--help``.
-        text: What ``--help`` says.
-        metavar: What stands for its value.
-        **more: Arguments of ``typer.Option``; ``name`` if it is not that of the parameter.
-    """
+    """An option in a group of ``--help``; ``name`` in ``more`` if it is not the parameter's."""
     names = [more.pop("name")] if "name" in more else []
     return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, **more)
 
@@ -151,11 +119,7 @@ def named_columns(**given: str | None) -> dict[str, str]:
 
 
 def device_named(name: str) -> str:
-    """The device of ``--device``.
-
-    Raises:
-        OptionError: If a GPU is asked for and there is none.
-    """
+    """The device of ``--device``; a GPU that is asked for has to be there."""
     import torch
 
     if name == "auto":
@@ -167,11 +131,7 @@ def device_named(name: str) -> str:
 
 @contextmanager
 def errors_about(option: str) -> Iterator[None]:
-    """Puts the command line's word in front of messages that name arguments of Python.
-
-    Raises:
-        OptionError: Instead of a ``ValueError`` of the block.
-    """
+    """Puts the command line's word in front of messages that name arguments of Python."""
     try:
         yield
     except ValueError as error:

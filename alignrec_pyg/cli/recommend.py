@@ -138,11 +138,7 @@ def _check(
 
 
 def read_titles(table: Path, item: str | None, show: Sequence[str]) -> dict[str, str]:
-    """What to show for each item, by its id as text.
-
-    Raises:
-        OptionError: If the table cannot be read or lacks a column.
-    """
+    """What to show for each item, by its id as text."""
     from alignrec_pyg.datasets.assemble import joined_text
     from alignrec_pyg.datasets.recognition import GUESSES, column_of
     from alignrec_pyg.datasets.tables import open_table
@@ -163,11 +159,7 @@ def read_titles(table: Path, item: str | None, show: Sequence[str]) -> dict[str,
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of ``--candidates`` that hold something.
-
-    Raises:
-        OptionError: If there is no such file, or none.
-    """
+    """The lines of ``--candidates`` that hold something."""
     with errors_about("--candidates"):
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -180,11 +172,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def checked_ids(run: Run, kind: str, option: str, texts: Sequence[str]) -> list[Any]:
-    """Ids of users or items as the data have them: whole numbers where all are.
-
-    Raises:
-        OptionError: If an id is not in the data.
-    """
+    """Ids of users or items as the data have them: whole numbers where all are."""
     from alignrec_pyg.ids import item_ids, item_indices, user_ids, user_indices
 
     data = run.known

@@ -25,28 +25,16 @@ ITEM_GRAPHS = "item_graphs"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What data are made of a folder.
-
-    Args:
-        model: Name of the model's class, or ``"module:Class"`` for one of your own.
-        features: Feature tables that it reads.
-        feature_scale: ``"rows"`` brings feature rows to length 1, ``"raw"`` leaves them.
-        neighbors: Neighbours of an item in item graphs, itself included.
-        split: Rule of the split; ``"random"`` has seed 0.
-    """
+    """What data are made of a folder; a ``"random"`` split has seed 0."""
 
     model: str
     features: tuple[str, ...]
     feature_scale: Scale
-    neighbors: int
+    neighbors: int  # of an item in item graphs, itself included
     split: SplitRule
 
     def prepare(self, folder: Path, run: Path) -> PreparedData:
-        """The data of a folder; item graphs are kept in the run's folder.
-
-        Raises:
-            SettingsError: If the folder cannot be read, or lacks what is needed.
-        """
+        """The data of a folder; item graphs are kept in the run's folder."""
         return prepare(
             str(folder),
             features=self.features,
@@ -59,26 +47,15 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A trained model and its data.
-
-    Args:
-        folder: The run's folder.
-        data_folder: Where its data are.
-        settings: How the data were made.
-        data: The data, on the CPU.
-        train: Graph to train on, on the model's device.
-        test: Graph with the links to score once, on the model's device.
-        known: Graph of all links, to recommend from, on the model's device.
-        model: The model, in evaluation mode.
-    """
+    """A trained model in evaluation mode, and its data; the graphs are on the model's device."""
 
     folder: Path
     data_folder: Path
     settings: Settings
-    data: PreparedData
+    data: PreparedData  # on the CPU
     train: HeteroData
-    test: HeteroData
-    known: HeteroData
+    test: HeteroData  # with the links to score once
+    known: HeteroData  # all links, to recommend from
     model: Recommender
 
 
@@ -90,16 +67,7 @@ def save_run(
     model: Recommender,
     training: Mapping[str, Any],
 ) -> None:
-    """Writes the model, then ``run.json``, which says what it was trained on, and how.
-
-    Args:
-        folder: Where.
-        data_folder: Folder of the data.
-        settings: How they were made.
-        data: What was made.
-        model: The trained model.
-        training: How the model was trained, and what came of it.
-    """
+    """Writes the model, then ``run.json``, which says what it was trained on, and how."""
     model.save_pretrained(folder / _MODEL)
     write_manifest(
         folder / _MANIFEST,
@@ -113,17 +81,10 @@ def save_run(
 
 
 def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
-    """A trained model with its data, made again.
-
-    Args:
-        folder: What :func:`save_run` wrote.
-        data_folder: Where the data are now (default: where they were).
-        device: Where to compute.
+    """A trained model, and its data made again from ``data_folder`` (default: where they were).
 
     Raises:
-        CheckpointError: If the run is missing or damaged, or the data are not those it was trained
-            on.
-        ValueError: If the data cannot be read.
+        CheckpointError: If the run is missing or damaged, or its data are others now.
     """
     if not (folder / _MANIFEST).is_file():
         raise CheckpointError(f"{folder} holds no trained model: alignrec train --out writes one")

@@ -50,11 +50,7 @@ class TrainOptions(ExperimentOptions):
     jobs: int | None = field(default=1, init=False)
 
     def __post_init__(self) -> None:
-        """Takes the one model for the models, and all processors for the threads.
-
-        Raises:
-            OptionError: If no folder is given.
-        """
+        """Takes the one model for the models, and all processors for the threads."""
         super().__post_init__()
         if self.data == SYNTHETIC:
             raise OptionError("PATH", "is needed: what encode wrote, or any folder in MMRec's form")

@@ -31,11 +31,7 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def duration(text: str) -> float:
-    """A time such as ``30m``, in seconds.
-
-    Raises:
-        BadParameter: If it is none.
-    """
+    """A time such as ``30m``, in seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
     if match is None or float(match[1]) == 0:
         raise typer.BadParameter(f"needs a form like 90s, 30m, 2h or 1d (got {text!r})")
@@ -43,11 +39,7 @@ def duration(text: str) -> float:
 
 
 def resource(text: str) -> float:
-    """A number of processors or GPUs: a part of one, or whole ones.
-
-    Raises:
-        BadParameter: If it is none.
-    """
+    """A number of processors or GPUs: a part of one, or whole ones."""
     value = weight(text)
     if value > 1 and value % 1:
         raise typer.BadParameter(f"needs to be up to 1 or a whole number (got {text!r})")
@@ -133,11 +125,7 @@ class TuneOptions(ExperimentOptions):
     ] = None
 
     def __post_init__(self) -> None:
-        """Takes the path for the data.
-
-        Raises:
-            OptionError: If there are several models.
-        """
+        """Takes the path for the data."""
         super().__post_init__()
         if len(self.models) != 1 or self.models == ("all",):
             raise OptionError("--model", f"needs to be one model (got {' '.join(self.models)})")
@@ -156,11 +144,7 @@ class TuneOptions(ExperimentOptions):
         return (self.out or Path("results") / data_name(self.data) / "tuning" / name).resolve()
 
     def resumed(self) -> TuneOptions:
-        """The options that the sweep was started with, and those that are given now.
-
-        Raises:
-            OptionError: If there is no sweep.
-        """
+        """The options that the sweep was started with, and those that are given now."""
         from alignrec_pyg.storage import read_manifest
         from alignrec_pyg.tuning.search import DEFINITION
 

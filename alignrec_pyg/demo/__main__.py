@@ -39,11 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serves the page until Ctrl-C.
-
-    Returns:
-        0, or 2 if the data, ``--run`` or the port cannot be used, or gradio is missing.
-    """
+    """Serves the page until Ctrl-C; 2 if data, ``--run``, port or installation are unusable."""
     given = parser().parse_args(arguments)
     name = "synthetic" if given.data is None else given.data.resolve().name
     run: Path = given.run or Path("results", "demo", name)

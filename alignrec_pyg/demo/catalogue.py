@@ -49,9 +49,6 @@ class Catalogue:
 
     An item whose title is ``None`` or blank is displayed by its id. Images are, by default,
     ``data["item"].image`` or ``.image_path``, if present.
-
-    Raises:
-        ValueError: If there is not one title or image for each item.
     """
 
     def __init__(

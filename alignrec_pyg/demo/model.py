@@ -53,11 +53,6 @@ def load_or_train(
     images, if present, which are fitted at every start (within seconds; deterministic on one
     machine). The model is trained and saved in ``run`` if that folder has none; interrupted
     training is resumed.
-
-    Raises:
-        ValueError: If the data cannot be read or are too few.
-        CheckpointError: If ``run`` has the model of other data, or is not the folder of a model.
-        OSError: If ``run`` cannot be written.
     """
     log(f"reading {'synthetic data' if folder is None else folder}")
     data, titles = _synthetic() if folder is None else _movielens(folder)

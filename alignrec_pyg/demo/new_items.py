@@ -51,10 +51,6 @@ class NewItemAdder:
     """Adds single items to a trained model, always starting from the model as it was trained.
 
     The arguments are those of :class:`~alignrec_pyg.demo.Showcase`.
-
-    Raises:
-        ValueError: If an encoder would be fitted again, none reads images or texts, or ``encode``
-            and ``item_graphs`` do not produce the inputs of the model.
     """
 
     def __init__(
@@ -88,14 +84,7 @@ class NewItemAdder:
         self._check()
 
     def add(self, image: object, text: str | None) -> AddedItem:
-        """Returns the model and the graph with one more item.
-
-        The arguments are those of :meth:`alignrec_pyg.demo.Showcase.new_item`.
-
-        Raises:
-            CannotShowError: If there is neither an image nor a text, the image cannot be read, or
-                the content gives no features.
-        """
+        """The model and the graph with one more item, as :meth:`Showcase.new_item` takes it."""
         pixels = _read(image)
         words = clean_text(text).text
         given = {"image": pixels, "text": words}

@@ -15,11 +15,7 @@ MODALITIES = ("text", "image", "id")
 
 
 def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
-    """Checks that modalities are "image", "text" or both.
-
-    Raises:
-        ValueError: If they are not.
-    """
+    """Checks that modalities are "image", "text" or both."""
     if sorted(modalities) not in (["image"], ["text"], ["image", "text"]):
         raise ValueError(
             f"'modalities' needs to hold 'image', 'text' or both (got {tuple(modalities)})"

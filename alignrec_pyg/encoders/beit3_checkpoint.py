@@ -66,16 +66,10 @@ def load_official(
     """Reads weights released by BEiT3's authors (``.pth``, or converted to safetensors).
 
     All tensors need to fit the model, with two exceptions: image positions of another image size
-    are resized (bicubic), and surplus text positions are left out.
-
-    Args:
-        path: The file; no code in it is executed.
-        config: Sizes of the model to build.
-        new_vocabulary: Whether to leave out the text embedding, for another tokenizer than
-            ``beit3.spm``.
-        partial: Whether the number of layers may differ: layers that are not stored keep their
-            initial weights, stored layers beyond ``num_layers`` are left out.
-        seed: Seed of the initial weights.
+    are resized (bicubic), and surplus text positions are left out. ``new_vocabulary`` leaves out
+    the text embedding, for another tokenizer than ``beit3.spm``. With ``partial`` the number of
+    layers may differ: layers that are not stored keep their initial weights, stored layers beyond
+    ``num_layers`` are left out. No code in the file is executed.
 
     Raises:
         CheckpointError: If the file is missing, damaged, contains code, or does not fit the model.
@@ -125,9 +119,6 @@ def resized_positions(positions: Tensor, grid: int) -> Tensor:
     Shapes:
         - **input:** float :math:`(3 + g^2, d)`
         - **output:** float32 :math:`(3 + grid^2, d)`
-
-    Raises:
-        CheckpointError: If the stored positions are not those of a square grid.
     """
     first, cells = positions[:_ROWS_BEFORE_GRID].float(), positions[_ROWS_BEFORE_GRID:].float()
     side = round(len(cells) ** 0.5)
@@ -168,11 +159,7 @@ def write_beit3(
 
 
 def read_beit3(folder: Path) -> StoredBEiT3:
-    """Reads a checkpoint of :func:`write_beit3`.
-
-    Raises:
-        CheckpointError: If files are missing or damaged, or of another version.
-    """
+    """Reads a checkpoint of :func:`write_beit3`."""
     manifest = read_manifest(folder / _MANIFEST, _KEYS)
     # the name alone: a manifest that was tampered with must not point outside of the folder
     tensors = read_tensors(folder / Path(manifest["tensors"]).name, manifest["sha256"])

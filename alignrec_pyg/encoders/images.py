@@ -53,9 +53,6 @@ def image_source(value: object) -> ImageSource | None:
     """A cell of a column of images, as :func:`read_image` takes it.
 
     Paths may be strings; ``None``, NaN and blank strings are missing images.
-
-    Raises:
-        ImageError: If ``value`` is a URL, or of another type.
     """
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return None
@@ -123,12 +120,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def file_bytes(path: Path, *, max_pixels: int = MAX_PIXELS) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        ImageError: If there is no such file, it is empty, cannot be read, or is larger than any
-            image of ``max_pixels`` pixels.
-    """
+    """The bytes of an image file that may hold an image of ``max_pixels`` pixels."""
     limit = _BYTES_PER_PIXEL * max_pixels
     try:
         if not path.exists():
@@ -166,8 +158,7 @@ def resize_square(image: Tensor, size: int) -> Tensor:
 def image_patches(images: Tensor, side: int) -> Tensor:
     """Cuts images ``[B, 3, H, W]`` into square patches, row by row; ``side`` divides H and W.
 
-    Returns:
-        ``[B, H // side * W // side, 3 * side**2]``.
+    They are ``[B, H // side * W // side, 3 * side**2]``.
     """
     grid = images.unfold(2, side, side).unfold(3, side, side)  # [B, 3, rows, cols, side, side]
     return grid.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
@@ -197,11 +188,7 @@ class ArchivedImage:
         self.name = name
 
     def __call__(self) -> bytes:
-        """Reads its bytes.
-
-        Raises:
-            ImageError: If they cannot be read.
-        """
+        """Reads its bytes."""
         try:
             archive = _opened(self.archive, os.getpid())
             if archive.getinfo(self.name).file_size > _MOST_BYTES:

@@ -23,9 +23,6 @@ def released_tensors(path: Path) -> dict[str, Tensor]:
     No code in the file is executed. A pickled file may hold the tensors under "model", "module" or
     "state_dict", and beside them the command line (``argparse.Namespace``), as the files of BEiT's
     authors do.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, or contains code or anything but tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: released weights need to be downloaded by hand")

@@ -56,19 +56,13 @@ def read_catalogue(
 ) -> Catalogue:
     """Reads a table of items (``.csv``, ``.tsv`` or ``.parquet``) and finds their images.
 
-    Args:
-        table: One row for each item.
-        fields: Columns that make up the text, joined by a blank (paper: title, brand,
-            description).
-        id: Column of the ids.
-        image: Column of images: paths relative to ``images``, by default to the table's folder, or
-            the bytes of the files (parquet).
-        images: Folder or zip file of images. Without ``image`` they are found by id: ``<id>.jpg``,
-            ``<id>.png`` and so on, in any folder below.
+    ``fields`` are the columns of the text, joined by a blank (paper: title, brand, description).
+    ``image`` is a column of paths relative to ``images``, by default to the table's folder, or of
+    the bytes of files (parquet). Without it, images are found in the folder or zip file ``images``
+    by id: ``<id>.jpg``, ``<id>.png`` and so on, in any folder below.
 
     Raises:
-        ValueError: If the table or a column is missing, an id is missing or repeated, two images
-            have the same id, or neither ``image`` nor ``images`` is given.
+        ValueError: If something of that is missing, or an id or image is repeated.
     """
     path = Path(table)
     if path.suffix not in _READERS or not path.is_file():
@@ -147,9 +141,6 @@ def write_features(
 
     Encoded batches are kept in the folder ``encoded``, so that an interrupted call continues. A
     table appears when it is complete. An item without image and text has a row of zeros.
-
-    Raises:
-        ValueError: If too many images cannot be read.
     """
     data = HeteroData()
     data[ITEM].num_nodes = len(catalogue)

@@ -38,32 +38,13 @@ _SIZES = {"base": BEiT3Config.base, "large": BEiT3Config.large, "tiny": BEiT3Con
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainJob:
-    """Data, encoder and settings of a run of stage 1.
+    """Data, encoder and settings of a run of stage 1, as the options of ``alignrec pretrain``.
 
-    Args:
-        out: Folder of the run; its state is saved in ``run``, the encoder in ``encoder``.
-        data: Table of items, see :func:`~alignrec_pyg.pretraining.catalogue.read_catalogue`;
-            ``None`` takes the embedded synthetic items.
-        fields: Columns of the text.
-        id: Column of the ids.
-        image: Column of the images.
-        images: Folder or zip file of the images.
-        size: Size of the encoder.
-        num_layers: Number of layers, if not that of ``size`` (paper: 16 and 20 in Table 10).
-        image_size: Height and width of images, if not those of ``size``.
-        weights: Released BEiT3 weights to start from.
-        spm: A sentencepiece model (``beit3.spm`` with released weights); ``None`` trains one.
-        vocab_size: Most pieces of a trained sentencepiece model.
-        vqkd: Released VQ-KD weights for the visual tokens; ``None`` learns a codebook.
-        num_codes: Size of a learned codebook; ``None`` derives it from the number of patches.
-        max_tokens: Most tokens of a text.
-        mask_image: Share of patches to mask.
-        mask_text: Share of tokens to mask.
-        joint_masking: Whether patches and tokens are masked in one pass.
-        val_share: Share of the pairs held out for validation.
-        config: Settings of the optimisation.
-        encode: Whether to write feature tables as well, with a row for each item of ``data``
-            (:data:`~alignrec_pyg.pretraining.catalogue.TABLES`).
+    The state is saved in ``out/run``, the encoder in ``out/encoder``. Without ``data``, the items
+    are the embedded synthetic ones. ``num_layers`` (paper: 16 and 20 in Table 10) and
+    ``image_size`` change those of ``size``. Without ``spm`` a sentencepiece model is trained,
+    without ``vqkd`` a codebook is learned. ``encode`` writes
+    :data:`~alignrec_pyg.pretraining.catalogue.TABLES` as well.
     """
 
     out: Path
@@ -101,17 +82,10 @@ def run_job(
     device: torch.device | str | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Runs a job; one that was interrupted continues from its saved state.
+    """Runs a job and returns the encoder's folder; one that was interrupted continues.
 
     Under ``torchrun`` or Ray Train every worker calls it, and the first one writes the files.
     The device is, by default, the GPU of this process, else the CPU.
-
-    Returns:
-        The folder of the encoder, for ``BEiT3Encoder.from_pretrained``.
-
-    Raises:
-        ValueError: If the catalogue or a setting does not fit, or too many images cannot be read.
-        CheckpointError: If the weights or the files in ``out`` are damaged or of another kind.
     """
     device = _join_group(device)
     workers = Workers(device)
@@ -282,24 +256,11 @@ def _objective(
 
 
 def run_job_with_ray(job: PretrainJob, num_workers: int, *, use_gpu: bool) -> Path:
-    """Runs a job on workers of Ray Train, which may be on several machines.
+    """Runs a job on workers of Ray Train, which may be on several machines; as :func:`run_job`.
 
     All of them need to see ``job.out`` and the data under the same paths. A worker that fails is
     started again, up to three times, and the run continues from its last saved state.
-
-    Args:
-        job: The job.
-        num_workers: Number of processes that train together; ``job.config.batch_size`` is a
-            multiple of it.
-        use_gpu: Whether each of them takes a GPU.
-
-    Returns:
-        The folder of the encoder.
-
-    Raises:
-        ImportError: If Ray is missing.
-        ValueError: If ``num_workers`` is not positive.
-        RuntimeError: If a worker failed more often.
+    ``job.config.batch_size`` is a multiple of ``num_workers``, each of which may take a GPU.
     """
     job = _with_absolute_paths(job)
     run_with_ray(_run_in_worker, job, job.out, num_workers=num_workers, use_gpu=use_gpu)

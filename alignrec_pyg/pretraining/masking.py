@@ -18,24 +18,16 @@ def block_mask(
 ) -> Tensor:
     r"""Masks blocks of patches, as `"BEiT" <https://arxiv.org/abs/2106.08254>`_ (Algorithm 1).
 
-    Blocks are drawn until :math:`\mathrm{round}(\rho\, g^2)` patches are masked: with an area
-    uniform between ``least_block`` and the number of patches still to mask, an aspect ratio
-    log-uniform in [0.3, 1/0.3], and a random position. A block is rejected if it does not fit,
-    masks nothing new or too much. After ten rejections in a row the remaining patches are drawn one
-    by one, so equally many patches of every image are masked. Patches in the middle are masked more
-    often than those in the corners.
-
-    Args:
-        grid: Patches along a side :math:`g`.
-        ratio: Share of masked patches :math:`\rho` (paper: 0.4).
-        generator: Random number generator.
-        least_block: Fewest patches of a block (default: 16 of 196, and so in proportion).
+    Blocks are drawn until :math:`\mathrm{round}(\rho\, g^2)` of the :math:`g \times g` patches are
+    masked (paper: :math:`\rho = 0.4`): with an area uniform between ``least_block`` (default: 16 of
+    196, and so in proportion) and the number of patches still to mask, an aspect ratio log-uniform
+    in [0.3, 1/0.3], and a random position. A block is rejected if it does not fit, masks nothing
+    new or too much. After ten rejections in a row the remaining patches are drawn one by one, so
+    equally many patches of every image are masked. Patches in the middle are masked more often than
+    those in the corners.
 
     Shapes:
         - **output:** bool :math:`(g^2)`, true where masked, row by row
-
-    Raises:
-        ValueError: If an argument is out of range.
     """
     check_number("ratio", ratio, above=0, below=1)
     check_integer("grid", grid, 1)
@@ -68,17 +60,10 @@ def block_mask(
 def text_mask(eligible: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
     r"""Masks :math:`\mathrm{round}(\rho\, n)` of :math:`n` eligible tokens, at least one.
 
-    Args:
-        eligible: Tokens that may be masked: neither ``<s>`` nor ``</s>`` nor padding.
-        ratio: Share of masked tokens :math:`\rho` (paper: 0.15).
-        generator: Random number generator.
+    Eligible are neither ``<s>`` nor ``</s>`` nor padding; :math:`\rho` is 0.15 in the paper.
 
     Shapes:
-        - **input:** bool :math:`(T)`
-        - **output:** bool :math:`(T)`
-
-    Raises:
-        ValueError: If ``ratio`` is not in (0, 1).
+        - **input and output:** bool :math:`(T)`
     """
     check_number("ratio", ratio, above=0, below=1)
     positions = eligible.nonzero()[:, 0]

@@ -253,11 +253,7 @@ def _random_crop(image: Tensor, least: float, draw: torch.Generator) -> Tensor:
 def check_failures(
     num_failures: int, num_images: int, max_failures: float, examples: Sequence[str] = ()
 ) -> None:
-    """Checks that few enough images were unreadable.
-
-    Raises:
-        ValueError: If it was a larger share than ``max_failures``; names five of the ``examples``.
-    """
+    """Checks that few enough images were unreadable."""
     if num_failures > max_failures * num_images:
         such_as = f" (such as {'; '.join(examples[:5])})" if examples else ""
         raise ValueError(

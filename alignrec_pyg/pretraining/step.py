@@ -77,11 +77,7 @@ class Trainer:
         self._state = state
 
     def step(self, parts: list[PairBatch], lr: float, stop: StopRequest) -> bool:
-        """Takes one step on this worker's parts of a batch.
-
-        Returns:
-            Whether any worker was asked to stop.
-        """
+        """Takes a step on this worker's parts of a batch; whether any worker was asked to stop."""
         workers = self._workers
         counted = [self._objective.counts(part) for part in parts]
         terms = list(counted[0])
@@ -149,9 +145,6 @@ def validate(
       Part of that loss is due to training having seen both modalities only.
 
     The objective is left in training mode.
-
-    Raises:
-        ValueError: If there are fewer than two pairs.
     """
     if len(val) < 2:
         raise ValueError(f"'val' needs two pairs or more, to exchange images (got {len(val)})")

@@ -261,11 +261,7 @@ class PatchCodebook:
 
 
 def check_images(images: Tensor, size: int) -> None:
-    """Checks that images are uint8 ``[B, 3, size, size]``.
-
-    Raises:
-        ValueError: If they are not.
-    """
+    """Checks that images are uint8 ``[B, 3, size, size]``."""
     if images.shape[1:] != (3, size, size) or images.dtype != torch.uint8:
         raise ValueError(
             f"'images' needs to be uint8 [B, 3, {size}, {size}] "

@@ -35,23 +35,13 @@ def attach_items(graph: KNNItemGraph, data: HeteroData, new: HeteroData) -> tupl
     depend on other new items. New items are numbered after the known ones.
 
     An item without the feature has a self-loop of weight 1 or, with ``missing="mean"``, the mean of
-    the known items' rows, as in the graph.
-
-    Args:
-        graph: The transform that built the graph of ``data``, or, without a graph of its name, one
-            that would build it.
-        data: Known items with their features and the graph. Items that were added after training
-            are neighbours of no item.
-        new: New items with their features.
+    the known items' rows, as in the graph. Items that were added after training are neighbours of
+    no item. ``graph`` is the transform that built the graph of ``data``, or, without a graph of its
+    name, one that would build it.
 
     Shapes:
         - **output:** edge_index int64 :math:`(2, E)`, sorted by target, then source; edge_weight
           float32 :math:`(E)`
-
-    Raises:
-        ValueError: If the graph is symmetric, ``new`` lacks a feature or has rows of another width
-            or that are not finite, fewer than ``k`` items may be neighbours, or the graph in
-            ``data`` was built with other arguments.
     """
     if graph.symmetric:
         raise ValueError(
@@ -147,12 +137,7 @@ class _FeatureGraph:
 
 
 def new_rows(feature: str, data: HeteroData, new: HeteroData) -> Tensor:
-    """Feature rows of the new items, zero for those without the feature, float32 ``[n, dim]``.
-
-    Raises:
-        ValueError: If ``new`` lacks the feature, or has rows of another width than ``data`` or that
-            are not finite.
-    """
+    """Feature rows of the new items, zero for those without the feature, float32 ``[n, dim]``."""
     width = feature_table(data, feature).size(1)
     table = feature_table(new, feature).to(feature_table(data, feature).device)
     if table.dim() != 2 or table.shape != (new[ITEM].num_nodes, width):

@@ -26,12 +26,7 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image that was loaded or decoded, or the reason why it could not be.
-
-    Args:
-        content: Bytes of a file, or pixels, uint8 ``[3, H, W]``; ``None`` without an image.
-        failure: Why an existing image cannot be read; ``None`` without a failure so far.
-    """
+    """Bytes of a file or pixels, uint8 ``[3, H, W]``, or the reason why they cannot be read."""
 
     content: bytes | Tensor | None = None
     failure: str | None = None

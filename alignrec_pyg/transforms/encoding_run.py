@@ -54,12 +54,7 @@ class EncodingRun:
         self.cached_rows: list[int] = []
 
     def batches(self) -> Iterator[tuple[list[int], Tensor]]:
-        """Yields the items of each batch and their rows, float32 ``[len(items), out_dim]``.
-
-        Raises:
-            ValueError: If too many images cannot be read, or the encoder does not return finite
-                rows of its width.
-        """
+        """Yields the items of each batch and their rows, float32 ``[len(items), out_dim]``."""
         self.begin()
         for items in self.parts():
             yield items, self.encode(items)
@@ -77,11 +72,7 @@ class EncodingRun:
             yield self.rows[start : start + self._batch_size]
 
     def encode(self, items: list[int]) -> Tensor:
-        """The rows of one batch, from the cache or computed and added to it.
-
-        Raises:
-            ValueError: As :meth:`batches`.
-        """
+        """The rows of one batch, from the cache or computed and added to it."""
         images = self._reader.load(items)
         if self._cache_dir is None:
             return self._encoded(items, images)
@@ -102,11 +93,7 @@ class EncodingRun:
         return rows
 
     def note(self, failures: dict[int, str]) -> None:
-        """Records images that cannot be read, by item.
-
-        Raises:
-            ValueError: If there are too many of them.
-        """
+        """Records images that cannot be read, by item."""
         self.failures |= failures
         num_images = len(self.present.get("image", ()))
         if len(self.failures) > self._max_failures * num_images:

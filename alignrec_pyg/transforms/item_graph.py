@@ -12,11 +12,7 @@ _SMALLEST_DEGREE = 1e-6  # smaller sums of cosines are zero up to rounding in si
 
 
 def checked_weights(argument: str, weights: Mapping[str, float]) -> dict[str, float]:
-    """Checks the weights of the features.
-
-    Raises:
-        ValueError: If there is none, one is negative or not finite, or all are zero.
-    """
+    """Checks the weights of the features."""
     usable = all(0 <= weight < float("inf") for weight in weights.values())
     if not usable or not any(weights.values()):
         raise ValueError(
@@ -27,11 +23,7 @@ def checked_weights(argument: str, weights: Mapping[str, float]) -> dict[str, fl
 
 
 def checked_name(name: str | None, features: Iterable[str]) -> str:
-    """The name of the graph, by default the names of its features joined by ``"_"``.
-
-    Raises:
-        ValueError: If it is empty.
-    """
+    """The name of the graph, by default the names of its features joined by ``"_"``."""
     if name is not None and not name:
         raise ValueError("'name' needs at least one character (got ''): leave it out")
     return "_".join(features) if name is None else name

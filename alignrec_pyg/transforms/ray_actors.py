@@ -78,12 +78,7 @@ class EncodingJob:
 def batches_from_actors(
     run: EncodingRun, job: EncodingJob, actors: RayActors
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Like :meth:`EncodingRun.batches`, but computed by actors and in the order of completion.
-
-    Raises:
-        ImportError: If Ray is not installed.
-        ValueError: As there, or if the encoder of an actor is another one.
-    """
+    """Like :meth:`EncodingRun.batches`, but computed by actors and in the order of completion."""
     ray = require_package("ray", "'actors'", "'ray[tune]'", extra="tune")
     require_package("ray.data", "'actors'", "'ray[tune]'", extra="tune")
     parts = list(run.parts())

@@ -12,11 +12,7 @@ from alignrec_pyg.graph import INTERACTS
 
 
 def check_unsplit(data: HeteroData, transform: str) -> None:
-    """Checks that the interactions are not split into known ones and ones to predict.
-
-    Raises:
-        ValueError: If the interactions have an ``edge_label_index``.
-    """
+    """Checks that the interactions are not split into known ones and ones to predict."""
     if "edge_label_index" in data[INTERACTS]:
         raise ValueError(
             f"'data' needs to be unsplit (got an edge_label_index): apply {transform} to the whole "
@@ -25,11 +21,7 @@ def check_unsplit(data: HeteroData, transform: str) -> None:
 
 
 def check_no_item_graphs(data: HeteroData, transform: str) -> None:
-    """Checks that the graph has no edges but the interactions.
-
-    Raises:
-        ValueError: If there are other edge types, such as item graphs.
-    """
+    """Checks that the graph has no edges but the interactions."""
     others = [edge_type for edge_type in data.edge_types if edge_type != INTERACTS]
     if others:
         raise ValueError(
@@ -39,11 +31,7 @@ def check_no_item_graphs(data: HeteroData, transform: str) -> None:
 
 
 def select_nodes(data: HeteroData, node_type: str, nodes: Tensor) -> None:
-    """Keeps some nodes of one type, int64 ``[n]``, in place: their attributes, but not the edges.
-
-    Raises:
-        ValueError: If an attribute has another number of rows than there are nodes.
-    """
+    """Keeps some nodes of one type, int64 ``[n]``, in place; edges stay as they are."""
     store = data[node_type]
     values = {name: value for name, value in store.items() if name != "num_nodes"}
     store.update(select_rows(values, nodes, int(store.num_nodes), f"{node_type}s"))
@@ -51,11 +39,7 @@ def select_nodes(data: HeteroData, node_type: str, nodes: Tensor) -> None:
 
 
 def select_links(data: HeteroData, links: Tensor) -> None:
-    """Keeps the interactions at some positions, int64 ``[n]``, with their attributes, in place.
-
-    Raises:
-        ValueError: If an attribute has another number of rows than there are interactions.
-    """
+    """Keeps the interactions at some positions, int64 ``[n]``, with their attributes, in place."""
     store = data[INTERACTS]
     edge_index: Tensor = store.edge_index
     values = {name: value for name, value in store.items() if name != "edge_index"}
@@ -68,9 +52,6 @@ def select_rows(values: dict[str, Any], rows: Tensor, size: int, owner: str) -> 
 
     Tensors, arrays, lists and tuples have one entry per row; scalars, strings, dictionaries and
     ``None`` describe the whole store and are kept unchanged.
-
-    Raises:
-        ValueError: If an attribute has another number of rows.
     """
     selected: dict[str, Any] = {}
     for name, value in values.items():
