@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from alignrec_pyg.cli.options import (
+    ImageColumn,
     Item,
     Items,
     Rating,
@@ -31,9 +32,7 @@ def check(
         typer.Option(metavar="COLUMN", help="The split column, if its name is no usual one."),
     ] = None,
     text: Text = None,
-    image: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Image path column of --items.")
-    ] = None,
+    image: ImageColumn = None,
 ) -> int:
     """Say what data hold and what is wrong with them.
 

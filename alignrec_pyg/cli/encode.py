@@ -12,6 +12,7 @@ import typer
 
 from alignrec_pyg.cli.options import (
     Device,
+    ImageColumn,
     Item,
     Items,
     OptionError,
@@ -46,9 +47,7 @@ def encode(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write; new or empty.")],
     items: Items = None,
     text: Text = None,
-    image: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Image path column of --items.")
-    ] = None,
+    image: ImageColumn = None,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -115,7 +114,8 @@ def encode(
     An interrupted run goes on when it is started again; the folder appears when it is complete.
     """
     from alignrec_pyg.datasets import to_mmrec
-    from alignrec_pyg.graph import INTERACTS
+    from alignrec_pyg.datasets.recognition import recognize
+    from alignrec_pyg.graph import INTERACTS, feature_names
     from alignrec_pyg.report import describe_split
     from alignrec_pyg.transforms import SplitInteractions
 
@@ -132,8 +132,11 @@ def encode(
     specs = _specs(encoder)
     columns = named_columns(user=user, item=item, rating=rating, time=time)
 
-    data = _read(path, items, columns, text or [], image)
-    data = _filtered(data, min_rating, k_core)
+    with errors_about("PATH"):
+        found = recognize(path, items=items, columns=columns, text=text or [], image=image)
+    dataset = found.read()
+    print(f"read as: {found.kind}\n{dataset.report}")
+    data = _filtered(dataset.data, min_rating, k_core)
     if images is not None:
         _add_images(data, images)
     rows = cache if cache is not None else out.parent / f".{out.name}.cache"
@@ -141,7 +144,11 @@ def encode(
     if encoder is None:
         learned = (("text", "tfidf"), ("image", "patch_pca"))
         specs = _specs([name for modality, name in learned if modality in there])
-    _check_names(specs, data)
+    for spec in specs:
+        if spec.name in feature_names(data):
+            raise OptionError(
+                "--encoder", f"the data have a table '{spec.name}' already: name another"
+            )
     data = _encoded(data, specs, there, width, max_failures, rows, place)
     rule = split or ("labels" if "split" in data[INTERACTS] else "random")
     with errors_about("--split"):
@@ -158,18 +165,6 @@ def encode(
     if cache is None:
         shutil.rmtree(rows, ignore_errors=True)
     log(f"written: {out}")
-
-
-def _read(
-    path: Path, items: Path | None, columns: dict[str, str], text: list[str], image: str | None
-) -> HeteroData:
-    from alignrec_pyg.datasets.recognition import recognize
-
-    with errors_about("PATH"):
-        found = recognize(path, items=items, columns=columns, text=text, image=image)
-    dataset = found.read()
-    print(f"read as: {found.kind}\n{dataset.report}")
-    return dataset.data
 
 
 def _filtered(data: HeteroData, min_rating: float | None, k_core: int) -> HeteroData:
@@ -247,16 +242,6 @@ def _specs(texts: Sequence[str] | None) -> list[EncoderSpec]:
         if specs[-1].name in [spec.name for spec in specs[:-1]]:
             raise OptionError("--encoder", f"needs each name once ('{specs[-1].name}' is repeated)")
     return specs
-
-
-def _check_names(specs: Sequence[EncoderSpec], data: HeteroData) -> None:
-    from alignrec_pyg.graph import feature_names
-
-    for spec in specs:
-        if spec.name in feature_names(data):
-            raise OptionError(
-                "--encoder", f"the data have a table '{spec.name}' already: name another"
-            )
 
 
 def _modalities(data: HeteroData) -> list[str]:

@@ -111,6 +111,9 @@ Text = Annotated[
     list[str] | None,
     typer.Option(metavar="COLUMN ...", help="Text columns of --items, joined in this order."),
 ]
+ImageColumn = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Image path column of --items.")
+]
 
 
 def named_columns(**given: str | None) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +77,24 @@ def recommend(
     from alignrec_pyg.cli.runs import load_run
     from alignrec_pyg.storage import atomic_path
 
-    _check(users, all_, similar, items, show, explain, out)
+    if sum([bool(users), all_, bool(similar)]) != 1:
+        raise OptionError(
+            "--users, --all, --similar",
+            "one of them is needed, and no more: whom to recommend for, or the items to list "
+            "similar ones of",
+        )
+    if (items is None) != (not show):
+        raise OptionError("--items, --show", "need each other: --items films.csv --show title")
+    if similar and explain:
+        raise OptionError("--explain", "is for recommendations, not for --similar")
+    if out is not None and out.suffix not in (".csv", ".parquet"):
+        raise OptionError("--out", f"needs a name that ends in .csv or .parquet (got {out})")
+    if out is not None and out.suffix == ".parquet" and (show or explain or similar):
+        raise OptionError(
+            "--out",
+            f"{out} would hold ids and scores of recommendations; --show, --explain and --similar "
+            "need .csv",
+        )
     titles = None if items is None else read_titles(items, item, show or [])
     trained = load_run(run, data, device_named(device))
     limits: dict[str, Any] = {
@@ -104,37 +121,6 @@ def recommend(
     with atomic_path(out) as partial:
         partial.write_text(csv_table([header, *rows]), encoding="utf-8")
     log(f"written: {out} ({len(rows):,} rows)")
-
-
-def _check(
-    users: list[str] | None,
-    all_: bool,
-    similar: list[str] | None,
-    items: Path | None,
-    show: list[str] | None,
-    explain: bool,
-    out: Path | None,
-) -> None:
-    if sum([bool(users), all_, bool(similar)]) != 1:
-        raise OptionError(
-            "--users, --all, --similar",
-            "one of them is needed, and no more: whom to recommend for, or the items to list "
-            "similar ones of",
-        )
-    if (items is None) != (not show):
-        raise OptionError("--items, --show", "need each other: --items films.csv --show title")
-    if similar and explain:
-        raise OptionError("--explain", "is for recommendations, not for --similar")
-    if out is None:
-        return
-    if out.suffix not in (".csv", ".parquet"):
-        raise OptionError("--out", f"needs a name that ends in .csv or .parquet (got {out})")
-    if out.suffix == ".parquet" and (show or explain or similar):
-        raise OptionError(
-            "--out",
-            f"{out} would hold ids and scores of recommendations; --show, --explain and --similar "
-            "need .csv",
-        )
 
 
 def read_titles(table: Path, item: str | None, show: Sequence[str]) -> dict[str, str]:
@@ -216,14 +202,8 @@ def _recommended(
             ]
         for rank, (item, reason) in enumerate(zip(found.tolist(), reasons, strict=True), start=1):
             rows.append([str(user), str(rank), str(item), *_title(item, titles), *reason])
-    header = [
-        "user",
-        "rank",
-        "item",
-        *_shown_header(titles),
-        *(["because of"] if explained else []),
-    ]
-    return header, rows
+    title = [] if titles is None else ["title"]
+    return ["user", "rank", "item", *title, *(["because of"] if explained else [])], rows
 
 
 def _similar(
@@ -239,16 +219,12 @@ def _similar(
             zip(found.item.tolist(), found.similarity.tolist(), strict=True), start=1
         )
     ]
-    return ["similar to", "rank", "item", *_shown_header(titles), "cosine"], rows
+    title = [] if titles is None else ["title"]
+    return ["similar to", "rank", "item", *title, "cosine"], rows
 
 
-def _shown_header(titles: dict[str, str] | None) -> list[str]:
-    return [] if titles is None else ["title"]
-
-
-def _title(item: Any, titles: dict[str, str] | None) -> Iterator[str]:
-    if titles is not None:
-        yield titles.get(str(item), "")
+def _title(item: Any, titles: dict[str, str] | None) -> list[str]:
+    return [] if titles is None else [titles.get(str(item), "")]
 
 
 def _named(item: Any, titles: dict[str, str] | None) -> str:

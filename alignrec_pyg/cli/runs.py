@@ -49,7 +49,6 @@ class Settings:
 class Run:
     """A trained model in evaluation mode, and its data; the graphs are on the model's device."""
 
-    folder: Path
     data_folder: Path
     settings: Settings
     data: PreparedData  # on the CPU
@@ -111,7 +110,6 @@ def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
     train, test, known = (on_device(part, device) for part in (data.train, data.test, data.known))
     model = model_class.from_pretrained(folder / _MODEL, train)
     return Run(
-        folder=folder,
         data_folder=source,
         settings=settings,
         data=data,

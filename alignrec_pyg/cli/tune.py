@@ -183,12 +183,7 @@ def tune(options: TuneOptions) -> int:
 
 
 def by_hand(session: Session, point: Point) -> str:
-    """The command line of ``alignrec compare`` that trains a configuration of a sweep anew.
-
-    Args:
-        session: The sweep's session.
-        point: The configuration.
-    """
+    """The command line of ``alignrec compare`` that trains a configuration of a sweep anew."""
     import torch
 
     from alignrec_pyg.experiments.settings import model_path

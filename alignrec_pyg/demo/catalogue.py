@@ -69,15 +69,11 @@ class Catalogue:
         self._titles = titles
         self._images = images
         self._numbers = {entry: number for number, entry in enumerate(self._ids.tolist())}
-        self._shown = lru_cache(_KEPT_POSTERS)(self._make)
-
-    def item(self, number: int) -> ShownItem:
-        """The item with index ``number``."""
-        return self._shown(number)
+        self.item = lru_cache(_KEPT_POSTERS)(self._make)
 
     def items(self, ids: np.ndarray) -> list[ShownItem]:
         """The items with these original ids."""
-        return [self._shown(self._numbers[entry]) for entry in ids.tolist()]
+        return [self.item(self._numbers[entry]) for entry in ids.tolist()]
 
     def aspect(self) -> float:
         """Median aspect ratio (width by height) of the images; 1 without images."""
@@ -91,6 +87,7 @@ class Catalogue:
         return float(np.clip(np.median(found), _NARROWEST, _WIDEST)) if found else 1.0
 
     def _make(self, number: int) -> ShownItem:
+        """The item with index ``number``."""
         title = None if self._titles is None else self._titles[number]
         poster = None if self._images is None else poster_address(self._images[number])
         name = self._ids[number]

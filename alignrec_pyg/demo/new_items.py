@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,24 +141,13 @@ class NewItemAdder:
         self._add_items(new_items(self._new_ids(), features=table))
 
 
-class UserRanks(NamedTuple):
-    """Rank of one item for every user, among the items that the user does not know.
-
-    Shapes:
-        - **rank:** counted from 1, int64 :math:`(|U|)`
-        - **num_candidates:** number of items that are ranked, int64 :math:`(|U|)`
-    """
-
-    rank: Tensor
-    num_candidates: Tensor
-
-
 @torch.no_grad()
-def rank_for_users(model: Recommender, data: HeteroData, item: int) -> UserRanks:
-    """Ranks an item without interactions for every user: one plus the number of higher scores.
+def rank_for_users(model: Recommender, data: HeteroData, item: int) -> tuple[Tensor, Tensor]:
+    """Ranks an item without interactions for every user, among the items that are new to the user.
 
-    Users are scored in blocks, so that no matrix of users x items is held in memory. The model is
-    in evaluation mode meanwhile.
+    Returns the ranks, counted from 1, and the numbers of ranked items, int64 ``[num_users]``. Users
+    are scored in blocks, so that no matrix of users x items is held in memory. The model is in
+    evaluation mode meanwhile.
     """
     user_x, item_x = embeddings(model, data)
     known = data[INTERACTS].edge_index
@@ -174,7 +163,7 @@ def rank_for_users(model: Recommender, data: HeteroData, item: int) -> UserRanks
         scores[user - start, other] = -math.inf
         rank[block] = 1 + (scores > own.unsqueeze(1)).sum(dim=1)
         num_candidates[block] -= scores.isneginf().sum(dim=1)
-    return UserRanks(rank.cpu(), num_candidates.cpu())
+    return rank.cpu(), num_candidates.cpu()
 
 
 _A = {"image": "an image", "text": "a text"}

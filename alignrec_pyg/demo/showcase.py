@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.demo.catalogue import Catalogue, ShownItem
-from alignrec_pyg.demo.new_items import AddedItem, NewItemAdder, UserRanks, rank_for_users
+from alignrec_pyg.demo.new_items import AddedItem, NewItemAdder, rank_for_users
 from alignrec_pyg.demo.page_data import (
     About,
     CannotShowError,
@@ -163,8 +163,8 @@ class Showcase:
         new = self._new_items.add(image, text)
         number = new.model.num_items - 1
         (similar,) = similar_items(new.model, new.data, [new.id], k)
-        ranks = rank_for_users(new.model, new.data, number)
-        best = ranks.rank.argsort(stable=True)[:SHOWN_USERS].tolist()
+        rank, num_candidates = rank_for_users(new.model, new.data, number)
+        best = rank.argsort(stable=True)[:SHOWN_USERS].tolist()
         _, item_x = embeddings(new.model, new.data)
         return NewItemView(
             item=ShownItem(new.id, "The new item", new.poster),
@@ -172,8 +172,16 @@ class Showcase:
             used=new.used,
             notes=new.notes,
             similar=self._similar(similar),
-            ranks=tuple(self._rank(new, item_x, user, ranks) for user in best),
-            num_lists=int((ranks.rank <= k).sum()),
+            ranks=tuple(
+                ItemRank(
+                    user=self._user_ids[user],
+                    rank=int(rank[user]),
+                    num_candidates=int(num_candidates[user]),
+                    reasons=self._reasons(new, item_x, user),
+                )
+                for user in best
+            ),
+            num_lists=int((rank <= k).sum()),
             num_users=len(self._user_ids),
             asked=k,
         )
@@ -202,15 +210,10 @@ class Showcase:
             metrics={name: metrics[name] for name in _METRICS if name in metrics},
         )
 
-    def _rank(self, new: AddedItem, item_x: Tensor, user: int, ranks: UserRanks) -> ItemRank:
+    def _reasons(self, new: AddedItem, item_x: Tensor, user: int) -> tuple[SimilarItem, ...]:
         name = self._user_ids[user]
         (reasons,) = explain(new.model, new.data, name, [new.id], REASONS, item_x=item_x)
-        return ItemRank(
-            user=name,
-            rank=int(ranks.rank[user]),
-            num_candidates=int(ranks.num_candidates[user]),
-            reasons=self._similar(reasons),
-        )
+        return self._similar(reasons)
 
     def _known(self, user: int) -> list[int]:
         """Indices of the items in the history of a user, each once, the latest first."""

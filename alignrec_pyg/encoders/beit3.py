@@ -82,14 +82,8 @@ class BEiT3Encoder:
         Raises:
             CheckpointError: If files are missing or damaged, or hold something else.
         """
-        stored = read_beit3(Path(folder))
-        return cls(
-            stored.model,
-            stored.tokenizer,
-            modalities=modalities,
-            max_tokens=stored.max_tokens,
-            device=device,
-        )
+        model, tokenizer, max_tokens = read_beit3(Path(folder))
+        return cls(model, tokenizer, modalities=modalities, max_tokens=max_tokens, device=device)
 
     @classmethod
     def from_official(

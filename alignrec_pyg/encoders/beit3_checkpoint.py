@@ -45,16 +45,6 @@ class OfficialBEiT3:
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class StoredBEiT3:
-    """A checkpoint of this package; ``notes`` say where the weights come from."""
-
-    model: BEiT3Model
-    tokenizer: SentencePieceTokenizer
-    max_tokens: int
-    notes: dict[str, Any]
-
-
 def load_official(
     path: Path,
     config: BEiT3Config,
@@ -158,8 +148,8 @@ def write_beit3(
             old.unlink()
 
 
-def read_beit3(folder: Path) -> StoredBEiT3:
-    """Reads a checkpoint of :func:`write_beit3`."""
+def read_beit3(folder: Path) -> tuple[BEiT3Model, SentencePieceTokenizer, int]:
+    """Reads model, tokenizer and ``max_tokens`` that :func:`write_beit3` wrote."""
     manifest = read_manifest(folder / _MANIFEST, _KEYS)
     # the name alone: a manifest that was tampered with must not point outside of the folder
     tensors = read_tensors(folder / Path(manifest["tensors"]).name, manifest["sha256"])
@@ -170,7 +160,7 @@ def read_beit3(folder: Path) -> StoredBEiT3:
         raise CheckpointError(f"{folder} is not a BEiT3 checkpoint ({error})") from error
     _check_fit(folder, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
-    return StoredBEiT3(model, tokenizer, manifest["max_tokens"], manifest["notes"])
+    return model, tokenizer, manifest["max_tokens"]
 
 
 def _layer(name: str) -> int:

@@ -28,7 +28,6 @@ _HIDDEN = re.compile(r"<(script|style)\b", re.IGNORECASE)
 _LONG_NUMBER = re.compile("&#[0-9]{8,};?")  # not a character, and too long for Python's int
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # two halves side by side are one character
 
 
 class CleanText(NamedTuple):
@@ -72,7 +71,8 @@ def clean_text(value: object, *, max_chars: int = MAX_CHARS) -> CleanText:
     repairs = []
     text = value
     if _SURROGATE.search(text):
-        text = _SURROGATE.sub("", _PAIR.sub(_joined, text))
+        # two halves side by side are one character
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
         repairs.append(SURROGATES)
     plain = _without_html(text)
     if plain != text:
@@ -120,10 +120,6 @@ def item_text(item: Mapping[str, object], fields: Sequence[str] = FIELDS) -> str
                 f"'{field}' needs to hold strings, numbers or lists of them (got {error})"
             ) from error
     return " ".join(parts) or None
-
-
-def _joined(pair: re.Match[str]) -> str:
-    return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 def _flat(value: object) -> list[str]:

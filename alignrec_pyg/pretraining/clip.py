@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,7 +28,7 @@ from alignrec_pyg.encoders.texts import clean_text
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.config import CLIPFinetuneConfig
-from alignrec_pyg.pretraining.pairs import check_failures
+from alignrec_pyg.pretraining.pairs import check_failures, image_identity
 from alignrec_pyg.pretraining.step import adamw
 from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.sampling import seeded_generator
@@ -220,7 +219,10 @@ class _Finetuning:
             for group in self._optimizer.param_groups:
                 group["lr"] = config.lr_at(done, config.epochs * num_batches)
             self._optimizer.zero_grad(set_to_none=True)
-            with _seeded(config.seed, done, self._encoder.device):
+            device = self._encoder.device
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                # what dropout and the like draw
+                torch.manual_seed(seeded_generator(config.seed, _STEP, done).initial_seed())
                 loss = self._loss(rows)
             self._check_finite(loss, "the loss")
             loss.backward()
@@ -273,15 +275,12 @@ class _Finetuning:
     def _loss(self, rows: Tensor) -> Tensor:
         numbers = rows.tolist()
         sources = [self._pairs.images[number] for number in numbers]
-        pixels = torch.cat(list(self._map(self._pixels, sources)))
+        pixels = torch.cat(list(self._map(lambda source: self._encoder.pixels([source]), sources)))
         tokens = self._encoder.tokens([self._pairs.texts[number] for number in numbers])
         device = self._encoder.device
         image = self._model.encode_image(pixels.to(device), normalize=True)
         text = self._model.encode_text(tokens.to(device), normalize=True)
         return contrastive_loss(image, text, self._model.logit_scale.exp())
-
-    def _pixels(self, source: ImageSource) -> Tensor:
-        return self._encoder.pixels([source])
 
     def _identity(self) -> dict[str, Any]:
         """What needs to be the same for a saved state to be continued."""
@@ -295,14 +294,6 @@ class _Finetuning:
 
 def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
     return parameter.dim() >= 2 and not name.endswith(("bias", "logit_scale"))
-
-
-@contextmanager
-def _seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Seeds what dropout and the like draw, and leaves the global generators as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seeded_generator(seed, _STEP, step).initial_seed())
-        yield
 
 
 @dataclass(frozen=True)
@@ -348,5 +339,4 @@ def _probe(value: object) -> tuple[ImageSource, str] | ImageError | None:
         pixels = read_image(source)
     except ImageError as error:
         return error
-    head = f"{tuple(pixels.shape)} ".encode()
-    return source, blake2b(head + pixels.numpy().tobytes(), digest_size=16).hexdigest()
+    return source, image_identity(pixels)

@@ -262,20 +262,15 @@ def run_job_with_ray(job: PretrainJob, num_workers: int, *, use_gpu: bool) -> Pa
     started again, up to three times, and the run continues from its last saved state.
     ``job.config.batch_size`` is a multiple of ``num_workers``, each of which may take a GPU.
     """
-    job = _with_absolute_paths(job)
+    paths: dict[str, Any] = {  # workers have another working directory
+        part.name: value.resolve()
+        for part in fields(job)
+        if isinstance(value := getattr(job, part.name), Path)
+    }
+    job = replace(job, **paths)
     run_with_ray(_run_in_worker, job, job.out, num_workers=num_workers, use_gpu=use_gpu)
     return job.out / "encoder"
 
 
 def _run_in_worker(job: PretrainJob, device: torch.device) -> None:
     run_job(job, device=device, log=lambda line: print(line, flush=True))  # noqa: T201
-
-
-def _with_absolute_paths(job: PretrainJob) -> PretrainJob:
-    """The job for workers, which have another working directory."""
-    paths: dict[str, Any] = {
-        part.name: value.resolve()
-        for part in fields(job)
-        if isinstance(value := getattr(job, part.name), Path)
-    }
-    return replace(job, **paths)

@@ -40,7 +40,11 @@ class VQKDTokenizer(nn.Module):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
-        tensors = _tensors(Path(path))
+        found = released_tensors(Path(path))
+        unknown = sorted(name for name in found if not name.startswith(_USED + _UNUSED))
+        if unknown:
+            raise CheckpointError(f"{path} is no VQ-KD tokenizer: {unknown[:5]} are unknown")
+        tensors = {name: value for name, value in found.items() if name.startswith(_USED)}
         try:
             width, _, side, _ = tensors["encoder.patch_embed.proj.weight"].shape
             positions = tensors["encoder.pos_embed"].size(1) - 1
@@ -144,12 +148,3 @@ class _Attention(nn.Module):
         qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, heads, tokens, width of a head] each
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of the encoder and the codebook."""
-    found = released_tensors(path)
-    unknown = sorted(name for name in found if not name.startswith(_USED + _UNUSED))
-    if unknown:
-        raise CheckpointError(f"{path} is no VQ-KD tokenizer: {unknown[:5]} are unknown")
-    return {name: value for name, value in found.items() if name.startswith(_USED)}

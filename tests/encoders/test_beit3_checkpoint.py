@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -127,14 +129,15 @@ def test_our_own_round_trip(tokenizer, tmp_path):
     write_beit3(tmp_path / "run", BEiT3Model(CONFIG, seed=1), tokenizer, 12, {})
     write_beit3(tmp_path / "run", model, tokenizer, 16, {"trained on": ["toys"]})
     assert len(list((tmp_path / "run").iterdir())) == 2  # the first model is gone
-    stored = read_beit3(tmp_path / "run")
-    assert weights_hash(stored.model.state_dict()) == weights_hash(model.state_dict())
-    assert stored.model.config == CONFIG
-    assert stored.tokenizer.fingerprint == tokenizer.fingerprint
-    assert stored.max_tokens == 16
-    assert stored.notes == {"trained on": ["toys"]}
-    assert all(parameter.requires_grad for parameter in stored.model.parameters())
-    assert not any(parameter.is_meta for parameter in stored.model.parameters())
+    stored, its_tokenizer, max_tokens = read_beit3(tmp_path / "run")
+    assert weights_hash(stored.state_dict()) == weights_hash(model.state_dict())
+    assert stored.config == CONFIG
+    assert its_tokenizer.fingerprint == tokenizer.fingerprint
+    assert max_tokens == 16
+    manifest = json.loads((tmp_path / "run" / "beit3.json").read_text())
+    assert manifest["notes"] == {"trained on": ["toys"]}
+    assert all(parameter.requires_grad for parameter in stored.parameters())
+    assert not any(parameter.is_meta for parameter in stored.parameters())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from alignrec_pyg.pretraining import PretrainConfig
 from alignrec_pyg.pretraining.job import (
     PretrainJob,
     _join_group,
-    _with_absolute_paths,
     run_job,
     run_job_with_ray,
 )
@@ -159,9 +158,14 @@ def test_too_few_pairs(catalogue):
         run_job(on_table(catalogue), device="cpu")
 
 
-def test_paths_hold_in_another_working_directory():
+def test_paths_hold_in_another_working_directory(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "alignrec_pyg.pretraining.job.run_with_ray", lambda run, job, out, **_: given.append(job)
+    )
     job = PretrainJob(out=Path("o"), data=Path("d.csv"), spm=Path("s.spm"))
-    found = _with_absolute_paths(job)
+    assert run_job_with_ray(job, 2, use_gpu=False) == Path.cwd() / "o" / "encoder"
+    (found,) = given
     assert (found.out, found.data, found.spm) == tuple(
         Path.cwd() / name for name in ("o", "d.csv", "s.spm")
     )
