@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from alignrec_pyg.cli.entry_points import script
 from alignrec_pyg.cli.experiment_options import ExperimentOptions
 from alignrec_pyg.cli.options import EXPERIMENT, option, weight
+
+
+def _weight(name: str) -> Any:
+    return option(EXPERIMENT, f"Weight of {name}.", "X", parser=weight, show_default="AlignRec's")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +31,9 @@ class Options(ExperimentOptions):
 
     default_models = ("ContentLightGCN", "VBPR", "MGCN")
 
-    cca: Annotated[float, option(EXPERIMENT, "Weight of CCA.", "X", parser=weight)] = 0.01
-    uia: Annotated[float, option(EXPERIMENT, "Weight of UIA.", "X", parser=weight)] = 0.1
-    reg: Annotated[float, option(EXPERIMENT, "Weight of REG.", "X", parser=weight)] = 0.1
+    cca: Annotated[float | None, _weight("CCA")] = None
+    uia: Annotated[float | None, _weight("UIA")] = None
+    reg: Annotated[float | None, _weight("REG")] = None
 
 
 def align(options: Options) -> int:
@@ -39,6 +43,7 @@ def align(options: Options) -> int:
     alignment = session.alignment(
         cca_weight=options.cca, uia_weight=options.uia, reg_weight=options.reg
     )
+    cca, uia, reg = (alignment[f"{name}_weight"] for name in ("cca", "uia", "reg"))
     cells = []
     for name, settings in models.items():
         cells += session.cells(name, settings)
@@ -48,7 +53,7 @@ def align(options: Options) -> int:
         "models alone and with AlignRec's alignments, test links",
         session.run(cells),
         pairs=[(f"{name} + alignment", name) for name in models],
-        notes=[f"weights: CCA {options.cca}, UIA {options.uia}, REG {options.reg}"],
+        notes=[f"weights: CCA {cca}, UIA {uia}, REG {reg}"],
     )
 
 

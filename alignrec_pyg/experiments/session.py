@@ -155,16 +155,13 @@ class Session:
             raise SettingsError(problems)
         return {name: self.models[name] for name in names}
 
-    def alignment(self, **weights: float) -> dict[str, Any]:
+    def alignment(self, **weights: float | None) -> dict[str, Any]:
         """Arguments of ``Aligned``: all feature sets, AlignRec's weights or others."""
         alignrec = published_settings(AlignRec, self.data.name).hparams
-        return {
-            "features": self.data.features,
-            "cca_weight": alignrec["cca_weight"],
-            "uia_weight": alignrec["uia_weight"],
-            "reg_weight": alignrec["reg_weight"],
-            **weights,
-        }
+        names = ("cca_weight", "uia_weight", "reg_weight")
+        given = {name: weights.get(name) for name in names}
+        chosen = {n: alignrec[n] if value is None else value for n, value in given.items()}
+        return {"features": self.data.features, **chosen}
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Makes sure that the model of every row can be built.
