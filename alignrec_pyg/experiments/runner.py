@@ -90,7 +90,10 @@ def run_cells(
         if jobs > 1:
             _run_in_processes(run, jobs)
         else:
-            _run_here(run)
+            try:
+                _run_here(run)
+            finally:
+                gc.unfreeze()  # what warm_up has frozen is collected when the process ends
     return RunOutcome(
         results=[results[index] for index in sorted(results)],
         failed={(cells[i].row, cells[i].seed): reason for i, reason in sorted(failed.items())},
