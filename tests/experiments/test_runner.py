@@ -186,12 +186,12 @@ SCRIPT = textwrap.dedent("""
                 Path("begun").touch()
 
     def run(folder, jobs):
-        data = Synthetic(200, 150, 3000, num_topics=3, image_size=4).data
+        data = Synthetic(200, 150, 2500, num_topics=3, image_size=4).data
         del data["item"]["text"], data["item"]["image"]
         train, val, test = SplitInteractions("random")(data)
         cells = [
             Cell(row="Watched", model=Watched, hparams={"embedding_dim": 8},
-                 config=TrainConfig(seed=seed, max_epochs=60, patience=60, batch_size=128, ks=KS))
+                 config=TrainConfig(seed=seed, max_epochs=40, patience=40, batch_size=256, ks=KS))
             for seed in range(2)
         ]
         outcome = run_cells(
