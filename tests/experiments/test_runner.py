@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import signal
@@ -244,7 +245,8 @@ def test_signals_reach_all_processes_and_the_run_goes_on(tmp_path, monkeypatch):
                 pass
         states = [json.loads(file.read_text()) for file in folder.glob("*.unfinished/state.json")]
         assert max(state["state"]["epoch"] for state in states) > 1
-    last, errors = start(tmp_path, folder).communicate(timeout=100)
-    module: dict = {"__name__": "script"}
-    exec(SCRIPT, module)
-    assert last.splitlines()[-1] == str(module["run"](tmp_path / "here", jobs=1)), errors
+    monkeypatch.syspath_prepend(tmp_path)
+    run = importlib.import_module("script").run
+    assert not list(folder.glob("*.json"))
+    assert run(folder, jobs=1) == run(tmp_path / "here", jobs=1)
+    assert not list(folder.glob("*.unfinished"))  # they were gone on with, not begun anew
