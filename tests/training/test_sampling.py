@@ -106,3 +106,11 @@ def test_generators_depend_on_their_key_alone():
     first = torch.rand(3, generator=seeded_generator(1, 2, 3))
     assert torch.equal(first, torch.rand(3, generator=seeded_generator(1, 2, 3)))
     assert not torch.equal(first, torch.rand(3, generator=seeded_generator(1, 3, 2)))
+
+
+def test_a_shorter_last_batch_and_its_shares_know_the_size_of_a_full_one(checkerboard):
+    train, _ = checkerboard
+    *_, last = TripletSampler(train, batch_size=7).epoch(0)
+    assert last.size < 7
+    assert last.full_size == 7
+    assert [last.share(index, 2).full_size for index in range(2)] == [7, 7]
