@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -38,115 +38,34 @@ _MASK = "mask_"
 _KNN = "knn_"
 
 
-class _Triples(NamedTuple):
-    user: Tensor
-    pos_item: Tensor
-    neg_item: Tensor
-
-
-class InteractionBatch(_Triples):
+@dataclass(frozen=True, eq=False)
+class InteractionBatch:
     """Training triplets: ``user[b]`` interacted with ``pos_item[b]``, but not with ``neg_item[b]``.
-
-    It is a whole batch, or the :class:`BatchShare` of one of several workers.
 
     Args:
         user: Users.
         pos_item: Items that the users interacted with.
         neg_item: Items that the users did not interact with.
-        full_size: Configured number of triplets of a full batch (default: the size of this one).
+        full_size: Configured number of triplets of a full batch, which is also that of a shorter
+            last batch (``None``: the size of this one).
 
     Shapes:
         - **user, pos_item, neg_item:** int64 :math:`(B)`
     """
 
-    def __new__(
-        cls, user: Tensor, pos_item: Tensor, neg_item: Tensor, full_size: int | None = None
-    ) -> InteractionBatch:
-        """Creates a batch of triplets."""
-        batch = super().__new__(cls, user, pos_item, neg_item)
-        batch._full_size = full_size
-        return batch
+    user: Tensor
+    pos_item: Tensor
+    neg_item: Tensor
+    full_size: int | None = None
 
-    _full_size: int | None = None
+    def __post_init__(self) -> None:
+        """Fills in the size."""
+        if self.full_size is None:
+            object.__setattr__(self, "full_size", self.user.numel())
 
-    @property
-    def whole(self) -> InteractionBatch:
-        """The whole batch, which is the batch itself unless it is a share."""
-        return self
-
-    @property
-    def num_shares(self) -> int:
-        """Number of shares of the whole batch, which is 1 unless this is a share."""
-        return 1
-
-    @property
-    def size(self) -> int:
-        """Number of triplets of the whole batch."""
-        return self.whole.user.numel()
-
-    @property
-    def full_size(self) -> int:
-        """Configured number of triplets of a full batch, which is also that of shorter ones."""
-        return self.size if self._full_size is None else self._full_size
-
-    @property
-    def rows(self) -> slice:
-        """Positions of these triplets in the whole batch."""
-        return self.rows_of(self.size)
-
-    def rows_of(self, number: int) -> slice:
-        """The rows of this share, if ``number`` rows are divided among all shares in order."""
-        return slice(0, number)
-
-    def share(self, index: int, num_shares: int) -> InteractionBatch:
-        """Share ``index`` of ``num_shares``; their sizes differ by at most one and may be 0."""
-        return self if num_shares == 1 else BatchShare(self, index, num_shares)
-
-
-class BatchShare(InteractionBatch):
-    r"""The triplets of a batch that one of several workers processes.
-
-    The loss terms of shares add up: with the term :math:`L_s` of share :math:`s`,
-    :math:`\sum_s L_s` is the term of the whole batch. For a mean over triplets, the sum over the
-    share is divided by the ``size`` of the whole batch; an in-batch contrast compares the anchors
-    of the share with all candidates of :attr:`whole`; terms that cannot be divided (norms, roots,
-    whole tables) are those of the whole batch divided by :attr:`num_shares`.
-
-    Args:
-        whole: The whole batch.
-        index: Index of the share, from 0.
-        num_shares: Number of shares.
-    """
-
-    def __new__(cls, whole: InteractionBatch, index: int, num_shares: int) -> BatchShare:
-        """Creates the share of a batch."""
-        rows = _share_of(whole.user.numel(), index, num_shares)
-        share = _Triples.__new__(cls, *(column[rows] for column in whole))
-        share._whole, share._index, share._num_shares = whole, index, num_shares
-        share._full_size = whole._full_size
-        return share
-
-    _whole: InteractionBatch
-    _index: int
-    _num_shares: int
-
-    @property
-    def whole(self) -> InteractionBatch:
-        """The whole batch."""
-        return self._whole
-
-    @property
-    def num_shares(self) -> int:
-        """Number of shares of the whole batch."""
-        return self._num_shares
-
-    def rows_of(self, number: int) -> slice:
-        """The rows of this share, if ``number`` rows are divided among all shares in order."""
-        return _share_of(number, self._index, self._num_shares)
-
-
-def _share_of(number: int, index: int, num_shares: int) -> slice:
-    return slice(number * index // num_shares, number * (index + 1) // num_shares)
+    def __iter__(self) -> Iterator[Tensor]:
+        """The three columns: ``user, pos_item, neg_item = batch``."""
+        return iter((self.user, self.pos_item, self.neg_item))
 
 
 def feature_key(name: str) -> str:

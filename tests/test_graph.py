@@ -5,7 +5,6 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from alignrec_pyg.graph import (
     INTERACTS,
-    InteractionBatch,
     content_hash,
     core_links,
     feature_mask,
@@ -77,22 +76,6 @@ def test_content_hash_is_stable_and_sees_order_and_types():
     assert content_hash(["a", "b"]) != content_hash("a", "b")
     objects = np.array(["a", "b"], dtype=object)
     assert content_hash(objects) == content_hash(["a", "b"])
-
-
-def test_shares_of_a_batch_are_all_of_it_in_order():
-    whole = InteractionBatch(torch.arange(5), torch.arange(5) + 10, torch.arange(5) + 20)
-    assert whole.share(0, 1) is whole
-    assert (whole.whole, whole.size, whole.num_shares, whole.rows) == (whole, 5, 1, slice(0, 5))
-    shares = [whole.share(index, 3) for index in range(3)]
-    assert [share.user.tolist() for share in shares] == [[0], [1, 2], [3, 4]]
-    assert [share.pos_item.tolist() for share in shares] == [[10], [11, 12], [13, 14]]
-    assert [share.neg_item.tolist() for share in shares] == [[20], [21, 22], [23, 24]]
-    assert [share.rows for share in shares] == [slice(0, 1), slice(1, 3), slice(3, 5)]
-    assert all(share.whole is whole for share in shares)
-    assert [(share.size, share.num_shares) for share in shares] == [(5, 3)] * 3
-    of_two = [share.rows_of(2) for share in shares]  # of other rows, fewer than shares
-    assert of_two == [slice(0, 0), slice(0, 1), slice(1, 2)]
-    assert [len(share) for share in shares] == [3] * 3  # three columns, as any batch has
 
 
 def test_core_links_by_dropping_one_after_the_other():

@@ -172,7 +172,7 @@ class AlignRec(ContentRecommender):
         user, pos, neg = batch_rows(batch, user_x, item_x)
         target = self.feature_table if self.encoder_features is None else self.encoder_features
         return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
+            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
             **self.alignment(batch, x, user, pos, target),
             "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
         }

@@ -156,11 +156,7 @@ class Recommender(nn.Module, ABC):
 
     @abstractmethod
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
-        """The named, unweighted terms of the training loss on a batch, scalars.
-
-        On a :class:`~alignrec_pyg.graph.BatchShare`, one of several workers' share of a batch, its
-        part of them: those of all shares add up to those of the batch.
-        """
+        """The named, unweighted terms of the training loss on a batch, scalars."""
 
     @property
     def loss_weights(self) -> dict[str, float]:

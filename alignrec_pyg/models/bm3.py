@@ -119,22 +119,21 @@ class BM3(Recommender):
         """``ui`` (users with items), ``modality`` (features with items and themselves), ``reg``."""
         user_x, item_x = self._online(data)
         user, item = embedding(batch.user, user_x), embedding(batch.pos_item, item_x)
-        size = batch.size
-        item_target = self._target(item, batch)
+        item_target = self._target(item)
         modality = user.new_zeros(())
         for projected in self.modalities:
             feature = projected(batch.pos_item)
             predicted = self.predictor(feature)
             modality = (
                 modality
-                + cosine_alignment_loss(predicted, item_target, size=size)
-                + cosine_alignment_loss(predicted, self._target(feature, batch), size=size)
+                + cosine_alignment_loss(predicted, item_target)
+                + cosine_alignment_loss(predicted, self._target(feature))
             )
         return {
-            "ui": cosine_alignment_loss(self.predictor(user), item_target, size=size)
-            + cosine_alignment_loss(self.predictor(item), self._target(user, batch), size=size),
+            "ui": cosine_alignment_loss(self.predictor(user), item_target)
+            + cosine_alignment_loss(self.predictor(item), self._target(user)),
             "modality": modality,
-            "reg": embedding_norm_loss(user_x, item_x) / batch.num_shares,
+            "reg": embedding_norm_loss(user_x, item_x),
         }
 
     @property
@@ -146,8 +145,7 @@ class BM3(Recommender):
         user, item = self.propagation(*self.id_tables, self.user_item_graph(data))
         return user, item + self.item_embedding.weight
 
-    def _target(self, x: Tensor, batch: InteractionBatch) -> Tensor:
-        # drawn for the whole batch, so that shares of it are its shares also here
-        drawn = torch.rand(batch.size, x.size(1), generator=self._generator, device=x.device)
-        keep = drawn[batch.rows] >= self.dropout
+    def _target(self, x: Tensor) -> Tensor:
+        drawn = torch.rand(x.shape, generator=self._generator, device=x.device)
+        keep = drawn >= self.dropout
         return x.detach() * keep / (1 - self.dropout)

@@ -51,13 +51,12 @@ class BPR(Recommender):
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``."""
-        return bpr_terms(batch, *batch_rows(batch.whole, *self.id_tables))
+        return bpr_terms(*batch_rows(batch, *self.id_tables))
 
 
-def bpr_terms(batch: InteractionBatch, user: Tensor, pos: Tensor, neg: Tensor) -> dict[str, Tensor]:
-    """``bpr`` and ``reg`` from the rows of the whole batch, which the norms need."""
-    pos_score, neg_score = (user * pos).sum(-1), (user * neg).sum(-1)
+def bpr_terms(user: Tensor, pos: Tensor, neg: Tensor) -> dict[str, Tensor]:
+    """``bpr`` and ``reg`` from the rows of the batch."""
     return {
-        "bpr": bpr_loss(pos_score[batch.rows], neg_score[batch.rows], 1e-10, size=batch.size),
-        "reg": embedding_norm_loss(user, pos, neg) / batch.num_shares,
+        "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), 1e-10),
+        "reg": embedding_norm_loss(user, pos, neg),
     }

@@ -51,7 +51,7 @@ class ContentRecommender(Recommender):
         """The named, unweighted terms of the training loss, scalars.
 
         Args:
-            batch: Training triples, or a share of a batch, of whose terms it then gives its part.
+            batch: Training triples.
             x: What :meth:`representations` gave; anything else that depends on the graph belongs
                 into it, so there is no ``data`` here.
         """

@@ -163,13 +163,13 @@ class DualGNN(Recommender):
         """``bpr`` on the scores and ``reg``, the means of squares."""
         user_x, item_x = self(data)
         user, pos, neg = batch_rows(batch, user_x, item_x)
-        bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size)
+        bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1))
         # the sum over all P_m side by side is that of their sums
         squares = self.user_embedding(batch.user).square().sum()
         return {
             "bpr": bpr / math.log(2) if self.faithful else bpr,
-            "reg": squares / (batch.size * self.embedding_dim)
-            + self.modality_weight.square().mean() / batch.num_shares,
+            "reg": squares / (batch.user.numel() * self.embedding_dim)
+            + self.modality_weight.square().mean(),
         }
 
     def _neighbors(self, edge_index: Tensor) -> tuple[Tensor, Tensor]:

@@ -124,13 +124,12 @@ class FREEDOM(Recommender):
         """``bpr`` on the scores and, with features, ``reg`` on the projected features."""
         user_x, item_x = self(data)
         user, pos, neg = batch_rows(batch, user_x, item_x)
-        size = batch.size
-        terms = {"bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=size)}
+        terms = {"bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1))}
         if self.features:
             reg = user.new_zeros(())
             for projected in self.modalities:
                 pos_x, neg_x = projected(batch.pos_item), projected(batch.neg_item)
-                reg = reg + bpr_loss((user * pos_x).sum(-1), (user * neg_x).sum(-1), size=size)
+                reg = reg + bpr_loss((user * pos_x).sum(-1), (user * neg_x).sum(-1))
             terms["reg"] = reg
         return terms
 

@@ -165,14 +165,14 @@ class GRCN(Recommender):
         user_x, item_x = self(data)
         user, pos, neg = batch_rows(batch, user_x, item_x)
         items = torch.cat([batch.pos_item, batch.neg_item])
-        reg = _mean_square(self.user_embedding(batch.user), batch.size)
-        reg = reg + _mean_square(self.item_embedding(items), 2 * batch.size)
+        reg = self.user_embedding(batch.user).square().mean()
+        reg = reg + self.item_embedding(items).square().mean()
         for preference in self.preferences:
-            reg = reg + _mean_square(preference(batch.user), batch.size)
+            reg = reg + preference(batch.user).square().mean()
         if self.faithful:
             first = next(self.preferences.parameters())
-            reg = reg + _mean_square(first, self.num_users) / batch.num_shares
-        bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size)
+            reg = reg + first.square().mean()
+        bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1))
         return {"bpr": bpr, "reg": reg}
 
 
@@ -188,8 +188,3 @@ def _most_confident(affinities: list[Tensor], confidence: Tensor, source: Tensor
     """Edge weights ``[E]`` from the affinities of every feature set ``[E]``."""
     weighted = torch.stack(affinities, dim=1) * embedding(source, confidence)
     return weighted.amax(dim=1).relu()
-
-
-def _mean_square(x: Tensor, num_rows: int) -> Tensor:
-    """Over the entries of ``num_rows`` rows, of which ``x`` may be a share."""
-    return x.square().sum() / (num_rows * x.size(1))

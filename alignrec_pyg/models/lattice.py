@@ -199,7 +199,7 @@ class LATTICE(Recommender):
         user_x, item_x = self(data)
         user, pos, neg = batch_rows(batch, user_x, item_x)
         return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
+            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
             "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
         }
 

@@ -73,8 +73,8 @@ def lightgcn_terms(
 ) -> dict[str, Tensor]:
     """``bpr`` on the final rows and ``reg`` on the rows of the ID tables."""
     user, pos, neg = batch_rows(batch, user_x, item_x)
-    ids = batch_rows(batch.whole, *model.id_tables)
+    ids = batch_rows(batch, *model.id_tables)
     return {
-        "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), 1e-10, size=batch.size),
-        "reg": embedding_norm_loss(*ids) / batch.num_shares,
+        "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), 1e-10),
+        "reg": embedding_norm_loss(*ids),
     }

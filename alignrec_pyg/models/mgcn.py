@@ -138,23 +138,19 @@ class MGCN(ContentRecommender):
         user_x, item_x = self.fuse(x)
         user, pos, neg = batch_rows(batch, user_x, item_x)
         return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), size=batch.size),
-            "cl": self._contrast(batch, batch.whole.pos_item, x.content_item, x.id_item)
-            + self._contrast(batch, batch.whole.user, x.content_user, x.id_user),
+            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
+            "cl": self._contrast(batch.pos_item, x.content_item, x.id_item)
+            + self._contrast(batch.user, x.content_user, x.id_user),
             "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
         }
 
-    def _contrast(
-        self, batch: InteractionBatch, nodes: Tensor, content: Tensor, ids: Tensor
-    ) -> Tensor:
+    def _contrast(self, nodes: Tensor, content: Tensor, ids: Tensor) -> Tensor:
         nodes, counts = nodes.unique(return_counts=True)
-        own = batch.rows_of(nodes.numel())
         return info_nce_loss(
-            embedding(nodes[own], content),
+            embedding(nodes, content),
             embedding(nodes, ids),
             self.temperature,
             counts=counts,
-            first=own.start,
         )
 
 

@@ -129,13 +129,10 @@ class MMGCN(Recommender):
         item = all_items.of(torch.cat([batch.pos_item, batch.neg_item]))
         user_x, item_x, preference_squares = self._embed(all_users, all_items, user, item)
         pos, neg = item_x.tensor_split(2)
-        # means over the batch: it has two items for each user
-        reg = (user.id_x.square().sum() + item.id_x.square().sum() / 2) / (
-            batch.size * self.embedding_dim
-        )
+        reg = user.id_x.square().mean() + item.id_x.square().mean()
         for square in preference_squares[:1] if self.faithful else preference_squares:
-            reg = reg + square / batch.num_shares
-        bpr = bpr_loss((user_x * pos).sum(-1), (user_x * neg).sum(-1), size=batch.size)
+            reg = reg + square
+        bpr = bpr_loss((user_x * pos).sum(-1), (user_x * neg).sum(-1))
         return {"bpr": bpr, "reg": reg}
 
     def _sides(self, data: HeteroData) -> tuple[_Side, _Side]:

@@ -120,12 +120,11 @@ class SLMRec(Recommender):
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``nce`` (users with their items) and ``ssl`` (FAC of the batch's items)."""
         users, items = self._spaces(data)
-        positives = batch.whole.pos_item
         user = torch.cat([functional.embedding(batch.user, x) for x in users], dim=1)
-        item = torch.cat([functional.embedding(positives, x) for x in items], dim=1)
+        item = torch.cat([functional.embedding(batch.pos_item, x) for x in items], dim=1)
         joined = self.user_fusion(user), self.item_fusion(item)
         return {
-            "nce": info_nce_loss(*joined, self.temperature, first=batch.rows.start),
+            "nce": info_nce_loss(*joined, self.temperature),
             "ssl": self._fine_and_coarse(items, batch),
         }
 
@@ -143,9 +142,8 @@ class SLMRec(Recommender):
         return [user for user, _ in spaces], [item for _, item in spaces]
 
     def _fine_and_coarse(self, item_x: list[Tensor], batch: InteractionBatch) -> Tensor:
-        distinct, counts = batch.whole.pos_item.unique(return_counts=True)
-        own = batch.rows_of(distinct.numel())
-        path = functional.embedding(distinct[own], item_x[0])
+        distinct, counts = batch.pos_item.unique(return_counts=True)
+        path = functional.embedding(distinct, item_x[0])
         spaces = [functional.embedding(distinct, x) for x in item_x[1:]]
         loss = path.new_zeros(())
         for modality, x in zip(self.modalities, spaces, strict=True):
@@ -157,7 +155,6 @@ class SLMRec(Recommender):
                 self.ssl_temperature,
                 counts=counts,
                 normalize=False,
-                first=own.start,
             )
         return loss
 

@@ -86,12 +86,12 @@ class VBPR(ContentRecommender):
 
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """``bpr`` and ``reg``."""
-        return bpr_terms(batch, *batch_rows(batch.whole, *self.fuse(x)))
+        return bpr_terms(*batch_rows(batch, *self.fuse(x)))
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``; projects the batch's items only."""
-        user, pos, neg = batch.whole
-        return bpr_terms(batch, self.user_embedding(user), self._items(pos), self._items(neg))
+        pos, neg = self._items(batch.pos_item), self._items(batch.neg_item)
+        return bpr_terms(self.user_embedding(batch.user), pos, neg)
 
     def _items(self, items: Tensor) -> Tensor:
         return torch.cat(

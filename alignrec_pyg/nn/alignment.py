@@ -28,9 +28,7 @@ class Alignment(nn.Module):
 
     over the users :math:`u` and positive items :math:`i, a, b` of the batch. CCA and REG are
     computed from the distinct users and items, weighted by their counts, with the same values and
-    gradients. For a :class:`~alignrec_pyg.graph.BatchShare`, CCA contrasts the anchors of the share
-    with the whole batch, UIA averages the pairs of the share, and REG, a root over all pairs, is
-    that of the whole batch divided by the number of shares.
+    gradients.
 
     Source: `AlignRec <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eqs. 10-12.
 
@@ -83,32 +81,26 @@ class Alignment(nn.Module):
             batch: Training triplets; their negative items are not used.
             representations: ID vectors of all users and items, and content vectors of all users and
                 items, in this order.
-            user: Final vectors of the users of the batch (or share), :math:`(B, d)`.
-            pos_item: Final vectors of the positive items of the batch (or share), :math:`(B, d)`.
+            user: Final vectors of the users of the batch, :math:`(B, d)`.
+            pos_item: Final vectors of the positive items of the batch, :math:`(B, d)`.
             features: Function that returns the features of items, int64 :math:`(n)`, from a
                 trainable or frozen table. Their cosines are the targets of REG, without gradient.
         """
         id_user, id_item, content_user, content_item = representations
-        users, user_counts = batch.whole.user.unique(return_counts=True)
-        items, item_counts = batch.whole.pos_item.unique(return_counts=True)
+        users, user_counts = batch.user.unique(return_counts=True)
+        items, item_counts = batch.pos_item.unique(return_counts=True)
         user_content, content = embedding(users, content_user), embedding(items, content_item)
-        own_items, own_users = batch.rows_of(items.numel()), batch.rows_of(users.numel())
         return {
-            "cca": self._cca(content, embedding(items, id_item), item_counts, own_items)
-            + self._cca(user_content, embedding(users, id_user), user_counts, own_users),
-            "uia": cosine_alignment_loss(user, pos_item, size=batch.size),
-            "reg": self._reg(content, items, item_counts, features) / batch.num_shares,
+            "cca": self._cca(content, embedding(items, id_item), item_counts)
+            + self._cca(user_content, embedding(users, id_user), user_counts),
+            "uia": cosine_alignment_loss(user, pos_item),
+            "reg": self._reg(content, items, item_counts, features),
         }
 
-    def _cca(self, content: Tensor, ids: Tensor, counts: Tensor, own: slice) -> Tensor:
+    def _cca(self, content: Tensor, ids: Tensor, counts: Tensor) -> Tensor:
         def nce(x: Tensor, y: Tensor) -> Tensor:
             return info_nce_loss(
-                x[own],
-                y,
-                self.temperature,
-                counts=counts,
-                normalize=self.cca_normalize,
-                first=own.start,
+                x, y, self.temperature, counts=counts, normalize=self.cca_normalize
             )
 
         if self.cca_symmetric:

@@ -25,9 +25,7 @@ def batch_rows(
     return rows(batch.user, user_x), rows(batch.pos_item, item_x), rows(batch.neg_item, item_x)
 
 
-def bpr_loss(
-    pos_score: Tensor, neg_score: Tensor, eps: float = 0.0, *, size: int | None = None
-) -> Tensor:
+def bpr_loss(pos_score: Tensor, neg_score: Tensor, eps: float = 0.0) -> Tensor:
     r"""Bayesian personalised ranking loss.
 
     .. math::
@@ -39,7 +37,6 @@ def bpr_loss(
         pos_score: Scores :math:`p` of observed pairs.
         neg_score: Scores :math:`n` of unobserved pairs.
         eps: :math:`\epsilon`, 0 (log-sigmoid) or the 1e-10 of some published code.
-        size: :math:`B`, if the pairs are a share of a larger batch (default: their number).
 
     Shapes:
         - **input:** :math:`(B)`, :math:`(B)`
@@ -51,11 +48,10 @@ def bpr_loss(
         >>> bpr_loss(torch.tensor([2.0]), torch.tensor([0.0]))
         tensor(0.1269)
     """
-    size = pos_score.size(0) if size is None else size
     difference = pos_score - neg_score
     if eps == 0.0:
-        return -functional.logsigmoid(difference).sum() / size
-    return -(eps + difference.sigmoid()).log().sum() / size
+        return -functional.logsigmoid(difference).mean()
+    return -(eps + difference.sigmoid()).log().mean()
 
 
 def embedding_norm_loss(*embeddings: Tensor) -> Tensor:
@@ -85,7 +81,7 @@ def l2_loss(*embeddings: Tensor, batch_size: int) -> Tensor:
     return torch.stack([x.square().sum() for x in embeddings]).sum() / (2 * batch_size)
 
 
-def cosine_alignment_loss(x: Tensor, y: Tensor, *, size: int | None = None) -> Tensor:
+def cosine_alignment_loss(x: Tensor, y: Tensor) -> Tensor:
     r"""One minus the mean cosine similarity of paired rows.
 
     .. math::
@@ -97,14 +93,12 @@ def cosine_alignment_loss(x: Tensor, y: Tensor, *, size: int | None = None) -> T
     Args:
         x: The first row of each pair.
         y: The second row of each pair.
-        size: :math:`B`, if the pairs are a share of a larger batch (default: their number).
 
     Shapes:
         - **input:** :math:`(B, d)`, :math:`(B, d)`
         - **output:** scalar
     """
-    size = x.size(0) if size is None else size
-    return x.size(0) / size - functional.cosine_similarity(x, y, dim=-1).sum() / size
+    return 1 - functional.cosine_similarity(x, y, dim=-1).mean()
 
 
 def unit_rows(x: Tensor) -> Tensor:
@@ -124,7 +118,6 @@ def info_nce_loss(
     *,
     counts: Tensor | None = None,
     normalize: bool = True,
-    first: int = 0,
 ) -> Tensor:
     r"""In-batch contrastive loss from the rows of ``x`` to the rows of ``y``.
 
@@ -138,15 +131,14 @@ def info_nce_loss(
     Source: `AlignRec <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eq. 10.
 
     Args:
-        x: Anchors, one for each candidate, or for some of them to compute a share of the loss.
-        y: Candidates; row ``first`` :math:`+ a` is the positive of anchor :math:`a`.
+        x: Anchors.
+        y: Candidates; row :math:`a` is the positive of anchor :math:`a`.
         temperature: Temperature :math:`\tau`.
         counts: Number of occurrences :math:`n` of each candidate in the batch (default: one).
         normalize: Whether to L2-normalise the rows.
-        first: Index of the candidate that belongs to the first anchor.
 
     Shapes:
-        - **input:** :math:`(A, d)`, :math:`(B, d)`, counts :math:`(B)`
+        - **input:** :math:`(B, d)`, :math:`(B, d)`, counts :math:`(B)`
         - **output:** scalar
 
     Example:
@@ -160,37 +152,34 @@ def info_nce_loss(
         x, y = unit_rows(x), unit_rows(y)
     if counts is None:
         counts = y.new_ones(y.size(0))
-    loss: Tensor = _InfoNCE.apply(x, y, counts.to(x.dtype), temperature, first)
+    loss: Tensor = _InfoNCE.apply(x, y, counts.to(x.dtype), temperature)
     return loss
 
 
 class _InfoNCE(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, y: Tensor, counts: Tensor, temperature: float, first: int
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, counts: Tensor, temperature: float) -> Tensor:
         logits = (x / temperature) @ y.t()
-        positive = logits.diagonal(first).clone()
+        positive = logits.diagonal().clone()
         largest = logits.amax(dim=1)  # subtracted, so that no exponential overflows
         exponential = logits.sub_(largest.unsqueeze(1)).exp_()
         denominator = exponential @ counts
         ctx.save_for_backward(x, y, counts, exponential, denominator)
-        ctx.temperature, ctx.own = temperature, slice(first, first + x.size(0))
-        own = counts[ctx.own]
-        return (own * (denominator.log() + largest - positive)).sum() / counts.sum()
+        ctx.temperature = temperature
+        return (counts * (denominator.log() + largest - positive)).sum() / counts.sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, y, counts, exponential, denominator = ctx.saved_tensors
         # d loss / d logits[a, b] = w_a (n_b exp[a, b] / denominator_a - [a = b])
-        row = (grad * counts[ctx.own] / (counts.sum() * ctx.temperature)).unsqueeze(1)
+        row = (grad * counts / (counts.sum() * ctx.temperature)).unsqueeze(1)
         scaled = row / denominator.unsqueeze(1)
         column = counts.unsqueeze(1)
-        grad_x = scaled * (exponential @ (column * y)) - row * y[ctx.own]
+        grad_x = scaled * (exponential @ (column * y)) - row * y
         grad_y = column * (exponential.t() @ (scaled * x))
-        grad_y[ctx.own] -= row * x
-        return grad_x, grad_y, None, None, None
+        grad_y -= row * x
+        return grad_x, grad_y, None, None
 
 
 def similarity_loss(

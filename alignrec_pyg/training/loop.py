@@ -19,7 +19,6 @@ from alignrec_pyg.models import Recommender
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.parallel import (
     Workers,
-    check_shares_add_up,
     check_workers,
     evaluate_distributed,
 )
@@ -31,7 +30,7 @@ from alignrec_pyg.training.state import RunClock, TrainState, restore, run_lock,
 _EPOCH_HOOK = 1
 _BATCH = 2
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 3
+_FORMAT = 4
 _DIVERGED = "(lower the learning rate, or look for extreme feature values)"
 
 
@@ -77,9 +76,12 @@ def fit(
     equal to the last digit. (The initial weights are drawn when the model is built.)
 
     Inside a process group (``torchrun``, Ray Train: :func:`~alignrec_pyg.fit_with_ray`) its
-    workers train one model, given the same arguments: each has the whole graph, takes its share of
-    every batch of ``config.batch_size`` links and of the users to evaluate, and all take the same
-    steps, those of one worker up to rounding. The initial weights are the first worker's.
+    workers train one model, given the same arguments: each has the whole graph, takes every
+    ``world_size``-th batch of ``config.batch_size`` links and its part of the users to evaluate,
+    and all step along the mean of their gradients, as with
+    :class:`~torch.nn.parallel.DistributedDataParallel`. So a step reads ``world_size`` batches, an
+    epoch has so many fewer steps, and losses within a batch contrast a worker's own links. The
+    initial weights are the first worker's.
 
     Args:
         model: Model on the device to train on; ends with the weights of the best epoch, in
@@ -93,8 +95,8 @@ def fit(
             it is what a tuner should maximise. Of several workers it is called by each, with the
             same values.
         checkpoint_dir: Where to save the state; of several machines a folder that all see. If a
-            state of the same run is there, training continues from it, also with another number of
-            workers. With it, Ctrl-C and SIGTERM finish the batch and save first.
+            state of the same run, with as many workers, is there, training continues from
+            it. With it, Ctrl-C and SIGTERM finish the batch and save first.
         checkpoint_seconds: Time between saves, also within an epoch; what was not saved when the
             process is killed is trained again, to the same values.
         progress: Whether to show how far training has come, on standard error: a bar on a
@@ -105,7 +107,7 @@ def fit(
 
     Raises:
         ValueError: If a graph is not that of the model, has no links, or is on another device; if
-            workers were given different arguments, or the model's loss cannot be shared.
+            workers were given different arguments.
         TrainingDivergedError: If the loss is not finite, naming epoch, batch and term.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
         LockedError: If another process trains in ``checkpoint_dir``.
@@ -170,6 +172,8 @@ class _Run:
         self.device = next(model.parameters()).device
         self.workers = Workers(self.device)
         self.workers.broadcast_parameters(model)
+        # Every worker takes a batch a step; the last step may begin anew.
+        self.num_steps = -(-len(self.sampler) // self.workers.world_size)
         self.first = self.workers.rank == 0
         self.optimizer = torch.optim.Adam(
             model.parameters(),
@@ -190,9 +194,6 @@ class _Run:
         if self.workers.world_size > 1:
             saved = None if folder is None else self.state
             check_workers(self.workers, self._identity, saved, self.val)
-            generators = [self._generator(_EPOCH_HOOK), self._generator(_BATCH, 0)]
-            batch = next(self.sampler.epoch(0))
-            check_shares_add_up(self.model, self.train, batch, generators, self.workers)
         self._begun = self._batches_done(), time.monotonic()
 
     def train_epoch(self) -> Iterator[None]:
@@ -202,20 +203,20 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(state.epoch + 1)
         model.on_epoch_start(self.train, self._generator(_EPOCH_HOOK))
-        for step, batch in enumerate(self.sampler.epoch(state.epoch)):
-            if step < state.step:
-                continue
-            model.on_batch_start(self._generator(_BATCH, step))
+        batches = list(self.sampler.epoch(state.epoch))
+        for step in range(state.step, self.num_steps):
+            number = (step * workers.world_size + workers.rank) % len(batches)
+            model.on_batch_start(self._generator(_BATCH, number))
             # Before the forward pass, whose peak it lowers.
             self.optimizer.zero_grad(set_to_none=True)
-            total, terms = model.loss(self.train, batch.share(workers.rank, workers.world_size))
+            total, terms = model.loss(self.train, batches[number])
             names = ["loss", *(f"loss/{name}" for name in terms)]
             # One wait for the device.
-            losses = workers.all_reduce(torch.stack([total, *terms.values()]).detach())
+            losses = workers.average(torch.stack([total, *terms.values()]).detach())
             values = dict(zip(names, losses, strict=True))
             self._check_loss(values, step)
             total.backward()
-            workers.all_reduce_gradients(model)
+            workers.average_gradients(model)
             self.optimizer.step()
             for name, value in values.items():
                 state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
@@ -227,7 +228,7 @@ class _Run:
         config, state = self.config, self.state
         epoch = state.epoch + 1
         entry = {"epoch": float(epoch), "lr": config.lr_at(epoch)}
-        entry |= {name: value / len(self.sampler) for name, value in state.loss_sums.items()}
+        entry |= {name: value / self.num_steps for name, value in state.loss_sums.items()}
         last = epoch == config.max_epochs
         evaluated = last or epoch % config.eval_every == 0
         if evaluated:
@@ -268,7 +269,7 @@ class _Run:
         patience = (config.patience + 1) * config.eval_every
         epochs = min(config.max_epochs, state.best_epoch + patience)
         done = self._batches_done()
-        total = max(epochs * len(self.sampler), done, 1)
+        total = max(epochs * self.num_steps, done, 1)
         before, start = self._begun
         seconds = (time.monotonic() - start) / max(1, done - before) * (total - done)
         best = state.best_metrics.get(config.monitor)
@@ -276,7 +277,7 @@ class _Run:
         bar.update(done / total, seconds, f"epoch {state.epoch + 1}{so_far}")
 
     def _batches_done(self) -> int:
-        return self.state.epoch * len(self.sampler) + self.state.step
+        return self.state.epoch * self.num_steps + self.state.step
 
     def _generator(self, *stream: int) -> torch.Generator:
         return seeded_generator(self.config.seed, self.state.epoch, *stream, device=self.device)
@@ -311,6 +312,7 @@ class _Run:
         ]
         return {
             "format": _FORMAT,
+            "workers": self.workers.world_size,
             "config": {**asdict(self.config), "ks": list(self.config.ks)},
             **self.model.description(),
             "graphs": content_hash(

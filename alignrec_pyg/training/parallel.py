@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.evaluation.metrics import evaluate
-from alignrec_pyg.graph import INTERACTS, InteractionBatch, content_hash, links_to_predict
+from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.training.state import TrainState
 
@@ -67,12 +66,17 @@ class Workers:
             for tensor in module.state_dict().values():
                 distributed.broadcast(tensor, 0)
 
-    def all_reduce_gradients(self, module: nn.Module) -> None:
-        """Replaces every parameter's gradient by its sum over the workers."""
+    def average(self, values: Tensor) -> list[float]:
+        """The mean of each value over all workers, on all of them."""
+        return [value / self.world_size for value in self.all_reduce(values)]
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """Replaces every parameter's gradient by its mean over the workers."""
         if self.world_size > 1:
             for parameter in module.parameters():
                 if parameter.grad is not None:
                     distributed.all_reduce(parameter.grad)
+                    parameter.grad /= self.world_size
 
     def barrier(self) -> None:
         """Waits until all workers have got here."""
@@ -101,7 +105,7 @@ def evaluate_distributed(
 def check_workers(
     workers: Workers, run: Mapping[str, Any], saved: TrainState | None, val: HeteroData
 ) -> None:
-    """Makes sure that all workers are about to do the same, and can share it.
+    """Makes sure that all workers are about to do the same.
 
     ``saved`` is what each worker found in its ``checkpoint_dir``; ``None`` without one.
     """
@@ -121,45 +125,4 @@ def check_workers(
         raise ValueError(
             "'val' needs a user with links to predict for each of the "
             f"{workers.world_size} workers (got {num_users}): take fewer workers"
-        )
-
-
-def check_shares_add_up(
-    model: Recommender,
-    data: HeteroData,
-    batch: InteractionBatch,
-    generators: Sequence[torch.Generator],
-    workers: Workers,
-) -> None:
-    """Makes sure that the loss terms of the workers' shares of a batch add up to those of all.
-
-    Computes them on copies of the model, which stays as it is; ``generators`` are those of the
-    epoch and of the batch.
-
-    Raises:
-        ValueError: If they do not: the model was not written for shares.
-    """
-    states = [generator.get_state() for generator in generators]
-
-    def terms(part: InteractionBatch) -> dict[str, float]:
-        used = copy.deepcopy(model).train()
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-        used.on_epoch_start(data, generators[0])
-        used.on_batch_start(generators[1])
-        with torch.no_grad():
-            return {name: float(term) for name, term in used.loss_terms(data, part).items()}
-
-    whole = terms(batch)
-    shares = workers.all_reduce(list(terms(batch.share(workers.rank, workers.world_size)).values()))
-    wrong = {
-        name: (found, value)
-        for (name, value), found in zip(whole.items(), shares, strict=True)
-        if math.isfinite(value) and not math.isclose(found, value, rel_tol=1e-3, abs_tol=1e-6)
-    }
-    if wrong:
-        raise ValueError(
-            f"{type(model).__name__} cannot be trained by {workers.world_size} workers: its loss "
-            "terms on shares of a batch do not add up to those on the batch (sum, whole): "
-            f"{wrong}; write them for shares (see BatchShare), or train with one worker"
         )

@@ -75,9 +75,9 @@ def fit_with_ray(
 ) -> FitResult:
     """:func:`~alignrec_pyg.fit` on workers of Ray Train, which may be on several machines.
 
-    The workers take the steps of one worker, up to rounding (see :func:`~alignrec_pyg.fit`). One
-    that fails is started again with the others, up to three times, and the run goes on from its
-    last save; the same call continues a run that was interrupted.
+    Each worker takes batches of its own (see :func:`~alignrec_pyg.fit`). One that fails is started
+    again with the others, up to three times, and the run goes on from its last save; the same call
+    continues a run that was interrupted.
 
     Args:
         model: Model to train, on any device; ends with the weights of the best epoch, in
@@ -85,7 +85,7 @@ def fit_with_ray(
         train: Graph to train on (on the same device), sent to every worker with ``val`` and
             ``model``.
         val: Graph with the links to predict for validation.
-        config: How to train; ``batch_size`` is that of all workers together.
+        config: How to train; ``batch_size`` is that of each worker.
         num_workers: Processes that train together.
         checkpoint_dir: As in :func:`~alignrec_pyg.fit`; a folder that all machines see under this
             path.

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -58,20 +60,19 @@ def test_scores_pass_the_predictor(toy):
 def test_dropout_of_targets_is_inverted_seeded_and_without_gradient(toy):
     model = BM3(toy, dropout=0.3)
     x = torch.ones(200, 64, requires_grad=True)
-    batch = InteractionBatch(*torch.zeros(3, 200, dtype=torch.int64))
     model.on_batch_start(torch.Generator().manual_seed(1))
-    first = model._target(x, batch)
+    first = model._target(x)
     assert not first.requires_grad
     torch.testing.assert_close(first.unique(), torch.tensor([0.0, 1 / 0.7]))
     assert (first == 0).float().mean() == pytest.approx(0.3, abs=0.02)
     model.on_batch_start(torch.Generator().manual_seed(1))
-    assert torch.equal(model._target(x, batch), first)
-    assert not torch.equal(model._target(x, batch), first)
+    assert torch.equal(model._target(x), first)
+    assert not torch.equal(model._target(x), first)
 
 
 def test_negatives_do_not_matter(toy):
     model = BM3(toy, dropout=0.0)
-    other = BATCH._replace(neg_item=torch.tensor([3, 3, 3]))
+    other = replace(BATCH, neg_item=torch.tensor([3, 3, 3]))
     assert torch.equal(model.loss(toy, BATCH)[0], model.loss(toy, other)[0])
 
 

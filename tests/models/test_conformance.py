@@ -121,31 +121,6 @@ def test_loss_is_the_weighted_sum_of_its_terms(model_cls, toy):
     torch.testing.assert_close(total, expected)
 
 
-@pytest.mark.parametrize("num_shares", [2, 7])  # of 5 triples: some shares are empty
-def test_shares_of_a_batch_add_up_to_the_whole(model_cls, toy, num_shares):
-    """Terms and gradients: what several workers train with."""
-    toy["item"].x_text[3] = 0
-    toy["item"].mask_text = ~toy["item"].x_text.any(dim=1)  # takes no part in REG
-    torch.manual_seed(0)
-    model = built(model_cls, toy).double()
-    batch = next(TripletSampler(toy).epoch(0))
-
-    def on(part):
-        start_epoch(model, toy)  # the same draws for every share
-        model.zero_grad(set_to_none=False)
-        total, terms = model.loss(toy, part)
-        total.backward()
-        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        return {n: term.detach().clone() for n, term in terms.items()}, gradients
-
-    shares = [on(batch.share(index, num_shares)) for index in range(num_shares)]
-    for expected, *found in zip(on(batch), *shares, strict=True):
-        for name, value in expected.items():
-            torch.testing.assert_close(
-                sum(share[name] for share in found), value, msg=lambda text, n=name: f"{n}: {text}"
-            )
-
-
 def test_every_parameter_gets_a_gradient(model_cls, toy):
     torch.manual_seed(0)
     model = built(model_cls, toy)

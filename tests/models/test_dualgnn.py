@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -171,7 +172,7 @@ def test_terms_of_equal_scores_and_known_parameters(data, faithful, expected):
     with torch.no_grad():
         model.user_embedding.weight.copy_(torch.tensor([1.0, 2.0, 3.0, 0.0]))
         model.modality_weight.fill_(0.5)
-    same = BATCH._replace(neg_item=BATCH.pos_item)
+    same = replace(BATCH, neg_item=BATCH.pos_item)
     terms = model.loss_terms(data, same)
     torch.testing.assert_close(terms["bpr"], torch.tensor(expected))
     # mean of squares: 5 / 2 of P_image, 9 / 2 of P_text, 1 / 4 of w

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def test_embeddings_and_gradients_equal_the_equations(
 def test_terms_equal_the_equations(toy):
     model = start(LATTICE(toy, embedding_dim=4, l2_weight=0.5), toy)
     user, item = model(toy)
-    batch = InteractionBatch(*BATCH, full_size=10)
+    batch = replace(BATCH, full_size=10)
     terms = model.loss_terms(toy, batch)
     torch.testing.assert_close(terms["bpr"], bpr(user, item))
     rows = torch.cat([user[[0, 2, 0]], item[[1, 3, 0]], item[[2, 0, 3]]])

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ def test_items_without_features_are_mapped_to_the_bias(toy):
 
 def test_negatives_do_not_matter(toy):
     model = SLMRec(toy)
-    other = BATCH._replace(neg_item=torch.tensor([3, 3, 3, 3]))
+    other = replace(BATCH, neg_item=torch.tensor([3, 3, 3, 3]))
     assert torch.equal(model.loss(toy, BATCH)[0], model.loss(toy, other)[0])
 
 

@@ -74,32 +74,6 @@ def test_info_nce_is_cross_entropy_with_diagonal_labels(normalize):
     torch.testing.assert_close(gradients(loss, x, y), gradients(expected, x, y))
 
 
-SHARES = (slice(0, 3), slice(3, 3), slice(3, 7))  # of 7 rows; one is empty
-
-
-@pytest.mark.parametrize("eps", [0.0, 1e-10])
-def test_shares_of_bpr_add_up(eps):
-    pos, neg = rows(7), rows(7, seed=1)
-    found = sum(bpr_loss(pos[own], neg[own], eps, size=7) for own in SHARES)
-    torch.testing.assert_close(found, bpr_loss(pos, neg, eps))
-
-
-def test_shares_of_cosine_alignment_add_up():
-    x, y = rows(7, 3), rows(7, 3, seed=1)
-    found = sum(cosine_alignment_loss(x[own], y[own], size=7) for own in SHARES)
-    torch.testing.assert_close(found, cosine_alignment_loss(x, y))
-
-
-@pytest.mark.parametrize("normalize", [True, False])
-def test_anchors_of_info_nce_share_the_loss(normalize):
-    x, y = rows(7, 3).requires_grad_(), rows(7, 3, seed=1).requires_grad_()
-    options = {"counts": torch.tensor([1, 3, 2, 1, 1, 4, 1]), "normalize": normalize}
-    expected = info_nce_loss(x, y, 0.3, **options)
-    found = sum(info_nce_loss(x[own], y, 0.3, first=own.start, **options) for own in SHARES)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(gradients(found, x, y), gradients(expected, x, y))
-
-
 def test_info_nce_counts_equal_repeated_rows():
     x, y = rows(4, 3).requires_grad_(), rows(4, 3, seed=1).requires_grad_()
     counts = torch.tensor([1, 3, 2, 1])

@@ -1,7 +1,8 @@
-"""Several workers against one: the same steps, up to rounding."""
+"""Several workers against one that takes their batches itself and averages the gradients."""
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 from contextlib import nullcontext
@@ -23,9 +24,9 @@ from alignrec_pyg import (
 )
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.nn import bpr_loss
-from alignrec_pyg.storage import read_manifest
+from alignrec_pyg.storage import CheckpointError, read_manifest
 from alignrec_pyg.training.parallel import Workers
+from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 
 
 def test_one_process_is_a_group_of_its_own():
@@ -43,23 +44,25 @@ def test_one_process_is_a_group_of_its_own():
     module.weight.grad = torch.ones(2, 2)
     before = module.weight.clone()
     workers.broadcast_parameters(module)
-    workers.all_reduce_gradients(module)
+    workers.average_gradients(module)
+    assert workers.average(torch.tensor([1.0, 3.0])) == [1.0, 3.0]
     assert torch.equal(module.weight, before)
     assert torch.equal(module.weight.grad, torch.ones(2, 2))
     workers.barrier()
 
 
-def test_two_processes_add_up_agree_and_take_the_first(two_processes):
+def test_two_processes_add_up_average_agree_and_take_the_first(two_processes):
     def work(rank):
         workers = Workers(torch.device("cpu"))
         module = nn.Linear(1, 2)
         nn.init.constant_(module.weight, 5.0 + rank)
         module.weight.grad = torch.tensor([[1.0], [2.0 + rank]])
         workers.broadcast_parameters(module)
-        workers.all_reduce_gradients(module)
+        workers.average_gradients(module)
         return {
             "place": (workers.rank, workers.world_size),
             "sums": workers.all_reduce([1.5, float(rank)]),
+            "means": workers.average(torch.tensor([1.5, float(rank)])),
             "any": [workers.any(rank == 1), workers.any(False)],
             "equal": [workers.all_equal("same", "facts"), workers.all_equal(f"{rank}")],
             "weight": module.weight.detach().flatten().tolist(),
@@ -72,10 +75,11 @@ def test_two_processes_add_up_agree_and_take_the_first(two_processes):
     for found in both:
         assert found == {
             "sums": [3.0, 1.0],
+            "means": [1.5, 0.5],
             "any": [True, False],
             "equal": [True, False],
             "weight": [5.0, 5.0],
-            "gradient": [2.0, 5.0],
+            "gradient": [1.0, 2.5],
             "bias": None,
         }
 
@@ -85,11 +89,11 @@ MODELS = [AlignRec, BM3, FREEDOM, LATTICE, LightGCN, SLMRec]
 
 
 def config(**changes) -> TrainConfig:
-    return TrainConfig(**{"lr": 0.01, "batch_size": 250, "max_epochs": 2, "seed": 3, **changes})
+    return TrainConfig(**{"lr": 0.01, "batch_size": 250, "max_epochs": 3, "seed": 3, **changes})
 
 
 def trained(model_cls, graphs, seed=0, **options):
-    """Final vectors and history; the last batch of an epoch is shorter."""
+    """Final vectors and history; five batches an epoch, so that the last step begins anew."""
     torch.manual_seed(seed)
     model = model_cls(graphs[0], embedding_dim=8)
     result = fit(model, *graphs, options.pop("config", config()), **options)
@@ -97,24 +101,57 @@ def trained(model_cls, graphs, seed=0, **options):
         return {"vectors": model(graphs[0]), "history": result.history, "best": result.best_metrics}
 
 
-def assert_the_same(found, expected):
-    for one, two in zip(expected["vectors"], found["vectors"], strict=True):
-        torch.testing.assert_close(two, one, atol=1e-4, rtol=1e-3)
-    assert len(found["history"]) == len(expected["history"])
-    for one, two in zip(expected["history"], found["history"], strict=True):
-        assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
+def averaged(model_cls, train):
+    """Losses of an epoch of steps along the mean gradient of two batches, by hand."""
+    torch.manual_seed(0)
+    model = model_cls(train, embedding_dim=8)
+    other = copy.deepcopy(model)
+    for worker in (model, other):
+        worker.on_epoch_start(train, seeded_generator(3, 0, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    batches = list(TripletSampler(train, batch_size=250, seed=3).epoch(0))
+    assert len(batches) % 2 == 1
+    losses = []
+    for pair in torch.arange(len(batches) + 1).view(-1, 2) % len(batches):
+        optimizer.zero_grad()
+        other.zero_grad()
+        for worker, number in zip((model, other), pair.tolist(), strict=True):
+            worker.on_batch_start(seeded_generator(3, 0, 2, number))
+            loss, _ = worker.loss(train, batches[number])
+            (loss / 2).backward()
+            losses.append(loss.item())
+        for mine, its in zip(model.parameters(), other.parameters(), strict=True):
+            if its.grad is not None:
+                mine.grad = its.grad if mine.grad is None else mine.grad + its.grad
+        optimizer.step()
+        with torch.no_grad():
+            for mine, its in zip(model.parameters(), other.parameters(), strict=True):
+                its.copy_(mine)
+    return torch.tensor(losses).mean().item(), list(model.parameters())
 
 
-def test_two_processes_do_what_one_does(checkerboard, two_processes):
-    """Of all workers the first one's initial weights are taken."""
-    expected = {cls: trained(cls, checkerboard) for cls in MODELS}
-    both = two_processes.run(lambda rank: [trained(cls, checkerboard, seed=rank) for cls in MODELS])
-    for cls, *found in zip(MODELS, *both, strict=True):
-        assert found[0]["history"] == found[1]["history"], cls
-        for one, two in zip(*(f["vectors"] for f in found), strict=True):
+def test_two_processes_step_along_the_mean_of_their_gradients(checkerboard, two_processes):
+    """From the first one's initial weights."""
+
+    def work(rank):
+        found = []
+        for cls in MODELS:
+            torch.manual_seed(rank)
+            model = cls(checkerboard[0], embedding_dim=8)
+            found.append(
+                (fit(model, *checkerboard, config(max_epochs=1)), list(model.parameters()))
+            )
+        return found
+
+    first, second = two_processes.run(work)
+    for cls, (result, parameters), (other, same) in zip(MODELS, first, second, strict=True):
+        assert result.history == other.history, cls
+        assert result.best_metrics["num_users"] == 50
+        loss, expected = averaged(cls, checkerboard[0])
+        assert result.history[0]["loss"] == pytest.approx(loss, rel=1e-4), cls
+        for one, two, three in zip(parameters, same, expected, strict=True):
             assert torch.equal(one, two), cls
-        assert found[0]["best"]["num_users"] == 50
-        assert_the_same(found[0], expected[cls])
+            torch.testing.assert_close(one, three, atol=1e-4, rtol=1e-3)
 
 
 class Stopped(BM3):
@@ -132,34 +169,23 @@ class Stopped(BM3):
 Stopped.__name__ = "BM3"
 
 
-def test_a_stopped_run_goes_on_exactly_and_by_one_worker_too(checkerboard, two_processes):
+def test_a_stopped_run_goes_on_exactly(checkerboard, two_processes):
     folder = two_processes.folder
 
     def whole_and_stopped(rank):
         """All in one go; in a second group until the signal comes, then on to the end."""
         found = [trained(BM3, checkerboard, checkpoint_dir=folder / "whole")]
-        for name in ("stopped", "for one"):
-            with pytest.raises(SystemExit):
-                trained(Stopped, checkerboard, checkpoint_dir=folder / name)
-        found.append(trained(BM3, checkerboard, checkpoint_dir=folder / "stopped"))
-        return found
+        with pytest.raises(SystemExit):
+            trained(Stopped, checkerboard, checkpoint_dir=folder / "stopped")
+        state = read_manifest(folder / "stopped" / "state.json")["state"]
+        return [*found, trained(BM3, checkerboard, checkpoint_dir=folder / "stopped"), state]
 
-    (whole, resumed), _ = two_processes.run(whole_and_stopped)
-    state = read_manifest(folder / "for one" / "state.json")["state"]
-    assert (state["epoch"], state["step"]) == (1, 2)
+    (whole, resumed, state), _ = two_processes.run(whole_and_stopped)
+    assert (state["epoch"], state["step"]) == (2, 1)
     assert resumed["history"] == whole["history"]
     assert all(torch.equal(a, b) for a, b in zip(whole["vectors"], resumed["vectors"], strict=True))
-    assert_the_same(trained(BM3, checkerboard, checkpoint_dir=folder / "for one"), whole)
-
-
-class MeanOfItsOwn(LightGCN):
-    """Written as if a batch were always whole: of shares it gives means of their own."""
-
-    def loss_terms(self, data, batch):
-        user_x, item_x = self(data)
-        user, pos, neg = user_x[batch.user], item_x[batch.pos_item], item_x[batch.neg_item]
-        terms = super().loss_terms(data, batch)
-        return {**terms, "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1))}
+    with pytest.raises(CheckpointError, match="workers"):
+        trained(BM3, checkerboard, checkpoint_dir=folder / "stopped")
 
 
 def refusal(work) -> str:
@@ -168,35 +194,30 @@ def refusal(work) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_shared_is_refused_on_all_workers(checkerboard, two_processes):
+def test_workers_that_would_differ_are_refused(checkerboard, two_processes):
     train, test = checkerboard
     few = test.clone()
     few[INTERACTS].edge_label_index = test[INTERACTS].edge_label_index[:, :1]
 
     def work(rank):
         return [
-            refusal(lambda: trained(MeanOfItsOwn, checkerboard)),
             refusal(lambda: trained(LightGCN, checkerboard, config=config(seed=rank))),
             refusal(lambda: trained(LightGCN, (train, few))),
         ]
 
-    for shares, settings, users in two_processes.run(work):
-        assert "MeanOfItsOwn cannot be trained by 2 workers" in shares
-        assert "'bpr': (" in shares
-        assert "'reg'" not in shares
+    for settings, users in two_processes.run(work):
         assert "workers need the same model, graphs and settings" in settings
         assert "a user with links to predict for each of the 2 workers (got 1)" in users
 
 
 def test_a_folder_of_one_worker_only_is_refused(checkerboard, two_processes):
     """As where machines do not share a disk."""
-    first = two_processes.folder / "0"
-    trained(LightGCN, checkerboard, config=config(max_epochs=1), checkpoint_dir=first)
 
     def work(rank):
-        folder = two_processes.folder / str(rank)
-        options = {"config": config(max_epochs=1), "checkpoint_dir": folder}
-        return refusal(lambda: trained(LightGCN, checkerboard, **options))
+        first, own = (two_processes.folder / name for name in ("0", str(rank)))
+        options = {"config": config(max_epochs=1)}
+        trained(LightGCN, checkerboard, **options, checkpoint_dir=first)
+        return refusal(lambda: trained(LightGCN, checkerboard, **options, checkpoint_dir=own))
 
     found = two_processes.run(work)
     assert "one folder that all 2 workers see" in found[0]
