@@ -7,8 +7,8 @@ kept. Nothing of size users x items is ever held.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.checks import check_indices, check_integer
 from alignrec_pyg.graph import INTERACTS, links_to_predict
 from alignrec_pyg.models import Recommender
+
+ResultT = TypeVar("ResultT")
 
 # Scores per block: large enough for fast matrix products, small enough for the processor's cache;
 # a GPU wants larger ones.
@@ -124,14 +126,18 @@ def rank_blocks(
     Raises:
         FloatingPointError: If a score is NaN.
     """
-    user_x, item_x = embeddings(model, data)
     known = data[INTERACTS].edge_index
-    if not exclude_known:
-        known = known[:, :0]
-    yield from top_items(user_x, item_x, users, known, k, items=items, of=type(model).__name__)
+    yield from top_items(
+        _evaluated(model, lambda: model.scorer(data, items)),
+        users,
+        known if exclude_known else known[:, :0],
+        k,
+        num_items=model.num_items,
+        items=items,
+        of=type(model).__name__,
+    )
 
 
-@torch.no_grad()
 def embeddings(model: Recommender, data: HeteroData) -> tuple[Tensor, Tensor]:
     """The vectors of all users and items in evaluation mode, without gradient.
 
@@ -139,62 +145,76 @@ def embeddings(model: Recommender, data: HeteroData) -> tuple[Tensor, Tensor]:
 
     Shapes:
         - **output:** :math:`(|U|, d)`, :math:`(|I|, d)`
+
+    Raises:
+        ValueError: If the model's scores are not inner products of its vectors.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        user_x, item_x = model(data)
-    finally:
-        model.train(was_training)
+    if type(model).scorer is not Recommender.scorer:
+        raise ValueError(
+            "'model' needs vectors whose inner products are its scores "
+            f"({type(model).__name__} has none, since it overrides 'scorer'): recommend, evaluate "
+            "and export_recommendations take any model"
+        )
+    user_x, item_x = _evaluated(model, lambda: model(data))
     return user_x.detach(), item_x.detach()  # a model may hand out its parameters themselves
 
 
 @torch.no_grad()
+def _evaluated(model: Recommender, call: Callable[[], ResultT]) -> ResultT:
+    was_training = model.training
+    model.eval()
+    try:
+        return call()
+    finally:
+        model.train(was_training)
+
+
+@torch.no_grad()
 def top_items(
-    user_x: Tensor,
-    item_x: Tensor,
+    scores: Callable[[Tensor], Tensor],
     users: Tensor,
     known: Tensor,
     k: int,
     *,
+    num_items: int,
     items: Tensor | None = None,
     of: str,
 ) -> Iterator[RankedBlock]:
-    """The items of highest inner product to each user, block by block.
+    """The items of highest score to each user, block by block.
 
-    ``users`` are the rows of ``user_x`` to rank for and ``items`` those of ``item_x`` that may be
-    ranked (``None`` means all), both ascending. ``known`` are links between such rows, which are
-    left out; ``of`` says in messages whose scores they are.
+    ``scores`` gives the scores of a block of ``users`` for ``items`` (see
+    :meth:`~alignrec_pyg.models.Recommender.scorer`); both are ascending, and ``None`` means all
+    items. ``known`` are links, which are left out; ``of`` says in messages whose scores they are.
 
     Shapes:
-        - **input:** user_x :math:`(|U|, d)`, item_x :math:`(|I|, d)`, users int64 :math:`(n)`,
-          known int64 :math:`(2, E)`, items int64 :math:`(c)`
+        - **input:** users int64 :math:`(n)`, known int64 :math:`(2, E)`, items int64 :math:`(c)`
 
     Raises:
         FloatingPointError: If a score is NaN.
+        ValueError: If ``scores`` gives another shape.
     """
-    num_items = item_x.size(0)
+    num_columns = num_items
     if items is not None:
+        num_columns = items.numel()
         column = items.new_full((num_items,), -1)
-        column[items] = torch.arange(items.numel(), device=items.device)
+        column[items] = torch.arange(num_columns, device=items.device)
         known = torch.stack([known[0], column[known[1]]])
         known = known[:, known[1] >= 0]
-        item_x = item_x[items]
     known = known[:, known[0].argsort(stable=True)]
-    item_xt = item_x.t().contiguous()
-    num_columns = item_xt.size(1)
-    block_scores = _BLOCK_SCORES_CUDA if item_x.is_cuda else _BLOCK_SCORES
-    block_size = min(max(1, block_scores // max(1, num_columns)), users.numel())
-    # One buffer for all blocks. Were each block's scores memory of its own, the small results that
-    # callers keep would settle in what was freed of it, and the next block would need more.
-    buffer = user_x.new_empty(block_size, num_columns)
-    for block in users.split(block_size):
-        scores = torch.mm(user_x[block], item_xt, out=buffer[: block.numel()])
+    block_scores = _BLOCK_SCORES_CUDA if users.is_cuda else _BLOCK_SCORES
+    for block in users.split(max(1, block_scores // max(1, num_columns))):
+        score = scores(block)
+        if score.shape != (block.numel(), num_columns):
+            raise ValueError(
+                f"{of}.scorer needs to give functions whose scores have the shape "
+                f"{[block.numel(), num_columns]} for these users and items (got "
+                f"{list(score.shape)})"
+            )
         inside = row_slice(known[0], block)
         from_block = torch.isin(known[0, inside], block)
         row = torch.searchsorted(block, known[0, inside][from_block])
-        scores[row, known[1, inside][from_block]] = -math.inf
-        value, item = scores.topk(min(k, num_columns), dim=1)
+        score[row, known[1, inside][from_block]] = -math.inf
+        value, item = score.topk(min(k, num_columns), dim=1)
         if bool(value.isnan().any()):
             raise FloatingPointError(
                 f"{of} gives NaN scores: its parameters or features are not "

@@ -27,6 +27,7 @@ from alignrec_pyg.graph import (
     links_to_predict,
 )
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.models.base import inner_products
 from alignrec_pyg.serving import add_items
 from alignrec_pyg.serving.new_items import IdVectors
 from alignrec_pyg.transforms import KNNItemGraph
@@ -181,7 +182,10 @@ def untrained_result(
     users = label[0].unique()
     rankings = {}
     for name, items in candidates.items():
-        blocks = top_items(*vectors, users, known, RANKED, items=items, of=row)
+        scores = inner_products(*vectors, items)
+        blocks = top_items(
+            scores, users, known, RANKED, num_items=vectors[1].size(0), items=items, of=row
+        )
         rankings[name] = Ranking(users, torch.cat([block.item.int() for block in blocks]))
     return CellResult(
         row=row,

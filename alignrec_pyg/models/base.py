@@ -57,7 +57,9 @@ class _PreparedGraph(NamedTuple):
 
 
 class Recommender(nn.Module, ABC):
-    """A model that embeds users and items so that the score of a pair is an inner product.
+    """A model that embeds users and items; the score of a pair is the inner product of its vectors.
+
+    A model that scores otherwise overrides :meth:`scorer`.
 
     ``Model(train_data, **hyper_parameters)`` builds any model. ``data`` gives the sizes and the
     feature tables and is not kept. Every hyper-parameter is a keyword argument with a default,
@@ -153,6 +155,23 @@ class Recommender(nn.Module, ABC):
     @abstractmethod
     def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
         """Embeds all users ``[num_users, d]`` and all items ``[num_items, d]``."""
+
+    def scorer(self, data: HeteroData, items: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        r"""Returns the function that scores blocks of users: here, by inner products.
+
+        A ranking calls this method once, in evaluation mode and without gradient, and the function
+        for one block of users after the other. What all blocks share, such as the propagation,
+        belongs before the function.
+
+        Args:
+            data: The graph to rank on.
+            items: Numbers of the :math:`c` items to score, ascending; ``None`` means all.
+
+        Shapes:
+            - **input of the function:** numbers of users, int64 :math:`(b)`
+            - **output of the function:** :math:`(b, c)`, which the caller may overwrite
+        """
+        return inner_products(*self(data), items)
 
     @abstractmethod
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
@@ -411,6 +430,22 @@ class Recommender(nn.Module, ABC):
         for name in names:
             self._data_hashes[f"item graph {name!r}"] = _item_graph_hash(data, name)
         return names
+
+
+def inner_products(
+    user_x: Tensor, item_x: Tensor, items: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
+    """See :meth:`Recommender.scorer`; the scores of a block take the place of the last one's."""
+    item_xt = (item_x if items is None else item_x[items]).t().contiguous()
+    # One buffer for all blocks: fresh memory takes up to half as long again, and the small results
+    # that callers keep would settle in what was freed of it, so that the next block needs more.
+    buffer = user_x.new_empty(0)
+
+    def scores(users: Tensor) -> Tensor:
+        out = buffer.resize_(users.numel(), item_xt.size(1))
+        return torch.mm(user_x[users], item_xt, out=out)
+
+    return scores
 
 
 def frozen_feature_hashes(model: nn.Module) -> dict[str, str]:

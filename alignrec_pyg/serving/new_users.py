@@ -16,6 +16,7 @@ from alignrec_pyg.evaluation.metrics import allowed_items
 from alignrec_pyg.evaluation.ranking import embeddings, top_items
 from alignrec_pyg.ids import item_ids, item_indices
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.models.base import inner_products
 
 _BLOCK_NUMBERS = 1 << 24  # entries of the systems solved at a time: 64 MiB
 
@@ -122,13 +123,14 @@ def recommend_new_users(
     links = torch.stack([users.repeat_interleave(sizes), item])
     _, item_x = embeddings(model, data)
     user_x = fold_in_users(item_x, links, len(known), ridge=ridge)
+    allowed = allowed_items(data, candidates, exclude)
     blocks = top_items(
-        user_x,
-        item_x,
+        inner_products(user_x, item_x, allowed),
         users,
         links if exclude_known else links[:, :0],
         min(k, model.num_items),
-        items=allowed_items(data, candidates, exclude),
+        num_items=model.num_items,
+        items=allowed,
         of=type(model).__name__,
     )
     ids = item_ids(data)

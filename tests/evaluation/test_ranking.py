@@ -6,10 +6,12 @@ import torch
 from torch import nn
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg import evaluate, recommend
 from alignrec_pyg.evaluation import ranking as module
-from alignrec_pyg.evaluation.ranking import rank, rank_blocks, top_items
+from alignrec_pyg.evaluation.ranking import embeddings, rank, rank_blocks, top_items
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.models import BPR
+from alignrec_pyg.models import BPR, Recommender
+from alignrec_pyg.models.base import inner_products
 
 USERS, ITEMS = 40, 30
 
@@ -28,6 +30,32 @@ class Counted(BPR):
         assert not self.training
         assert not torch.is_grad_enabled()
         return super().forward(data)
+
+
+class Popularity(Recommender):
+    """The number of links of an item, without any vectors."""
+
+    def __init__(self, data):
+        super().__init__(data, embedding_dim=1)
+        self.calls = 0
+
+    def reset_parameters(self):
+        pass
+
+    def forward(self, data):
+        return torch.empty(0), torch.empty(0)
+
+    def loss_terms(self, data, batch):
+        return {}
+
+    def scorer(self, data, items=None):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.calls += 1
+        count = torch.bincount(data[INTERACTS].edge_index[1], minlength=self.num_items).float()
+        count += torch.arange(self.num_items) / self.num_items  # no ties
+        count = count if items is None else count[items]
+        return lambda users: count.repeat(users.numel(), 1)
 
 
 def slow_list(scores, known, user, k):
@@ -104,6 +132,53 @@ def test_blocks_cover_the_users_in_order(case, monkeypatch):
     assert torch.cat([item for _, item, _ in blocks]).tolist() == expected(case, range(5, 35), 3)
 
 
+@pytest.mark.parametrize("items", [None, torch.tensor([1, 2, 5, 8, 13, 21, 29])])
+def test_a_model_may_score_otherwise(case, items, monkeypatch):
+    data, _ = case
+    monkeypatch.setattr(module, "_BLOCK_SCORES", 9 * ITEMS)
+    links = data[INTERACTS].edge_index
+    known = set(map(tuple, links.t().tolist()))
+    others = set() if items is None else set(range(ITEMS)) - set(items.tolist())
+    masked = known | {(user, item) for user in range(USERS) for item in others}
+    count = torch.bincount(links[1], minlength=ITEMS) + torch.arange(ITEMS) / ITEMS
+    lists = [slow_list(count.expand(USERS, -1), masked, user, 5) for user in range(USERS)]
+    model = Popularity(data).train()
+    assert rank(model, data, 5, torch.arange(USERS), items=items).item.tolist() == lists
+    assert model.calls == 1
+    assert model.training
+    candidates = None if items is None else items.numpy()
+    recommended = recommend(model, data, range(USERS), 5, candidates=candidates)
+    assert [row.tolist() for row in recommended] == [
+        [item for item in row if item < ITEMS] for row in lists
+    ]
+
+
+def test_a_model_that_scores_otherwise_is_evaluated(case):
+    data, _ = case
+    count = torch.bincount(data[INTERACTS].edge_index[1]) + torch.arange(ITEMS) / ITEMS
+    same = BPR(data, embedding_dim=1)
+    same.user_embedding.weight = nn.Parameter(torch.ones(USERS, 1))
+    same.item_embedding.weight = nn.Parameter(count.unsqueeze(1))
+    assert evaluate(Popularity(data), data) == evaluate(same, data)
+
+
+def test_scores_have_a_column_for_each_item(case):
+    data, _ = case
+    model = Popularity(data)
+    model.scorer = lambda data, items: Popularity.scorer(model, data)
+    with pytest.raises(ValueError, match=r"Popularity\.scorer needs .* \[40, 2\] .*got \[40, 30\]"):
+        rank(model, data, 1, torch.arange(USERS), items=torch.tensor([3, 4]))
+
+
+def test_vectors_are_those_whose_products_are_the_scores(case):
+    data, model = case
+    user_x, item_x = embeddings(model, data)
+    assert torch.equal(user_x @ item_x.t(), model.user_embedding.weight)
+    assert not user_x.requires_grad
+    with pytest.raises(ValueError, match="Popularity has none, since it overrides 'scorer'.: rec"):
+        embeddings(Popularity(data), data)
+
+
 @pytest.mark.parametrize("k", [1, 4, 12])
 def test_only_some_items_and_known_ones_too(case, k, monkeypatch):
     data, model = case
@@ -141,8 +216,8 @@ def test_blocks_tell_the_scores(case):
 
 def test_places_that_no_item_takes_are_no_item_and_score_nothing():
     none = torch.empty(2, 0, dtype=torch.int64)
-    user_x, item_x = torch.tensor([[1.0]]), torch.tensor([[-2.0], [-1.0]])
-    (block,) = top_items(user_x, item_x, torch.tensor([0]), none, 4, of="a model")
+    scores = inner_products(torch.tensor([[1.0]]), torch.tensor([[-2.0], [-1.0]]))
+    (block,) = top_items(scores, torch.tensor([0]), none, 4, num_items=2, of="a model")
     assert block.item.tolist() == [[1, 0, 2, 2]]
     assert block.score.tolist() == [[-1.0, -2.0, -math.inf, -math.inf]]
 

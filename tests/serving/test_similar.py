@@ -6,7 +6,15 @@ from alignrec_pyg import BPR
 from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.ids import UnknownItemError, UnknownUserError
-from alignrec_pyg.serving import explain, similar, similar_items
+from alignrec_pyg.serving import (
+    ItemIndex,
+    explain,
+    export_onnx,
+    export_recommendations,
+    recommend_new_users,
+    similar,
+    similar_items,
+)
 
 
 @pytest.fixture
@@ -73,3 +81,39 @@ def test_unknown_ids_and_bad_lengths(toy, model):
     ):
         with pytest.raises(ValueError, match="'k' needs to be 1 or more"):
             call()
+
+
+class Doubled(BPR):
+    def scorer(self, data, items=None):
+        scores = super().scorer(data, items)
+        return lambda users: 2 * scores(users)
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        lambda model, data, path: similar_items(model, data, [10]),
+        lambda model, data, path: explain(model, data, "ann", [10]),
+        lambda model, data, path: recommend_new_users(model, data, [[10]]),
+        lambda model, data, path: ItemIndex.build(model, data),
+        lambda model, data, path: export_onnx(model, data, path, k=2),
+    ],
+)
+def test_what_needs_vectors_refuses_other_models(toy, tmp_path, serve):
+    pytest.importorskip("faiss")
+    pytest.importorskip("onnx")
+    with pytest.raises(ValueError, match="'model' needs vectors .*Doubled .* overrides 'scorer'"):
+        serve(Doubled(toy), toy, tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recommendations_of_models_that_score_otherwise_are_exported(toy, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    tables = []
+    for model_class in (BPR, Doubled):
+        torch.manual_seed(0)
+        export_recommendations(model_class(toy), toy, tmp_path / "best.parquet")
+        tables.append(parquet.read_table(tmp_path / "best.parquet").to_pandas())
+    single, double = tables
+    double["score"] /= 2
+    assert double.equals(single)
