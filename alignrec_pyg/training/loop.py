@@ -26,11 +26,11 @@ from alignrec_pyg.training.progress import Progress
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.training.state import RunClock, TrainState, restore, run_lock, save
 
-# Streams of randomness within an epoch; the sampler's is 0.
+# Streams of randomness within an epoch; the sampler's are 0 and 3.
 _EPOCH_HOOK = 1
 _BATCH = 2
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 4
+_FORMAT = 5
 _DIVERGED = "(lower the learning rate, or look for extreme feature values)"
 
 
@@ -203,13 +203,13 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(state.epoch + 1)
         model.on_epoch_start(self.train, self._generator(_EPOCH_HOOK))
-        batches = list(self.sampler.epoch(state.epoch))
         for step in range(state.step, self.num_steps):
-            number = (step * workers.world_size + workers.rank) % len(batches)
+            number = (step * workers.world_size + workers.rank) % len(self.sampler)
+            batch = self.sampler.batch(state.epoch, number)
             model.on_batch_start(self._generator(_BATCH, number))
             # Before the forward pass, whose peak it lowers.
             self.optimizer.zero_grad(set_to_none=True)
-            total, terms = model.loss(self.train, batches[number])
+            total, terms = model.loss(self.train, batch)
             names = ["loss", *(f"loss/{name}" for name in terms)]
             # One wait for the device.
             losses = workers.average(torch.stack([total, *terms.values()]).detach())

@@ -1,8 +1,9 @@
-"""Shuffled positives and uniform negatives, a whole epoch at a time."""
+"""Training triples by batch: shuffled positives, each with a uniform negative."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import warnings
 
 import numpy as np
 import torch
@@ -10,7 +11,14 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import INTERACTS, USER, InteractionBatch
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, InteractionBatch
+
+# Streams of randomness within an epoch; the training loop's are 1 and 2. A key that only appends
+# zeros to another gives the same draws, so no two of them share a stream.
+_ORDER = 0
+_NEGATIVES = 3
+_ROUNDS = 6  # of the shuffle; with fewer the order of a handful of links is not quite uniform
+_NAMED = 5  # users in a note
 
 
 def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -25,68 +33,138 @@ def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Gen
 class TripletSampler:
     """Training triples of an epoch: every link once, shuffled, each with one negative.
 
-    A negative is uniform over the items that occur in the links, without those linked to the user.
-    It is drawn by rank among the allowed items, so no draw is ever rejected.
+    Any batch of any epoch is computed by itself from ``(seed, epoch, step)``. A negative is
+    uniform over the items that occur in the links, without those linked to the user, be it in
+    ``edge_index`` or in ``edge_label_index``. It is drawn by rank among the allowed items, so no
+    draw is ever rejected. Links of users who are linked to every item give no triples, which a
+    ``UserWarning`` says.
 
     Args:
         data: Training graph; its ``edge_label_index`` (else its ``edge_index``) are the positives.
         batch_size: Rows per batch; the last one may be shorter.
-        seed: Together with the epoch's index it determines order and negatives.
+        seed: Together with epoch and step it determines order and negatives.
 
     Raises:
-        ValueError: If there are no links, or a user is linked to every item.
+        ValueError: If there are no links, or every user is linked to every item.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import HeteroData
+        >>> from alignrec_pyg.training import TripletSampler
+        >>> data = HeteroData()
+        >>> data["user"].num_nodes, data["item"].num_nodes = 2, 3
+        >>> links = torch.tensor([[0, 0, 1], [0, 1, 2]])
+        >>> data["user", "interacts", "item"].edge_index = links
+        >>> sampler = TripletSampler(data, batch_size=2)
+        >>> for epoch in range(2):
+        ...     batches = [sampler.batch(epoch, step) for step in range(len(sampler))]
+        >>> [batch.user.numel() for batch in batches]
+        [2, 1]
     """
 
     def __init__(self, data: HeteroData, *, batch_size: int = 2048, seed: int = 0) -> None:
         check_integer("batch_size", batch_size, 1)
-        known = data[INTERACTS].edge_index.cpu()
-        positive = data[INTERACTS].get("edge_label_index", known).cpu()
+        links: Tensor = data[INTERACTS].edge_index
+        positive: Tensor = data[INTERACTS].get("edge_label_index", links)
         if positive.size(1) == 0:
             raise ValueError("'data' needs at least one link to train on (got none)")
         self.batch_size = batch_size
         self.seed = seed
-        self._device = data[INTERACTS].edge_index.device
-        self._user, self._item = positive
-        num_users = int(data[USER].num_nodes)
+        same = positive.shape == links.shape and torch.equal(positive, links)
+        known = links if same else torch.cat([links, positive], dim=1)
+        num_users, num_items = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
 
-        self._candidates, position = known[1].unique(return_inverse=True)
-        key = (known[0] * self._candidates.numel() + position).unique()
-        user, position = key // self._candidates.numel(), key % self._candidates.numel()
+        occurs = torch.bincount(known[1], minlength=num_items) > 0
+        self._candidates = occurs.nonzero().view(-1)
+        # Among a user's sorted links p_0 < p_1 < ... (as positions among the candidates), the
+        # allowed item of rank r is r + #{j: p_j - j <= r}. p_j - j never falls within a user, so
+        # with the user as leading digit one sorted array answers for all users.
+        self._stride = self._candidates.numel() + 1
+        key = (known[0] * self._stride).add_((occurs.cumsum(0) - 1)[known[1]]).unique()
+        user = key // self._stride
         degree = torch.bincount(user, minlength=num_users)
         self._first = degree.cumsum(0) - degree
         self._num_allowed = self._candidates.numel() - degree
-        full = self._user[self._num_allowed[self._user] == 0]
-        if full.numel():
-            raise ValueError(
-                "'data' needs an item to draw as a negative for every user (user "
-                f"{int(full[0])} is linked to all {self._candidates.numel()} items): drop such "
-                "users or add items"
-            )
-        # Among a user's sorted links p_0 < p_1 < ..., the allowed item of rank r is
-        # r + #{j: p_j - j <= r}. p_j - j never falls within a user, so with the user as leading
-        # digit one sorted array answers for all users.
-        rank = position - (torch.arange(key.numel()) - self._first[user])
-        self._stride = self._candidates.numel() + 1
-        self._sorted_rank = user * self._stride + rank
+        key += self._first[user]
+        del user  # before the next array of this size
+        key -= torch.arange(key.numel(), device=key.device)
+        self._sorted_rank = key
+        self._positive = self._with_negatives(positive, data)
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
-        return -(-self._user.numel() // self.batch_size)
+        return -(-self._positive.size(1) // self.batch_size)
 
-    def epoch(self, index: int) -> Iterator[InteractionBatch]:
-        """Batches of an epoch, on the device of the data; ``index`` is 0 for the first one."""
-        generator = seeded_generator(self.seed, index, 0)
-        order = torch.randperm(self._user.numel(), generator=generator)
-        user, item = self._user[order], self._item[order]
-        negative = self._negatives(user, generator)
-        columns = (
-            column.to(self._device).split(self.batch_size) for column in (user, item, negative)
+    def batch(self, epoch: int, step: int) -> InteractionBatch:
+        """A batch of an epoch, on the device of the data; both count from 0."""
+        count, device = self._positive.size(1), self._positive.device
+        place = torch.arange(
+            step * self.batch_size, min((step + 1) * self.batch_size, count), device=device
         )
-        for user, item, negative in zip(*columns, strict=True):
-            yield InteractionBatch(user, item, negative, self.batch_size)
-
-    def _negatives(self, user: Tensor, generator: torch.Generator) -> Tensor:
-        uniform = torch.rand(user.numel(), dtype=torch.float64, generator=generator)
+        order = seeded_generator(self.seed, epoch, _ORDER)
+        user, item = self._positive[:, _shuffled(place, count, order)]
+        # Drawn on the CPU, so that all devices train on the same triples.
+        generator = seeded_generator(self.seed, epoch, _NEGATIVES, step)
+        uniform = torch.rand(user.numel(), dtype=torch.float64, generator=generator).to(device)
         rank = (uniform * self._num_allowed[user]).long()
         below = torch.searchsorted(self._sorted_rank, user * self._stride + rank, right=True)
-        return self._candidates[rank + below - self._first[user]]
+        negative = self._candidates[rank + below - self._first[user]]
+        return InteractionBatch(user, item, negative, self.batch_size)
+
+    def _with_negatives(self, positive: Tensor, data: HeteroData) -> Tensor:
+        """The positives of users who have an item to draw; the others are named in a warning."""
+        full = (self._num_allowed == 0).nonzero().view(-1)
+        if full.numel() == 0:
+            return positive
+        kept = positive[:, self._num_allowed[positive[0]] > 0]
+        number = self._candidates.numel()
+        if kept.size(1) == 0:
+            raise ValueError(
+                f"'data' needs an item to draw as a negative for some user (all are linked to all "
+                f"{number} items that occur in the links): add items or interactions of others"
+            )
+        ids = data[USER].get("id")
+        names = [
+            f"{user}" if ids is None else f"{user} (id {ids[user].item()!r})"
+            for user in full[:_NAMED].tolist()
+        ]
+        more = f" and {full.numel() - _NAMED} more" if full.numel() > _NAMED else ""
+        warnings.warn(
+            f"left out of the training triples, as all {number} items that occur in the links are "
+            f"theirs and none is left to draw as a negative: user {', '.join(names)}{more}",
+            stacklevel=2,
+        )
+        return kept
+
+
+def _shuffled(place: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """What stands at some places of a random order of ``range(count)``.
+
+    A Feistel network on the cells of a grid that is just large enough, whose round functions are
+    random tables: no more than ``sqrt(count)`` numbers are drawn for each. It maps cells to cells
+    one to one, and a cell beyond ``count`` is mapped on until it is none (`"Ciphers with Arbitrary
+    Finite Domains" <https://doi.org/10.1007/3-540-45760-7_9>`_, sections 4 and 5).
+    """
+    height = math.isqrt(count - 1) + 1
+    width = -(-count // height)
+    tables = [
+        (
+            torch.randint(width, (height,), generator=generator).to(place.device),
+            torch.randint(height, (width,), generator=generator).to(place.device),
+        )
+        for _ in range(_ROUNDS)
+    ]
+
+    def mapped(cell: Tensor) -> Tensor:
+        row, column = cell // width, cell % width
+        for shift, fall in tables:
+            column = (column + shift[row]) % width
+            row = (row + fall[column]) % height
+        return row * width + column
+
+    cell = mapped(place)
+    beyond = cell >= count
+    while bool(beyond.any()):
+        cell[beyond] = mapped(cell[beyond])
+        beyond = cell >= count
+    return cell

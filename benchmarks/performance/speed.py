@@ -136,16 +136,14 @@ def train_epoch(
     start = perf_counter()
     model.on_epoch_start(train, seeded_generator(config.seed, 0, 1, device=device))
     times = [perf_counter()]
-    for step, batch in enumerate(sampler.epoch(0)):
-        train_step(model, train, optimizer, batch, step, config.seed)
+    for step in range(min(len(sampler), num_steps or len(sampler))):
+        train_step(model, train, optimizer, sampler.batch(0, step), step, config.seed)
         wait_for(device)
         times.append(perf_counter())
-        if step + 1 == num_steps:
-            break
     # the first step also makes graphs and the optimiser's state
     steps = [after - before for before, after in pairwise(times)]
     median_step = median(steps[1:] or steps)
-    left = -(-train[INTERACTS].edge_label_index.size(1) // config.batch_size) - (len(times) - 1)
+    left = len(sampler) - len(steps)
     return median_step, times[-1] - start + left * median_step
 
 

@@ -57,15 +57,15 @@ def test_goes_on_after_ctrl_c_to_the_same_weights(
     train_command, run, tmp_path, monkeypatch, capsys
 ):
     out = tmp_path / "run"
-    original = TripletSampler.epoch
+    original = TripletSampler.batch
 
-    def epoch(self, number):
-        if number == 3:
+    def batch(self, epoch, step):
+        if (epoch, step) == (3, 0):
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, number)
+        return original(self, epoch, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TripletSampler, "epoch", epoch)
+        patch.setattr(TripletSampler, "batch", batch)
         assert main(train_command(out)) == 130
     assert "error: interrupted; " in capsys.readouterr().err
     assert not (out / "run.json").exists()

@@ -102,7 +102,7 @@ def start_epoch(model: Recommender, data) -> None:
 
 def first_loss(model: Recommender, data):
     start_epoch(model, data)
-    return model.loss(data, next(TripletSampler(data).epoch(0)))
+    return model.loss(data, TripletSampler(data).batch(0, 0))
 
 
 def test_embeds_all_users_and_items_in_one_space(model_cls, toy):

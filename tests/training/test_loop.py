@@ -46,12 +46,13 @@ def test_fit_equals_a_plain_loop(checkerboard, tmp_path, interrupted):
     )  # fmt: skip
     plain = build(train, LightGCN)
     optimizer = torch.optim.Adam(plain.parameters(), lr=0.01, weight_decay=0.01)
+    sampler = TripletSampler(train, batch_size=256, seed=3)
     best, num_stale, num_epochs = -1.0, 0, 0
     while num_stale <= 2:
         optimizer.param_groups[0]["lr"] = 0.01 * 0.5 ** (num_epochs / 3)
-        for batch in TripletSampler(train, batch_size=256, seed=3).epoch(num_epochs):
+        for step in range(len(sampler)):
             optimizer.zero_grad()
-            plain.loss(train, batch)[0].backward()
+            plain.loss(train, sampler.batch(num_epochs, step))[0].backward()
             optimizer.step()
         num_epochs += 1
         recall = evaluate(plain, test, ks=(1,))["recall@1"]

@@ -109,15 +109,15 @@ def averaged(model_cls, train):
     for worker in (model, other):
         worker.on_epoch_start(train, seeded_generator(3, 0, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    batches = list(TripletSampler(train, batch_size=250, seed=3).epoch(0))
-    assert len(batches) % 2 == 1
+    sampler = TripletSampler(train, batch_size=250, seed=3)
+    assert len(sampler) % 2 == 1
     losses = []
-    for pair in torch.arange(len(batches) + 1).view(-1, 2) % len(batches):
+    for pair in torch.arange(len(sampler) + 1).view(-1, 2) % len(sampler):
         optimizer.zero_grad()
         other.zero_grad()
         for worker, number in zip((model, other), pair.tolist(), strict=True):
             worker.on_batch_start(seeded_generator(3, 0, 2, number))
-            loss, _ = worker.loss(train, batches[number])
+            loss, _ = worker.loss(train, sampler.batch(0, number))
             (loss / 2).backward()
             losses.append(loss.item())
         for mine, its in zip(model.parameters(), other.parameters(), strict=True):
