@@ -39,6 +39,19 @@ _KNN = "knn_"
 
 
 @dataclass(frozen=True, eq=False)
+class Nodes:
+    """Users and items whose vectors are asked for, by number, ascending, each once.
+
+    Shapes:
+        - **user:** int64 :math:`(n)`
+        - **item:** int64 :math:`(m)`
+    """
+
+    user: Tensor
+    item: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class InteractionBatch:
     """Training triplets: ``user[b]`` interacted with ``pos_item[b]``, but not with ``neg_item[b]``.
 
@@ -47,7 +60,9 @@ class InteractionBatch:
         pos_item: Items that the users interacted with.
         neg_item: Items that the users did not interact with.
         full_size: Configured number of triplets of a full batch, which is also that of a shorter
-            last batch (``None``: the size of this one).
+            last batch (0: the size of this one).
+        nodes: The users and items among which the triplets are numbered (``None``: all of the
+            graph).
 
     Shapes:
         - **user, pos_item, neg_item:** int64 :math:`(B)`
@@ -56,16 +71,27 @@ class InteractionBatch:
     user: Tensor
     pos_item: Tensor
     neg_item: Tensor
-    full_size: int | None = None
+    full_size: int = 0
+    nodes: Nodes | None = None
 
     def __post_init__(self) -> None:
         """Fills in the size."""
-        if self.full_size is None:
+        if self.full_size == 0:
             object.__setattr__(self, "full_size", self.user.numel())
 
     def __iter__(self) -> Iterator[Tensor]:
         """The three columns: ``user, pos_item, neg_item = batch``."""
         return iter((self.user, self.pos_item, self.neg_item))
+
+    def compact(self) -> InteractionBatch:
+        """The same triplets, numbered among the users and items that occur, its :attr:`nodes`.
+
+        ``model(data, batch.nodes)`` gives the vectors that the new batch numbers.
+        """
+        users, user = self.user.unique(return_inverse=True)
+        items, item = torch.cat([self.pos_item, self.neg_item]).unique(return_inverse=True)
+        pos_item, neg_item = item.split(self.pos_item.numel())
+        return InteractionBatch(user, pos_item, neg_item, self.full_size, Nodes(users, items))
 
 
 def feature_key(name: str) -> str:

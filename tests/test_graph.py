@@ -5,6 +5,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from alignrec_pyg.graph import (
     INTERACTS,
+    InteractionBatch,
     content_hash,
     core_links,
     feature_mask,
@@ -76,6 +77,17 @@ def test_content_hash_is_stable_and_sees_order_and_types():
     assert content_hash(["a", "b"]) != content_hash("a", "b")
     objects = np.array(["a", "b"], dtype=object)
     assert content_hash(objects) == content_hash(["a", "b"])
+
+
+def test_a_compact_batch_numbers_the_same_triplets_among_what_occurs():
+    batch = InteractionBatch(*torch.tensor([[7, 2, 7], [4, 9, 4], [9, 0, 5]]), full_size=8)
+    compact = batch.compact()
+    assert compact.nodes.user.tolist() == [2, 7]
+    assert compact.nodes.item.tolist() == [0, 4, 5, 9]
+    assert torch.equal(compact.nodes.user[compact.user], batch.user)
+    assert torch.equal(compact.nodes.item[compact.pos_item], batch.pos_item)
+    assert torch.equal(compact.nodes.item[compact.neg_item], batch.neg_item)
+    assert (batch.nodes, batch.full_size, compact.full_size) == (None, 8, 8)
 
 
 def test_core_links_by_dropping_one_after_the_other():

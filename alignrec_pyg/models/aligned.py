@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import InteractionBatch, feature_table
+from alignrec_pyg.graph import InteractionBatch, Nodes, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.content import ContentRecommender, alignment_of
 from alignrec_pyg.models.inputs import require_features
@@ -108,14 +108,15 @@ class Aligned(Recommender):
         """The backbone's."""
         self.backbone.on_batch_start(generator)
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """The backbone's vectors."""
-        user, item = self.backbone(data)
+        user, item = self.backbone(data, nodes)
         return user, item
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """The backbone's terms, and ``align_cca``, ``align_uia`` and ``align_reg``."""
-        x = self.backbone.representations(data)
+        batch = batch.compact()
+        x = self.backbone.representations(data, batch.nodes)
         user_x, item_x = self.backbone.fuse(x)
         user, pos = embedding(batch.user, user_x), embedding(batch.pos_item, item_x)
         aligned = self.alignment(batch, x, user, pos, self._target)

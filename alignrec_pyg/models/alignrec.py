@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_choice
-from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.content import ContentRecommender, Representations, alignment_of
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
@@ -155,16 +155,19 @@ class AlignRec(ContentRecommender):
         for part in (self.feature_table, self.layer_norm, self.projection, self.gate):
             reset(part)
 
-    def representations(self, data: HeteroData) -> Representations:
+    def representations(self, data: HeteroData, nodes: Nodes | None = None) -> Representations:
         """ID and content vectors, before the fuser adds them."""
-        id_user, id_item = self.propagation(*self.id_tables, self.user_item_graph(data))
+        graph = self.user_item_graph(data)
+        id_user, id_item = self.propagation(*self.id_tables, graph, nodes=nodes)
         hidden = self.projection(self.layer_norm(self.feature_table()))
         gate = self.gate(hidden.relu() if self.mlp_relu else hidden).sigmoid()
-        content_item = self.item_propagation(
-            self.item_embedding.weight * gate, self.item_item_graph(data, self.item_graph)
+        to_users = self.item_to_user_aggregation(data, nodes, self.user_aggregation)
+        content = self.item_propagation(
+            self.item_embedding.weight * gate,
+            self.item_item_graph(data, self.item_graph),
+            rows=to_users.items,
         )
-        content_user = self.item_to_user_graph(data, self.user_aggregation).matmul(content_item)
-        return Representations(id_user, id_item, content_user, content_item)
+        return Representations(id_user, id_item, *to_users(content))
 
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """``bpr``, ``cca``, ``uia``, ``reg`` and ``l2``."""

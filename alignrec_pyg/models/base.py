@@ -19,6 +19,7 @@ from alignrec_pyg.graph import (
     ITEM,
     USER,
     InteractionBatch,
+    Nodes,
     content_hash,
     feature_table,
     knn_edge_type,
@@ -32,7 +33,13 @@ from alignrec_pyg.models.inputs import (
     select_item_graph,
     select_item_graphs,
 )
-from alignrec_pyg.nn import Adjacency, FeatureTable, item_to_user_adjacency, user_item_adjacency
+from alignrec_pyg.nn import (
+    Adjacency,
+    FeatureTable,
+    ItemToUserAggregation,
+    item_to_user_adjacency,
+    user_item_adjacency,
+)
 from alignrec_pyg.storage import (
     CheckpointError,
     read_manifest,
@@ -153,8 +160,12 @@ class Recommender(nn.Module, ABC):
         """Draws all parameters anew from torch's global generator."""
 
     @abstractmethod
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
-        """Embeds all users ``[num_users, d]`` and all items ``[num_items, d]``."""
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
+        """Embeds all users ``[num_users, d]`` and all items ``[num_items, d]``, or only ``nodes``.
+
+        Only a model's own :meth:`loss_terms` passes ``nodes``, to compute what a batch reads; a
+        model without this argument embeds all.
+        """
 
     def scorer(self, data: HeteroData, items: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         r"""Returns the function that scores blocks of users: here, by inner products.
@@ -171,7 +182,8 @@ class Recommender(nn.Module, ABC):
             - **input of the function:** numbers of users, int64 :math:`(b)`
             - **output of the function:** :math:`(b, c)`, which the caller may overwrite
         """
-        return inner_products(*self(data), items)
+        user_x, item_x = self(data)
+        return inner_products(user_x, item_x, items)
 
     @abstractmethod
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
@@ -366,6 +378,12 @@ class Recommender(nn.Module, ABC):
         """The weights of ``user_embedding`` and ``item_embedding``."""
         return self.user_embedding.weight, self.item_embedding.weight
 
+    def id_rows(self, nodes: Nodes | None) -> tuple[Tensor, Tensor]:
+        """The rows of both tables that belong to ``nodes`` (``None``: the tables)."""
+        if nodes is None:
+            return self.id_tables
+        return self.user_embedding(nodes.user), self.item_embedding(nodes.item)
+
     def reset_id_tables(self) -> None:
         """Draws both tables anew (Xavier-uniform)."""
         for table in self.id_tables:
@@ -382,6 +400,13 @@ class Recommender(nn.Module, ABC):
     def item_to_user_graph(self, data: HeteroData, normalization: str = "symmetric") -> Adjacency:
         """The normalised graph that averages over each user's items, prepared and kept."""
         return self.link_graph(data, item_to_user_adjacency, normalization)
+
+    def item_to_user_aggregation(
+        self, data: HeteroData, nodes: Nodes | None, normalization: str = "symmetric"
+    ) -> ItemToUserAggregation:
+        """:meth:`item_to_user_graph` for ``nodes``, and the items whose vectors it takes."""
+        graph = self.item_to_user_graph(data, normalization)
+        return ItemToUserAggregation.of_nodes(graph, nodes)
 
     def link_graph(
         self, data: HeteroData, build: Callable[..., PreparedT], *options: str

@@ -11,7 +11,7 @@ from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_number
-from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
@@ -110,9 +110,11 @@ class BM3(Recommender):
         """Takes the batch's generator for the dropout masks."""
         self._generator = generator
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Predicted vectors of all users and items."""
         user, item = self._online(data)
+        if nodes is not None:
+            user, item = embedding(nodes.user, user), embedding(nodes.item, item)
         return self.predictor(user), self.predictor(item)
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.nn import batch_rows, bpr_loss, embedding_norm_loss
 
@@ -45,9 +45,9 @@ class BPR(Recommender):
         for table in self.id_tables:
             nn.init.xavier_normal_(table)
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """The two tables."""
-        return self.id_tables
+        return self.id_rows(nodes)
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``."""

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import InteractionBatch, feature_mask
+from alignrec_pyg.graph import InteractionBatch, Nodes, feature_mask
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.nn import Alignment
 
 
 class Representations(NamedTuple):
-    r"""ID and content vectors of all users and items, before they are fused.
+    r"""ID and content vectors of users and items, before they are fused.
 
     Shapes:
-        - **id_user, content_user:** :math:`(|U|, d)`
-        - **id_item, content_item:** :math:`(|I|, d)`
+        - **id_user, content_user:** :math:`(|U|, d)`, or a row for each of the nodes asked for
+        - **id_item, content_item:** :math:`(|I|, d)`, likewise
     """
 
     id_user: Tensor
@@ -43,15 +43,15 @@ class ContentRecommender(Recommender):
     """The feature sets that content comes from."""
 
     @abstractmethod
-    def representations(self, data: HeteroData) -> Representations:
-        """ID and content vectors of all users and items."""
+    def representations(self, data: HeteroData, nodes: Nodes | None = None) -> Representations:
+        """ID and content vectors of all users and items, or only of ``nodes``."""
 
     @abstractmethod
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """The named, unweighted terms of the training loss, scalars.
 
         Args:
-            batch: Training triples.
+            batch: Training triples, numbered among the rows of ``x``.
             x: What :meth:`representations` gave; anything else that depends on the graph belongs
                 into it, so there is no ``data`` here.
         """
@@ -60,13 +60,14 @@ class ContentRecommender(Recommender):
         """The final vectors of users and items: here, the sum of ID and content."""
         return x.id_user + x.content_user, x.id_item + x.content_item
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
-        """The fused vectors of all users and items."""
-        return self.fuse(self.representations(data))
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
+        """The fused vectors of all users and items, or only of ``nodes``."""
+        return self.fuse(self.representations(data, nodes))
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """The terms of :meth:`terms`, on what the model makes of ``data``."""
-        return self.terms(batch, self.representations(data))
+        batch = batch.compact()
+        return self.terms(batch, self.representations(data, batch.nodes))
 
 
 def items_with_features(data: HeteroData, features: Sequence[str]) -> Tensor | None:

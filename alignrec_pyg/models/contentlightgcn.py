@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.content import ContentRecommender, Representations
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.models.lightgcn import lightgcn_terms
@@ -76,13 +76,14 @@ class ContentLightGCN(ContentRecommender):
         nn.init.zeros_(self.projection.bias)
         self.feature_table.reset_parameters()
 
-    def representations(self, data: HeteroData) -> Representations:
+    def representations(self, data: HeteroData, nodes: Nodes | None = None) -> Representations:
         """Propagated IDs; projected features, and their sums over each user's items."""
-        id_user, id_item = self.propagation(*self.id_tables, self.user_item_graph(data))
-        content_item = self.projection(self.feature_table())
-        content_user = self.item_to_user_graph(data).matmul(content_item)
-        return Representations(id_user, id_item, content_user, content_item)
+        graph = self.user_item_graph(data)
+        id_user, id_item = self.propagation(*self.id_tables, graph, nodes=nodes)
+        to_users = self.item_to_user_aggregation(data, nodes)
+        content = self.projection(self.feature_table(to_users.items))
+        return Representations(id_user, id_item, *to_users(content))
 
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """``bpr`` on the fused rows and ``reg`` on the unpropagated ID rows."""
-        return lightgcn_terms(self, batch, *self.fuse(x))
+        return lightgcn_terms(batch, self.fuse(x), self.id_rows(batch.nodes))

@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import INTERACTS, InteractionBatch
+from alignrec_pyg.graph import INTERACTS, InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.dualgnn_user_graph import (
     cached_common_item_neighbors,
@@ -20,7 +20,14 @@ from alignrec_pyg.models.dualgnn_user_graph import (
     user_adjacency,
 )
 from alignrec_pyg.models.inputs import ModelInputs
-from alignrec_pyg.nn import Adjacency, FeatureTable, UserItemPropagation, batch_rows, bpr_loss
+from alignrec_pyg.nn import (
+    Adjacency,
+    FeatureTable,
+    UserItemPropagation,
+    batch_rows,
+    bpr_loss,
+    rows_of,
+)
 
 
 class DualGNN(Recommender):
@@ -134,35 +141,39 @@ class DualGNN(Recommender):
         multiplicity = polya_urn_counts(counts, generator)
         self._drawn = user_adjacency(neighbors, counts, multiplicity)
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Propagates in both graphs; in training, over this epoch's neighbour lists."""
         edge_index = data[INTERACTS].edge_index
-        shape = (self.num_users, len(self.features), self.embedding_dim)
-        preference = functional.normalize(self.user_embedding.weight.view(shape), dim=-1)
-        content = [functional.normalize(modality(), dim=-1) for modality in self.modalities]
-        user, item = self.propagation(
-            preference.view(self.num_users, -1),
-            torch.cat(content, dim=-1),
-            self.user_item_graph(data),
-        )
-        num_summed = self.num_layers + 1  # propagation gives the mean of the layers, we sum them
-        weight = num_summed * self.modality_weight
-        if self.faithful:
-            weight = torch.cat([weight[:, :1], weight[:, 1:] + weight[:, :1]], dim=1)
-        user = (weight.unsqueeze(1) @ user.view(shape)).squeeze(1)
-        item = num_summed * item.view(self.num_items, *shape[1:]).sum(1)
-
         drawn = self._drawn if self.training else None
         if drawn is None:
             drawn = self.prepared_graph(
                 "users", (edge_index,), lambda: user_adjacency(*self._neighbors(edge_index))
             )
-        return user + drawn.matmul(user), item
+        users, asked = None, None
+        if nodes is not None:  # users hear the vectors of others
+            drawn, users = drawn.block(nodes.user, nodes.user)
+            asked, nodes = torch.searchsorted(users, nodes.user), Nodes(users, nodes.item)
+        shape = (len(self.features), self.embedding_dim)
+        preference = functional.normalize(self.user_embedding.weight.unflatten(1, shape), dim=-1)
+        content = [functional.normalize(modality(), dim=-1) for modality in self.modalities]
+        user, item = self.propagation(
+            preference.flatten(1),
+            torch.cat(content, dim=-1),
+            self.user_item_graph(data),
+            nodes=nodes,
+        )
+        num_summed = self.num_layers + 1  # propagation gives the mean of the layers, we sum them
+        weight = num_summed * rows_of(self.modality_weight, users)
+        if self.faithful:
+            weight = torch.cat([weight[:, :1], weight[:, 1:] + weight[:, :1]], dim=1)
+        user = (weight.unsqueeze(1) @ user.unflatten(1, shape)).squeeze(1)
+        item = num_summed * item.unflatten(1, shape).sum(1)
+        return rows_of(user, asked) + drawn.matmul(user), item
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on the scores and ``reg``, the means of squares."""
-        user_x, item_x = self(data)
-        user, pos, neg = batch_rows(batch, user_x, item_x)
+        numbered = batch.compact()
+        user, pos, neg = batch_rows(numbered, *self(data, numbered.nodes))
         bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1))
         # the sum over all P_m side by side is that of their sums
         squares = self.user_embedding(batch.user).square().sum()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_number
-from alignrec_pyg.graph import INTERACTS, InteractionBatch, symmetric_norm
+from alignrec_pyg.graph import INTERACTS, InteractionBatch, Nodes, symmetric_norm
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
@@ -110,25 +110,29 @@ class FREEDOM(Recommender):
             )
             self._pruned = user_item_adjacency(edge_index[:, kept], self.num_users, self.num_items)
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Propagates over this epoch's links in training, over all known links otherwise."""
         pruned = self._pruned if self.training else None
         graph = self.user_item_graph(data) if pruned is None else pruned
-        user, item = self.propagation(*self.id_tables, graph)
+        user, item = self.propagation(*self.id_tables, graph, nodes=nodes)
         neighbors = self.item_propagation(
-            self.item_embedding.weight, self.item_item_graph(data, self.item_graph)
+            self.item_embedding.weight,
+            self.item_item_graph(data, self.item_graph),
+            rows=None if nodes is None else nodes.item,
         )
         return user, item + neighbors
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on the scores and, with features, ``reg`` on the projected features."""
-        user_x, item_x = self(data)
+        batch = batch.compact()
+        user_x, item_x = self(data, batch.nodes)
         user, pos, neg = batch_rows(batch, user_x, item_x)
         terms = {"bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1))}
         if self.features:
             reg = user.new_zeros(())
             for projected in self.modalities:
-                pos_x, neg_x = projected(batch.pos_item), projected(batch.neg_item)
+                feature_x = projected(None if batch.nodes is None else batch.nodes.item)
+                _, pos_x, neg_x = batch_rows(batch, user_x, feature_x)
                 reg = reg + bpr_loss((user * pos_x).sum(-1), (user * neg_x).sum(-1))
             terms["reg"] = reg
         return terms

@@ -10,7 +10,7 @@ from torch.nn.functional import embedding, leaky_relu, normalize
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
@@ -19,6 +19,7 @@ from alignrec_pyg.nn import (
     batch_rows,
     bpr_loss,
     edge_dot,
+    rows_of,
     segment_softmax,
     weighted_matmul,
 )
@@ -130,9 +131,10 @@ class GRCN(Recommender):
             modality.reset_parameters()
             nn.init.xavier_normal_(modality.linear.weight)
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Refined ID vectors beside the content vectors of every feature set."""
         to_user, to_item = self.link_graph(data, _both_directions)
+        users_asked, items_asked = (None, None) if nodes is None else (nodes.user, nodes.item)
         users, items, from_items, from_users = [], [], [], []
         preferences = self.preferences.parameters()
         for preference, modality in zip(preferences, self.modalities, strict=True):
@@ -144,26 +146,35 @@ class GRCN(Recommender):
             logits = edge_dot(to_user, user, item)
             user_affinity = segment_softmax(to_user, logits)
             item_affinity = segment_softmax(to_item, to_user.transpose_values(logits))
-            users.append(user + weighted_matmul(to_user, user_affinity, item))
-            items.append(item + weighted_matmul(to_item, item_affinity, user))
+            users.append(
+                rows_of(user, users_asked)
+                + weighted_matmul(to_user, user_affinity, item, rows=users_asked)
+            )
+            items.append(
+                rows_of(item, items_asked)
+                + weighted_matmul(to_item, item_affinity, user, rows=items_asked)
+            )
             from_items.append(user_affinity)
             from_users.append(item_affinity)
         user_weight = _most_confident(from_items, self.item_confidence, to_user.source)
         item_weight = _most_confident(from_users, self.user_confidence, to_item.source)
-        user = id_user = normalize(self.user_embedding.weight)
-        item = id_item = normalize(self.item_embedding.weight)
-        for _ in range(self.num_layers):
+        user, item = (normalize(x) for x in self.id_tables)
+        id_user, id_item = rows_of(user, users_asked), rows_of(item, items_asked)
+        for layer in range(1, self.num_layers + 1):
+            last = layer == self.num_layers
+            user_rows, item_rows = (users_asked, items_asked) if last else (None, None)
             user, item = (
-                weighted_matmul(to_user, user_weight, item),
-                weighted_matmul(to_item, item_weight, user),
+                weighted_matmul(to_user, user_weight, item, rows=user_rows),
+                weighted_matmul(to_item, item_weight, user, rows=item_rows),
             )
-            id_user, id_item = id_user + user, id_item + item
+            id_user = id_user + (user if last else rows_of(user, users_asked))
+            id_item = id_item + (item if last else rows_of(item, items_asked))
         return torch.cat([id_user, *users], dim=1), torch.cat([id_item, *items], dim=1)
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on the scores and ``reg`` on IDs and preferences."""
-        user_x, item_x = self(data)
-        user, pos, neg = batch_rows(batch, user_x, item_x)
+        numbered = batch.compact()
+        user, pos, neg = batch_rows(numbered, *self(data, numbered.nodes))
         items = torch.cat([batch.pos_item, batch.neg_item])
         reg = self.user_embedding(batch.user).square().mean()
         reg = reg + self.item_embedding(items).square().mean()

@@ -15,6 +15,7 @@ from alignrec_pyg.graph import (
     ADDED,
     ITEM,
     InteractionBatch,
+    Nodes,
     added_items,
     content_hash,
     feature_mask,
@@ -30,6 +31,7 @@ from alignrec_pyg.nn import (
     bpr_loss,
     edge_dot,
     l2_loss,
+    rows_of,
     self_loop_adjacency,
     weighted_matmul,
 )
@@ -185,19 +187,24 @@ class LATTICE(Recommender):
         """Counts the batches: the first one of an epoch makes the graph."""
         self._batches_of_epoch += 1
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Propagates over the known links and over the learned item graph."""
-        user, item = self.propagation(*self.id_tables, self.link_graph(data, self_loop_adjacency))
+        graph = self.link_graph(data, self_loop_adjacency)
+        user, item = self.propagation(*self.id_tables, graph, nodes=nodes)
         structure, weight = self._learned_item_graph(data)
-        neighbors = self.item_embedding.weight
-        for _ in range(self.num_item_layers):
+        items, neighbors = None if nodes is None else nodes.item, self.item_embedding.weight
+        for _ in range(self.num_item_layers - 1):
             neighbors = weighted_matmul(structure, weight, neighbors)
+        if self.num_item_layers:
+            neighbors = weighted_matmul(structure, weight, neighbors, rows=items)
+        else:
+            neighbors = rows_of(neighbors, items)
         return user, item + normalize(neighbors)
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``l2`` on the final rows of the batch."""
-        user_x, item_x = self(data)
-        user, pos, neg = batch_rows(batch, user_x, item_x)
+        batch = batch.compact()
+        user, pos, neg = batch_rows(batch, *self(data, batch.nodes))
         return {
             "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
             "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.nn import UserItemPropagation, batch_rows, bpr_loss, embedding_norm_loss
 
@@ -58,23 +58,23 @@ class LightGCN(Recommender):
         """Draws both tables anew (Xavier-uniform)."""
         self.reset_id_tables()
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Propagates the tables over the known links."""
-        user, item = self.propagation(*self.id_tables, self.user_item_graph(data))
+        user, item = self.propagation(*self.id_tables, self.user_item_graph(data), nodes=nodes)
         return user, item
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on propagated rows and ``reg`` on unpropagated ones."""
-        return lightgcn_terms(self, batch, *self(data))
+        batch = batch.compact()
+        return lightgcn_terms(batch, self(data, batch.nodes), self.id_rows(batch.nodes))
 
 
 def lightgcn_terms(
-    model: Recommender, batch: InteractionBatch, user_x: Tensor, item_x: Tensor
+    batch: InteractionBatch, vectors: tuple[Tensor, Tensor], ids: tuple[Tensor, Tensor]
 ) -> dict[str, Tensor]:
     """``bpr`` on the final rows and ``reg`` on the rows of the ID tables."""
-    user, pos, neg = batch_rows(batch, user_x, item_x)
-    ids = batch_rows(batch, *model.id_tables)
+    user, pos, neg = batch_rows(batch, *vectors)
     return {
         "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1), 1e-10),
-        "reg": embedding_norm_loss(*ids),
+        "reg": embedding_norm_loss(*batch_rows(batch, *ids)),
     }

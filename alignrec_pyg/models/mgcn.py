@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_number
-from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.content import ContentRecommender, Representations
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
@@ -120,15 +120,17 @@ class MGCN(ContentRecommender):
         reset(self.gates)
         reset(self.fusion)
 
-    def representations(self, data: HeteroData) -> Representations:
+    def representations(self, data: HeteroData, nodes: Nodes | None = None) -> Representations:
         """Propagated IDs :math:`C` and the fused views :math:`Z`."""
-        id_user, id_item = self.propagation(*self.id_tables, self.user_item_graph(data))
+        graph = self.user_item_graph(data)
+        id_user, id_item = self.propagation(*self.id_tables, graph, nodes=nodes)
+        to_users = self.item_to_user_aggregation(data, nodes)
         views = []
         for modality, gate, name in zip(self.modalities, self.gates, self.item_graphs, strict=True):
             purified = self.item_embedding.weight * gate(modality())
-            views.append(self.item_propagation(purified, self.item_item_graph(data, name)))
-        item_views = torch.cat(views, dim=1)
-        user_views = self.item_to_user_graph(data).matmul(item_views)  # all modalities at once
+            item_graph = self.item_item_graph(data, name)
+            views.append(self.item_propagation(purified, item_graph, rows=to_users.items))
+        user_views, item_views = to_users(torch.cat(views, dim=1))  # all modalities at once
         return Representations(
             id_user, id_item, self.fusion(user_views, id_user), self.fusion(item_views, id_item)
         )

@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.models.mmgcn_functions import (
@@ -20,7 +20,14 @@ from alignrec_pyg.models.mmgcn_functions import (
     normalized_rows,
     unit_rows_linear_and_means,
 )
-from alignrec_pyg.nn import Adjacency, FeatureTable, bpr_loss, item_to_user_adjacency
+from alignrec_pyg.nn import (
+    Adjacency,
+    FeatureTable,
+    batch_rows,
+    bpr_loss,
+    item_to_user_adjacency,
+    rows_of,
+)
 
 
 class MMGCN(Recommender):
@@ -117,28 +124,35 @@ class MMGCN(Recommender):
             nn.init.normal_(table, std=std)
         reset(self.modalities)
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """The mean of all networks' last layers."""
-        user_x, item_x, _ = self._embed(*(2 * self._sides(data)))
+        all_sides, asked = self._sides(data, nodes)
+        user_x, item_x, _ = self._embed(*all_sides, *asked)
         return user_x, item_x
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on the scores and ``reg``, a constant if ``faithful``."""
-        all_users, all_items = self._sides(data)
-        user = all_users.of(batch.user)
-        item = all_items.of(torch.cat([batch.pos_item, batch.neg_item]))
-        user_x, item_x, preference_squares = self._embed(all_users, all_items, user, item)
-        pos, neg = item_x.tensor_split(2)
-        reg = user.id_x.square().mean() + item.id_x.square().mean()
+        batch = batch.compact()
+        all_sides, asked = self._sides(data, batch.nodes)
+        user_x, item_x, preference_squares = self._embed(*all_sides, *asked)
+        user, pos, neg = batch_rows(batch, *(side.id_x for side in asked))
+        reg = user.square().mean() + (pos.square().mean() + neg.square().mean()) / 2
         for square in preference_squares[:1] if self.faithful else preference_squares:
             reg = reg + square
-        bpr = bpr_loss((user_x * pos).sum(-1), (user_x * neg).sum(-1))
+        user, pos, neg = batch_rows(batch, user_x, item_x)
+        bpr = bpr_loss((user * pos).sum(-1), (user * neg).sum(-1))
         return {"bpr": bpr, "reg": reg}
 
-    def _sides(self, data: HeteroData) -> tuple[_Side, _Side]:
+    def _sides(
+        self, data: HeteroData, nodes: Nodes | None
+    ) -> tuple[tuple[_Side, _Side], tuple[_Side, _Side]]:
+        """All users and items, and those asked for."""
         user = _Side(self.user_embedding.weight, self.item_to_user_graph(data, "row"), None)
         to_items = self.link_graph(data, _user_to_item_adjacency)
-        return user, _Side(self.item_embedding.weight, to_items, None)
+        item = _Side(self.item_embedding.weight, to_items, None)
+        if nodes is None:
+            return (user, item), (user, item)
+        return (user, item), (user.of(nodes.user), item.of(nodes.item))
 
     def _embed(
         self, all_users: _Side, all_items: _Side, user: _Side, item: _Side
@@ -165,7 +179,7 @@ class _Side(NamedTuple):
     rows: Tensor | None
 
     def of(self, rows: Tensor) -> _Side:
-        return _Side(functional.embedding(rows, self.id_x), self.mean, rows)
+        return _Side(functional.embedding(rows, self.id_x), self.mean.rows(rows), rows)
 
 
 class _ModalityNetwork(nn.Module):
@@ -205,7 +219,7 @@ class _ModalityNetwork(nn.Module):
             item_x, user_x, _, square = first.of_tables(content, preference, all_items, all_users)
         square = square / preference.numel()
         if not others:
-            return _rows(user_x, user.rows), _rows(item_x, item.rows), square
+            return rows_of(user_x, user.rows), rows_of(item_x, item.rows), square
         *inner, last = others
         for layer in inner:
             user_x, item_x = layer(user_x, item_x, all_users), layer(item_x, user_x, all_items)
@@ -249,8 +263,8 @@ class _Layer(nn.Module):
         if side.rows is None and neighbor_x.size(0) <= x.size(0):
             neighbors_part = self._of_products(self.neighbors(neighbor_x), side)
         else:
-            neighbors_part = self._of_means(_rows(side.mean.matmul(neighbor_x), side.rows))
-        return self._combined(neighbors_part, self.own(_rows(x, side.rows)), side.id_x)
+            neighbors_part = self._of_means(side.mean.matmul(neighbor_x))
+        return self._combined(neighbors_part, self.own(rows_of(x, side.rows)), side.id_x)
 
     def _of_products(self, z: Tensor, side: _Side) -> Tensor:
         weight = self.combine.weight[:, : z.size(1)]
@@ -265,10 +279,6 @@ class _Layer(nn.Module):
         weight = self.combine.weight[:, self.neighbors.out_features :]
         own = functional.leaky_relu(own, inplace=True) + id_x
         return functional.leaky_relu(neighbors_part.addmm_(own, weight.t()), inplace=True)
-
-
-def _rows(x: Tensor, rows: Tensor | None) -> Tensor:
-    return x if rows is None else functional.embedding(rows, x)
 
 
 def _table(num_rows: int, dim: int, *, trainable: bool) -> nn.Embedding:

@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
 from alignrec_pyg.checks import check_number
-from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import FeatureTable, UserItemPropagation, info_nce_loss
@@ -112,14 +112,15 @@ class SLMRec(Recommender):
         self.user_fusion.reset_parameters()
         self.item_fusion.reset_parameters()
 
-    def forward(self, data: HeteroData) -> tuple[Tensor, Tensor]:
+    def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Joined vectors of all users and items."""
-        users, items = self._spaces(data)
+        users, items = self._spaces(data, nodes)
         return self.user_fusion(torch.cat(users, dim=1)), self.item_fusion(torch.cat(items, dim=1))
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``nce`` (users with their items) and ``ssl`` (FAC of the batch's items)."""
-        users, items = self._spaces(data)
+        batch = batch.compact()
+        users, items = self._spaces(data, batch.nodes)
         user = torch.cat([functional.embedding(batch.user, x) for x in users], dim=1)
         item = torch.cat([functional.embedding(batch.pos_item, x) for x in items], dim=1)
         joined = self.user_fusion(user), self.item_fusion(item)
@@ -133,12 +134,13 @@ class SLMRec(Recommender):
         """Weight 1 for ``nce``, ``ssl_weight`` for ``ssl``."""
         return {"nce": 1.0, "ssl": self.ssl_weight}
 
-    def _spaces(self, data: HeteroData) -> tuple[list[Tensor], list[Tensor]]:
+    def _spaces(self, data: HeteroData, nodes: Nodes | None) -> tuple[list[Tensor], list[Tensor]]:
         """Users and items of every space, that of the IDs first."""
         # One by one: all spaces side by side in one wider product take longer, and more memory.
         inputs = [self.item_embedding.weight, *(modality() for modality in self.modalities)]
         graph = self.user_item_graph(data)
-        spaces = [self.propagation(self.user_embedding.weight, x, graph) for x in inputs]
+        user_x = self.user_embedding.weight
+        spaces = [self.propagation(user_x, x, graph, nodes=nodes) for x in inputs]
         return [user for user, _ in spaces], [item for _, item in spaces]
 
     def _fine_and_coarse(self, item_x: list[Tensor], batch: InteractionBatch) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.bpr import bpr_terms
 from alignrec_pyg.models.content import ContentRecommender, Representations
 from alignrec_pyg.models.inputs import ModelInputs
@@ -74,11 +74,12 @@ class VBPR(ContentRecommender):
         nn.init.zeros_(self.projection.bias)
         self.feature_table.reset_parameters()
 
-    def representations(self, data: HeteroData) -> Representations:
+    def representations(self, data: HeteroData, nodes: Nodes | None = None) -> Representations:
         """ID vectors and, of items, projected features; a user's vector is cut into the two."""
-        id_user, content_user = self.user_embedding.weight.chunk(2, dim=1)
-        content_item = self.projection(self.feature_table())
-        return Representations(id_user, self.item_embedding.weight, content_user, content_item)
+        user, id_item = self.id_rows(nodes)
+        id_user, content_user = user.chunk(2, dim=1)
+        content_item = self.projection(self.feature_table(None if nodes is None else nodes.item))
+        return Representations(id_user, id_item, content_user, content_item)
 
     def fuse(self, x: Representations) -> tuple[Tensor, Tensor]:
         """ID and content side by side."""
@@ -87,13 +88,3 @@ class VBPR(ContentRecommender):
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """``bpr`` and ``reg``."""
         return bpr_terms(*batch_rows(batch, *self.fuse(x)))
-
-    def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
-        """``bpr`` and ``reg``; projects the batch's items only."""
-        pos, neg = self._items(batch.pos_item), self._items(batch.neg_item)
-        return bpr_terms(self.user_embedding(batch.user), pos, neg)
-
-    def _items(self, items: Tensor) -> Tensor:
-        return torch.cat(
-            [self.item_embedding(items), self.projection(self.feature_table(items))], -1
-        )

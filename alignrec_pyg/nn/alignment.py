@@ -79,8 +79,8 @@ class Alignment(nn.Module):
 
         Args:
             batch: Training triplets; their negative items are not used.
-            representations: ID vectors of all users and items, and content vectors of all users and
-                items, in this order.
+            representations: ID vectors of the users and items among which the batch is numbered,
+                and content vectors of both, in this order.
             user: Final vectors of the users of the batch, :math:`(B, d)`.
             pos_item: Final vectors of the positive items of the batch, :math:`(B, d)`.
             features: Function that returns the features of items, int64 :math:`(n)`, from a
@@ -89,12 +89,13 @@ class Alignment(nn.Module):
         id_user, id_item, content_user, content_item = representations
         users, user_counts = batch.user.unique(return_counts=True)
         items, item_counts = batch.pos_item.unique(return_counts=True)
+        numbers = items if batch.nodes is None else batch.nodes.item[items]
         user_content, content = embedding(users, content_user), embedding(items, content_item)
         return {
             "cca": self._cca(content, embedding(items, id_item), item_counts)
             + self._cca(user_content, embedding(users, id_user), user_counts),
             "uia": cosine_alignment_loss(user, pos_item),
-            "reg": self._reg(content, items, item_counts, features),
+            "reg": self._reg(content, numbers, item_counts, features),
         }
 
     def _cca(self, content: Tensor, ids: Tensor, counts: Tensor) -> Tensor:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 import torch_geometric.nn
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 from torch_geometric.typing import Adj
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import symmetric_norm
+from alignrec_pyg.graph import Nodes, symmetric_norm
 
 
 class Adjacency(NamedTuple):
@@ -49,6 +52,80 @@ class Adjacency(NamedTuple):
         """Multiplies the matrix by ``x`` ``[num_sources, d]``; differentiable in ``x`` only."""
         out: Tensor = _SparseMatmul.apply(self.matrix, self.transpose, x)
         return out
+
+    def rows(self, rows: Tensor) -> Adjacency:
+        r"""The matrix of some rows: the messages to these targets.
+
+        Shapes:
+            - **input:** rows int64 :math:`(n)`
+            - **output:** matrix CSR :math:`(n, N_\text{source})`
+        """
+        pointer, column, value = self._select(rows)
+        num_sources = self.matrix.size(1)
+        return Adjacency(
+            csr_tensor(pointer, column, value, num_sources),
+            csr_tensor(*transposed_csr(pointer, column, value, num_sources), rows.numel()),
+        )
+
+    def block(self, rows: Tensor, sources: Tensor) -> Block:
+        """The matrix of some rows, with the columns in which they are not zero, and ``sources``.
+
+        Shapes:
+            - **input:** rows int64 :math:`(n)`, sources int64 :math:`(s)`
+        """
+        pointer, column, value = self._select(rows)
+        seen = torch.zeros(self.matrix.size(1), dtype=torch.bool, device=rows.device)
+        seen[column] = seen[sources] = True
+        source = seen.nonzero()[:, 0]
+        column = (seen.cumsum(0) - 1).int()[column]
+        adjacency = Adjacency(
+            csr_tensor(pointer, column, value, source.numel()),
+            csr_tensor(*transposed_csr(pointer, column, value, source.numel()), rows.numel()),
+        )
+        return Block(adjacency, source)
+
+    def _select(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pointer, position = select_rows(self.matrix.crow_indices(), rows)
+        return pointer, self.matrix.col_indices()[position], self.matrix.values()[position]
+
+
+class Block(NamedTuple):
+    r"""Messages to some nodes, and the nodes that they come from.
+
+    Shapes:
+        - **adjacency:** matrix CSR :math:`(n, m)`
+        - **source:** int64 :math:`(m)`, ascending
+    """
+
+    adjacency: Adjacency
+    source: Tensor
+
+
+class ItemToUserAggregation(NamedTuple):
+    r"""Users aggregate the vectors of their items, for all nodes or for some.
+
+    Shapes:
+        - **adjacency:** matrix CSR :math:`(n, m)` from :attr:`items` to the users asked for
+        - **items:** int64 :math:`(m)`, the items whose vectors it takes (``None``: all): those
+          asked for, and those of the users
+        - **rows:** int64, the items asked for among these (``None``: all)
+    """
+
+    adjacency: Adjacency
+    items: Tensor | None = None
+    rows: Tensor | None = None
+
+    @classmethod
+    def of_nodes(cls, adjacency: Adjacency, nodes: Nodes | None) -> ItemToUserAggregation:
+        """Aggregates for ``nodes`` what flows along ``adjacency``."""
+        if nodes is None:
+            return cls(adjacency)
+        block = adjacency.block(nodes.user, nodes.item)
+        return cls(*block, torch.searchsorted(block.source, nodes.item))
+
+    def __call__(self, item_x: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of the users and items asked for, from those of :attr:`items` ``[m, d]``."""
+        return self.adjacency.matmul(item_x), rows_of(item_x, self.rows)
 
 
 class LGConv(torch_geometric.nn.LGConv):
@@ -102,21 +179,27 @@ class UserItemPropagation(nn.Module):
         item_x: Tensor,
         adjacency: Adj | Adjacency,
         edge_weight: Tensor | None = None,
+        *,
+        nodes: Nodes | None = None,
     ) -> tuple[Tensor, Tensor]:
         r"""Propagates over the graph of all :math:`N` = users + items nodes, users first.
+
+        With ``nodes``, only their rows are computed in the last layer, and returned.
 
         Shapes:
             - **input:** user_x :math:`(|U|, d)`, item_x :math:`(|I|, d)`, adjacency over
               :math:`N` nodes (see :func:`user_item_edges`, :func:`user_item_adjacency`)
-            - **output:** :math:`(|U|, d)`, :math:`(|I|, d)`
+            - **output:** :math:`(|U|, d)`, :math:`(|I|, d)`, or a row for each of ``nodes``
         """
+        num_users, rows = user_x.size(0), None
+        if nodes is not None:
+            rows, num_users = torch.cat([nodes.user, nodes.item + num_users]), nodes.user.numel()
         x = torch.cat([user_x, item_x])
-        out = x
-        for conv in self.convs:
-            x = conv(x, adjacency, edge_weight)
-            out = out + x
+        out = rows_of(x, rows)
+        for x_rows in _layers(self.convs, x, adjacency, edge_weight, rows):
+            out = out + x_rows
         out = out / (len(self.convs) + 1)
-        return out[: user_x.size(0)], out[user_x.size(0) :]
+        return out[:num_users], out[num_users:]
 
 
 class ItemPropagation(nn.Module):
@@ -134,12 +217,42 @@ class ItemPropagation(nn.Module):
         self.convs = _lgconv_stack(num_layers)
 
     def forward(
-        self, x: Tensor, adjacency: Adj | Adjacency, edge_weight: Tensor | None = None
+        self,
+        x: Tensor,
+        adjacency: Adj | Adjacency,
+        edge_weight: Tensor | None = None,
+        *,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """Propagates ``x`` ``[num_items, d]`` through all layers."""
-        for conv in self.convs:
+        """Propagates ``x`` ``[num_items, d]`` through all layers.
+
+        With ``rows``, int64 ``[n]``, only these are computed in the last layer, and returned.
+        """
+        if not self.convs:
+            return rows_of(x, rows)
+        *_, out = _layers(self.convs, x, adjacency, edge_weight, rows)
+        return out
+
+
+def _layers(
+    convs: nn.ModuleList,
+    x: Tensor,
+    adjacency: Adj | Adjacency,
+    edge_weight: Tensor | None,
+    rows: Tensor | None,
+) -> Iterator[Tensor]:
+    """The output of each layer, or some rows of it."""
+    for number, conv in enumerate(convs, start=1):
+        if number == len(convs) and rows is not None and isinstance(adjacency, Adjacency):
+            yield conv(x, adjacency.rows(rows))
+        else:
             x = conv(x, adjacency, edge_weight)
-        return x
+            yield rows_of(x, rows)
+
+
+def rows_of(x: Tensor, rows: Tensor | None) -> Tensor:
+    """Some rows of ``x``, or ``x`` itself."""
+    return x if rows is None else functional.embedding(rows, x)
 
 
 def user_item_edges(edge_index: Tensor, num_users: int, num_items: int) -> tuple[Tensor, Tensor]:
@@ -232,18 +345,53 @@ class _SparseMatmul(torch.autograd.Function):
 
 
 def _matmul(matrix: Tensor, x: Tensor) -> Tensor:
+    return csr_matmul(matrix.crow_indices(), matrix.col_indices(), matrix.values(), x)
+
+
+def csr_matmul(row_pointer: Tensor, column: Tensor, value: Tensor, x: Tensor) -> Tensor:
+    """A matrix in CSR format times ``x`` ``[num_columns, d]``, without gradient."""
     # The kernels need row-major operands; a gradient may be an expanded or transposed view.
-    matrix, x = matrix.to(x.dtype), x.contiguous()
+    value, x = value.to(x.dtype).contiguous(), x.contiguous()
     if x.device.type != "cpu":
-        return matrix @ x
-    # `matrix @ x` would fill the output with zeros and copy it first, which takes twice the time.
-    out = x.new_empty(matrix.size(0), x.size(1))
-    return torch.addmm(out, matrix, x, beta=0, out=out)
+        return csr_tensor(row_pointer, column, value, x.size(0)) @ x
+    # The weighted sum of a bag of rows: a half to a third of the time of `matrix @ x`.
+    return functional.embedding_bag(
+        column, x, row_pointer, mode="sum", per_sample_weights=value, include_last_offset=True
+    )
 
 
 def _lgconv_stack(num_layers: int) -> nn.ModuleList:
     check_integer("num_layers", num_layers, 0)
     return nn.ModuleList(LGConv() for _ in range(num_layers))
+
+
+def select_rows(row_pointer: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Row pointers of some rows of a CSR matrix, and the positions of their entries in it."""
+    first, count = row_pointer[rows], row_pointer[rows + 1] - row_pointer[rows]
+    pointer = functional.pad(count.cumsum(0, dtype=torch.int32), (1, 0))
+    position = torch.arange(int(pointer[-1]), dtype=torch.int32, device=rows.device)
+    return pointer, position + (first - pointer[:-1]).repeat_interleave(count)
+
+
+def transposed_csr(
+    pointer: Tensor, column: Tensor, value: Tensor, num_columns: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The transpose of a CSR matrix."""
+    if pointer.device.type == "cpu":  # counts instead of sorting: a third of the time
+        matrix = csr_array((value, column, pointer), (pointer.numel() - 1, num_columns)).tocsc()
+        indptr, indices, data = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
+        return indptr, indices, data
+    return _transposed_by_sorting(pointer, column, value, num_columns)
+
+
+def _transposed_by_sorting(
+    pointer: Tensor, column: Tensor, value: Tensor, num_columns: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    row = torch.arange(pointer.numel() - 1, dtype=torch.int32, device=pointer.device)
+    row = row.repeat_interleave(pointer.diff())
+    order = column.sort(stable=True).indices
+    count = torch.bincount(column, minlength=num_columns)
+    return functional.pad(count.cumsum(0, dtype=torch.int32), (1, 0)), row[order], value[order]
 
 
 def csr_matrix(row: Tensor, col: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
@@ -257,8 +405,12 @@ def csr_matrix(row: Tensor, col: Tensor, value: Tensor, size: tuple[int, int]) -
         )
     row_pointer = torch.zeros(size[0] + 1, dtype=torch.int64, device=row.device)
     row_pointer[1:] = torch.bincount(row, minlength=size[0]).cumsum(0)
+    return csr_tensor(row_pointer.int(), col[order].int(), value[order], size[1])
+
+
+def csr_tensor(row_pointer: Tensor, column: Tensor, value: Tensor, num_columns: int) -> Tensor:
+    """A matrix in CSR format, without checks."""
+    size = (row_pointer.numel() - 1, num_columns)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            row_pointer.int(), col[order].int(), value[order], size, check_invariants=False
-        )
+        return torch.sparse_csr_tensor(row_pointer, column, value, size, check_invariants=False)

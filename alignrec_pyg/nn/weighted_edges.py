@@ -7,14 +7,19 @@ sampled dense-dense product, and vice versa for the inner products of edges.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alignrec_pyg.nn.propagation import csr_matrix
+from alignrec_pyg.nn.propagation import (
+    csr_matmul,
+    csr_matrix,
+    csr_tensor,
+    select_rows,
+    transposed_csr,
+)
 
 
 class EdgeStructure(NamedTuple):
@@ -94,21 +99,48 @@ class EdgeStructure(NamedTuple):
             self.to_transpose,
         )
 
+    def rows(self, rows: Tensor) -> tuple[EdgeStructure, Tensor]:
+        """The edges to some targets, int64 ``[n]``, and their positions among all edges."""
+        pointer, position = select_rows(self.row_pointer, rows)
+        source, number = self.source[position], torch.arange(position.numel(), device=rows.device)
+        target = torch.arange(rows.numel(), dtype=torch.int32, device=rows.device)
+        column_pointer, transposed_target, to_transpose = transposed_csr(
+            pointer, source, number.int(), self.num_sources
+        )
+        from_transpose = torch.empty_like(to_transpose)
+        from_transpose[to_transpose] = number.int()
+        structure = EdgeStructure(
+            pointer,
+            source,
+            target.repeat_interleave(pointer.diff()),
+            column_pointer,
+            transposed_target,
+            to_transpose,
+            from_transpose,
+        )
+        return structure, position
+
     def transpose_values(self, value: Tensor) -> Tensor:
         """Values of the edges ``[E]`` in the order of :meth:`transposed`; differentiable."""
         return value.index_select(0, self.to_transpose)
 
 
-def weighted_matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
+def weighted_matmul(
+    structure: EdgeStructure, weight: Tensor, x: Tensor, *, rows: Tensor | None = None
+) -> Tensor:
     r"""Sums the weighted messages to each target; differentiable in the weights and ``x``.
 
     .. math::
         y_t = \sum_{e: s \to t} w_e x_s
 
     Shapes:
-        - **input:** weight :math:`(E)`, x :math:`(N_\text{source}, d)`
-        - **output:** :math:`(N_\text{target}, d)`
+        - **input:** weight :math:`(E)`, x :math:`(N_\text{source}, d)`, rows int64 :math:`(n)`,
+          the targets asked for (default: all)
+        - **output:** :math:`(N_\text{target}, d)` or :math:`(n, d)`
     """
+    if rows is not None:
+        structure, position = structure.rows(rows)
+        weight = weight.index_select(0, position)
     out: Tensor = _WeightedMatmul.apply(structure, weight, x)
     return out
 
@@ -202,27 +234,16 @@ def _segment_sum(structure: EdgeStructure, value: Tensor) -> Tensor:
 
 
 def _matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
-    matrix = _csr(structure.row_pointer, structure.source, weight, structure.num_sources)
-    return matrix @ x.contiguous()
+    return csr_matmul(structure.row_pointer, structure.source, weight, x)
 
 
 def _transposed_matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
     weight = structure.transpose_values(weight)
-    pointer, column = structure.column_pointer, structure.transposed_target
-    return _csr(pointer, column, weight, structure.num_targets) @ x.contiguous()
+    return csr_matmul(structure.column_pointer, structure.transposed_target, weight, x)
 
 
 def _sampled_matmul(structure: EdgeStructure, target_x: Tensor, source_x: Tensor) -> Tensor:
     zeros = target_x.new_zeros(structure.num_edges)
-    pattern = _csr(structure.row_pointer, structure.source, zeros, structure.num_sources)
+    pattern = csr_tensor(structure.row_pointer, structure.source, zeros, structure.num_sources)
     factors = target_x.contiguous(), source_x.contiguous().t()
     return torch.sparse.sampled_addmm(pattern, *factors, beta=0.0).values()
-
-
-def _csr(row_pointer: Tensor, column: Tensor, value: Tensor, num_columns: int) -> Tensor:
-    size = (row_pointer.numel() - 1, num_columns)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            row_pointer, column, value.contiguous(), size, check_invariants=False
-        )

@@ -27,7 +27,7 @@ from alignrec_pyg import (
     fit,
     recommend,
 )
-from alignrec_pyg.graph import INTERACTS, knn_edge_type
+from alignrec_pyg.graph import INTERACTS, InteractionBatch, Nodes, knn_edge_type
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.transforms import KNNItemGraph
@@ -119,6 +119,37 @@ def test_loss_is_the_weighted_sum_of_its_terms(model_cls, toy):
     assert all(term.dim() == 0 and torch.isfinite(term) for term in terms.values())
     expected = sum(model.loss_weights[name] * term for name, term in terms.items())
     torch.testing.assert_close(total, expected)
+
+
+def test_rows_that_a_batch_reads_are_those_of_all(model_cls, toy, monkeypatch):
+    """Vectors, loss terms and gradients, and nothing that depends on a row that is not read."""
+    toy["item"].x_text[3] = 0
+    toy["item"].mask_text = ~toy["item"].x_text.any(dim=1)  # takes no part in REG
+    torch.manual_seed(0)
+    model = built(model_cls, toy).double()
+    start_epoch(model, toy)
+    device = toy[INTERACTS].edge_index.device
+    nodes = Nodes(torch.tensor([0, 2], device=device), torch.tensor([1, 2], device=device))
+    found, expected = model(toy, nodes), model(toy)
+    torch.testing.assert_close(found[0], expected[0][nodes.user])
+    torch.testing.assert_close(found[1], expected[1][nodes.item])
+
+    batch = InteractionBatch(*torch.tensor([[2, 0, 2], [2, 1, 2], [1, 2, 0]], device=device))
+
+    def terms_and_gradients():
+        start_epoch(model, toy)
+        model.zero_grad(set_to_none=False)
+        total, terms = model.loss(toy, batch)
+        total.backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        return {n: term.detach() for n, term in terms.items()}, gradients
+
+    found = terms_and_gradients()
+    monkeypatch.setattr(InteractionBatch, "compact", lambda self: self)
+    for values, others in zip(found, terms_and_gradients(), strict=True):
+        assert values.keys() == others.keys()
+        for name, value in values.items():
+            torch.testing.assert_close(value, others[name], msg=lambda text, n=name: f"{n}: {text}")
 
 
 def test_every_parameter_gets_a_gradient(model_cls, toy):

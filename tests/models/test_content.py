@@ -6,7 +6,7 @@ from alignrec_pyg import Recommender
 from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.models import ContentRecommender, Representations
 from alignrec_pyg.models.content import items_with_features
-from alignrec_pyg.nn import item_to_user_adjacency
+from alignrec_pyg.nn import item_to_user_adjacency, rows_of
 
 BATCH = InteractionBatch(torch.tensor([0]), torch.tensor([1]), torch.tensor([2]))
 
@@ -23,9 +23,11 @@ class Plain(ContentRecommender):
     def reset_parameters(self):
         nn.init.zeros_(self.rows)
 
-    def representations(self, data):
+    def representations(self, data, nodes=None):
         self.calls += 1
-        return Representations(*self.rows.split([3, 4, 3, 4]))
+        users, items = (None, None) if nodes is None else (nodes.user, nodes.item)
+        parts = zip(self.rows.split([3, 4, 3, 4]), [users, items] * 2, strict=True)
+        return Representations(*(rows_of(part, rows) for part, rows in parts))
 
     def terms(self, batch, x):
         return {"sum": sum(part.sum() for part in x), "user": batch.user.sum().float()}
@@ -44,7 +46,8 @@ def test_forward_and_loss_follow_from_representations_and_terms(toy):
     model.calls = 0
     total, terms = model.loss(toy, BATCH)
     assert model.calls == 1
-    assert terms["sum"] == 27 * 28 / 2
+    read = torch.tensor([0, 3 + 1, 3 + 2, 7, 10 + 1, 10 + 2])  # user 0, items 1 and 2
+    assert terms["sum"] == model.rows[read].sum()
     assert total == 2 * terms["sum"]
 
 

@@ -3,10 +3,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, Nodes
 from alignrec_pyg.nn import (
     Adjacency,
     ItemPropagation,
+    ItemToUserAggregation,
     LGConv,
     UserItemPropagation,
     item_to_user_adjacency,
@@ -14,6 +15,7 @@ from alignrec_pyg.nn import (
     user_item_adjacency,
     user_item_edges,
 )
+from alignrec_pyg.nn.propagation import _transposed_by_sorting, transposed_csr
 
 
 def dense_norm(links: Tensor, num_users: int, num_items: int) -> Tensor:
@@ -136,6 +138,63 @@ def test_gradients_of_a_rectangular_graph_numerically(links):
     double = Adjacency(adjacency.matrix.double(), adjacency.transpose.double())
     x = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(double.matmul, x)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_rows_are_those_of_the_whole_with_their_gradients(links, layers):
+    user, item = torch.randn(3, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
+    nodes = Nodes(torch.tensor([0, 2]), torch.tensor([3]))
+    for form in forms(links).values():
+        found = UserItemPropagation(layers)(user, item, *form, nodes=nodes)
+        whole = UserItemPropagation(layers)(user, item, *form)
+        expected = whole[0][nodes.user], whole[1][nodes.item]
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(torch.cat(found).square().sum(), (user, item)),
+            torch.autograd.grad(torch.cat(expected).square().sum(), (user, item)),
+        )
+        if layers:
+            x = torch.cat([user, item])
+            rows = ItemPropagation(layers)(x, *form, rows=torch.tensor([6, 1]))
+            torch.testing.assert_close(rows, ItemPropagation(layers)(x, *form)[[6, 1]])
+
+
+def test_rows_of_a_graph_and_what_they_hear():
+    edges = torch.tensor([[0, 2, 3, 3], [1, 1, 0, 2]])
+    adjacency = Adjacency.from_edges(edges, torch.tensor([2.0, 3.0, 5.0, 7.0]), 5, 3)
+    rows = torch.tensor([2, 1])
+    some = adjacency.rows(rows)
+    assert some.matrix.to_dense().tolist() == [[0, 0, 0, 7, 0], [2, 0, 3, 0, 0]]
+    assert torch.equal(some.transpose.to_dense(), some.matrix.to_dense().t())
+    block = adjacency.block(rows, torch.tensor([4]))
+    assert block.source.tolist() == [0, 2, 3, 4]
+    assert torch.equal(block.adjacency.matrix.to_dense(), some.matrix.to_dense()[:, [0, 2, 3, 4]])
+    transpose = block.adjacency.transpose.to_dense()
+    assert torch.equal(transpose, block.adjacency.matrix.to_dense().t())
+
+
+def test_transposes_by_sorting_as_by_counting(links):
+    """As on a GPU, where the other way is missing."""
+    matrix = item_to_user_adjacency(links, 3, 4).matrix
+    arrays = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+    counted = transposed_csr(*arrays, 4)
+    for found, expected in zip(_transposed_by_sorting(*arrays, 4), counted, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_users_aggregate_the_items_that_they_and_others_ask_for(links):
+    graph = item_to_user_adjacency(links, 3, 4)
+    x = torch.randn(4, 2)
+    user, item = ItemToUserAggregation.of_nodes(graph, None)(x)
+    assert torch.equal(user, graph.matmul(x))
+    assert torch.equal(item, x)
+    nodes = Nodes(torch.tensor([1]), torch.tensor([0, 3]))
+    some = ItemToUserAggregation.of_nodes(graph, nodes)
+    heard = links[1, links[0] == 1].tolist()
+    assert some.items.tolist() == sorted({*heard, 0, 3})
+    user, item = some(x[some.items])
+    torch.testing.assert_close(user, graph.matmul(x)[[1]])
+    assert torch.equal(item, x[[0, 3]])
 
 
 def test_item_propagation_keeps_the_last_layer_only():

@@ -44,6 +44,19 @@ def assert_equal_with_gradients(found, expected, inputs) -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_rows_are_those_of_the_whole_with_their_gradients(structure, values):
+    weight, source_x, _ = values
+    rows = torch.tensor([3, 2, 0])
+    found = weighted_matmul(structure, weight, source_x, rows=rows)
+    expected = (dense(structure, weight) @ source_x)[rows]
+    assert_equal_with_gradients(found, expected, (weight, source_x))
+    some, position = structure.rows(rows)
+    edges = torch.stack([some.source, some.target]).long()
+    again = EdgeStructure.from_edges(edges, NUM_SOURCES, 3)
+    assert all(torch.equal(a, b) for a, b in zip(some, again, strict=True))
+    assert position.tolist() == [6, 7, 0, 1, 2]
+
+
 def test_edges_are_sorted_by_target_then_source(structure):
     assert structure.target.tolist() == [0, 0, 0, 1, 1, 1, 3, 3]
     assert structure.source.tolist() == [0, 2, 4, 0, 1, 2, 1, 4]
