@@ -113,7 +113,7 @@ class Recommender(nn.Module, ABC):
             "user ids": content_hash(data[USER].get("id")),
             "item ids": content_hash(data[ITEM].get("id")),
         }
-        self._graphs: dict[str, list[_PreparedGraph]] = {}
+        self._graphs: dict[str, tuple[_PreparedGraph, ...]] = {}
         if hparams is not None:
             self._store_hparams(data, hparams)
 
@@ -430,16 +430,26 @@ class Recommender(nn.Module, ABC):
     def prepared_graph(
         self, name: str, sources: tuple[Tensor, ...], build: Callable[[], PreparedT]
     ) -> PreparedT:
-        """Keeps a graph prepared while it is asked for the very same, unchanged tensors."""
-        versions = tuple(tensor._version for tensor in sources)
-        kept = self._graphs.setdefault(name, [])
+        """Keeps a graph prepared while it is asked for the very same, unchanged tensors.
+
+        The graph is a constant, and several threads may ask for it. One of tensors that were made
+        in ``inference_mode`` is not kept, since they do not tell whether they were changed.
+        """
+        tracked = not any(tensor.is_inference() for tensor in sources)
+        versions = tuple(tensor._version for tensor in sources) if tracked else ()
+        kept = self._graphs.get(name, ())
         for graph in kept:
             same = all(a is b for a, b in zip(graph.sources, sources, strict=True))
             if same and graph.versions == versions:
                 return graph.prepared
-        kept.append(_PreparedGraph(sources, versions, build()))
-        del kept[:-_NUM_PREPARED]
-        return kept[-1].prepared
+        # A tensor made in inference mode could not be trained with later.
+        with torch.inference_mode(False), torch.no_grad():
+            prepared = build()
+        if tracked:
+            # A tuple of its own, as another thread may read the one that was there.
+            new = _PreparedGraph(sources, versions, prepared)
+            self._graphs[name] = (*kept, new)[-_NUM_PREPARED:]
+        return prepared
 
     def select_item_graph(self, data: HeteroData, item_graph: str | None) -> str:
         """The kNN item graph to read: the one named, or the only one of ``data``."""

@@ -165,7 +165,7 @@ class LATTICE(Recommender):
 
     def train(self, mode: bool = True) -> LATTICE:
         """Sets the mode; an epoch that is evaluated is over, and the next one a new one."""
-        if not mode:
+        if not mode and int(self._epoch) != _NO_EPOCH:  # only what trains may be written to
             self._epoch.fill_(_NO_EPOCH)
         super().train(mode)
         return self

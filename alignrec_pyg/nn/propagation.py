@@ -17,6 +17,8 @@ from torch_geometric.typing import Adj
 from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import Nodes, symmetric_norm
 
+_MAX_INT32 = 2**31 - 1
+
 
 class Adjacency(NamedTuple):
     r"""A constant sparse matrix in CSR format with its transpose, for fast training.
@@ -395,7 +397,18 @@ def _transposed_by_sorting(
 
 
 def csr_matrix(row: Tensor, col: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
-    """A CSR matrix with int32 indices, sorted by row and column; a repeated entry is an error."""
+    """A CSR matrix with int32 indices, sorted by row and column.
+
+    Raises:
+        ValueError: If an entry is repeated, or there are more rows, columns or entries than int32
+            can count.
+    """
+    if max(row.numel(), *size) > _MAX_INT32:
+        raise ValueError(
+            f"'edge_index' needs to have at most {_MAX_INT32:,} edges and nodes, the largest int32 "
+            f"(got {row.numel():,} edges between {size[1]:,} and {size[0]:,} nodes; a user-item "
+            "graph has two edges for each link): leave links out, e.g. with KCore or MinRating"
+        )
     key, order = (row * size[1] + col).sort()
     if (key[1:] == key[:-1]).any():
         first = int(order[1:][key[1:] == key[:-1]][0])

@@ -100,6 +100,13 @@ def test_lists_are_those_of_a_loop_over_users(case, k, block, monkeypatch):
     assert model.training
 
 
+def test_lists_are_the_same_in_inference_mode(case):
+    data, model = case
+    with torch.inference_mode():
+        result = rank(model, data, 5, users=torch.arange(USERS))
+    assert result.item.tolist() == expected(case, range(USERS), 5)
+
+
 def test_users_are_those_with_links_to_predict_unless_named(case):
     data, model = case
     users = sorted(set(data[INTERACTS].edge_label_index[0].tolist()))

@@ -1,5 +1,8 @@
 import json
+import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import torch
 from alignrec_pyg import BPR, FREEDOM, GRCN, MGCN, VBPR, AlignRec, CheckpointError, LightGCN
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.nn import user_item_adjacency
 from alignrec_pyg.storage import write_manifest
 
 
@@ -183,3 +187,34 @@ def test_a_graph_of_links_is_kept_for_its_options(toy):
     graphs = [model.item_to_user_graph(toy, name) for name in ("row", "symmetric", "row")]
     assert graphs[0] is graphs[2]
     assert not torch.equal(graphs[0].matrix.values(), graphs[1].matrix.values())
+
+
+def test_threads_get_the_graphs_of_the_data_they_give(toy, monkeypatch):
+    other = toy.clone()
+    other[INTERACTS].edge_index = torch.tensor([[0, 1, 2, 2], [3, 0, 0, 2]])
+    model = LightGCN(toy).eval()
+    with torch.no_grad():
+        expected = [model(data) for data in (toy, other)]
+    together = Barrier(2)  # both threads have prepared a graph, and are about to keep it
+
+    def build(*arguments):
+        graph = user_item_adjacency(*arguments)
+        together.wait(timeout=60)
+        return graph
+
+    def right(number):
+        results = []
+        for _ in range(150):
+            with torch.no_grad():
+                found = model((toy, other)[number].clone())
+            results.append(all(map(torch.equal, found, expected[number])))
+        return all(results)
+
+    monkeypatch.setattr("alignrec_pyg.models.base.user_item_adjacency", build)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(right, range(2))) == [True, True]
+    finally:
+        sys.setswitchinterval(interval)

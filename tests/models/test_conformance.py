@@ -163,6 +163,28 @@ def test_every_parameter_gets_a_gradient(model_cls, toy):
     )
 
 
+@pytest.mark.parametrize("made_inside", ["", "data", "data and model"])
+def test_inference_mode_gives_the_same_and_training_goes_on(model_cls, toy, made_inside):
+    torch.manual_seed(0)
+    model = built(model_cls, toy).eval()
+    with torch.no_grad():
+        expected = model(toy)
+    with torch.inference_mode():
+        given = toy.clone() if "data" in made_inside else toy
+        if "model" in made_inside:
+            torch.manual_seed(0)
+            model = built(model_cls, given)
+        else:
+            model._graphs.clear()
+        found = [model.eval()(given), model(given)]
+    with torch.no_grad():
+        found.append(model.eval()(given))
+    for vectors in found:
+        torch.testing.assert_close(vectors, expected)
+    if "model" not in made_inside:
+        first_loss(model.train(), given)[0].backward()
+
+
 @pytest.mark.parametrize("freeze_features", [True, False])
 def test_items_without_features_do_not_blow_up_gradients(model_cls, toy, freeze_features):
     for name in ("image", "text"):

@@ -91,6 +91,15 @@ def forms(links: Tensor) -> dict[str, tuple]:
     }
 
 
+def test_more_edges_than_int32_counts_are_an_error(links, monkeypatch):
+    edges = 2 * links.size(1)
+    monkeypatch.setattr("alignrec_pyg.nn.propagation._MAX_INT32", edges)
+    user_item_adjacency(links, 3, 4)
+    monkeypatch.setattr("alignrec_pyg.nn.propagation._MAX_INT32", edges - 1)
+    with pytest.raises(ValueError, match=rf"at most {edges - 1} edges .*got {edges} edges .*KCore"):
+        user_item_adjacency(links, 3, 4)
+
+
 @pytest.mark.parametrize("form", ["edge_index", "csr", "adjacency"])
 def test_every_form_of_the_graph_gives_the_dense_values_and_gradients(links, form):
     user, item = torch.randn(3, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
