@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import: no test may reach for the network
 os.environ["OMP_NUM_THREADS"] = "1"  # of processes too that tests start
@@ -24,11 +24,20 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 import numpy as np
 import pytest
-import torch
-from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.transforms import KNNItemGraph
+# Imported inside functions: the process of pytest-xdist that hands out tests reads this file, too.
+if TYPE_CHECKING:
+    import torch
+    from torch_geometric.data import HeteroData
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every device there is: on a machine with a GPU, tests that ask for it run twice."""
+    if "device" in metafunc.fixturenames:
+        import torch
+
+        names = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        metafunc.parametrize("device", names, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -51,15 +60,23 @@ def _ctrl_c_interrupts() -> Iterator[None]:
     signal.signal(signal.SIGINT, previous)
 
 
-@pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+@pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Every device there is: on a machine with a GPU, tests that ask for it run twice."""
+    """A device that there is."""
+    import torch
+
     return torch.device(request.param)
 
 
 @pytest.fixture
 def toy() -> HeteroData:
     """3 users, 4 items, two feature tables and an item graph; every link is also to predict."""
+    import torch
+    from torch_geometric.data import HeteroData
+
+    from alignrec_pyg.graph import INTERACTS
+    from alignrec_pyg.transforms import KNNItemGraph
+
     data = HeteroData()
     data["user"].num_nodes = 3
     data["user"].id = np.array(["ann", "bob", "cy"], dtype=object)
@@ -81,6 +98,12 @@ def checkerboard() -> tuple[HeteroData, HeteroData]:
     The right answer is known without a reference run: the held-out item is the only one of the
     user's parity that is not known yet.
     """
+    import torch
+    from torch_geometric.data import HeteroData
+
+    from alignrec_pyg.graph import INTERACTS
+    from alignrec_pyg.transforms import KNNItemGraph
+
     size = 50
     user, item = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     liked = torch.stack([user, item])[:, (user + item) % 2 == 0]
@@ -165,6 +188,8 @@ class ProcessGroup:
 
     def run(self, work: Callable[[int], object]) -> list[Any]:
         """What ``work(rank)`` gives on each: anything ``torch.save`` can hold."""
+        import torch
+
         self._number += 1
         children = [start_fork(partial(self._work, work, rank)) for rank in range(2)]
         assert [exit_code(child) for child in children] == [0, 0]
@@ -174,6 +199,8 @@ class ProcessGroup:
         return self.folder / f"{self._number}-{rank}.pt"
 
     def _work(self, work: Callable[[int], object], rank: int) -> None:
+        import torch
+
         torch.distributed.init_process_group(
             "gloo",
             init_method=f"file://{self.folder}/group{self._number}",
@@ -209,6 +236,8 @@ EXTRAS = {"graph": ("torch_cluster", "torch_sparse"), "tune": ("ray", "optuna")}
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Computes in one thread, skips what needs an extra that is not installed."""
+    import torch
+
     # tiny tensors: more threads only wait for each other; a command that ran may have set others
     torch.set_num_threads(1)
     for extra, packages in EXTRAS.items():

@@ -5,10 +5,10 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe, get_context
 from pathlib import Path
 
 import numpy as np
@@ -256,25 +256,27 @@ def test_only_private_files_are_removed_and_only_in_time(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([*kept, new])
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from alignrec_pyg.storage import folder_lock
-
-with folder_lock(Path(sys.argv[1]), "cell"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+def _hold(folder, pipe):
+    with folder_lock(folder, "cell"):
+        pipe.send("held")
+        pipe.recv()
 
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that has a lock, until its standard input ends."""
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline().strip() == b"held"
-        yield process
-        process.stdin.close()
+    """Another process that has a lock until something is sent to it."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs os.fork")
+    ours, theirs = Pipe()
+    process = get_context("fork").Process(target=_hold, args=(tmp_path, theirs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python >= 3.12, with threads
+        process.start()
+    process.pipe = ours
+    assert ours.recv() == "held"
+    yield process
+    ours.send("end")
+    process.join()
 
 
 def test_a_lock_is_one_process_s_until_it_ends(tmp_path, holder):
@@ -287,7 +289,7 @@ def test_a_lock_is_one_process_s_until_it_ends(tmp_path, holder):
         waiting = pool.submit(_take, tmp_path)
         time.sleep(0.2)
         assert not waiting.done()
-        holder.stdin.close()
+        holder.pipe.send("end")
         assert waiting.result(60) == f"process {os.getpid()}"
 
 
@@ -298,7 +300,7 @@ def _take(folder):
 
 def test_a_killed_process_gives_its_lock_back(tmp_path, holder):
     holder.kill()
-    holder.wait()
+    holder.join()
     assert (tmp_path / ".cell.holder").exists()
     with folder_lock(tmp_path, "cell", wait=10):
         assert f"process {os.getpid()} on" in (tmp_path / ".cell.holder").read_text()

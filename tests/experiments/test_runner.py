@@ -1,12 +1,11 @@
-import importlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
+from collections import Counter
 from dataclasses import replace
+from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,8 @@ from alignrec_pyg.experiments import runner
 from alignrec_pyg.experiments.cells import cell_key
 from alignrec_pyg.experiments.runner import is_the_cells_own, run_cells
 from alignrec_pyg.experiments.store import CellStore
-from alignrec_pyg.models import BPR
+from alignrec_pyg.models import BPR, LightGCN
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -42,18 +40,6 @@ def here(small_cells, parts, tmp_path):
     return told(run_cells(small_cells(), parts, CellStore(tmp_path / "here"), CPU, print))
 
 
-@pytest.mark.slow
-def test_processes_give_what_one_process_gives(here, small_cells, parts, tmp_path):
-    store, log = CellStore(tmp_path / "jobs"), Lines()
-    outcome = run_cells(small_cells(), parts, store, CPU, log, jobs=2)
-    assert told(outcome) == here
-    assert outcome.failed == {}
-    assert log == []
-    again = run_cells(small_cells(), parts, store, CPU, log, jobs=2)
-    assert all(result.stored for result in again.results)
-    assert told(again) == here
-
-
 def test_a_failed_cell_leaves_the_others(here, small_cells, parts, tmp_path):
     cells, log = small_cells(), Lines()
     cells[0] = small_cells(lr=1e30)[0]
@@ -62,15 +48,6 @@ def test_a_failed_cell_leaves_the_others(here, small_cells, parts, tmp_path):
     assert list(outcome.failed) == [("BPR", 0)]
     assert "not finite" in outcome.failed["BPR", 0]
     assert len(log) == 1
-
-
-@pytest.mark.slow
-def test_a_failed_cell_leaves_the_others_in_processes(here, small_cells, parts, tmp_path):
-    cells, log = small_cells(), Lines()
-    cells[1] = small_cells(lr=1e30)[1]
-    outcome = run_cells(cells, parts, CellStore(tmp_path / "cells"), CPU, log, jobs=2)
-    assert told(outcome) == [here[0], *here[2:]]
-    assert "not finite" in outcome.failed["BPR", 1]
 
 
 class Killed(BPR):
@@ -88,17 +65,27 @@ class Broken(BPR):
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_a_failed_cell_and_is_replaced(here, small_cells, parts, tmp_path):
-    cells, log = [*small_cells(models=[Killed]), *small_cells()], Lines()
-    outcome = run_cells(cells, parts, CellStore(tmp_path / "cells"), CPU, log, jobs=2)
-    assert told(outcome) == here
-    assert list(outcome.failed) == [("Killed", 0), ("Killed", 1)]
-    assert "its process ended (exit code -9): was there enough memory?" in log[0]
+def test_processes_give_what_one_gives_and_a_killed_one_is_replaced(
+    here, small_cells, parts, tmp_path
+):
+    cells, log = small_cells(), Lines()
+    cells[1] = small_cells(lr=1e30)[1]
+    cells += small_cells(models=[Killed], seeds=[0])
+    store = CellStore(tmp_path / "jobs")
+    outcome = run_cells(cells, parts, store, CPU, log, jobs=2)
+    assert told(outcome) == [here[0], *here[2:]]
+    assert list(outcome.failed) == [("BPR", 1), ("Killed", 0)]
+    assert "not finite" in outcome.failed["BPR", 1]
+    assert "its process ended (exit code -9): was there enough" in outcome.failed["Killed", 0]
+    assert len(log) == 2
+    again = run_cells([cells[0], *cells[2:4]], parts, store, CPU, log, jobs=2)
+    assert all(result.stored for result in again.results)
+    assert told(again) == told(outcome)
 
 
 @pytest.mark.slow
 def test_a_mistake_in_the_code_ends_the_run(small_cells, parts, tmp_path):
-    cells = [*small_cells(), *small_cells(models=[Broken])]
+    cells = small_cells(models=[Broken])
     for jobs in (1, 2):
         with pytest.raises(KeyError, match="no such thing"):
             run_cells(cells, parts, CellStore(tmp_path / f"{jobs}"), CPU, print, jobs=jobs)
@@ -165,88 +152,59 @@ def test_a_cell_of_another_run_is_left_to_it(here, small_cells, parts, tmp_path)
     assert log == ["BPR seed 0 is being trained by another run on this folder"]
 
 
-SCRIPT = textwrap.dedent("""
-    import sys
-    import torch
-    torch.set_num_threads(1)
-    from pathlib import Path
-    from alignrec_pyg.datasets import Synthetic
-    from alignrec_pyg.experiments.cells import KS, Cell, Parts
-    from alignrec_pyg.experiments.runner import run_cells
-    from alignrec_pyg.experiments.store import CellStore
-    from alignrec_pyg.models import LightGCN
-    from alignrec_pyg.train_config import TrainConfig
-    from alignrec_pyg.transforms import SplitInteractions
+class Slow(LightGCN):
+    """Takes its time for an epoch while there is a file, and notes its process in it."""
 
-    class Watched(LightGCN):
-        begun = 0  # leaves a file when its third epoch begins
+    def __init__(self, data, *, begun="", **hparams):
+        super().__init__(data, **hparams)
+        self.begun = begun
 
-        def on_epoch_start(self, data, generator):
-            self.begun += 1
-            if self.begun == 3:
-                Path("begun").touch()
-
-    def run(folder, jobs):
-        data = Synthetic(200, 150, 2500, num_topics=3, image_size=4).data
-        del data["item"]["text"], data["item"]["image"]
-        train, val, test = SplitInteractions("random")(data)
-        cells = [
-            Cell(row="Watched", model=Watched, hparams={"embedding_dim": 8},
-                 config=TrainConfig(seed=seed, max_epochs=40, patience=40, batch_size=256, ks=KS))
-            for seed in range(2)
-        ]
-        outcome = run_cells(
-            cells, Parts(train, val, {"test": test}), CellStore(folder),
-            torch.device("cpu"), print, jobs=jobs,
-        )
-        return [result.metrics for result in outcome.results]
-
-    if __name__ == "__main__":
-        print(run(Path(sys.argv[1]), jobs=2))
-""")
-
-
-def start(tmp_path, folder):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(script), str(folder)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(pattern, folder, seconds=150):
-    end = time.monotonic() + seconds
-    while not list(folder.glob(pattern)):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    def on_epoch_start(self, data, generator):
+        if Path(self.begun).exists():
+            with Path(self.begun).open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(0.3)
 
 
 @pytest.mark.slow
-def test_signals_reach_all_processes_and_the_run_goes_on(tmp_path, monkeypatch):
+def test_signals_reach_all_processes_and_the_run_goes_on(
+    small_cells, parts, tmp_path, fork, monkeypatch
+):
     """Stopped by Ctrl-C, then killed, then run to its end."""
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "cells"
-    for number in (signal.SIGINT, signal.SIGKILL):
-        (tmp_path / "begun").unlink(missing_ok=True)
-        stopped = start(tmp_path, folder)
-        wait_for("begun", tmp_path)
-        os.kill(stopped.pid, number)
-        _, errors = stopped.communicate(timeout=60)
-        assert stopped.returncode == -number, errors
-        assert not list(folder.glob("*.json"))
+    folder, begun, number = tmp_path / "cells", tmp_path / "begun", tmp_path / "pid"
+    cells = [
+        replace(cell, hparams={**cell.hparams, "begun": str(begun)})
+        for cell in small_cells(models=[Slow], max_epochs=40, patience=40)
+    ]
+    forkserver.set_forkserver_preload(["alignrec_pyg.experiments.runner"])
+    forkserver.ensure_running()
+
+    def run_in_processes():
+        forkserver._forkserver.ensure_running = lambda: None  # by the parent
+        number.write_text(str(os.getpid()))
+        with pytest.raises(KeyboardInterrupt):
+            run_cells(cells, parts, CellStore(folder), CPU, print, jobs=2)
+
+    def send(signal_number):
+        end = time.monotonic() + 200
+        while sorted(Counter(begun.read_text().split()).values())[-2:] < [3, 3]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        os.kill(int(number.read_text()), signal_number)
+
+    for signal_number, code in ((signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)):
+        begun.write_text("")
+        assert fork(run_in_processes, partial(send, signal_number)) == [code, 0]
         for lock in folder.glob("*.lock"):  # killed processes end when they notice it
             with FileLock(lock, timeout=60):
                 pass
-        states = [json.loads(file.read_text()) for file in folder.glob("*.unfinished/state.json")]
-        assert max(state["state"]["epoch"] for state in states) > 1
-    monkeypatch.syspath_prepend(tmp_path)
-    run = importlib.import_module("script").run
+    begun.unlink()
     assert not list(folder.glob("*.json"))
-    assert run(folder, jobs=1) == run(tmp_path / "here", jobs=1)
-    assert not list(folder.glob("*.unfinished"))  # they were gone on with, not begun anew
+    states = [json.loads(file.read_text()) for file in folder.glob("*.unfinished/state.json")]
+    reached = [state["state"]["epoch"] for state in states]
+    assert min(reached) > 1
+    trained = []
+    monkeypatch.setattr(Slow, "on_epoch_start", lambda *_: trained.append(1))
+    outcome = run_cells(cells, parts, CellStore(folder), CPU, print)
+    assert len(trained) <= 80 - sum(reached)  # gone on with, not begun anew
+    assert told(outcome) == told(run_cells(cells, parts, CellStore(tmp_path / "here"), CPU, print))
