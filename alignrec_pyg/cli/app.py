@@ -26,7 +26,9 @@ for command in (check, encode, pretrain, evaluate, recommend):
 app.command("compare", cls=Command)(command_of(CompareOptions, compare, compare.__doc__))
 app.command("features", cls=Command)(command_of(FeaturesOptions, features, features.__doc__))
 app.command("train", cls=Command)(command_of(TrainOptions, train, train.__doc__))
-app.command("tune", cls=Command)(command_of(TuneOptions, tune, tune.__doc__))
+app.command("tune", cls=Command)(
+    command_of(TuneOptions, tune, tune.__doc__, TuneOptions.with_those_stored)
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -77,28 +77,34 @@ def _check_values(option: str | None, num_values: int) -> None:
 
 
 def command_of(
-    options: type[OptionsT], run: Callable[[OptionsT], int | None], doc: str | None
+    options: type[OptionsT],
+    run: Callable[[OptionsT], int | None],
+    doc: str | None,
+    complete: Callable[[OptionsT, set[str]], OptionsT] = lambda options, given: options,
 ) -> Callable[..., int]:
     """A function that typer makes a command of, with the fields of a dataclass as its options.
 
     The fields are ``Annotated[..., typer.Option(...)]``, with defaults; several values are a
     ``tuple[..., ...]``. ``doc`` is what ``--help`` says; its indented paragraphs keep their lines.
+    ``complete`` is told which options were given, also those given at their default, and says with
+    which to run.
     """
     hints = get_type_hints(options, include_extras=True)
     signature = inspect.signature(options)
 
-    def command(**values: Any) -> int:
-        given = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
-        return run(options(**given)) or 0
+    def command(context: typer.Context, **values: Any) -> int:
+        taken = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        sources = {name: context.get_parameter_source(name) for name in taken}
+        given = {n for n, source in sources.items() if source and source.name == "COMMANDLINE"}
+        return run(complete(options(**taken), given)) or 0
 
     command.__doc__ = _help_text(doc)
-    command.__annotations__ = {name: _for_typer(hints[name]) for name in signature.parameters}
+    kinds = {name: _for_typer(hints[name]) for name in signature.parameters}
+    command.__annotations__ = {"context": typer.Context, **kinds}
+    parameters = [signature.parameters[name].replace(annotation=kinds[name]) for name in kinds]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[
-            parameter.replace(annotation=command.__annotations__[name])
-            for name, parameter in signature.parameters.items()
-        ],
-        return_annotation=int,
+        parameters=[context, *parameters], return_annotation=int
     )
     return command
 
@@ -118,7 +124,10 @@ def _help_text(doc: str | None) -> str:
 
 
 def script(
-    options: type[OptionsT], run: Callable[[OptionsT], int | None], doc: str | None
+    options: type[OptionsT],
+    run: Callable[[OptionsT], int | None],
+    doc: str | None,
+    complete: Callable[[OptionsT, set[str]], OptionsT] = lambda options, given: options,
 ) -> Callable[..., int]:
     """The ``main`` of a script, a function of the command line (default: that of the process).
 
@@ -127,7 +136,7 @@ def script(
 
     def main(arguments: Sequence[str] | None = None) -> int:
         app = new_app()
-        app.command(cls=Command)(command_of(options, run, doc))
+        app.command(cls=Command)(command_of(options, run, doc, complete))
         return run_app(app, arguments)
 
     return main

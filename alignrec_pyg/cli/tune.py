@@ -143,22 +143,20 @@ class TuneOptions(ExperimentOptions):
         name = self.models[0].rpartition(":")[2]
         return (self.out or Path("results") / data_name(self.data) / "tuning" / name).resolve()
 
-    def resumed(self) -> TuneOptions:
-        """The options that the sweep was started with, and those that are given now."""
+    def with_those_stored(self, given: set[str]) -> TuneOptions:
+        """With ``--resume`` those that the sweep was started with, but for the ones given now."""
         from alignrec_pyg.storage import read_manifest
         from alignrec_pyg.tuning.search import DEFINITION
 
+        if not self.resume:
+            return self
         file = self.sweep_folder() / DEFINITION
         if not file.exists():
             raise OptionError("--resume", f"{file.parent} holds no sweep ({DEFINITION} is missing)")
         started = read_manifest(file, ("options",))["options"]
-        given = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) != field.default and field.name != "path"
-        }
         stored = {n: tuple(v) if isinstance(v, list) else v for n, v in started.items()}
-        return TuneOptions(**{**stored, **given})
+        names = {"data" if name == "path" else name for name in given}
+        return TuneOptions(**{**stored, **{name: getattr(self, name) for name in names}})
 
 
 def tune(options: TuneOptions) -> int:
@@ -179,7 +177,7 @@ def tune(options: TuneOptions) -> int:
     """
     from alignrec_pyg.tuning.search import search
 
-    return search((options.resumed() if options.resume else options).session(), by_hand)
+    return search(options.session(), by_hand)
 
 
 def by_hand(session: Session, point: Point) -> str:
@@ -214,4 +212,4 @@ def by_hand(session: Session, point: Point) -> str:
     return shlex.join(words)
 
 
-main = script(TuneOptions, tune, tune.__doc__)
+main = script(TuneOptions, tune, tune.__doc__, TuneOptions.with_those_stored)

@@ -9,7 +9,6 @@ import typer
 
 from alignrec_pyg.cli import app, entry_points, tune
 from alignrec_pyg.cli.compare import CompareOptions
-from alignrec_pyg.cli.options import OptionError
 from alignrec_pyg.cli.tune import TuneOptions, by_hand, duration, resource
 from alignrec_pyg.storage import write_manifest
 from alignrec_pyg.tuning import search
@@ -26,10 +25,11 @@ class OwnLightGCN(LightGCN):
 """
 
 
-def parsed(options, words):
+def parsed(options, words, *complete):
     """The options that a command line means."""
     got = []
-    assert entry_points.script(options, got.append, "")([str(word) for word in words]) == 0
+    main = entry_points.script(options, got.append, "", *complete)
+    assert main([str(word) for word in words]) == 0
     return got[0]
 
 
@@ -82,16 +82,17 @@ def test_results_lie_by_data_and_model():
 
 
 def test_a_sweep_resumes_with_its_options_and_those_given_now(tmp_path):
-    stored = {"data": "old", "models": ["BPR"], "axes": ["lr"], "num_samples": 3, "jobs": 4}
-    definition = {"options": stored, "context": {}}
-    write_manifest(tmp_path / DEFINITION, definition)
-    words = ["new", "--resume", "--out", tmp_path, "--num-samples", 5]
-    resumed = parsed(TuneOptions, words).resumed()
-    assert resumed == TuneOptions(
-        data="new", models=("BPR",), axes=("lr",), num_samples=5, jobs=4, resume=True, out=tmp_path
-    )
-    with pytest.raises(OptionError, match="holds no sweep"):
-        parsed(TuneOptions, ["--resume", "--out", tmp_path / "empty"]).resumed()
+    stored = {"data": "old", "models": ["BPR"], "axes": ["lr"], "num_samples": 3, "finalists": 7}
+    write_manifest(tmp_path / DEFINITION, {"options": {**stored, "seeds": 9}, "context": {}})
+    # one of them at its default, which is not what the sweep was started with
+    words = ["new", "--resume", "--out", tmp_path, "--num-samples", 5, "--seeds", 3]
+    assert parsed(TuneOptions, words, TuneOptions.with_those_stored) == TuneOptions(
+        data="new", models=("BPR",), axes=("lr",), num_samples=5, finalists=7, seeds=3,
+        resume=True, out=tmp_path,
+    )  # fmt: skip
+    words = ["--num-samples", 5, "--out", tmp_path]
+    fresh = parsed(TuneOptions, words, TuneOptions.with_those_stored)
+    assert fresh == TuneOptions(num_samples=5, out=tmp_path)
 
 
 def session_of(words, point=None):
