@@ -220,6 +220,18 @@ def two_processes(tmp_path: Path) -> ProcessGroup:
     return ProcessGroup(tmp_path)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Runs a folder of tests in one process, which alone makes its fixtures and imports."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Folders(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid.partition("::")[0].rpartition("/")[0]
+
+    return Folders(config, log)
+
+
 def pytest_collection_finish() -> None:
     """Takes the objects of all imported modules out of every later garbage collection."""
     gc.collect()
