@@ -10,7 +10,7 @@ from alignrec_pyg.cli.encode import encode
 from alignrec_pyg.cli.entry_points import Command, command_of, new_app, run_app
 from alignrec_pyg.cli.evaluate import evaluate
 from alignrec_pyg.cli.features import FeaturesOptions, features
-from alignrec_pyg.cli.pretrain import pretrain
+from alignrec_pyg.cli.pretrain import PretrainOptions, pretrain
 from alignrec_pyg.cli.recommend import recommend
 from alignrec_pyg.cli.train import TrainOptions, train
 from alignrec_pyg.cli.tune import TuneOptions, tune
@@ -21,10 +21,11 @@ app = new_app(
     epilog="Exit codes: 0 done; 1 the data cannot be used, or the work failed; 2 the arguments do "
     "not fit; 130 Ctrl-C.",
 )
-for command in (check, encode, pretrain, evaluate, recommend):
+for command in (check, encode, evaluate, recommend):
     app.command(cls=Command)(command)
 app.command("compare", cls=Command)(command_of(CompareOptions, compare, compare.__doc__))
 app.command("features", cls=Command)(command_of(FeaturesOptions, features, features.__doc__))
+app.command("pretrain", cls=Command)(command_of(PretrainOptions, pretrain, pretrain.__doc__))
 app.command("train", cls=Command)(command_of(TrainOptions, train, train.__doc__))
 app.command("tune", cls=Command)(
     command_of(TuneOptions, tune, tune.__doc__, TuneOptions.with_those_stored)

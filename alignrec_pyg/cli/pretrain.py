@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,30 +43,35 @@ def _default(name: str, default: object = None) -> str:
     return f"{default}; {_JOB[name]} without --items"
 
 
-def pretrain(
-    items: Annotated[
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """The options of stage 1; those of the job and its configuration are called as there."""
+
+    data: Annotated[
         Path | None,
         option(
             DATA,
             "A table of items: .csv, .tsv or .parquet.",
             "FILE",
+            name="--items",
             show_default="synthetic items",
         ),
-    ] = None,
-    item: Annotated[str, option(DATA, "The item column of --items.", "COLUMN")] = "id",
-    text: Annotated[
-        list[str] | None,
+    ] = None
+    id: Annotated[str, option(DATA, "The item column of --items.", "COLUMN", name="--item")] = "id"
+    fields: Annotated[
+        tuple[str, ...],
         option(
             DATA,
             "Text columns of --items, joined in this order.",
             "COLUMN ...",
+            name="--text",
             show_default="title brand description",
         ),
-    ] = None,
+    ] = ()
     image: Annotated[
         str | None,
         option(DATA, "Image column of --items: paths, or bytes (parquet).", "COLUMN"),
-    ] = None,
+    ] = None
     images: Annotated[
         Path | None,
         option(
@@ -72,26 +79,36 @@ def pretrain(
             "Folder or zip file of images; without --image named by item id: 1.jpg, 7.png.",
             "PATH",
         ),
-    ] = None,
-    max_failures: Annotated[
-        float, _share(DATA, "Share of images that may be unreadable.")
-    ] = PretrainConfig.max_failures,
-    config: Annotated[
+    ] = None
+    max_failures: Annotated[float, _share(DATA, "Share of images that may be unreadable.")] = (
+        PretrainConfig.max_failures
+    )
+    size: Annotated[
         Literal["base", "large", "tiny"] | None,
-        option(_ENCODER, "Size of the encoder.", show_default=_default("size", "base")),
-    ] = None,
-    layers: Annotated[
+        option(
+            _ENCODER,
+            "Size of the encoder.",
+            name="--config",
+            show_default=_default("size", "base"),
+        ),
+    ] = None
+    num_layers: Annotated[
         int | None,
-        _count(_ENCODER, "Number of layers, such as 16.", show_default="that of --config"),
-    ] = None,
+        _count(
+            _ENCODER,
+            "Number of layers, such as 16.",
+            name="--layers",
+            show_default="that of --config",
+        ),
+    ] = None
     image_size: Annotated[
         int | None,
         _count(_ENCODER, "Height and width of images in pixels.", show_default="224; tiny: 32"),
-    ] = None,
+    ] = None
     weights: Annotated[
         Path | None,
         option(_ENCODER, "Released BEiT3 weights to start from.", "FILE", show_default="random"),
-    ] = None,
+    ] = None
     spm: Annotated[
         Path | None,
         option(
@@ -100,7 +117,7 @@ def pretrain(
             "FILE",
             show_default="trained on the texts",
         ),
-    ] = None,
+    ] = None
     vocab_size: Annotated[
         int | None,
         _count(
@@ -108,7 +125,7 @@ def pretrain(
             "Most pieces of a trained sentencepiece model.",
             show_default=_default("vocab_size", 8000),
         ),
-    ] = None,
+    ] = None
     vqkd: Annotated[
         Path | None,
         option(
@@ -117,31 +134,32 @@ def pretrain(
             "FILE",
             show_default="a codebook learned from the images",
         ),
-    ] = None,
-    codes: Annotated[
+    ] = None
+    num_codes: Annotated[
         int | None,
         _count(
             _ENCODER,
             "Size of a learned codebook.",
+            name="--codes",
             show_default=_default("num_codes", "by the number of images"),
         ),
-    ] = None,
-    max_tokens: Annotated[int, _count(_ENCODER, "Most tokens of a text.")] = 128,
-    mask_image: Annotated[float, _share(TRAINING, "Share of patches to mask.")] = 0.4,
-    mask_text: Annotated[float, _share(TRAINING, "Share of tokens to mask.")] = 0.15,
+    ] = None
+    max_tokens: Annotated[int, _count(_ENCODER, "Most tokens of a text.")] = 128
+    mask_image: Annotated[float, _share(TRAINING, "Share of patches to mask.")] = 0.4
+    mask_text: Annotated[float, _share(TRAINING, "Share of tokens to mask.")] = 0.15
     joint_masking: Annotated[
         bool,
         option(TRAINING, "Mask both in one pass: half the work.", name="--joint-masking"),
-    ] = False,
+    ] = False
     val_share: Annotated[
         float | None,
         _share(
             TRAINING, "Share of pairs for validation.", show_default=_default("val_share", 0.02)
         ),
-    ] = None,
+    ] = None
     epochs: Annotated[
         int | None, _count(TRAINING, "Number of epochs.", show_default=_default("epochs"))
-    ] = None,
+    ] = None
     lr: Annotated[
         float | None,
         option(
@@ -151,11 +169,11 @@ def pretrain(
             parser=number,
             show_default=_default("lr"),
         ),
-    ] = None,
+    ] = None
     batch_size: Annotated[
         int | None,
         _count(TRAINING, "Pairs per batch, over all workers.", show_default=_default("batch_size")),
-    ] = None,
+    ] = None
     micro_batch_size: Annotated[
         int | None,
         _count(
@@ -163,27 +181,29 @@ def pretrain(
             "Pairs in one pass; lower it if memory is short.",
             show_default=_default("micro_batch_size"),
         ),
-    ] = None,
+    ] = None
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         option(TRAINING, "Of computations; auto takes bfloat16 on a GPU that supports it."),
-    ] = PretrainConfig.precision,
-    seed: Annotated[
-        int, option(RUN, "Seed of weights and training.", "N", parser=natural)
-    ] = PretrainConfig.seed,
-    device: Device = "auto",
-    loaders: Annotated[
-        int, option(RUN, "Processes that load images.", "N", parser=natural)
-    ] = PretrainConfig.num_workers,
+    ] = PretrainConfig.precision
+    seed: Annotated[int, option(RUN, "Seed of weights and training.", "N", parser=natural)] = (
+        PretrainConfig.seed
+    )
+    device: Device = "auto"
+    num_workers: Annotated[
+        int, option(RUN, "Processes that load images.", "N", name="--loaders", parser=natural)
+    ] = PretrainConfig.num_workers
     workers: Annotated[
         int, _count(RUN, "Workers of Ray Train that share every batch; torchrun works as well.")
-    ] = 1,
-    out: Annotated[Path, option(OUTPUT, "Folder of the run.", "FOLDER")] = Path("stage1"),
+    ] = 1
+    out: Annotated[Path, option(OUTPUT, "Folder of the run.", "FOLDER")] = Path("stage1")
     encode: Annotated[
         bool,
         option(OUTPUT, "Write feature tables too, a row for each item.", name="--encode"),
-    ] = False,
-) -> None:
+    ] = False
+
+
+def pretrain(options: PretrainOptions) -> None:
     """Pre-train a BEiT3 encoder on the items' images and texts (stage 1).
 
     AlignRec's inter-content alignment: predicts masked patches and tokens. Without --items it
@@ -197,64 +217,32 @@ def pretrain(
     from alignrec_pyg.pretraining.catalogue import TABLES
     from alignrec_pyg.pretraining.job import PretrainJob, run_job, run_job_with_ray
 
-    synthetic = items is None
-    if synthetic and (text or image is not None or images is not None):
+    synthetic = options.data is None
+    if synthetic and (options.fields or options.image is not None or options.images is not None):
         raise OptionError("--text, --image, --images", "name the table of items with --items")
+    given = {name: value for name, value in vars(options).items() if value not in (None, ())}
+
+    def taken_by(kind: type, without_items: dict[str, Any]) -> dict[str, Any]:
+        names = {field.name for field in dataclasses.fields(kind)}
+        values = {name: value for name, value in given.items() if name in names}
+        return {**without_items, **values} if synthetic else values
+
     with errors_about("--lr"):
-        settings = PretrainConfig(
-            **_given(
-                _CONFIG if synthetic else {},
-                epochs=epochs,
-                lr=lr,
-                batch_size=batch_size,
-                micro_batch_size=micro_batch_size,
-            ),
-            precision=precision,
-            max_failures=max_failures,
-            num_workers=loaders,
-            seed=seed,
-        )
-    job = PretrainJob(
-        **_given(
-            _JOB if synthetic else {},
-            fields=tuple(text) if text else None,
-            size=config,
-            vocab_size=vocab_size,
-            num_codes=codes,
-            val_share=val_share,
-        ),
-        out=out,
-        data=items,
-        id=item,
-        image=image,
-        images=images,
-        num_layers=layers,
-        image_size=image_size,
-        weights=weights,
-        spm=spm,
-        vqkd=vqkd,
-        max_tokens=max_tokens,
-        mask_image=mask_image,
-        mask_text=mask_text,
-        joint_masking=joint_masking,
-        config=settings,
-        encode=encode,
-    )
-    if workers > 1:  # the machines of a cluster may have the GPUs that this one lacks
+        config = PretrainConfig(**taken_by(PretrainConfig, _CONFIG))
+    job = PretrainJob(**taken_by(PretrainJob, _JOB), config=config)
+    device = options.device
+    if options.workers > 1:  # the machines of a cluster may have the GPUs that this one lacks
         use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-        folder = run_job_with_ray(job, workers, use_gpu=use_gpu)
+        folder = run_job_with_ray(job, options.workers, use_gpu=use_gpu)
     else:
         folder = run_job(job, device=device_named(device), log=log)
     if os.environ.get("RANK", "0") != "0":  # one of several processes that torchrun started
         return
     print(f"encoder: BEiT3Encoder.from_pretrained({str(folder)!r})")
-    if encode:
-        both, *single = (f"{name.replace('features', 'mm')}={out / name}.npy" for name in TABLES)
+    if job.encode:
+        both, *single = (
+            f"{name.replace('features', 'mm')}={job.out / name}.npy" for name in TABLES
+        )
         replace = "--replace mm:image=mm_of_text mm:text=mm_of_image"
         print(f"features: --tables {both} for benchmarks/compare.py")
         print(f"          --tables {both} {' '.join(single)} {replace} for benchmarks/features.py")
-
-
-def _given(defaults: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """The options that were given, and defaults for the others."""
-    return defaults | {name: value for name, value in options.items() if value is not None}
