@@ -6,9 +6,9 @@ It stands below the models, because a model class names the settings that it is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from alignrec_pyg.checks import check_cut_offs, check_integer, check_number
+from alignrec_pyg.checks import check_choice, check_cut_offs, check_integer, check_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,19 @@ class TrainConfig:
             :math:`e` (1 = none; 0.96 in AlignRec, MGCN and LATTICE).
         lr_decay_epochs: Epochs :math:`T` until the factor is reached.
         weight_decay: Weight decay of Adam.
+        clip_grad_norm: Largest norm of the gradient of all parameters together; a longer one is
+            scaled down to it (``None``: none is).
+        autocast: Precision of the losses' forward pass by ``torch.autocast``, ``"bfloat16"`` or
+            ``"float16"``, whose loss is scaled so that gradients do not vanish (``None``: that of
+            the parameters). Validation is in the precision of the parameters.
         batch_size: Links per batch.
+        num_negatives: Negatives drawn for each link. Its user and positive item are repeated for
+            each, so a batch holds ``batch_size * num_negatives`` triples.
         max_epochs: Most epochs to run; one epoch is one pass over all links.
         patience: Training stops when more evaluations than this in a row bring no improvement.
         eval_every: Epochs between evaluations.
+        eval_users: Users that validation takes, drawn once by ``seed``; ``num_users`` in the
+            history says how many they are (``None``: all that have links to predict).
         monitor: Validation metric that selects the best epoch; strictly greater wins.
         ks: Cut-offs of the validation metrics.
         seed: Seed of the order of links, the negatives and the models' draws.
@@ -43,10 +52,14 @@ class TrainConfig:
     lr_decay: float = 1.0
     lr_decay_epochs: int = 50
     weight_decay: float = 0.0
+    clip_grad_norm: float | None = None
+    autocast: Literal["bfloat16", "float16"] | None = None
     batch_size: int = 2048
+    num_negatives: int = 1
     max_epochs: int = 1000
     patience: int = 20
     eval_every: int = 1
+    eval_users: int | None = None
     monitor: str = "recall@20"
     ks: tuple[int, ...] = (10, 20)
     seed: int = 0
@@ -58,7 +71,13 @@ class TrainConfig:
             "weight_decay": check_number("weight_decay", self.weight_decay, least=0),
             "ks": check_cut_offs(self.ks),
         }
-        for name in ("lr_decay_epochs", "batch_size", "max_epochs", "eval_every"):
+        if self.clip_grad_norm is not None:
+            checked["clip_grad_norm"] = check_number("clip_grad_norm", self.clip_grad_norm, above=0)
+        check_choice("autocast", self.autocast, ("bfloat16", "float16", None))
+        counts = ["lr_decay_epochs", "batch_size", "num_negatives", "max_epochs", "eval_every"]
+        if self.eval_users is not None:
+            counts.append("eval_users")
+        for name in counts:
             checked[name] = check_integer(name, getattr(self, name), 1)
         for name in ("patience", "seed"):
             checked[name] = check_integer(name, getattr(self, name), 0)

@@ -36,6 +36,10 @@ def test_learning_rate_decays_continuously():
         {"ks": 20.0},
         {"ks": (20, 0)},
         {"ks": ()},
+        {"clip_grad_norm": 0.0},
+        {"num_negatives": 0},
+        {"eval_users": 0},
+        {"autocast": "float64"},
     ],
 )
 def test_bad_settings_are_named(change):

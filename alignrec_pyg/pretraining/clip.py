@@ -185,8 +185,8 @@ class _Finetuning:
                 if folder is not None and (due or clock.save_is_due()):
                     self._check_weights()
                     state.seconds = clock.elapsed()
-                    save(folder, identity, state, self._model, self._optimizer)
-                    clock.saved()
+                    with clock.saving():
+                        save(folder, identity, state, self._model, self._optimizer)
                 stop.exit_if_requested()
 
             while not state.finished:

@@ -152,8 +152,8 @@ def pretrain(
                     if folder is not None and first and (ended or stopping or clock.save_is_due()):
                         state.seconds = clock.elapsed()
                         write_records(folder / "history.jsonl", state.history)
-                        save(folder, run, state, objective, optimizer)
-                        clock.saved()
+                        with clock.saving():
+                            save(folder, run, state, objective, optimizer)
                     if stopping:
                         workers.barrier()  # the others wait for the state to be saved
                         stop.exit_if_requested()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
@@ -29,6 +32,7 @@ from alignrec_pyg.training.state import RunClock, TrainState, restore, run_lock,
 # Streams of randomness within an epoch; the sampler's are 0 and 3.
 _EPOCH_HOOK = 1
 _BATCH = 2
+_EVAL_USERS = 4  # of the first epoch
 # Part of a saved run's identity: raise it with each change that makes training give other values.
 _FORMAT = 5
 _DIVERGED = "(lower the learning rate, or look for extreme feature values)"
@@ -64,12 +68,15 @@ def fit(
     val: HeteroData,
     config: TrainConfig | None = None,
     *,
-    report: Callable[[int, dict[str, float]], None] | None = None,
+    optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer] | None = None,
+    report: Callable[[int, dict[str, float]], None]
+    | Sequence[Callable[[int, dict[str, float]], None]]
+    | None = None,
     checkpoint_dir: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
     progress: bool = True,
 ) -> FitResult:
-    """Trains a model with Adam and early stopping on validation.
+    """Trains a model with early stopping on validation.
 
     All randomness in an epoch comes from ``(config.seed, epoch)``, so an interrupted run that is
     started again with the same arguments continues exactly; with the same seed, results on CPU are
@@ -89,16 +96,20 @@ def fit(
         train: Graph to train on (on the same device).
         val: Graph with the links to predict for validation.
         config: How to train.
-        report: Called after every evaluation with the epoch (from 1) and its entry of the result's
-            ``history``, to which the best epoch so far is added with its metrics: ``best_epoch``,
-            ``best_recall@20`` and so on. ``best_<monitor>`` never falls, in a resumed run neither:
-            it is what a tuner should maximise. Of several workers it is called by each, with the
-            same values.
+        optimizer: Makes the optimiser from the model's parameters, e.g. ``torch.optim.AdamW`` or
+            ``partial(torch.optim.SGD, momentum=0.9)`` (default: Adam with ``config.weight_decay``).
+            All its learning rates are set to ``config``'s before every epoch.
+        report: One function or several, called after every evaluation with the epoch (from 1) and
+            its entry of the result's ``history``, to which the best epoch so far is added with its
+            metrics: ``best_epoch``, ``best_recall@20`` and so on. ``best_<monitor>`` never falls,
+            in a resumed run neither: it is what a tuner should maximise. Of several workers it is
+            called by each, with the same values.
         checkpoint_dir: Where to save the state; of several machines a folder that all see. If a
             state of the same run, with as many workers, is there, training continues from
             it. With it, Ctrl-C and SIGTERM finish the batch and save first.
-        checkpoint_seconds: Time between saves, also within an epoch; what was not saved when the
-            process is killed is trained again, to the same values.
+        checkpoint_seconds: Time from one save to the next, also within an epoch, and more where a
+            save takes longer than a twentieth of it; 0 saves after every batch. What was not saved
+            when the process is killed is trained again, to the same values.
         progress: Whether to show how far training has come, on standard error: a bar on a
             terminal, a line a minute elsewhere.
 
@@ -107,6 +118,7 @@ def fit(
 
     Raises:
         ValueError: If a graph is not that of the model, has no links, or is on another device; if
+            ``config.weight_decay`` is given beside ``optimizer``, whose own it should be; if
             workers were given different arguments.
         TrainingDivergedError: If the loss is not finite, naming epoch, batch and term.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
@@ -114,7 +126,8 @@ def fit(
         KeyboardInterrupt, SystemExit: After saving, when interrupted with ``checkpoint_dir``.
     """
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    run = _Run(model, train, val, config or TrainConfig())
+    run = _Run(model, train, val, config or TrainConfig(), optimizer)
+    reports = [report] if callable(report) else report or []
     with (
         run_lock(folder if run.first else None),
         StopRequest(active=folder is not None) as stop,
@@ -128,8 +141,8 @@ def fit(
                 return
             stopping = run.workers.any(stop.requested)
             if run.first and (due or stopping or clock.save_is_due()):
-                run.save(folder, clock.elapsed())
-                clock.saved()
+                with clock.saving():
+                    run.save(folder, clock.elapsed())
             if stopping:
                 run.workers.barrier()  # the others wait for the state to be saved
                 stop.exit_if_requested()
@@ -139,7 +152,7 @@ def fit(
             for _ in run.train_epoch():
                 run.show(bar)
                 save_if(due=False)
-            run.end_epoch(report)
+            run.end_epoch(reports)
             save_if(due=run.state.finished)
         stop.exit_if_requested()
 
@@ -162,25 +175,45 @@ class _Run:
     """
 
     def __init__(
-        self, model: Recommender, train: HeteroData, val: HeteroData, config: TrainConfig
+        self,
+        model: Recommender,
+        train: HeteroData,
+        val: HeteroData,
+        config: TrainConfig,
+        optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer] | None,
     ) -> None:
         model.check_fits(train, "train")
         model.check_fits(val, "val")
         links_to_predict(val, "val")
-        self.model, self.train, self.val, self.config = model, train, val, config
-        self.sampler = TripletSampler(train, batch_size=config.batch_size, seed=config.seed)
+        self.model, self.train, self.config = model, train, config
+        self.val = val if config.eval_users is None else _some_users(val, config)
+        self.sampler = TripletSampler(
+            train,
+            batch_size=config.batch_size,
+            num_negatives=config.num_negatives,
+            seed=config.seed,
+        )
         self.device = next(model.parameters()).device
         self.workers = Workers(self.device)
         self.workers.broadcast_parameters(model)
         # Every worker takes a batch a step; the last step may begin anew.
         self.num_steps = -(-len(self.sampler) // self.workers.world_size)
         self.first = self.workers.rank == 0
-        self.optimizer = torch.optim.Adam(
-            model.parameters(),
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            fused=self.device.type in ("cpu", "cuda"),  # one pass over all parameters
-        )
+        if optimizer is None:
+            optimizer = partial(
+                torch.optim.Adam,
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                fused=self.device.type in ("cpu", "cuda"),  # one pass over all parameters
+            )
+        elif config.weight_decay:
+            raise ValueError(
+                f"'weight_decay' needs to be 0 where 'optimizer' is given (got "
+                f"{config.weight_decay}): let 'optimizer' have it, e.g. by functools.partial"
+            )
+        self.optimizer = optimizer(model.parameters())
+        # Scales nothing unless it is enabled.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.autocast == "float16")
         self.state = TrainState()
         self._identity: dict[str, Any] = {}
         self._begun = 0, time.monotonic()  # batches done before, and when it went on
@@ -191,6 +224,8 @@ class _Run:
             self._identity = self._describe()
         if folder is not None:
             restore(folder, self._identity, self.state, self.model, self.optimizer)
+            if self.state.loss_scale:
+                self.scaler.load_state_dict(self.state.loss_scale)
         if self.workers.world_size > 1:
             saved = None if folder is None else self.state
             check_workers(self.workers, self._identity, saved, self.val)
@@ -209,21 +244,26 @@ class _Run:
             model.on_batch_start(self._generator(_BATCH, number))
             # Before the forward pass, whose peak it lowers.
             self.optimizer.zero_grad(set_to_none=True)
-            total, terms = model.loss(self.train, batch)
+            with self._precision():
+                total, terms = model.loss(self.train, batch)
             names = ["loss", *(f"loss/{name}" for name in terms)]
             # One wait for the device.
             losses = workers.average(torch.stack([total, *terms.values()]).detach())
             values = dict(zip(names, losses, strict=True))
             self._check_loss(values, step)
-            total.backward()
+            self.scaler.scale(total).backward()
             workers.average_gradients(model)
-            self.optimizer.step()
+            if self.config.clip_grad_norm is not None:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), self.config.clip_grad_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
             for name, value in values.items():
                 state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
             state.step = step + 1
             yield
 
-    def end_epoch(self, report: Callable[[int, dict[str, float]], None] | None) -> None:
+    def end_epoch(self, reports: Sequence[Callable[[int, dict[str, float]], None]]) -> None:
         """Evaluates where it is time to, notes the epoch, and decides whether it was the last."""
         config, state = self.config, self.state
         epoch = state.epoch + 1
@@ -243,7 +283,7 @@ class _Run:
         state.history.append(entry)
         state.finished = last or state.num_stale > config.patience
         state.epoch, state.step, state.loss_sums = epoch, 0, {}
-        if report is not None and evaluated:
+        for report in reports if evaluated else ():
             best_metrics = {f"best_{name}": value for name, value in state.best_metrics.items()}
             report(epoch, {**entry, "best_epoch": float(state.best_epoch), **best_metrics})
 
@@ -260,6 +300,7 @@ class _Run:
                     f"batches {_DIVERGED}"
                 )
         self.state.seconds = seconds
+        self.state.loss_scale = self.scaler.state_dict()
         save(folder, self._identity, self.state, self.model, self.optimizer)
 
     def show(self, bar: Progress) -> None:
@@ -281,6 +322,13 @@ class _Run:
 
     def _generator(self, *stream: int) -> torch.Generator:
         return seeded_generator(self.config.seed, self.state.epoch, *stream, device=self.device)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """That of the forward pass; the surrounding one unless ``config.autocast`` says more."""
+        if self.config.autocast is None:
+            return nullcontext()
+        dtype: torch.dtype = getattr(torch, self.config.autocast)
+        return torch.autocast(self.device.type, dtype)
 
     def _keep_weights(self) -> None:
         for name, value in self.model.state_dict().items():
@@ -314,6 +362,7 @@ class _Run:
             "format": _FORMAT,
             "workers": self.workers.world_size,
             "config": {**asdict(self.config), "ks": list(self.config.ks)},
+            "optimizer": f"{type(self.optimizer).__name__} {self.optimizer.defaults}",
             **self.model.description(),
             "graphs": content_hash(
                 *tensors,
@@ -321,3 +370,14 @@ class _Run:
                 self.val[INTERACTS].edge_label_index,
             ),
         }
+
+
+def _some_users(val: HeteroData, config: TrainConfig) -> HeteroData:
+    """``val`` with the links to predict of ``config.eval_users`` users drawn by ``config.seed``."""
+    label = links_to_predict(val, "val")
+    users = label[0].unique()
+    generator = seeded_generator(config.seed, 0, _EVAL_USERS)
+    drawn = torch.randperm(users.numel(), generator=generator)[: config.eval_users]
+    part = copy.copy(val)
+    part[INTERACTS].edge_label_index = label[:, torch.isin(label[0], users[drawn.to(users.device)])]
+    return part

@@ -31,7 +31,7 @@ def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Gen
 
 
 class TripletSampler:
-    """Training triples of an epoch: every link once, shuffled, each with one negative.
+    """Training triples of an epoch: every link once, shuffled, each with its negatives.
 
     Any batch of any epoch is computed by itself from ``(seed, epoch, step)``. A negative is
     uniform over the items that occur in the links, without those linked to the user, be it in
@@ -41,7 +41,9 @@ class TripletSampler:
 
     Args:
         data: Training graph; its ``edge_label_index`` (else its ``edge_index``) are the positives.
-        batch_size: Rows per batch; the last one may be shorter.
+        batch_size: Links per batch; the last one may be shorter.
+        num_negatives: Negatives drawn for each link, with replacement. Its user and positive item
+            are repeated for each, so a batch holds ``batch_size * num_negatives`` triples.
         seed: Together with epoch and step it determines order and negatives.
 
     Raises:
@@ -62,13 +64,17 @@ class TripletSampler:
         [2, 1]
     """
 
-    def __init__(self, data: HeteroData, *, batch_size: int = 2048, seed: int = 0) -> None:
+    def __init__(
+        self, data: HeteroData, *, batch_size: int = 2048, num_negatives: int = 1, seed: int = 0
+    ) -> None:
         check_integer("batch_size", batch_size, 1)
+        check_integer("num_negatives", num_negatives, 1)
         links: Tensor = data[INTERACTS].edge_index
         positive: Tensor = data[INTERACTS].get("edge_label_index", links)
         if positive.size(1) == 0:
             raise ValueError("'data' needs at least one link to train on (got none)")
         self.batch_size = batch_size
+        self.num_negatives = num_negatives
         self.seed = seed
         same = positive.shape == links.shape and torch.equal(positive, links)
         known = links if same else torch.cat([links, positive], dim=1)
@@ -102,14 +108,15 @@ class TripletSampler:
             step * self.batch_size, min((step + 1) * self.batch_size, count), device=device
         )
         order = seeded_generator(self.seed, epoch, _ORDER)
-        user, item = self._positive[:, _shuffled(place, count, order)]
+        links = self._positive[:, _shuffled(place, count, order)]
+        user, item = links.repeat_interleave(self.num_negatives, dim=1)
         # Drawn on the CPU, so that all devices train on the same triples.
         generator = seeded_generator(self.seed, epoch, _NEGATIVES, step)
         uniform = torch.rand(user.numel(), dtype=torch.float64, generator=generator).to(device)
         rank = (uniform * self._num_allowed[user]).long()
         below = torch.searchsorted(self._sorted_rank, user * self._stride + rank, right=True)
         negative = self._candidates[rank + below - self._first[user]]
-        return InteractionBatch(user, item, negative, self.batch_size)
+        return InteractionBatch(user, item, negative, self.batch_size * self.num_negatives)
 
     def _with_negatives(self, positive: Tensor, data: HeteroData) -> Tensor:
         """The positives of users who have an item to draw; the others are named in a warning."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from alignrec_pyg.storage import (
 _MANIFEST = "state.json"
 _KEYS = ("run", "state", "files")
 _LOCK_SECONDS = 30.0
+_PAUSE = 20  # times what a save took until the next one: saving takes 5 % of the time at most
 
 
 @dataclass
@@ -49,14 +51,21 @@ class TrainState(RunState):
     loss_sums: dict[str, float] = field(default_factory=dict)  # over the present epoch's batches
     best_metrics: dict[str, float] = field(default_factory=dict)
     num_stale: int = 0  # evaluations since the best one
+    loss_scale: dict[str, float] = field(default_factory=dict)  # state of the gradient scaler
 
 
 class RunClock:
-    """Seconds spent on a run, those before an interruption included, and since its last save."""
+    """Seconds spent on a run, those before an interruption included, and since its last save.
+
+    Args:
+        before: Seconds spent before.
+        save_every: Seconds from one save to the next; longer where a save takes more than a
+            twentieth of them. With 0 a save is always due.
+    """
 
     def __init__(self, before: float, save_every: float) -> None:
         self._before = before
-        self._save_every = save_every
+        self._save_every = self._pause = save_every
         self._start = self._saved = time.monotonic()
 
     def elapsed(self) -> float:
@@ -65,11 +74,16 @@ class RunClock:
 
     def save_is_due(self) -> bool:
         """Whether the last save is long enough ago."""
-        return time.monotonic() - self._saved >= self._save_every
+        return time.monotonic() - self._saved >= self._pause
 
-    def saved(self) -> None:
-        """Notes a save."""
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """A save is made within it."""
+        begun = time.monotonic()
+        yield
         self._saved = time.monotonic()
+        if self._save_every > 0:
+            self._pause = max(self._save_every, _PAUSE * (self._saved - begun))
 
 
 def run_lock(folder: Path | None) -> AbstractContextManager[None]:
@@ -169,11 +183,18 @@ def _differing(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as ``optimizer.<parameter>.<name>``."""
-    return {
+    tensors = {
         f"optimizer.{index}.{name}": value
         for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
     }
+    other = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
+    if other:
+        raise ValueError(
+            f"'optimizer' needs a state of tensors to be saved ({type(optimizer).__name__} has "
+            f"{other[0]} = {tensors[other[0]]!r}): take another, or leave out 'checkpoint_dir'"
+        )
+    return tensors
 
 
 def _load_optimizer_tensors(optimizer: torch.optim.Optimizer, stored: dict[str, Tensor]) -> None:

@@ -241,4 +241,9 @@ def test_what_is_no_model_is_refused(own_module, name, message):
 
 
 def test_settings_of_training_are_fields_of_its_configuration():
-    assert set(TRAIN_ARGUMENTS) == set(asdict(TrainConfig())) - {"monitor", "ks", "seed"}
+    assert set(TRAIN_ARGUMENTS) == set(asdict(TrainConfig())) - {
+        "monitor",
+        "ks",
+        "seed",
+        "eval_users",
+    }

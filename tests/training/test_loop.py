@@ -2,6 +2,7 @@ import copy
 import math
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from alignrec_pyg import (
     BM3,
     BPR,
     FREEDOM,
+    VBPR,
     CheckpointError,
     LightGCN,
     TrainConfig,
@@ -20,6 +22,7 @@ from alignrec_pyg import (
 )
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.storage import LockedError, folder_lock, read_manifest
+from alignrec_pyg.training import loop
 from alignrec_pyg.training.sampling import TripletSampler
 
 
@@ -79,6 +82,185 @@ def test_fit_equals_a_plain_loop(checkerboard, tmp_path, interrupted):
     assert result.num_epochs == num_epochs
     assert result.best_metrics["recall@1"] == pytest.approx(best)
     torch.testing.assert_close(dict(model.state_dict()), dict(weights), rtol=1e-4, atol=1e-4)
+
+
+def plain_steps(model, train, make_optimizer, num_epochs, *, clip=None, num_negatives=1):
+    """Training as :func:`fit` does it, in float32 and without validation."""
+    sampler = TripletSampler(train, batch_size=256, num_negatives=num_negatives, seed=3)
+    optimizer = make_optimizer(model.parameters())
+    for epoch in range(num_epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * 0.5**epoch
+        for step in range(len(sampler)):
+            optimizer.zero_grad()
+            model.loss(train, sampler.batch(epoch, step))[0].backward()
+            if clip is not None:
+                norm = torch.stack([p.grad.square().sum() for p in model.parameters()]).sum().sqrt()
+                for p in model.parameters():
+                    p.grad *= min(1.0, clip / float(norm))
+            optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"clip_grad_norm": 1e-4}, {}),
+        ({"num_negatives": 3}, {}),
+        ({}, {"optimizer": partial(torch.optim.SGD, momentum=0.9)}),
+        ({"clip_grad_norm": 1e-4, "num_negatives": 2}, {"optimizer": torch.optim.Adagrad}),
+    ],
+)
+def test_fit_equals_a_plain_loop_with_other_steps(checkerboard, tmp_path, changes, options):
+    train, test = checkerboard
+    config = small_config(max_epochs=3, eval_every=3, lr_decay=0.5, lr_decay_epochs=1, **changes)
+    plain = plain_steps(
+        build(train), train, options.get("optimizer", torch.optim.Adam), 3,
+        clip=config.clip_grad_norm, num_negatives=config.num_negatives,
+    )  # fmt: skip
+    model = build(train)
+    stopped = []
+
+    def stop(epoch, metrics):
+        stopped.append(epoch)
+
+    result = fit(model, train, test, config, report=[stop], checkpoint_dir=tmp_path, **options)
+    torch.testing.assert_close(list(model.parameters()), list(plain.parameters()))
+    assert stopped == [3]
+    again = build(train)
+    found = fit(again, train, test, config, checkpoint_dir=tmp_path, **options)
+    assert found.history == result.history
+    assert same_weights(again, model)
+    with pytest.raises(CheckpointError, match="'optimizer': .*AdamW"):
+        fit(build(train), train, test, config, checkpoint_dir=tmp_path, optimizer=torch.optim.AdamW)
+
+
+def test_an_optimiser_of_ones_own_continues_to_the_same_bits(checkerboard, tmp_path):
+    train, test = checkerboard
+    make = partial(torch.optim.SGD, momentum=0.9)
+    whole = build(train)
+    expected = fit(whole, train, test, small_config(), optimizer=make)
+
+    def interrupt(epoch, metrics):
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    options = {"optimizer": make, "checkpoint_dir": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(train), train, test, small_config(), report=interrupt, **options)
+    model = build(train)
+    assert fit(model, train, test, small_config(), **options).history == expected.history
+    assert same_weights(model, whole)
+
+
+def test_an_optimiser_that_fit_cannot_use_is_refused(checkerboard, tmp_path):
+    train, test = checkerboard
+    decayed = small_config(weight_decay=0.1)
+    with pytest.raises(ValueError, match="'weight_decay' needs to be 0 where 'optimizer' is given"):
+        fit(build(train), train, test, decayed, optimizer=torch.optim.AdamW)
+
+    class Counting(torch.optim.SGD):
+        def step(self):
+            super().step()
+            for parameter in self.param_groups[0]["params"]:
+                self.state[parameter]["count"] = 1
+
+    with pytest.raises(ValueError, match=r"state of tensors .*Counting has optimizer.0.count = 1"):
+        fit(
+            build(train), train, test, small_config(),
+            optimizer=Counting, checkpoint_dir=tmp_path, checkpoint_seconds=0,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("autocast", ["bfloat16", "float16"])
+def test_autocast_lowers_the_precision_of_the_forward_pass_alone(checkerboard, autocast):
+    train, test = checkerboard
+    seen, scored = [], []
+
+    class Spy(VBPR):
+        def loss_terms(self, data, batch):
+            seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else 0)
+            return super().loss_terms(data, batch)
+
+        def forward(self, data):
+            if not self.training:
+                scored.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(data)
+
+    def moved(cls, **changes):
+        model = build(train, cls)
+        before = [p.detach().clone() for p in model.parameters()]
+        config = small_config(max_epochs=2, lr=1.0, clip_grad_norm=10.0, **changes)
+        fit(model, train, test, config, optimizer=torch.optim.SGD)
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+        return torch.cat(
+            [(a - b).flatten() for a, b in zip(model.parameters(), before, strict=True)]
+        )
+
+    lower = moved(Spy, autocast=autocast)
+    assert set(seen) == {getattr(torch, autocast)}
+    assert set(scored) == {False}
+    exact = moved(VBPR)
+    assert 0 < (lower - exact).norm() < 0.05 * exact.norm()
+
+
+def test_the_scale_of_a_float16_loss_is_part_of_the_state(checkerboard, tmp_path):
+    train, test = checkerboard
+
+    def interrupt(epoch, metrics):
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def run(**options):
+        config = small_config(autocast="float16", max_epochs=2)
+        fit(build(train), train, test, config, checkpoint_dir=tmp_path, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(report=interrupt)
+    run()
+    scale = read_manifest(tmp_path / "state.json")["state"]["loss_scale"]
+    assert scale["_growth_tracker"] == 2 * 5  # batches without an infinite gradient
+
+
+def test_a_surrounding_autocast_stays(checkerboard):
+    train, test = checkerboard
+    seen = []
+
+    class Spy(BPR):
+        def loss_terms(self, data, batch):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().loss_terms(data, batch)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        fit(build(train, Spy), train, test, small_config(max_epochs=1))
+    assert set(seen) == {True}
+
+
+def test_validation_on_a_sample_of_users(checkerboard, monkeypatch):
+    train, test = checkerboard
+    labels = []
+    original = loop.evaluate_distributed
+
+    def evaluate_noting(model, data, ks, workers):
+        labels.append(data[INTERACTS].edge_label_index)
+        return original(model, data, ks, workers)
+
+    monkeypatch.setattr(loop, "evaluate_distributed", evaluate_noting)
+
+    def history(**changes):
+        config = small_config(max_epochs=2, **changes)
+        return fit(build(train), train, test, config).history
+
+    assert [entry["num_users"] for entry in history(eval_users=13)] == [13, 13]
+    assert history(eval_users=60)[0]["num_users"] == 50
+    history(eval_users=13, seed=4)
+    first, second, _, everyone, other, _ = labels
+    assert torch.equal(first, second)
+    assert torch.equal(everyone, test[INTERACTS].edge_label_index)
+    assert first[0].unique().numel() == 13
+    assert not torch.equal(first[0].unique(), other[0].unique())
+    kept = torch.isin(everyone[0], first[0])
+    assert torch.equal(first, everyone[:, kept])  # all links of each
 
 
 def test_what_a_model_draws_depends_on_seed_epoch_and_batch(checkerboard):

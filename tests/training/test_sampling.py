@@ -107,6 +107,21 @@ def test_no_negative_is_a_known_link_also_where_the_links_to_predict_are_others(
     assert negatives == {(u, i) for u in users for i in items} - pairs
 
 
+def test_several_negatives_repeat_user_and_positive():
+    sampler = TripletSampler(random_graph(), batch_size=32, num_negatives=3, seed=1)
+    single = TripletSampler(random_graph(), batch_size=32, seed=1)
+    assert len(sampler) == len(single)
+    for step in range(len(sampler)):
+        batch, one = sampler.batch(0, step), single.batch(0, step)
+        assert batch.full_size == 96
+        for copy in range(3):
+            assert torch.equal(batch.user[copy::3], one.user)
+            assert torch.equal(batch.pos_item[copy::3], one.pos_item)
+    apart = batch.neg_item.view(-1, 3)
+    assert (apart[:, 0] != apart[:, 1]).any()
+    assert (apart[:, 1] != apart[:, 2]).any()
+
+
 def test_batches_of_an_epoch_draw_apart():
     sampler = TripletSampler(graph([(u, u) for u in range(1000)], 1000, 1000), batch_size=500)
     first, second = (sampler.batch(0, step) for step in (0, 1))

@@ -124,8 +124,25 @@ def test_time_goes_on_from_what_was_spent(monkeypatch):
     assert not clock.save_is_due()
     now = 110.0
     assert clock.save_is_due()
-    clock.saved()
+    with clock.saving():
+        now = 110.25
     assert not clock.save_is_due()
     now = 119.0
     assert not clock.save_is_due()
     assert clock.elapsed() == pytest.approx(26.0)
+
+
+def test_saving_takes_a_twentieth_of_the_time_at_most(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    clock, always = RunClock(0.0, save_every=10.0), RunClock(0.0, save_every=0.0)
+    for begin, seconds, due in [(10.0, 3.0, 73.0), (80.0, 0.1, 90.1)]:
+        for each in (clock, always):
+            now = begin
+            with each.saving():
+                now = begin + seconds
+        assert always.save_is_due()
+        now = due - 0.01
+        assert not clock.save_is_due()
+        now = due
+        assert clock.save_is_due()
