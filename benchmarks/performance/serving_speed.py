@@ -10,6 +10,8 @@ LightGCN on made-up links, untrained: what is measured depends on sizes, not on 
 - **FAISS**: time to build each index, its recall@k (share of the exact lists' items, over
   ``--queries`` users) and searches per second;
 - **ONNX**: size of the file (onnxruntime has to be there for the searches per second);
+- **ranking**: microseconds for a user's k best of 7,000 to 500,000 items, median and least over
+  repeats with ``--queries`` users, and memory at its peak above the vectors;
 - **one user**: median time of ``recommend`` for one user, which propagates each time, and of a
   search for a vector at hand.
 
@@ -34,9 +36,10 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import LightGCN, recommend
-from alignrec_pyg.evaluation.ranking import embeddings
+from alignrec_pyg.evaluation.ranking import embeddings, top_items
 from alignrec_pyg.experiments.memory import PeakMemory
 from alignrec_pyg.graph import ITEM, USER
+from alignrec_pyg.models.base import inner_products
 from alignrec_pyg.serving import ItemIndex, export_onnx, export_recommendations
 from alignrec_pyg.serving.faiss_index import IndexKind, index_recall
 from alignrec_pyg.text_tables import markdown_table
@@ -45,6 +48,7 @@ from benchmarks.performance.measuring import log, make_parser, megabytes, origin
 
 KINDS: tuple[IndexKind, ...] = ("flat", "hnsw")
 _LINKS = 8  # per user
+_CATALOGUES = (7_000, 50_000, 100_000, 500_000)
 _REPEATS = 10
 ResultT = TypeVar("ResultT")
 
@@ -74,6 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             partial(_export, model, data, folder / "best.parquet", options.k),
             *(partial(_index, model, data, kind, options.queries, options.k) for kind in KINDS),
             partial(_onnx, model, data, folder / "scorer.onnx", options.k, options.threads),
+            *(
+                partial(_ranking, items, options.dim, options.queries, options.k)
+                for items in _CATALOGUES
+            ),
             partial(_one_user, model, data, options.k),
         ]
         for measure in measurements:
@@ -138,6 +146,24 @@ def _onnx(model: LightGCN, data: HeteroData, path: Path, k: int, threads: int) -
     )
     size = f"{path.stat().st_size / 1e6:,.0f} MB"
     return ["ONNX", f"{writing:.1f} s", f"one {1000 * seconds:.2f} ms", size]
+
+
+def _ranking(num_items: int, dim: int, num_users: int, k: int) -> list[str]:
+    generator = torch.Generator().manual_seed(0)
+    vectors = [torch.randn(rows, dim, generator=generator) for rows in (num_users, num_items)]
+    users, known = torch.arange(num_users), torch.empty(2, 0, dtype=torch.int64)
+
+    def rank() -> None:
+        scores = inner_products(*vectors)
+        for _ in top_items(scores, users, known, k, num_items=num_items, of="the ranking"):
+            pass
+
+    with PeakMemory(torch.device("cpu")) as memory:
+        rank()
+    seconds = [taken(rank)[1] for _ in range(_REPEATS)]
+    median_us, least_us = (1e6 * value / num_users for value in (median(seconds), min(seconds)))
+    speed = f"one {median_us:,.0f} us (least {least_us:,.0f})"
+    return [f"ranking of {num_items:,} items", "", speed, f"peak MB {megabytes(memory.peak_bytes)}"]
 
 
 def _one_user(model: LightGCN, data: HeteroData, k: int) -> list[str]:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import evaluate, recommend
@@ -227,6 +227,40 @@ def test_places_that_no_item_takes_are_no_item_and_score_nothing():
     (block,) = top_items(scores, torch.tensor([0]), none, 4, num_items=2, of="a model")
     assert block.item.tolist() == [[1, 0, 2, 2]]
     assert block.score.tolist() == [[-1.0, -2.0, -math.inf, -math.inf]]
+
+
+@pytest.mark.parametrize("num_columns", [1001, 1007, 1008])
+@pytest.mark.parametrize("k", [1, 2, 31])
+def test_the_best_of_many_items_by_groups(num_columns, k, monkeypatch):
+    monkeypatch.setattr(module, "_LARGE", 1000)
+    generator = torch.Generator().manual_seed(k)
+    score = torch.randn(50, num_columns, generator=generator)
+    score[0] = -math.inf
+    score[1, 1:] = -math.inf
+    score[2] = torch.arange(num_columns)
+    score[3] = -score[2]
+    score[4, num_columns - 2] = math.nan
+    full_rows = []
+    monkeypatch.setattr(
+        Tensor, "topk", lambda x, *a, topk=Tensor.topk, **b: full_rows.append(x) or topk(x, *a, **b)
+    )
+    value, item = module._topk(score, k)
+    assert all(x.size(1) < num_columns // 2 for x in full_rows)
+    monkeypatch.undo()
+    expected = score.topk(k)
+    torch.testing.assert_close(value, expected.values, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(item[2:4], expected.indices[2:4])
+    assert torch.equal(item[5:], expected.indices[5:])
+    assert item[4, 0] == num_columns - 2
+
+
+def test_equal_scores_of_many_items_are_distinct_items(monkeypatch):
+    monkeypatch.setattr(module, "_LARGE", 1000)
+    score = torch.randint(4, (50, 1003), generator=torch.Generator().manual_seed(0)).float()
+    value, item = module._topk(score, 30)
+    assert torch.equal(value, score.topk(30).values)
+    assert torch.equal(value, score.gather(1, item))
+    assert all(row.unique().numel() == 30 for row in item)
 
 
 def test_nan_scores_are_an_error_and_training_goes_on(case):

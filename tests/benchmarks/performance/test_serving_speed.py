@@ -7,13 +7,15 @@ import pytest
 from benchmarks.performance import serving_speed
 
 
-def test_every_way_to_serve_has_its_row(capsys):
+def test_every_way_to_serve_has_its_row(capsys, monkeypatch):
+    monkeypatch.setattr(serving_speed, "_CATALOGUES", (30, 50))
     words = ["--users", "60", "--items", "40", "--dim", "8", "--k", "5", "--queries", "20"]
     assert serving_speed.main(words) == 0
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if line.startswith("| ")][1:]
     assert [row.split(" | ")[0] for row in rows[1:]] == [
-        "| export to parquet", "| FAISS flat", "| FAISS hnsw", "| ONNX", "| recommend, one user",
+        "| export to parquet", "| FAISS flat", "| FAISS hnsw", "| ONNX",
+        "| ranking of 30 items", "| ranking of 50 items", "| recommend, one user",
     ]  # fmt: skip
     assert "| 300 rows, " in rows[1]  # five for each of 60 users
     assert "recall@5 1.0000" in rows[2]  # the exact index against itself
