@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +39,40 @@ _KNN = "knn_"
 
 
 @dataclass(frozen=True, eq=False)
+class NeighborSampling:
+    """How many neighbours of each node a training step draws, instead of reading all.
+
+    Args:
+        num_neighbors: Neighbours drawn of each node in each hop, from the batch outwards; -1 takes
+            all. A model with fewer layers ignores the rest.
+        generator: Where the draws come from; an epoch's step has its own.
+    """
+
+    num_neighbors: Sequence[int]
+    generator: torch.Generator
+
+    def of_hop(self, hop: int) -> int:
+        """Neighbours to draw in a hop, counted from 0.
+
+        Raises:
+            ValueError: If there is no entry for it.
+        """
+        if hop >= len(self.num_neighbors):
+            raise ValueError(
+                f"'num_neighbors' needs an entry for each of the model's layers (got "
+                f"{len(self.num_neighbors)}, and a layer {hop + 1})"
+            )
+        return self.num_neighbors[hop]
+
+
+@dataclass(frozen=True, eq=False)
 class Nodes:
     """Users and items whose vectors are asked for, by number, ascending, each once.
+
+    Args:
+        user: Users.
+        item: Items.
+        sampling: Draws of their neighbourhoods (``None``: all of them are read).
 
     Shapes:
         - **user:** int64 :math:`(n)`
@@ -49,6 +81,7 @@ class Nodes:
 
     user: Tensor
     item: Tensor
+    sampling: NeighborSampling | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +96,7 @@ class InteractionBatch:
             last batch (0: the size of this one).
         nodes: The users and items among which the triplets are numbered (``None``: all of the
             graph).
+        sampling: Draws of the neighbourhoods of these nodes (``None``: all of them are read).
 
     Shapes:
         - **user, pos_item, neg_item:** int64 :math:`(B)`
@@ -73,6 +107,7 @@ class InteractionBatch:
     neg_item: Tensor
     full_size: int = 0
     nodes: Nodes | None = None
+    sampling: NeighborSampling | None = None
 
     def __post_init__(self) -> None:
         """Fills in the size."""
@@ -91,7 +126,8 @@ class InteractionBatch:
         users, user = self.user.unique(return_inverse=True)
         items, item = torch.cat([self.pos_item, self.neg_item]).unique(return_inverse=True)
         pos_item, neg_item = item.split(self.pos_item.numel())
-        return InteractionBatch(user, pos_item, neg_item, self.full_size, Nodes(users, items))
+        nodes = Nodes(users, items, self.sampling)
+        return InteractionBatch(user, pos_item, neg_item, self.full_size, nodes)
 
 
 def feature_key(name: str) -> str:

@@ -39,6 +39,10 @@ def test_learning_rate_decays_continuously():
         {"clip_grad_norm": 0.0},
         {"num_negatives": 0},
         {"eval_users": 0},
+        {"num_neighbors": ()},
+        {"num_neighbors": (10, 0)},
+        {"num_neighbors": (10.0,)},
+        {"num_neighbors": 10},
         {"autocast": "float64"},
     ],
 )

@@ -90,6 +90,7 @@ class Aligned(Recommender):
             data, backbone.features if features is None else features, "Aligned"
         )
         self.supports_new_items = backbone.supports_new_items
+        self.supports_neighbor_sampling = backbone.supports_neighbor_sampling
         self.alignment = alignment_of(self, data)
         # one by one, each shares the memory of the data; concatenated they would be a copy
         self.encoder_features = nn.ModuleList(

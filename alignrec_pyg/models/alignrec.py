@@ -89,6 +89,7 @@ class AlignRec(ContentRecommender):
 
     inputs = ModelInputs(tables="fused", item_graph="one")
     supports_new_items = True
+    supports_neighbor_sampling = True
 
     def __init__(
         self,
@@ -159,14 +160,13 @@ class AlignRec(ContentRecommender):
         """ID and content vectors, before the fuser adds them."""
         graph = self.user_item_graph(data)
         id_user, id_item = self.propagation(*self.id_tables, graph, nodes=nodes)
-        hidden = self.projection(self.layer_norm(self.feature_table()))
-        gate = self.gate(hidden.relu() if self.mlp_relu else hidden).sigmoid()
         to_users = self.item_to_user_aggregation(data, nodes, self.user_aggregation)
-        content = self.item_propagation(
-            self.item_embedding.weight * gate,
-            self.item_item_graph(data, self.item_graph),
-            rows=to_users.items,
+        flow = self.item_item_flow(
+            data, self.item_graph, self.num_item_layers, nodes, to_users.items
         )
+        hidden = self.projection(self.layer_norm(self.feature_table(flow.source)))
+        gate = self.gate(hidden.relu() if self.mlp_relu else hidden).sigmoid()
+        content = self.item_propagation(self.item_ids(flow.source) * gate, flow)
         return Representations(id_user, id_item, *to_users(content))
 
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ from alignrec_pyg.nn import (
     Adjacency,
     FeatureTable,
     ItemToUserAggregation,
+    MessageFlow,
     item_to_user_adjacency,
     user_item_adjacency,
 )
@@ -87,6 +88,8 @@ class Recommender(nn.Module, ABC):
     """What the model reads of the data, beside the links."""
     supports_new_items: bool = False
     """Whether content alone gives an item a vector, without an ID vector and without links."""
+    supports_neighbor_sampling: bool = False
+    """Whether training may draw neighbourhoods (``TrainConfig.num_neighbors``)."""
     not_copied: ClassVar[tuple[str, ...]] = ()
     """Attributes that are ``None`` in copies, such as graphs, which torch cannot copy."""
 
@@ -384,6 +387,10 @@ class Recommender(nn.Module, ABC):
             return self.id_tables
         return self.user_embedding(nodes.user), self.item_embedding(nodes.item)
 
+    def item_ids(self, items: Tensor | None) -> Tensor:
+        """The rows of the items' table (``None``: the table)."""
+        return self.item_embedding.weight if items is None else self.item_embedding(items)
+
     def reset_id_tables(self) -> None:
         """Draws both tables anew (Xavier-uniform)."""
         for table in self.id_tables:
@@ -426,6 +433,21 @@ class Recommender(nn.Module, ABC):
                 edges.edge_index, edges.edge_weight, self.num_items, self.num_items
             ),
         )
+
+    def item_item_flow(
+        self,
+        data: HeteroData,
+        name: str,
+        num_layers: int,
+        nodes: Nodes | None,
+        items: Tensor | None = None,
+    ) -> MessageFlow:
+        """The kNN item graph ``name`` for the vectors of ``items`` (default: of ``nodes``)."""
+        graph = self.item_item_graph(data, name)
+        if nodes is None:
+            return MessageFlow.build(graph, num_layers)
+        items = nodes.item if items is None else items
+        return MessageFlow.build(graph, num_layers, items, nodes.sampling)
 
     def prepared_graph(
         self, name: str, sources: tuple[Tensor, ...], build: Callable[[], PreparedT]

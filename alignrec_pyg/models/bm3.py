@@ -18,7 +18,6 @@ from alignrec_pyg.nn import (
     FeatureProjections,
     UserItemPropagation,
     cosine_alignment_loss,
-    embedding_norm_loss,
 )
 
 
@@ -43,7 +42,8 @@ class BM3(Recommender):
     Scores are :math:`p(U) \, p(I)^\top`.
     **Differs from the paper:** the regulariser takes un-squared norms of the whole tables, as in
     the authors' code. Dropout is drawn for each row of the batch, so that a user who occurs twice
-    gets two masks; drawn for whole tables it would be one.
+    gets two masks; drawn for whole tables it would be one. With sampled neighbourhoods the norms
+    are estimated from the vectors of the batch.
 
     Args:
         data: Training graph; reads the sizes and the feature tables.
@@ -64,6 +64,7 @@ class BM3(Recommender):
     """  # noqa: D205
 
     inputs = ModelInputs(tables="separate")
+    supports_neighbor_sampling = True
     not_copied = ("_generator",)
 
     def __init__(
@@ -112,15 +113,15 @@ class BM3(Recommender):
 
     def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Predicted vectors of all users and items."""
-        user, item = self._online(data)
-        if nodes is not None:
-            user, item = embedding(nodes.user, user), embedding(nodes.item, item)
+        user, item = self._online(data, nodes)
         return self.predictor(user), self.predictor(item)
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``ui`` (users with items), ``modality`` (features with items and themselves), ``reg``."""
-        user_x, item_x = self._online(data)
-        user, item = embedding(batch.user, user_x), embedding(batch.pos_item, item_x)
+        # The norms are of all vectors; of sampled neighbourhoods only the batch's are known.
+        numbered = batch if batch.sampling is None else batch.compact()
+        user_x, item_x = self._online(data, numbered.nodes)
+        user, item = embedding(numbered.user, user_x), embedding(numbered.pos_item, item_x)
         item_target = self._target(item)
         modality = user.new_zeros(())
         for projected in self.modalities:
@@ -135,7 +136,7 @@ class BM3(Recommender):
             "ui": cosine_alignment_loss(self.predictor(user), item_target)
             + cosine_alignment_loss(self.predictor(item), self._target(user)),
             "modality": modality,
-            "reg": embedding_norm_loss(user_x, item_x),
+            "reg": self._norms(user_x, item_x),
         }
 
     @property
@@ -143,9 +144,17 @@ class BM3(Recommender):
         """Weight 1 for ``ui``, ``cl_weight`` for ``modality``, ``reg_weight`` for ``reg``."""
         return {"ui": 1.0, "modality": self.cl_weight, "reg": self.reg_weight}
 
-    def _online(self, data: HeteroData) -> tuple[Tensor, Tensor]:
-        user, item = self.propagation(*self.id_tables, self.user_item_graph(data))
-        return user, item + self.item_embedding.weight
+    def _online(self, data: HeteroData, nodes: Nodes | None) -> tuple[Tensor, Tensor]:
+        user, item = self.propagation(*self.id_tables, self.user_item_graph(data), nodes=nodes)
+        return user, item + self.item_ids(None if nodes is None else nodes.item)
+
+    def _norms(self, user_x: Tensor, item_x: Tensor) -> Tensor:
+        """Of all users' and items' vectors, estimated where only some are given."""
+        lengths = [
+            torch.linalg.vector_norm(x) * (number / x.size(0)) ** 0.5
+            for x, number in ((user_x, self.num_users), (item_x, self.num_items))
+        ]
+        return torch.stack(lengths).sum() / self.num_items
 
     def _target(self, x: Tensor) -> Tensor:
         drawn = torch.rand(x.shape, generator=self._generator, device=x.device)

@@ -33,6 +33,8 @@ class BPR(Recommender):
         - **output:** users :math:`(|U|, d)`, items :math:`(|I|, d)`
     """  # noqa: D205
 
+    supports_neighbor_sampling = True
+
     def __init__(
         self, data: HeteroData, *, embedding_dim: int = 64, reg_weight: float = 0.01
     ) -> None:

@@ -50,6 +50,7 @@ class ContentLightGCN(ContentRecommender):
 
     inputs = ModelInputs(tables="separate")
     supports_new_items = True
+    supports_neighbor_sampling = True
 
     def __init__(
         self,

@@ -70,6 +70,7 @@ class FREEDOM(Recommender):
         table_weights={"image": 0.1, "text": 0.9},
     )
     supports_new_items = True
+    supports_neighbor_sampling = True
     not_copied = ("_pruned",)
 
     def __init__(
@@ -115,12 +116,8 @@ class FREEDOM(Recommender):
         pruned = self._pruned if self.training else None
         graph = self.user_item_graph(data) if pruned is None else pruned
         user, item = self.propagation(*self.id_tables, graph, nodes=nodes)
-        neighbors = self.item_propagation(
-            self.item_embedding.weight,
-            self.item_item_graph(data, self.item_graph),
-            rows=None if nodes is None else nodes.item,
-        )
-        return user, item + neighbors
+        flow = self.item_item_flow(data, self.item_graph, self.num_item_layers, nodes)
+        return user, item + self.item_propagation(self.item_ids(flow.source), flow)
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` on the scores and, with features, ``reg`` on the projected features."""

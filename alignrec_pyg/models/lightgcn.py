@@ -41,6 +41,8 @@ class LightGCN(Recommender):
         ValueError: If ``num_layers`` is negative.
     """  # noqa: D205
 
+    supports_neighbor_sampling = True
+
     def __init__(
         self,
         data: HeteroData,

@@ -82,6 +82,7 @@ class MGCN(ContentRecommender):
 
     inputs = ModelInputs(tables="separate", item_graph="per_table")
     supports_new_items = True
+    supports_neighbor_sampling = True
 
     def __init__(
         self,
@@ -127,9 +128,9 @@ class MGCN(ContentRecommender):
         to_users = self.item_to_user_aggregation(data, nodes)
         views = []
         for modality, gate, name in zip(self.modalities, self.gates, self.item_graphs, strict=True):
-            purified = self.item_embedding.weight * gate(modality())
-            item_graph = self.item_item_graph(data, name)
-            views.append(self.item_propagation(purified, item_graph, rows=to_users.items))
+            flow = self.item_item_flow(data, name, self.num_item_layers, nodes, to_users.items)
+            purified = self.item_ids(flow.source) * gate(modality(flow.source))
+            views.append(self.item_propagation(purified, flow))
         user_views, item_views = to_users(torch.cat(views, dim=1))  # all modalities at once
         return Representations(
             id_user, id_item, self.fusion(user_views, id_user), self.fusion(item_views, id_item)

@@ -49,6 +49,7 @@ class VBPR(ContentRecommender):
 
     inputs = ModelInputs(tables="separate")
     supports_new_items = True
+    supports_neighbor_sampling = True
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,7 @@ class FeatureTable(nn.Module):
     def __init__(self, *tables: Tensor, trainable: bool) -> None:
         super().__init__()
         self.trainable = trainable
+        self.sparse = False
         self.dim = sum(table.size(1) for table in tables)
         self._initial = tables if trainable else ()
         table = tables[0] if len(tables) == 1 else torch.cat(tables, dim=1)
@@ -49,11 +51,28 @@ class FeatureTable(nn.Module):
 
     def forward(self, items: Tensor | None = None) -> Tensor:
         """Returns the rows ``items`` of the table, by default all rows."""
-        return self.weight if items is None else nn.functional.embedding(items, self.weight)
+        return (
+            self.weight
+            if items is None
+            else nn.functional.embedding(items, self.weight, sparse=self.sparse)
+        )
 
     def extra_repr(self) -> str:
         """The size and kind, for the representation of the module."""
         return f"{self.weight.size(0)}, {self.dim}, trainable={self.trainable}"
+
+
+@contextmanager
+def sparse_gradients(model: nn.Module) -> Iterator[None]:
+    """Within it, rows that are read of ID and feature tables give their table a sparse gradient."""
+    tables = [part for part in model.modules() if isinstance(part, nn.Embedding | FeatureTable)]
+    for table in tables:
+        table.sparse = True
+    try:
+        yield
+    finally:
+        for table in tables:
+            table.sparse = False
 
 
 class FeatureProjection(nn.Module):

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch_geometric.typing import Adj
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import Nodes, symmetric_norm
+from alignrec_pyg.graph import NeighborSampling, Nodes, symmetric_norm
 
 _MAX_INT32 = 2**31 - 1
 
@@ -69,17 +69,28 @@ class Adjacency(NamedTuple):
             csr_tensor(*transposed_csr(pointer, column, value, num_sources), rows.numel()),
         )
 
-    def block(self, rows: Tensor, sources: Tensor) -> Block:
-        """The matrix of some rows, with the columns in which they are not zero, and ``sources``.
+    def block(
+        self,
+        rows: Tensor,
+        sources: Tensor,
+        sampling: NeighborSampling | None = None,
+        hop: int = 0,
+    ) -> Block:
+        r"""The matrix of some rows, with the columns in which they are not zero, and ``sources``.
+
+        With ``sampling``, a row of :math:`n > k` entries keeps :math:`k` of them, drawn uniformly
+        without replacement and weighted by :math:`n / k`: its product with a matrix is that of the
+        whole row in expectation.
 
         Shapes:
             - **input:** rows int64 :math:`(n)`, sources int64 :math:`(s)`
         """
-        pointer, column, value = self._select(rows)
-        seen = torch.zeros(self.matrix.size(1), dtype=torch.bool, device=rows.device)
-        seen[column] = seen[sources] = True
-        source = seen.nonzero()[:, 0]
-        column = (seen.cumsum(0) - 1).int()[column]
+        num_drawn = -1 if sampling is None else sampling.of_hop(hop)
+        if sampling is None or num_drawn < 0:
+            pointer, column, value = self._select(rows)
+        else:
+            pointer, column, value = self._draw(rows, num_drawn, sampling.generator)
+        source, column = _renumber(column, sources, self.matrix.size(1))
         adjacency = Adjacency(
             csr_tensor(pointer, column, value, source.numel()),
             csr_tensor(*transposed_csr(pointer, column, value, source.numel()), rows.numel()),
@@ -89,6 +100,16 @@ class Adjacency(NamedTuple):
     def _select(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pointer, position = select_rows(self.matrix.crow_indices(), rows)
         return pointer, self.matrix.col_indices()[position], self.matrix.values()[position]
+
+    def _draw(
+        self, rows: Tensor, num_drawn: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        every = self.matrix.crow_indices()
+        pointer, position = draw_entries(every, rows, num_drawn, generator=generator)
+        count = pointer.diff()
+        scale = (every[rows + 1] - every[rows]) / count.clamp(min=1)
+        value = self.matrix.values()[position] * scale.repeat_interleave(count)
+        return pointer, self.matrix.col_indices()[position], value
 
 
 class Block(NamedTuple):
@@ -122,12 +143,71 @@ class ItemToUserAggregation(NamedTuple):
         """Aggregates for ``nodes`` what flows along ``adjacency``."""
         if nodes is None:
             return cls(adjacency)
-        block = adjacency.block(nodes.user, nodes.item)
+        block = adjacency.block(nodes.user, nodes.item, nodes.sampling)
         return cls(*block, torch.searchsorted(block.source, nodes.item))
 
     def __call__(self, item_x: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of the users and items asked for, from those of :attr:`items` ``[m, d]``."""
         return self.adjacency.matmul(item_x), rows_of(item_x, self.rows)
+
+
+class MessageFlow(NamedTuple):
+    r"""What a propagation reads for the vectors of some nodes: the graph of each layer.
+
+    Args:
+        layers: For each layer the graph from the nodes before it to those after it.
+        rows: For the input and the output of each layer, the nodes asked for among them (``None``:
+            they are all).
+        source: The nodes whose input vectors are taken, int64, ascending (``None``: all).
+    """
+
+    layers: tuple[Adj | Adjacency, ...]
+    rows: tuple[Tensor | None, ...]
+    source: Tensor | None = None
+
+    @classmethod
+    def build(
+        cls,
+        adjacency: Adj | Adjacency,
+        num_layers: int,
+        rows: Tensor | None = None,
+        sampling: NeighborSampling | None = None,
+    ) -> MessageFlow:
+        """The flow along ``adjacency`` to ``rows``, int64, ascending (``None``: all nodes).
+
+        Without ``sampling`` all layers but the last compute all nodes. With it, every layer
+        computes those that the next one has drawn.
+        """
+        if not isinstance(adjacency, Adjacency) or rows is None:
+            return cls((adjacency,) * num_layers, (rows,) * (num_layers + 1))
+        if sampling is not None:
+            return cls._sampled(adjacency, num_layers, rows, sampling)
+        if num_layers == 0:
+            return cls((), (rows,))
+        last = adjacency.rows(rows)
+        return cls((*(adjacency,) * (num_layers - 1), last), (*(rows,) * num_layers, None))
+
+    @classmethod
+    def _sampled(
+        cls, adjacency: Adjacency, num_layers: int, rows: Tensor, sampling: NeighborSampling
+    ) -> MessageFlow:
+        layers: list[Adjacency] = []
+        nodes = [rows]
+        for hop in range(num_layers):  # from the last layer to the first
+            block = adjacency.block(nodes[0], nodes[0], sampling, hop)
+            layers.insert(0, block.adjacency)
+            nodes.insert(0, block.source)
+        asked = [torch.searchsorted(before, rows) for before in nodes[:-1]]
+        return cls(tuple(layers), (*asked, None), nodes[0])
+
+    def outputs(
+        self, convs: nn.ModuleList, x: Tensor, edge_weight: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """The rows asked for of the input ``x`` and of the output of each layer."""
+        yield rows_of(x, self.rows[0])
+        for conv, layer, rows in zip(convs, self.layers, self.rows[1:], strict=True):
+            x = conv(x, layer, edge_weight)
+            yield rows_of(x, rows)
 
 
 class LGConv(torch_geometric.nn.LGConv):
@@ -193,15 +273,21 @@ class UserItemPropagation(nn.Module):
               :math:`N` nodes (see :func:`user_item_edges`, :func:`user_item_adjacency`)
             - **output:** :math:`(|U|, d)`, :math:`(|I|, d)`, or a row for each of ``nodes``
         """
-        num_users, rows = user_x.size(0), None
+        first_item = num_asked = user_x.size(0)
+        rows, sampling = None, None
         if nodes is not None:
-            rows, num_users = torch.cat([nodes.user, nodes.item + num_users]), nodes.user.numel()
-        x = torch.cat([user_x, item_x])
-        out = rows_of(x, rows)
-        for x_rows in _layers(self.convs, x, adjacency, edge_weight, rows):
-            out = out + x_rows
+            rows, sampling = torch.cat([nodes.user, nodes.item + first_item]), nodes.sampling
+            num_asked = nodes.user.numel()
+        flow = MessageFlow.build(adjacency, len(self.convs), rows, sampling)
+        if flow.source is not None:  # of the tables only these rows get a gradient
+            num_users = int(torch.searchsorted(flow.source, first_item))
+            user_x = table_rows(user_x, flow.source[:num_users])
+            item_x = table_rows(item_x, flow.source[num_users:] - first_item)
+        out, *layers = flow.outputs(self.convs, torch.cat([user_x, item_x]), edge_weight)
+        for x in layers:
+            out = out + x
         out = out / (len(self.convs) + 1)
-        return out[:num_users], out[num_users:]
+        return out[:num_asked], out[num_asked:]
 
 
 class ItemPropagation(nn.Module):
@@ -221,40 +307,28 @@ class ItemPropagation(nn.Module):
     def forward(
         self,
         x: Tensor,
-        adjacency: Adj | Adjacency,
+        graph: Adj | Adjacency | MessageFlow,
         edge_weight: Tensor | None = None,
-        *,
-        rows: Tensor | None = None,
     ) -> Tensor:
         """Propagates ``x`` ``[num_items, d]`` through all layers.
 
-        With ``rows``, int64 ``[n]``, only these are computed in the last layer, and returned.
+        Along a :class:`MessageFlow`, ``x`` has a row for each of its ``source``, and the result
+        one for each of the items asked for.
         """
-        if not self.convs:
-            return rows_of(x, rows)
-        *_, out = _layers(self.convs, x, adjacency, edge_weight, rows)
+        if not isinstance(graph, MessageFlow):
+            graph = MessageFlow.build(graph, len(self.convs))
+        *_, out = graph.outputs(self.convs, x, edge_weight)
         return out
-
-
-def _layers(
-    convs: nn.ModuleList,
-    x: Tensor,
-    adjacency: Adj | Adjacency,
-    edge_weight: Tensor | None,
-    rows: Tensor | None,
-) -> Iterator[Tensor]:
-    """The output of each layer, or some rows of it."""
-    for number, conv in enumerate(convs, start=1):
-        if number == len(convs) and rows is not None and isinstance(adjacency, Adjacency):
-            yield conv(x, adjacency.rows(rows))
-        else:
-            x = conv(x, adjacency, edge_weight)
-            yield rows_of(x, rows)
 
 
 def rows_of(x: Tensor, rows: Tensor | None) -> Tensor:
     """Some rows of ``x``, or ``x`` itself."""
     return x if rows is None else functional.embedding(rows, x)
+
+
+def table_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """Some rows of a table; the gradient of a parameter is sparse, with these rows alone."""
+    return functional.embedding(rows, table, sparse=table.is_leaf)
 
 
 def user_item_edges(edge_index: Tensor, num_users: int, num_items: int) -> tuple[Tensor, Tensor]:
@@ -373,6 +447,41 @@ def select_rows(row_pointer: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     pointer = functional.pad(count.cumsum(0, dtype=torch.int32), (1, 0))
     position = torch.arange(int(pointer[-1]), dtype=torch.int32, device=rows.device)
     return pointer, position + (first - pointer[:-1]).repeat_interleave(count)
+
+
+def draw_entries(
+    row_pointer: Tensor, rows: Tensor, num_drawn: int, *, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """As :func:`select_rows`, but at most ``num_drawn`` entries of a row, without replacement.
+
+    Floyd's algorithm, for all rows at once: the cost does not depend on the length of rows.
+    """
+    first, count = row_pointer[rows].long(), (row_pointer[rows + 1] - row_pointer[rows]).long()
+    shape = (rows.numel(), num_drawn)
+    uniform = torch.rand(shape, dtype=torch.float64, generator=generator, device=rows.device)
+    drawn = torch.arange(num_drawn, device=rows.device).repeat(rows.numel(), 1)
+    more = (count > num_drawn).nonzero()[:, 0]
+    of_more, uniform, largest = drawn[more], uniform[more], count[more] - num_drawn
+    for column in range(num_drawn):
+        # One of 0, ..., largest; where that was drawn before, the largest itself, which was not.
+        new = (uniform[:, column] * (largest + 1)).long()
+        known = (of_more[:, :column] == new.unsqueeze(1)).any(dim=1)
+        of_more[:, column] = torch.where(known, largest, new)
+        largest += 1
+    drawn[more] = of_more
+    kept = torch.arange(num_drawn, device=rows.device) < count.unsqueeze(1)
+    number = count.clamp(max=num_drawn).cumsum(0, dtype=torch.int32)
+    return functional.pad(number, (1, 0)), (first.unsqueeze(1) + drawn)[kept]
+
+
+def _renumber(column: Tensor, others: Tensor, num_columns: int) -> tuple[Tensor, Tensor]:
+    """The distinct columns, ascending, those of ``others`` included, and each one's number."""
+    if 8 * column.numel() < num_columns:  # sorting the few costs less than marking among all
+        distinct, number = torch.cat([column, others]).unique(return_inverse=True)
+        return distinct.long(), number[: column.numel()].int()
+    seen = torch.zeros(num_columns, dtype=torch.bool, device=column.device)
+    seen[column] = seen[others] = True
+    return seen.nonzero()[:, 0], (seen.cumsum(0, dtype=torch.int32) - 1)[column]
 
 
 def transposed_csr(

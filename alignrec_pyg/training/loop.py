@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
+from alignrec_pyg.graph import INTERACTS, NeighborSampling, content_hash, links_to_predict
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.nn.features import sparse_gradients
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.parallel import (
     Workers,
@@ -26,6 +27,7 @@ from alignrec_pyg.training.parallel import (
     evaluate_distributed,
 )
 from alignrec_pyg.training.progress import Progress
+from alignrec_pyg.training.row_adam import RowAdam
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.training.state import RunClock, TrainState, restore, run_lock, save
 
@@ -33,8 +35,9 @@ from alignrec_pyg.training.state import RunClock, TrainState, restore, run_lock,
 _EPOCH_HOOK = 1
 _BATCH = 2
 _EVAL_USERS = 4  # of the first epoch
+_NEIGHBORS = 5
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 5
+_FORMAT = 6
 _DIVERGED = "(lower the learning rate, or look for extreme feature values)"
 
 
@@ -118,6 +121,7 @@ def fit(
 
     Raises:
         ValueError: If a graph is not that of the model, has no links, or is on another device; if
+            the model cannot draw neighbourhoods and ``config.num_neighbors`` is given; if
             ``config.weight_decay`` is given beside ``optimizer``, whose own it should be; if
             workers were given different arguments.
         TrainingDivergedError: If the loss is not finite, naming epoch, batch and term.
@@ -132,6 +136,7 @@ def fit(
         run_lock(folder if run.first else None),
         StopRequest(active=folder is not None) as stop,
         Progress(type(model).__name__, shown=progress and run.first) as bar,
+        nullcontext() if run.config.num_neighbors is None else sparse_gradients(model),
     ):
         run.begin(folder)
         clock = RunClock(run.state.seconds, checkpoint_seconds)
@@ -199,9 +204,15 @@ class _Run:
         # Every worker takes a batch a step; the last step may begin anew.
         self.num_steps = -(-len(self.sampler) // self.workers.world_size)
         self.first = self.workers.rank == 0
+        if config.num_neighbors is not None and not model.supports_neighbor_sampling:
+            raise ValueError(
+                f"'num_neighbors' needs to be None for {type(model).__name__} (got "
+                f"{config.num_neighbors}): it reads whole neighbourhoods; AlignRec, LightGCN and "
+                "all models with 'supports_neighbor_sampling' can draw them"
+            )
         if optimizer is None:
             optimizer = partial(
-                torch.optim.Adam,
+                torch.optim.Adam if config.num_neighbors is None else RowAdam,
                 lr=config.lr,
                 weight_decay=config.weight_decay,
                 fused=self.device.type in ("cpu", "cuda"),  # one pass over all parameters
@@ -241,6 +252,10 @@ class _Run:
         for step in range(state.step, self.num_steps):
             number = (step * workers.world_size + workers.rank) % len(self.sampler)
             batch = self.sampler.batch(state.epoch, number)
+            if self.config.num_neighbors is not None:
+                draws = self._generator(_NEIGHBORS, number)
+                sampling = NeighborSampling(self.config.num_neighbors, draws)
+                batch = replace(batch, sampling=sampling)
             model.on_batch_start(self._generator(_BATCH, number))
             # Before the forward pass, whose peak it lowers.
             self.optimizer.zero_grad(set_to_none=True)
@@ -361,7 +376,11 @@ class _Run:
         return {
             "format": _FORMAT,
             "workers": self.workers.world_size,
-            "config": {**asdict(self.config), "ks": list(self.config.ks)},
+            "config": {
+                **asdict(self.config),
+                "ks": list(self.config.ks),
+                "num_neighbors": self.config.num_neighbors and list(self.config.num_neighbors),
+            },
             "optimizer": f"{type(self.optimizer).__name__} {self.optimizer.defaults}",
             **self.model.description(),
             "graphs": content_hash(

@@ -72,11 +72,39 @@ class Workers:
 
     def average_gradients(self, module: nn.Module) -> None:
         """Replaces every parameter's gradient by its mean over the workers."""
-        if self.world_size > 1:
-            for parameter in module.parameters():
-                if parameter.grad is not None:
-                    distributed.all_reduce(parameter.grad)
-                    parameter.grad /= self.world_size
+        if self.world_size == 1:
+            return
+        trained = [p for p in module.parameters() if p.requires_grad]
+        has_gradient = [float(p.grad is not None) for p in trained]
+        for parameter, known in zip(trained, self.all_reduce(has_gradient), strict=True):
+            if known == 0:
+                continue
+            if parameter.grad is None:  # this worker's batch does not depend on it
+                parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad.is_sparse:
+                parameter.grad = self._sum_of_rows(parameter.grad.coalesce())
+            else:
+                distributed.all_reduce(parameter.grad)
+            parameter.grad /= self.world_size
+
+    def _sum_of_rows(self, gradient: Tensor) -> Tensor:
+        """The sum of a sparse gradient over the workers, of which only its rows are sent."""
+        count = torch.tensor([gradient.indices().size(1)], device=self.device)
+        counts = [torch.zeros_like(count) for _ in range(self.world_size)]
+        distributed.all_gather(counts, count)
+        longest = int(max(counts))
+        parts = []
+        for own in (gradient.indices()[0], gradient.values()):
+            padded = own.new_zeros(longest, *own.shape[1:])
+            padded[: own.size(0)] = own
+            gathered = [torch.empty_like(padded) for _ in counts]
+            distributed.all_gather(gathered, padded)
+            parts.append(torch.cat([x[: int(n)] for x, n in zip(gathered, counts, strict=True)]))
+        rows, values = parts
+        size = tuple(gradient.shape)
+        return torch.sparse_coo_tensor(
+            rows.unsqueeze(0), values, size, check_invariants=False
+        ).coalesce()
 
     def barrier(self) -> None:
         """Waits until all workers have got here."""

@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 import sys
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from torch_geometric.data import HeteroData
 
 import alignrec_pyg.models
 from alignrec_pyg import (
+    BM3,
     FREEDOM,
     MGCN,
     VBPR,
@@ -27,8 +29,9 @@ from alignrec_pyg import (
     fit,
     recommend,
 )
-from alignrec_pyg.graph import INTERACTS, InteractionBatch, Nodes, knn_edge_type
+from alignrec_pyg.graph import INTERACTS, InteractionBatch, NeighborSampling, Nodes, knn_edge_type
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.nn.features import sparse_gradients
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 from alignrec_pyg.transforms import KNNItemGraph
 
@@ -150,6 +153,42 @@ def test_rows_that_a_batch_reads_are_those_of_all(model_cls, toy, monkeypatch):
         assert values.keys() == others.keys()
         for name, value in values.items():
             torch.testing.assert_close(value, others[name], msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.parametrize("num_neighbors", [(99, 99, 99), (-1, -1, -1)])
+def test_neighbourhoods_drawn_whole_are_those_read_whole(model_cls, toy, num_neighbors):
+    """Vectors, loss terms and, of rows that are read, gradients, which are sparse in tables."""
+    torch.manual_seed(0)
+    model = built(model_cls, toy)
+    if not model.supports_neighbor_sampling:
+        pytest.skip("reads whole neighbourhoods")
+    if model_cls is BM3:
+        model.reg_weight = 0.0
+    device = toy[INTERACTS].edge_index.device
+    batch = InteractionBatch(*torch.tensor([[2, 0, 2], [2, 1, 2], [1, 2, 0]], device=device))
+
+    def terms_and_gradients(batch):
+        start_epoch(model, toy)
+        model.zero_grad(set_to_none=True)
+        total, terms = model.loss(toy, batch)
+        total.backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        return {n: term.detach() for n, term in terms.items()}, gradients
+
+    sampling = NeighborSampling(num_neighbors, seeded_generator(0, device=device))
+    with sparse_gradients(model):
+        terms, gradients = terms_and_gradients(replace(batch, sampling=sampling))
+    expected_terms, expected = terms_and_gradients(batch)
+    tables = [name for name in gradients if name.endswith("_embedding.weight")]
+    assert all(gradients[name].is_sparse for name in tables)
+    if model_cls is BM3:  # an estimate from the batch's vectors
+        del terms["reg"], expected_terms["reg"]
+    torch.testing.assert_close(terms, expected_terms)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            gradient.to_dense(), expected[name], msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def test_every_parameter_gets_a_gradient(model_cls, toy):

@@ -3,19 +3,25 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS, Nodes
+from alignrec_pyg.graph import INTERACTS, NeighborSampling, Nodes
 from alignrec_pyg.nn import (
     Adjacency,
     ItemPropagation,
     ItemToUserAggregation,
     LGConv,
+    MessageFlow,
     UserItemPropagation,
     item_to_user_adjacency,
     self_loop_adjacency,
     user_item_adjacency,
     user_item_edges,
 )
-from alignrec_pyg.nn.propagation import _transposed_by_sorting, transposed_csr
+from alignrec_pyg.nn.propagation import (
+    _renumber,
+    _transposed_by_sorting,
+    draw_entries,
+    transposed_csr,
+)
 
 
 def dense_norm(links: Tensor, num_users: int, num_items: int) -> Tensor:
@@ -164,8 +170,10 @@ def test_rows_are_those_of_the_whole_with_their_gradients(links, layers):
         )
         if layers:
             x = torch.cat([user, item])
-            rows = ItemPropagation(layers)(x, *form, rows=torch.tensor([6, 1]))
-            torch.testing.assert_close(rows, ItemPropagation(layers)(x, *form)[[6, 1]])
+            graph, *weight = form
+            flow = MessageFlow.build(graph, layers, torch.tensor([1, 6]))
+            rows = ItemPropagation(layers)(x, flow, *weight)
+            torch.testing.assert_close(rows, ItemPropagation(layers)(x, *form)[[1, 6]])
 
 
 def test_rows_of_a_graph_and_what_they_hear():
@@ -180,6 +188,82 @@ def test_rows_of_a_graph_and_what_they_hear():
     assert torch.equal(block.adjacency.matrix.to_dense(), some.matrix.to_dense()[:, [0, 2, 3, 4]])
     transpose = block.adjacency.transpose.to_dense()
     assert torch.equal(transpose, block.adjacency.matrix.to_dense().t())
+
+
+def drawn(count: int, num_drawn: int, num_rows: int) -> Tensor:
+    """Entries drawn of each row of ``count``, numbered from 0."""
+    pointer = torch.arange(num_rows + 1, dtype=torch.int32) * count
+    rows = torch.arange(num_rows)
+    generator = torch.Generator().manual_seed(0)
+    own, position = draw_entries(pointer, rows, num_drawn, generator=generator)
+    assert torch.equal(own, torch.arange(num_rows + 1, dtype=torch.int32) * min(count, num_drawn))
+    return position.view(num_rows, -1) - pointer[:-1].unsqueeze(1)
+
+
+def test_every_set_of_neighbours_is_as_likely_as_any_other():
+    sets = drawn(5, 3, 20_000).sort(dim=1).values
+    key, count = (sets @ torch.tensor([25, 5, 1])).unique(return_counts=True)
+    assert key.numel() == 10  # none is drawn twice
+    expected = 20_000 / 10
+    assert ((count - expected).square() / expected).sum() < 27.9  # chi-square, 9, at 0.1 %
+
+
+def test_few_neighbours_are_all_taken_in_order():
+    assert drawn(3, 3, 2).tolist() == [[0, 1, 2]] * 2
+    assert drawn(2, 3, 2).tolist() == [[0, 1]] * 2
+    assert drawn(0, 3, 2).numel() == drawn(3, 0, 2).numel() == 0
+
+
+def sampling(*num_neighbors: int, seed: int = 0) -> NeighborSampling:
+    return NeighborSampling(num_neighbors, torch.Generator().manual_seed(seed))
+
+
+def test_sampled_propagation_is_that_of_the_whole_on_average(links):
+    """Values and gradients, over many copies of a graph, which all draw for themselves."""
+    copies = 4000
+    number = torch.arange(copies).view(-1, 1, 1)
+    links = (links + number * torch.tensor([[3], [4]])).permute(1, 0, 2).flatten(1)
+    graph = user_item_adjacency(links, 3 * copies, 4 * copies)
+    user, item, weight = torch.randn(3, 2), torch.randn(4, 2), torch.randn(4, 2)
+    user = user.repeat(copies, 1).requires_grad_()
+    item = item.repeat(copies, 1).requires_grad_()
+    asked = [
+        (number.view(-1, 1) * size + torch.tensor(own)).flatten()
+        for size, own in ((3, [0, 2]), (4, [1, 3]))
+    ]
+
+    def of(nodes):
+        out = [x.view(copies, -1) for x in UserItemPropagation(2)(user, item, graph, nodes=nodes)]
+        total = (torch.cat(out, dim=1) * weight.flatten()).sum()
+        gradients = torch.autograd.grad(total, (user, item))
+        return torch.cat([*out, *(x.to_dense().view(copies, -1) for x in gradients)], 1).detach()
+
+    found, expected = of(Nodes(*asked, sampling(1, 2))), of(Nodes(*asked))
+    torch.testing.assert_close(expected, expected[:1].expand_as(expected))
+    error = found.std(dim=0) / copies**0.5
+    assert error.max() > 0  # something was drawn
+    assert ((found.mean(dim=0) - expected[0]).abs() <= 4.5 * error + 1e-5).all()
+
+
+def test_a_sampled_item_graph_reads_the_rows_that_it_names():
+    edges = torch.tensor([[0, 2, 3, 3, 4], [1, 1, 0, 2, 4]])
+    graph = Adjacency.from_edges(edges, torch.tensor([2.0, 3.0, 5.0, 7.0, 1.0]), 5, 5)
+    flow = MessageFlow.build(graph, 2, torch.tensor([1]), sampling(9, 9))
+    assert flow.source.tolist() == [0, 1, 2, 3]
+    x = torch.randn(5, 2)
+    found = ItemPropagation(2)(x[flow.source], flow)
+    torch.testing.assert_close(found, ItemPropagation(2)(x, graph)[[1]])
+    with pytest.raises(ValueError, match="an entry for each of the model's layers"):
+        MessageFlow.build(graph, 2, torch.tensor([1]), sampling(9))
+
+
+@pytest.mark.parametrize("num_columns", [10, 10_000])  # by marking, by sorting
+def test_columns_are_renumbered_among_the_distinct_ones(num_columns):
+    columns = torch.tensor([7, 3, 7, 9], dtype=torch.int32)
+    distinct, number = _renumber(columns, torch.tensor([1, 3]), num_columns)
+    assert distinct.tolist() == [1, 3, 7, 9]
+    assert number.tolist() == [2, 1, 2, 3]
+    assert number.dtype == torch.int32
 
 
 def test_transposes_by_sorting_as_by_counting(links):

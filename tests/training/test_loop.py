@@ -2,6 +2,7 @@ import copy
 import math
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from alignrec_pyg import (
     BM3,
     BPR,
     FREEDOM,
+    GRCN,
     VBPR,
     CheckpointError,
     LightGCN,
@@ -20,10 +22,12 @@ from alignrec_pyg import (
     evaluate,
     fit,
 )
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, NeighborSampling
+from alignrec_pyg.nn.features import sparse_gradients
 from alignrec_pyg.storage import LockedError, folder_lock, read_manifest
 from alignrec_pyg.training import loop
-from alignrec_pyg.training.sampling import TripletSampler
+from alignrec_pyg.training.row_adam import RowAdam
+from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 
 
 def small_config(**changes) -> TrainConfig:
@@ -82,6 +86,40 @@ def test_fit_equals_a_plain_loop(checkerboard, tmp_path, interrupted):
     assert result.num_epochs == num_epochs
     assert result.best_metrics["recall@1"] == pytest.approx(best)
     torch.testing.assert_close(dict(model.state_dict()), dict(weights), rtol=1e-4, atol=1e-4)
+
+
+def test_sampled_steps_are_those_of_a_plain_loop(checkerboard):
+    """Neighbourhoods by seed, epoch and batch; Adam on the rows that a step reads."""
+    train, test = checkerboard
+    config = small_config(num_neighbors=(3, 2, 2), max_epochs=2, eval_every=2, weight_decay=0.01)
+    plain = build(train, LightGCN)
+    optimizer = RowAdam(plain.parameters(), lr=0.01, weight_decay=0.01)
+    sampler = TripletSampler(train, batch_size=256, seed=3)
+    for epoch in range(2):
+        for step in range(len(sampler)):
+            draws = NeighborSampling((3, 2, 2), seeded_generator(3, epoch, 5, step))
+            with sparse_gradients(plain):
+                batch = replace(sampler.batch(epoch, step), sampling=draws)
+                optimizer.zero_grad()
+                plain.loss(train, batch)[0].backward()
+            assert plain.user_embedding.weight.grad.is_sparse
+            optimizer.step()
+    model = build(train, LightGCN)
+    fit(model, train, test, config)
+    torch.testing.assert_close(list(model.parameters()), list(plain.parameters()))
+    assert not model.user_embedding.sparse
+    exact = build(train, LightGCN)
+    fit(exact, train, test, replace(config, num_neighbors=None))
+    assert not same_weights(exact, model)
+
+
+def test_what_cannot_draw_neighbourhoods_says_so(checkerboard):
+    train, test = checkerboard
+    config = small_config(num_neighbors=(5, 5))
+    with pytest.raises(ValueError, match="'num_neighbors' needs to be None for GRCN"):
+        fit(GRCN(train), train, test, config)
+    with pytest.raises(ValueError, match="an entry for each of the model's layers"):
+        fit(LightGCN(train, num_layers=3), train, test, config)
 
 
 def plain_steps(model, train, make_optimizer, num_epochs, *, clip=None, num_negatives=1):
@@ -517,12 +555,18 @@ def test_no_diverged_state_is_saved(checkerboard, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("model_cls", [BM3, FREEDOM])  # both draw random numbers of their own
-def test_interrupted_run_continues_to_the_same_bits(checkerboard, tmp_path, model_cls):
+@pytest.mark.parametrize(
+    ("model_cls", "num_neighbors"),  # all draw random numbers of their own
+    [(BM3, None), (FREEDOM, None), (FREEDOM, (3, 2))],
+)
+def test_interrupted_run_continues_to_the_same_bits(
+    checkerboard, tmp_path, model_cls, num_neighbors
+):
     """Ctrl-C in the middle of an epoch, twice, then on to the end."""
     train, test = checkerboard
+    config = small_config(num_neighbors=num_neighbors)
     whole = build(train, model_cls)
-    expected = fit(whole, train, test, small_config())
+    expected = fit(whole, train, test, config)
 
     class Interrupted(model_cls):
         batches = 0
@@ -539,16 +583,16 @@ def test_interrupted_run_continues_to_the_same_bits(checkerboard, tmp_path, mode
         model = build(train, Interrupted)
         model.interrupt_at = interrupt_at
         with pytest.raises(KeyboardInterrupt):
-            fit(model, train, test, small_config(), checkpoint_dir=tmp_path)
+            fit(model, train, test, config, checkpoint_dir=tmp_path)
         state = read_manifest(tmp_path / "state.json")["state"]
         assert state["step"] > 0
     model = build(train, model_cls)
-    found = fit(model, train, test, small_config(), checkpoint_dir=tmp_path)
+    found = fit(model, train, test, config, checkpoint_dir=tmp_path)
     assert found.history == expected.history
     assert same_weights(model, whole)
     # a finished run is not trained again
     again = build(train, model_cls)
-    assert fit(again, train, test, small_config(), checkpoint_dir=tmp_path).history == found.history
+    assert fit(again, train, test, config, checkpoint_dir=tmp_path).history == found.history
     assert same_weights(again, whole)
 
 

@@ -141,9 +141,22 @@ def test_two_processes_step_along_the_mean_of_their_gradients(checkerboard, two_
             found.append(
                 (fit(model, *checkerboard, config(max_epochs=1)), list(model.parameters()))
             )
-        return found
+        return found, sampled(rank)
 
-    first, second = two_processes.run(work)
+    def sampled(rank):
+        """Of sampled neighbourhoods only rows that were read are sent."""
+        torch.manual_seed(rank)
+        model = LightGCN(checkerboard[0], embedding_dim=8)
+        sent = []
+        gathered = torch.distributed.all_gather
+        torch.distributed.all_gather = lambda out, x: sent.append(x.numel()) or gathered(out, x)
+        fit(model, *checkerboard, config(max_epochs=1, num_neighbors=(2, 1, 1), batch_size=4))
+        torch.distributed.all_gather = gathered
+        return max(sent), list(model.parameters())
+
+    (first, (largest, tables)), (second, (_, other_tables)) = two_processes.run(work)
+    assert 0 < largest < 0.9 * max(table.numel() for table in tables)
+    assert all(torch.equal(a, b) for a, b in zip(tables, other_tables, strict=True))
     for cls, (result, parameters), (other, same) in zip(MODELS, first, second, strict=True):
         assert result.history == other.history, cls
         assert result.best_metrics["num_users"] == 50

@@ -1,0 +1,57 @@
+"""Adam that touches only the rows of a table that a step reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class RowAdam(torch.optim.Adam):
+    r"""Adam, which of parameters with a sparse gradient updates the rows that it holds.
+
+    Dense gradients are treated as by :class:`torch.optim.Adam`. With a sparse one, moments and
+    parameters of all other rows stay as they are, as in :class:`torch.optim.SparseAdam`: a row
+    that no batch reads does not move on by its momentum, and its second moment does not decay in
+    the meantime. The bias correction counts the steps of the table. Weight decay applies to the
+    rows of the gradient.
+
+    Args:
+        params: Parameters to train.
+        **options: Those of :class:`torch.optim.Adam`, without ``amsgrad`` and ``maximize``.
+    """
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step along the gradients, which of tables are sparse."""
+        loss = None if closure is None else closure()
+        tables = []
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.is_sparse:
+                    tables.append((parameter, parameter.grad))
+                    self._step_rows(group, parameter, parameter.grad.coalesce())
+                    parameter.grad = None  # hidden from the dense step
+        super().step()
+        for parameter, gradient in tables:
+            parameter.grad = gradient
+        return loss
+
+    @torch.no_grad()
+    def _step_rows(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        rows, grad = gradient.indices()[0], gradient.values()
+        (beta1, beta2), steps = group["betas"], float(state["step"])
+        if group["weight_decay"]:
+            grad = grad.add(parameter[rows], alpha=group["weight_decay"])
+        mean = state["exp_avg"][rows].lerp_(grad, 1 - beta1)
+        square = state["exp_avg_sq"][rows].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        state["exp_avg"][rows], state["exp_avg_sq"][rows] = mean, square
+        root = square.sqrt_().div_((1 - beta2**steps) ** 0.5).add_(group["eps"])
+        parameter.index_add_(0, rows, mean.div_(root), alpha=-group["lr"] / (1 - beta1**steps))
