@@ -1,24 +1,22 @@
 import json
 import os
 import signal
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
 from multiprocessing import forkserver, get_context
-from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 
-from alignrec_pyg.cli import compare
 from alignrec_pyg.experiments import runner
 from alignrec_pyg.experiments.cells import cell_key
 from alignrec_pyg.experiments.runner import is_the_cells_own, run_cells
 from alignrec_pyg.experiments.store import CellStore
-from alignrec_pyg.models import BPR, LightGCN
+from alignrec_pyg.models import BPR
+from tests.experiments.in_processes import Broken, Killed, Slow, compare_models
 
 CPU = torch.device("cpu")
 
@@ -50,20 +48,6 @@ def test_a_failed_cell_leaves_the_others(here, small_cells, parts, tmp_path):
     assert list(outcome.failed) == [("BPR", 0)]
     assert "not finite" in outcome.failed["BPR", 0]
     assert len(log) == 1
-
-
-class Killed(BPR):
-    """Ends its process in the middle of training, as the system does where memory is short."""
-
-    def on_epoch_start(self, data, generator):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Broken(BPR):
-    """Has a mistake in its code."""
-
-    def loss_terms(self, data, batch):
-        raise KeyError("no such thing")
 
 
 @pytest.mark.slow
@@ -154,13 +138,6 @@ def test_a_cell_of_another_run_is_left_to_it(here, small_cells, parts, tmp_path)
     assert log == ["BPR seed 0 is being trained by another run on this folder"]
 
 
-def compare_models(arguments, file):
-    with file.open("w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    sys.exit(compare.main(arguments))
-
-
 @pytest.mark.slow
 def test_a_fresh_process_prints_no_warnings(tiny_folder, tmp_path):
     """By models whose sparse products differ; all run with warnings as errors elsewhere."""
@@ -179,20 +156,6 @@ def test_a_fresh_process_prints_no_warnings(tiny_folder, tmp_path):
     assert "Warning" not in printed
 
 
-class Slow(LightGCN):
-    """Takes its time for an epoch while there is a file, and notes its process in it."""
-
-    def __init__(self, data, *, begun="", **hparams):
-        super().__init__(data, **hparams)
-        self.begun = begun
-
-    def on_epoch_start(self, data, generator):
-        if Path(self.begun).exists():
-            with Path(self.begun).open("a") as file:
-                file.write(f"{os.getpid()}\n")
-            time.sleep(0.3)
-
-
 @pytest.mark.slow
 def test_signals_reach_all_processes_and_the_run_goes_on(
     small_cells, parts, tmp_path, fork, monkeypatch
@@ -201,7 +164,7 @@ def test_signals_reach_all_processes_and_the_run_goes_on(
     folder, begun, number = tmp_path / "cells", tmp_path / "begun", tmp_path / "pid"
     cells = [
         replace(cell, hparams={**cell.hparams, "begun": str(begun)})
-        for cell in small_cells(models=[Slow], max_epochs=40, patience=40)
+        for cell in small_cells(models=[Slow], max_epochs=20, patience=20, batch_size=1024)
     ]
     forkserver.set_forkserver_preload(["alignrec_pyg.experiments.runner"])
     forkserver.ensure_running()
@@ -233,5 +196,5 @@ def test_signals_reach_all_processes_and_the_run_goes_on(
     trained = []
     monkeypatch.setattr(Slow, "on_epoch_start", lambda *_: trained.append(1))
     outcome = run_cells(cells, parts, CellStore(folder), CPU, print)
-    assert len(trained) <= 80 - sum(reached)  # gone on with, not begun anew
+    assert len(trained) <= 40 - sum(reached)  # gone on with, not begun anew
     assert told(outcome) == told(run_cells(cells, parts, CellStore(tmp_path / "here"), CPU, print))

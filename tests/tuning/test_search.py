@@ -173,7 +173,7 @@ def test_a_sweep_over_a_model_of_ones_own(tiny_folder, tmp_path, monkeypatch, ca
     )
     assert f"chosen: configuration {best} (lr " in printed
     saved = json.loads((out / "best.json").read_text())
-    assert [row["name"] for row in saved["rows"]] == ["OwnModel, tuned", "OwnModel, defaults"]
+    assert {row["name"] for row in saved["rows"]} == {"OwnModel, tuned", "OwnModel, defaults"}
     assert not list((out / "cells").glob("*.unfinished"))
     line = shlex.split(re.search(r"^by hand: (.+)$", printed, flags=re.MULTILINE)[1])
     assert line[:4] == ["alignrec", "compare", "--data", str(tiny_folder)]
