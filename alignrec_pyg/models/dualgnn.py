@@ -15,7 +15,7 @@ from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.dualgnn_user_graph import (
-    cached_common_item_neighbors,
+    common_item_neighbors,
     polya_urn_counts,
     user_adjacency,
 )
@@ -61,7 +61,8 @@ class DualGNN(Recommender):
     common items. In training, the list of a user with fewer neighbours is filled up, anew in each
     epoch, with uniform draws from the growing list, and the softmax is over the list with its
     repeats. Inference draws nothing: every neighbour is expected equally often in the filled list,
-    so each counts once. The same holds in training mode before :meth:`on_epoch_start`.
+    so each counts once. The same holds in training mode before :meth:`on_epoch_start`, and on
+    other data than the epoch's.
 
     **Differs from the paper:** softmax over raw counts, :math:`\hat{A}` without self-loops, and
     :math:`\lambda` weighs means of squares, as in the code behind the published figures. That code
@@ -123,7 +124,7 @@ class DualGNN(Recommender):
             for table in self.feature_tables(data)
         )
         self.propagation = UserItemPropagation(num_layers)
-        self._drawn: Adjacency | None = None
+        self._drawn: tuple[Tensor, Adjacency] | None = None  # of the epoch, and its links
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -137,15 +138,17 @@ class DualGNN(Recommender):
 
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
         """Fills up the neighbour lists of this epoch."""
-        neighbors, counts = self._neighbors(data[INTERACTS].edge_index)
+        edge_index = data[INTERACTS].edge_index
+        neighbors, counts = self._neighbors(edge_index)
         multiplicity = polya_urn_counts(counts, generator)
-        self._drawn = user_adjacency(neighbors, counts, multiplicity)
+        self._drawn = edge_index, user_adjacency(neighbors, counts, multiplicity)
 
     def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Propagates in both graphs; in training, over this epoch's neighbour lists."""
         edge_index = data[INTERACTS].edge_index
-        drawn = self._drawn if self.training else None
-        if drawn is None:
+        if self.training and self._drawn is not None and self._drawn[0] is edge_index:
+            drawn = self._drawn[1]
+        else:
             drawn = self.prepared_graph(
                 "users", (edge_index,), lambda: user_adjacency(*self._neighbors(edge_index))
             )
@@ -184,8 +187,9 @@ class DualGNN(Recommender):
         }
 
     def _neighbors(self, edge_index: Tensor) -> tuple[Tensor, Tensor]:
-        return cached_common_item_neighbors(
-            edge_index, self.num_users, self.num_items, self.num_neighbors
+        sizes = (self.num_users, self.num_items, self.num_neighbors)
+        return self.prepared_graph(
+            "neighbors", (edge_index,), lambda: common_item_neighbors(edge_index, *sizes)
         )
 
 

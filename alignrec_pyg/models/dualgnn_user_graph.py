@@ -7,13 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import content_hash
 from alignrec_pyg.nn.propagation import Adjacency
-
-# Graphs of the last sets of links, by content: a comparison builds many models on one split, and
-# the training, validation and test graph of a split often have equal links in different tensors.
-_CACHE_SIZE = 3
-_cache: dict[str, tuple[Tensor, Tensor]] = {}
 
 
 def common_item_neighbors(
@@ -69,21 +63,6 @@ def common_item_neighbors(
             progress.update(stop - start)
             start = stop
     return neighbors.to(edge_index.device), counts.to(edge_index.device)
-
-
-def cached_common_item_neighbors(
-    edge_index: Tensor, num_users: int, num_items: int, k: int
-) -> tuple[Tensor, Tensor]:
-    """:func:`common_item_neighbors` with a cache for the last few different sets of links.
-
-    The returned tensors are shared and must not be modified.
-    """
-    key = content_hash(edge_index, num_users, num_items, k, str(edge_index.device))
-    found = _cache.pop(key, None) or common_item_neighbors(edge_index, num_users, num_items, k)
-    _cache[key] = found  # again as the last one: the first one goes
-    if len(_cache) > _CACHE_SIZE:
-        del _cache[next(iter(_cache))]
-    return found
 
 
 def polya_urn_counts(counts: Tensor, generator: torch.Generator) -> Tensor:

@@ -93,7 +93,7 @@ class FREEDOM(Recommender):
         self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
-        self._pruned: Adjacency | None = None
+        self._pruned: tuple[Tensor, Adjacency] | None = None  # of the epoch, and its links
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -109,12 +109,16 @@ class FREEDOM(Recommender):
             kept = sample_links(
                 edge_index, self.num_users, self.num_items, 1 - self.dropout, generator
             )
-            self._pruned = user_item_adjacency(edge_index[:, kept], self.num_users, self.num_items)
+            graph = user_item_adjacency(edge_index[:, kept], self.num_users, self.num_items)
+            self._pruned = edge_index, graph
 
     def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
-        """Propagates over this epoch's links in training, over all known links otherwise."""
-        pruned = self._pruned if self.training else None
-        graph = self.user_item_graph(data) if pruned is None else pruned
+        """Propagates over this epoch's links in training on its data, over all otherwise."""
+        edge_index = data[INTERACTS].edge_index
+        if self.training and self._pruned is not None and self._pruned[0] is edge_index:
+            graph = self._pruned[1]
+        else:
+            graph = self.user_item_graph(data)
         user, item = self.propagation(*self.id_tables, graph, nodes=nodes)
         flow = self.item_item_flow(data, self.item_graph, self.num_item_layers, nodes)
         return user, item + self.item_propagation(self.item_ids(flow.source), flow)

@@ -167,6 +167,7 @@ class LATTICE(Recommender):
         """Sets the mode; an epoch that is evaluated is over, and the next one a new one."""
         if not mode and int(self._epoch) != _NO_EPOCH:  # only what trains may be written to
             self._epoch.fill_(_NO_EPOCH)
+            self._graphs.pop("epoch_items", None)
         super().train(mode)
         return self
 
@@ -180,6 +181,9 @@ class LATTICE(Recommender):
         epoch = generator.initial_seed() & (2**63 - 1)
         resumed = self._loaded and int(self._epoch) == epoch
         self._loaded = False
+        self._inference_inputs = None
+        for past in ("items", "epoch_items"):
+            self._graphs.pop(past, None)
         self._epoch.fill_(epoch)
         self._batches_of_epoch = 1 if resumed else 0
 

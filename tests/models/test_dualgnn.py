@@ -1,4 +1,6 @@
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -8,8 +10,8 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg import DualGNN, TrainConfig, evaluate, fit
 from alignrec_pyg.graph import INTERACTS, InteractionBatch
-from alignrec_pyg.models import dualgnn_user_graph as user_graph
-from alignrec_pyg.models.dualgnn_user_graph import polya_urn_counts
+from alignrec_pyg.models import dualgnn
+from alignrec_pyg.models.dualgnn_user_graph import common_item_neighbors, polya_urn_counts
 from alignrec_pyg.nn import user_item_edges
 from alignrec_pyg.training.sampling import seeded_generator
 
@@ -179,20 +181,33 @@ def test_terms_of_equal_scores_and_known_parameters(data, faithful, expected):
     torch.testing.assert_close(terms["reg"], torch.tensor(7.25))
 
 
-def test_models_on_equal_links_share_the_search(data, monkeypatch):
-    calls = []
-    search = user_graph.common_item_neighbors
-    monkeypatch.setattr(
-        user_graph, "common_item_neighbors", lambda *a: calls.append(a) or search(*a)
-    )
-    monkeypatch.setattr(user_graph, "_cache", {})
+def test_neighbours_are_searched_once_and_go_with_their_model(data, monkeypatch):
+    found = []
+
+    def search(*arguments):
+        neighbors, counts = common_item_neighbors(*arguments)
+        found.append(weakref.ref(neighbors))
+        return neighbors, counts
+
+    monkeypatch.setattr(dualgnn, "common_item_neighbors", search)
+    model = DualGNN(data)
+    for epoch in range(3):
+        model.train().on_epoch_start(data, seeded_generator(0, epoch))
+        model.loss(data, BATCH)
+        model.eval()(data)
+    assert len(found) == 1
+    del model
+    gc.collect()
+    assert found[0]() is None
+
+
+def test_other_data_in_training_have_all_their_neighbours(data):
     other = data.clone()
-    for graph in (data, other):
-        model = DualGNN(graph)
-        model.on_epoch_start(graph, seeded_generator(0, 0))
-        model.loss(graph, BATCH)
-        model.eval()(graph)
-    assert len(calls) == 1
+    other[INTERACTS].edge_index = data[INTERACTS].edge_index[:, 1:]
+    model = DualGNN(data, embedding_dim=4, num_neighbors=5).train()
+    model.on_epoch_start(data, seeded_generator(0, 3))
+    torch.testing.assert_close(model(other)[0], dense_embeddings(model, other)[0])
+    torch.testing.assert_close(model(data)[0], dense_embeddings(model, data, 3)[0])
 
 
 def test_learns_the_checkerboard_from_the_wrong_side(checkerboard):

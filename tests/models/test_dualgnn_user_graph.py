@@ -3,9 +3,7 @@ import torch
 from torch import Tensor
 
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.models import dualgnn_user_graph as user_graph
 from alignrec_pyg.models.dualgnn_user_graph import (
-    cached_common_item_neighbors,
     common_item_neighbors,
     polya_urn_counts,
     user_adjacency,
@@ -83,31 +81,6 @@ def test_a_repeated_link_is_an_error():
     links = torch.tensor([[0, 1, 1], [3, 2, 2]])
     with pytest.raises(ValueError, match="user 1 and item 2 are linked twice"):
         common_item_neighbors(links, 3, 4, k=2)
-
-
-def test_equal_links_are_searched_once(toy, monkeypatch):
-    calls = []
-
-    def counted(*arguments):
-        calls.append(arguments)
-        return common_item_neighbors(*arguments)
-
-    monkeypatch.setattr(user_graph, "common_item_neighbors", counted)
-    monkeypatch.setattr(user_graph, "_cache", {})
-    links = toy[INTERACTS].edge_index
-    first = cached_common_item_neighbors(links, 3, 4, 2)
-    assert cached_common_item_neighbors(links.clone(), 3, 4, 2) is first
-    assert len(calls) == 1
-    cached_common_item_neighbors(links, 3, 4, 3)
-    changed = links.clone()
-    changed[1, 0] = 3
-    assert as_lists(*cached_common_item_neighbors(changed, 3, 4, 2))[2] == [(0, 1)]
-    assert len(calls) == 3
-    cached_common_item_neighbors(links, 3, 4, 2)  # asked for again: now the last to go
-    cached_common_item_neighbors(links, 3, 4, 4)
-    assert len(user_graph._cache) == 3
-    assert cached_common_item_neighbors(links, 3, 4, 2) is first
-    assert len(calls) == 4
 
 
 def test_lists_are_filled_up_as_by_a_polya_urn():

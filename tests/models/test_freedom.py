@@ -47,6 +47,15 @@ def test_training_uses_the_links_of_the_epoch_inference_all(toy):
     torch.testing.assert_close(model.eval()(toy)[0], dense_embeddings(model, toy, links)[0])
 
 
+def test_other_data_in_training_have_all_their_links(toy):
+    other = toy.clone()
+    other[INTERACTS].edge_index = toy[INTERACTS].edge_index[:, 1:]
+    model = FREEDOM(toy, embedding_dim=4, dropout=0.5).train()
+    model.on_epoch_start(toy, seeded_generator(0, 3))
+    expected = dense_embeddings(model, other, other[INTERACTS].edge_index)
+    torch.testing.assert_close(model(other), expected)
+
+
 def test_links_are_kept_with_probability_proportional_to_their_weight():
     # One link survives: its probability is exactly its share of the weights.
     links = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]])

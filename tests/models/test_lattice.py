@@ -1,5 +1,7 @@
 import copy
+import gc
 import pickle
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -154,6 +156,40 @@ def test_inference_makes_the_graph_once_of_the_weights_as_they_are(toy, monkeypa
     expected = dense_embeddings(model, toy, dense_item_graph(model, toy))
     torch.testing.assert_close(model(toy)[1], expected[1])
     assert len(calls) == 2
+
+
+def test_graphs_go_with_their_epoch_and_model(toy, monkeypatch):
+    made = []
+
+    def recorded(build):
+        def wrapper(*arguments, **options):
+            structure, weight = build(*arguments, **options)
+            made.append(weakref.ref(weight))
+            return structure, weight
+
+        return wrapper
+
+    def alive():
+        gc.collect()
+        return sum(reference() is not None for reference in made)
+
+    for name in ("_kept_graph", "_new_graph"):
+        monkeypatch.setattr(LATTICE, name, recorded(getattr(LATTICE, name)))
+    model = LATTICE(toy, embedding_dim=4)
+    for epoch in range(4):
+        model.train().on_epoch_start(toy, seeded_generator(0, epoch))
+        assert alive() == 0
+        for batch in range(3):
+            model.on_batch_start(seeded_generator(0, epoch, batch))
+            model(toy)
+        assert alive() == 1  # the epoch's
+        model.eval()
+        assert alive() == 0
+        model(toy)
+        assert alive() == 1  # for inference
+    assert len(made) == 12  # in each epoch: of the first batch, of those after it, for inference
+    del model
+    assert alive() == 0
 
 
 def test_items_without_a_feature_set_keep_to_themselves(toy):
