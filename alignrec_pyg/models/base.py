@@ -493,7 +493,9 @@ def inner_products(
     user_x: Tensor, item_x: Tensor, items: Tensor | None = None
 ) -> Callable[[Tensor], Tensor]:
     """See :meth:`Recommender.scorer`; the scores of a block take the place of the last one's."""
-    item_xt = (item_x if items is None else item_x[items]).t().contiguous()
+    dtype = torch.promote_types(user_x.dtype, item_x.dtype)  # they may differ under autocast
+    user_x = user_x.to(dtype)
+    item_xt = (item_x if items is None else item_x[items]).to(dtype).t().contiguous()
     # One buffer for all blocks: fresh memory takes up to half as long again, and the small results
     # that callers keep would settle in what was freed of it, so that the next block needs more.
     buffer = user_x.new_empty(0)

@@ -28,6 +28,7 @@ from alignrec_pyg.nn import (
     item_to_user_adjacency,
     rows_of,
 )
+from alignrec_pyg.nn.precision import in_float32
 
 
 class MMGCN(Recommender):
@@ -274,6 +275,7 @@ class _Layer(nn.Module):
         h = functional.leaky_relu(self.neighbors(mean), inplace=True)
         return functional.linear(h, self.combine.weight[:, : h.size(1)], self.combine.bias)
 
+    @in_float32  # autocast leaves addmm_ alone
     def _combined(self, neighbors_part: Tensor, own: Tensor, id_x: Tensor) -> Tensor:
         # G [h | x] = G_1 h + G_2 x: the concatenation is never held
         weight = self.combine.weight[:, self.neighbors.out_features :]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from alignrec_pyg.nn.precision import in_float32
 from alignrec_pyg.nn.propagation import Adjacency, csr_matmul
 
 _SLOPE = 0.01  # negative slope of the leaky ReLU
@@ -66,6 +67,7 @@ class _NormalizedRows(torch.autograd.Function):
     """Computes both results, and both gradients, from the lengths in one pass over the table."""
 
     @staticmethod
+    @in_float32
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         square, inverse = _squares(x)
         out = x * inverse.unsqueeze(1)
@@ -74,6 +76,7 @@ class _NormalizedRows(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_float32
     def backward(ctx: Any, grad: Tensor, grad_square: Tensor) -> Tensor:
         out, inverse, square = ctx.saved_tensors
         # d square / d x = 2 x = 2 square inverse out, so it joins the part along the row
@@ -85,6 +88,7 @@ class _UnitRows(torch.autograd.Function):
     """Scales the narrow product and the links by the lengths, instead of the table."""
 
     @staticmethod
+    @in_float32
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, transpose: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,6 +101,7 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_float32
     def backward(
         ctx: Any, grad_own: Tensor, grad_mean: Tensor, grad_square: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
@@ -120,6 +125,7 @@ class _LeakyMeansLinear(torch.autograd.Function):
     """Processes a few columns at a time: allocating large tensors costs more than filling them."""
 
     @staticmethod
+    @in_float32
     def forward(
         ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, transpose: Tensor
     ) -> Tensor:
@@ -134,6 +140,7 @@ class _LeakyMeansLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_float32
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         (weight, *parts), transpose = ctx.saved_tensors, ctx.transpose
         backward = torch.ops.aten.leaky_relu_backward.grad_input  # torch has no public one

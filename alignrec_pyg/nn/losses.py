@@ -1,7 +1,8 @@
 """Loss terms of the models, as pure functions of tensors.
 
 Rows that are repeated in a batch can be passed once with their ``counts``, which gives the same
-values and gradients with less computation.
+values and gradients with less computation. Under ``torch.autocast`` they compute in float32: they
+subtract what is nearly equal, and sum squares.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from alignrec_pyg.checks import check_choice
 from alignrec_pyg.graph import InteractionBatch
+from alignrec_pyg.nn.precision import in_float32
 
 
 def batch_rows(
@@ -25,6 +27,7 @@ def batch_rows(
     return rows(batch.user, user_x), rows(batch.pos_item, item_x), rows(batch.neg_item, item_x)
 
 
+@in_float32
 def bpr_loss(pos_score: Tensor, neg_score: Tensor, eps: float = 0.0) -> Tensor:
     r"""Bayesian personalised ranking loss.
 
@@ -54,6 +57,7 @@ def bpr_loss(pos_score: Tensor, neg_score: Tensor, eps: float = 0.0) -> Tensor:
     return -(eps + difference.sigmoid()).log().mean()
 
 
+@in_float32
 def embedding_norm_loss(*embeddings: Tensor) -> Tensor:
     r"""Sum of embedding norms, without squares, as in the code of published baselines.
 
@@ -68,6 +72,7 @@ def embedding_norm_loss(*embeddings: Tensor) -> Tensor:
     return total / embeddings[-1].size(0)
 
 
+@in_float32
 def l2_loss(*embeddings: Tensor, batch_size: int) -> Tensor:
     r"""Half the squared norm of the rows of a batch, divided by the configured batch size.
 
@@ -81,6 +86,7 @@ def l2_loss(*embeddings: Tensor, batch_size: int) -> Tensor:
     return torch.stack([x.square().sum() for x in embeddings]).sum() / (2 * batch_size)
 
 
+@in_float32
 def cosine_alignment_loss(x: Tensor, y: Tensor) -> Tensor:
     r"""One minus the mean cosine similarity of paired rows.
 
@@ -111,6 +117,7 @@ def unit_rows(x: Tensor) -> Tensor:
     return functional.normalize(torch.where(present, x, x.detach()), dim=-1)
 
 
+@in_float32
 def info_nce_loss(
     x: Tensor,
     y: Tensor,
@@ -170,6 +177,7 @@ class _InfoNCE(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_float32
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, y, counts, exponential, denominator = ctx.saved_tensors
         # d loss / d logits[a, b] = w_a (n_b exp[a, b] / denominator_a - [a = b])
@@ -182,6 +190,7 @@ class _InfoNCE(torch.autograd.Function):
         return grad_x, grad_y, None, None
 
 
+@in_float32
 def similarity_loss(
     x: Tensor,
     target: Tensor,

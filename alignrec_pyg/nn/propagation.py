@@ -16,6 +16,7 @@ from torch_geometric.typing import Adj
 
 from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import NeighborSampling, Nodes, symmetric_norm
+from alignrec_pyg.nn.precision import in_float32
 
 _MAX_INT32 = 2**31 - 1
 
@@ -410,12 +411,14 @@ def self_loop_adjacency(edge_index: Tensor, num_users: int, num_items: int) -> A
 
 class _SparseMatmul(torch.autograd.Function):
     @staticmethod
+    @in_float32
     def forward(ctx: Any, matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
         ctx.transpose = transpose
         return _matmul(matrix, x)
 
     @staticmethod
     @once_differentiable
+    @in_float32
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
         return None, None, _matmul(ctx.transpose, grad)
 

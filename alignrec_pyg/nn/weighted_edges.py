@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alignrec_pyg.nn.precision import in_float32
 from alignrec_pyg.nn.propagation import (
     csr_matmul,
     csr_matrix,
@@ -175,6 +176,7 @@ def segment_softmax(structure: EdgeStructure, logits: Tensor) -> Tensor:
 
 class _WeightedMatmul(torch.autograd.Function):
     @staticmethod
+    @in_float32
     def forward(ctx: Any, structure: EdgeStructure, weight: Tensor, x: Tensor) -> Tensor:
         ctx.structure = structure
         ctx.save_for_backward(weight, x)
@@ -182,6 +184,7 @@ class _WeightedMatmul(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_float32
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         weight, x = ctx.saved_tensors
         _, needs_weight, needs_x = ctx.needs_input_grad
@@ -194,6 +197,7 @@ class _WeightedMatmul(torch.autograd.Function):
 
 class _EdgeDot(torch.autograd.Function):
     @staticmethod
+    @in_float32
     def forward(ctx: Any, structure: EdgeStructure, target_x: Tensor, source_x: Tensor) -> Tensor:
         ctx.structure = structure
         ctx.save_for_backward(target_x, source_x)
@@ -201,6 +205,7 @@ class _EdgeDot(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_float32
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         target_x, source_x = ctx.saved_tensors
         _, needs_target, needs_source = ctx.needs_input_grad
@@ -213,6 +218,7 @@ class _EdgeDot(torch.autograd.Function):
 
 class _SegmentSoftmax(torch.autograd.Function):
     @staticmethod
+    @in_float32
     def forward(ctx: Any, structure: EdgeStructure, logits: Tensor) -> Tensor:
         largest = torch.segment_reduce(logits, "max", offsets=structure.row_pointer)
         out = (logits - largest[structure.target]).exp_()
@@ -223,6 +229,7 @@ class _SegmentSoftmax(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_float32
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (out,) = ctx.saved_tensors
         product = out * grad

@@ -303,3 +303,11 @@ def test_data_need_to_fit(case):
     data["item"].num_nodes = ITEMS + 1
     with pytest.raises(ValueError, match="'data' needs the 40 users and 30 items"):
         rank(model, data, users=torch.tensor([0]))
+
+
+def test_inner_products_of_two_precisions_are_of_the_higher_one():
+    """As a model may give them under autocast."""
+    one, other = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.3, 0.7], [0.1, 0.9]])
+    for user, item in ((one.bfloat16(), other), (one, other.bfloat16())):
+        expected = user.float() @ item.float().t()
+        assert torch.equal(inner_products(user, item)(torch.tensor([0])), expected)

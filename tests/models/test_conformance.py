@@ -124,6 +124,32 @@ def test_loss_is_the_weighted_sum_of_its_terms(model_cls, toy):
     torch.testing.assert_close(total, expected)
 
 
+@pytest.mark.parametrize("backward_inside", [False, True])
+def test_trains_and_evaluates_under_autocast(model_cls, toy, backward_inside):
+    losses, gradients, scores = [], [], []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        model = built(model_cls, toy)
+        with torch.autocast(toy["item"].x_image.device.type, torch.bfloat16, enabled=enabled):
+            loss = first_loss(model, toy)[0]
+            if backward_inside:
+                loss.backward()
+        if not backward_inside:
+            loss.backward()
+        gradient = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        with torch.autocast(toy["item"].x_image.device.type, torch.bfloat16, enabled=enabled):
+            evaluate(model, toy, ks=1)
+            with torch.no_grad():
+                user, item = model.eval()(toy)
+        losses.append(loss)
+        gradients.append(torch.cat(gradient))
+        scores.append(user.float() @ item.float().t())
+    assert losses[1].dtype == gradients[1].dtype == torch.float32
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.02, atol=0)
+    for exact, lower in (gradients, scores):
+        assert (lower - exact).norm() < 0.1 * exact.norm()
+
+
 def test_rows_that_a_batch_reads_are_those_of_all(model_cls, toy, monkeypatch):
     """Vectors, loss terms and gradients, and nothing that depends on a row that is not read."""
     toy["item"].x_text[3] = 0
