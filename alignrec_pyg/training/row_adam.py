@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,6 +22,11 @@ class RowAdam(torch.optim.Adam):
         params: Parameters to train.
         **options: Those of :class:`torch.optim.Adam`, without ``amsgrad`` and ``maximize``.
     """
+
+    def __init__(self, params: Iterable[Tensor], **options: Any) -> None:
+        super().__init__(params, **options)
+        # Of fused Adam true: then a gradient scaler leaves scaled and infinite gradients to it.
+        self._step_supports_amp_scaling = False
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step along the gradients, which of tables are sparse."""

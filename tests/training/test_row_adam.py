@@ -72,3 +72,22 @@ def test_a_stored_state_goes_on(tmp_path):
         other.load_state_dict(second.state_dict())
         second = other
     assert torch.equal(*tables)
+
+
+def test_a_gradient_scaler_unscales_rows_and_passes_over_infinite_ones():
+    start = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    found = []
+    for enabled in (False, True):
+        table = nn.Parameter(start.clone())
+        optimizer = RowAdam([table], **OPTIONS, fused=True)
+        scaler = torch.amp.GradScaler("cpu", enabled=enabled)
+        for rows, factor in (([0, 1], 1.0), ([1, 2], torch.inf), ([2, 3], 1.0)):
+            if enabled or factor == 1.0:
+                optimizer.zero_grad()
+                loss = (factor * embedding(torch.tensor(rows), table, sparse=True)).pow(2).sum()
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        found.append(table.detach())
+    torch.testing.assert_close(*found)
+    assert not torch.equal(found[0], start)
