@@ -187,13 +187,17 @@ class ProcessGroup:
         self._number = 0
 
     def run(self, work: Callable[[int], object]) -> list[Any]:
-        """What ``work(rank)`` gives on each: anything ``torch.save`` can hold."""
+        """What ``work(rank)`` gives on each: anything ``torch.save`` can hold.
+
+        It is ``None`` of one that leaves by ``os._exit(0)``.
+        """
         import torch
 
         self._number += 1
         children = [start_fork(partial(self._work, work, rank)) for rank in range(2)]
         assert [exit_code(child) for child in children] == [0, 0]
-        return [torch.load(self._path(rank), weights_only=False) for rank in range(2)]
+        paths = [self._path(rank) for rank in range(2)]
+        return [torch.load(p, weights_only=False) if p.exists() else None for p in paths]
 
     def _path(self, rank: int) -> Path:
         return self.folder / f"{self._number}-{rank}.pt"

@@ -2,6 +2,7 @@
 
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.loop import FitResult, TrainingDivergedError, fit
+from alignrec_pyg.training.parallel import WorkerLostError
 from alignrec_pyg.training.ray import fit_with_ray
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 
@@ -10,6 +11,7 @@ __all__ = [
     "TrainConfig",
     "TrainingDivergedError",
     "TripletSampler",
+    "WorkerLostError",
     "fit",
     "fit_with_ray",
     "seeded_generator",

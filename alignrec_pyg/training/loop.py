@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import INTERACTS, NeighborSampling, content_hash, links_to_predict
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
@@ -77,6 +78,7 @@ def fit(
     | None = None,
     checkpoint_dir: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
+    worker_timeout: float = 600.0,
     progress: bool = True,
 ) -> FitResult:
     """Trains a model with early stopping on validation.
@@ -113,6 +115,9 @@ def fit(
         checkpoint_seconds: Time from one save to the next, also within an epoch, and more where a
             save takes longer than a twentieth of it; 0 saves after every batch. What was not saved
             when the process is killed is trained again, to the same values.
+        worker_timeout: Seconds after which a worker that does not answer the others is given up;
+            longer than the first one takes to save, when the others wait. (With the backend
+            ``nccl`` torch then ends the process.)
         progress: Whether to show how far training has come, on standard error: a bar on a
             terminal, a line a minute elsewhere.
 
@@ -127,12 +132,15 @@ def fit(
         TrainingDivergedError: If the loss is not finite, naming epoch, batch and term.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
         LockedError: If another process trains in ``checkpoint_dir``.
+        WorkerLostError: If another worker died or did not answer for ``worker_timeout``.
         KeyboardInterrupt, SystemExit: After saving, when interrupted with ``checkpoint_dir``.
     """
+    check_number("worker_timeout", worker_timeout, above=0)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    run = _Run(model, train, val, config or TrainConfig(), optimizer)
+    run = _Run(model, train, val, config or TrainConfig(), optimizer, worker_timeout)
     reports = [report] if callable(report) else report or []
     with (
+        closing(run.workers),
         run_lock(folder if run.first else None),
         StopRequest(active=folder is not None) as stop,
         Progress(type(model).__name__, shown=progress and run.first) as bar,
@@ -160,15 +168,21 @@ def fit(
             run.end_epoch(reports)
             save_if(due=run.state.finished)
         stop.exit_if_requested()
+        run.state.seconds = clock.elapsed()
 
-    model.load_state_dict(run.state.best_weights)
+    return take_best(model, run.state)
+
+
+def take_best(model: Recommender, state: TrainState) -> FitResult:
+    """Gives the model the weights of the best epoch of a run that has ended."""
+    model.load_state_dict(state.best_weights)
     model.eval()
     return FitResult(
-        best_epoch=run.state.best_epoch,
-        best_metrics=run.state.best_metrics,
-        num_epochs=run.state.epoch,
-        seconds=clock.elapsed(),
-        history=run.state.history,
+        best_epoch=state.best_epoch,
+        best_metrics=state.best_metrics,
+        num_epochs=state.epoch,
+        seconds=state.seconds,
+        history=state.history,
     )
 
 
@@ -186,6 +200,7 @@ class _Run:
         val: HeteroData,
         config: TrainConfig,
         optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer] | None,
+        worker_timeout: float,
     ) -> None:
         model.check_fits(train, "train")
         model.check_fits(val, "val")
@@ -199,7 +214,7 @@ class _Run:
             seed=config.seed,
         )
         self.device = next(model.parameters()).device
-        self.workers = Workers(self.device)
+        self.workers = Workers(self.device, worker_timeout)
         self.workers.broadcast_parameters(model)
         # Every worker takes a batch a step; the last step may begin anew.
         self.num_steps = -(-len(self.sampler) // self.workers.world_size)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,21 +19,44 @@ from alignrec_pyg.models import Recommender
 from alignrec_pyg.training.state import TrainState
 
 
-class Workers:
-    """One process, or all of the process group that ``torchrun`` or Ray Train has set up."""
+class WorkerLostError(RuntimeError):
+    """Another worker of the process group has died, or does not answer."""
 
-    def __init__(self, device: torch.device) -> None:
+
+class Workers:
+    """One process, or all of the process group that ``torchrun`` or Ray Train has set up.
+
+    Args:
+        device: Device of this worker.
+        timeout: Seconds after which a worker that does not answer is given up (``None``: those
+            that the process group was set up with). A worker waits for the others in each method;
+            with the backend ``nccl`` torch then ends the process, with ``gloo`` the method raises
+            :class:`WorkerLostError`, as it does, whatever the time, for a worker that died.
+    """
+
+    def __init__(self, device: torch.device, timeout: float | None = None) -> None:
         self.device = device
         together = distributed.is_available() and distributed.is_initialized()
         self.rank = distributed.get_rank() if together else 0
         self.world_size = distributed.get_world_size() if together else 1
+        self._patience = "in time" if timeout is None else f"for {timeout:g} s"
+        self._group: distributed.ProcessGroup | None = None  # that of all processes
+        if self.world_size > 1 and timeout is not None:  # a group alone has a timeout
+            seconds = timedelta(seconds=timeout)
+            self._group = self._together(distributed.new_group, timeout=seconds)
+
+    def close(self) -> None:
+        """Leaves the group; who waits for this worker learns that it is gone."""
+        if self._group is not None:
+            distributed.destroy_process_group(self._group)
+            self._group = None
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """``module``, with gradients averaged over the workers after a backward pass."""
         if self.world_size == 1:
             return module
         ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids)
+        return DistributedDataParallel(module, device_ids=ids, process_group=self._group)
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
         """Within it, gradients of a wrapped module stay with the worker, and add up there."""
@@ -44,7 +68,7 @@ class Workers:
         if self.world_size == 1:
             return numbers
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(total)
+        self._together(distributed.all_reduce, total, group=self._group)
         return total.tolist()
 
     def any(self, flag: bool) -> bool:
@@ -57,14 +81,15 @@ class Workers:
             return True
         number = int(content_hash(*values)[:12], 16)  # 48 bits: a double holds them exactly
         ends = torch.tensor([number, -number], dtype=torch.float64, device=self.device)
-        distributed.all_reduce(ends, distributed.ReduceOp.MAX)
+        largest = distributed.ReduceOp.MAX
+        self._together(distributed.all_reduce, ends, largest, group=self._group)
         return bool(ends.sum() == 0)
 
     def broadcast_parameters(self, module: nn.Module) -> None:
         """Gives all workers the parameters and buffers of rank 0."""
         if self.world_size > 1:
             for tensor in module.state_dict().values():
-                distributed.broadcast(tensor, 0)
+                self._together(distributed.broadcast, tensor, 0, group=self._group)
 
     def average(self, values: Tensor) -> list[float]:
         """The mean of each value over all workers, on all of them."""
@@ -84,21 +109,21 @@ class Workers:
             if parameter.grad.is_sparse:
                 parameter.grad = self._sum_of_rows(parameter.grad.coalesce())
             else:
-                distributed.all_reduce(parameter.grad)
+                self._together(distributed.all_reduce, parameter.grad, group=self._group)
             parameter.grad /= self.world_size
 
     def _sum_of_rows(self, gradient: Tensor) -> Tensor:
         """The sum of a sparse gradient over the workers, of which only its rows are sent."""
         count = torch.tensor([gradient.indices().size(1)], device=self.device)
         counts = [torch.zeros_like(count) for _ in range(self.world_size)]
-        distributed.all_gather(counts, count)
+        self._together(distributed.all_gather, counts, count, group=self._group)
         longest = int(max(counts))
         parts = []
         for own in (gradient.indices()[0], gradient.values()):
             padded = own.new_zeros(longest, *own.shape[1:])
             padded[: own.size(0)] = own
             gathered = [torch.empty_like(padded) for _ in counts]
-            distributed.all_gather(gathered, padded)
+            self._together(distributed.all_gather, gathered, padded, group=self._group)
             parts.append(torch.cat([x[: int(n)] for x, n in zip(gathered, counts, strict=True)]))
         rows, values = parts
         size = tuple(gradient.shape)
@@ -109,7 +134,18 @@ class Workers:
     def barrier(self) -> None:
         """Waits until all workers have got here."""
         if self.world_size > 1:
-            distributed.barrier()
+            self._together(distributed.barrier, group=self._group)
+
+    def _together(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What an operation gives that all workers take part in."""
+        try:
+            return operation(*arguments, **options)
+        except RuntimeError as error:
+            raise WorkerLostError(
+                f"worker {self.rank} of {self.world_size} lost another one (it died, or did not "
+                f"answer {self._patience}): look at the output of that one; with "
+                "'checkpoint_dir' the same call continues from the last save"
+            ) from error
 
 
 def evaluate_distributed(

@@ -15,7 +15,8 @@ from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.train_config import TrainConfig
-from alignrec_pyg.training.loop import FitResult, fit
+from alignrec_pyg.training.loop import FitResult, fit, take_best
+from alignrec_pyg.training.state import TrainState, restore
 
 
 def run_with_ray(
@@ -72,6 +73,7 @@ def fit_with_ray(
     checkpoint_dir: str | Path,
     use_gpu: bool = False,
     checkpoint_seconds: float = 60.0,
+    worker_timeout: float = 600.0,
 ) -> FitResult:
     """:func:`~alignrec_pyg.fit` on workers of Ray Train, which may be on several machines.
 
@@ -91,6 +93,8 @@ def fit_with_ray(
             path.
         use_gpu: Whether each worker takes a GPU.
         checkpoint_seconds: Time between saves.
+        worker_timeout: Seconds after which a worker that does not answer has failed, as in
+            :func:`~alignrec_pyg.fit`.
 
     Returns:
         The best epoch, its metrics and the history.
@@ -105,12 +109,17 @@ def fit_with_ray(
     model.check_fits(val, "val")
     folder = Path(checkpoint_dir).resolve()  # workers have another working directory
     worker = partial(
-        _fit, config=config, checkpoint_dir=folder, checkpoint_seconds=checkpoint_seconds
+        _fit,
+        config=config,
+        checkpoint_dir=folder,
+        checkpoint_seconds=checkpoint_seconds,
+        worker_timeout=worker_timeout,
     )
     job = copy.deepcopy(model).cpu(), on_device(train, "cpu"), on_device(val, "cpu")
     run_with_ray(worker, job, folder, num_workers=num_workers, use_gpu=use_gpu)
-    # The run in the folder has ended: this only reads it.
-    return fit(model, train, val, config, checkpoint_dir=folder)
+    state = TrainState()
+    restore(folder, None, state, model, None)  # the workers have checked that it is this run
+    return take_best(model, state)
 
 
 def _fit(

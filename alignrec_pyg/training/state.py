@@ -119,12 +119,14 @@ def save(
 
 def restore(
     folder: Path,
-    run: dict[str, Any],
+    run: dict[str, Any] | None,
     state: RunState,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
 ) -> None:
     """Reads a saved state into ``state``, ``model`` and ``optimizer``, if there is one.
+
+    Without ``run`` it may be that of any run; without ``optimizer`` its state is left out.
 
     Raises:
         CheckpointError: If files are missing or damaged, or belong to another run.
@@ -132,7 +134,8 @@ def restore(
     if not (folder / _MANIFEST).exists():
         return
     manifest = read_manifest(folder / _MANIFEST, _KEYS)
-    _check_same_run(folder, manifest["run"], run)
+    if run is not None:
+        _check_same_run(folder, manifest["run"], run)
     _remove_strays(folder, manifest["files"])
     stored: dict[str, Tensor] = {}
     for name, sha256 in manifest["files"].items():
@@ -149,7 +152,8 @@ def restore(
             if name.startswith("model.")
         }
     )
-    _load_optimizer_tensors(optimizer, stored)
+    if optimizer is not None:
+        _load_optimizer_tensors(optimizer, stored)
     for name in _told(state):
         setattr(state, name, manifest["state"][name])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import time
 from contextlib import nullcontext
 
 import pytest
@@ -25,7 +26,7 @@ from alignrec_pyg import (
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import CheckpointError, read_manifest
-from alignrec_pyg.training.parallel import Workers
+from alignrec_pyg.training.parallel import WorkerLostError, Workers
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 
 
@@ -149,7 +150,9 @@ def test_two_processes_step_along_the_mean_of_their_gradients(checkerboard, two_
         model = LightGCN(checkerboard[0], embedding_dim=8)
         sent = []
         gathered = torch.distributed.all_gather
-        torch.distributed.all_gather = lambda out, x: sent.append(x.numel()) or gathered(out, x)
+        torch.distributed.all_gather = lambda out, x, group: (
+            sent.append(x.numel()) or gathered(out, x, group)
+        )
         fit(model, *checkerboard, config(max_epochs=1, num_neighbors=(2, 1, 1), batch_size=4))
         torch.distributed.all_gather = gathered
         return max(sent), list(model.parameters())
@@ -199,6 +202,73 @@ def test_a_stopped_run_goes_on_exactly(checkerboard, two_processes):
     assert all(torch.equal(a, b) for a, b in zip(whole["vectors"], resumed["vectors"], strict=True))
     with pytest.raises(CheckpointError, match="workers"):
         trained(BM3, checkerboard, checkpoint_dir=folder / "stopped")
+
+
+class Leaving(BM3):
+    """Leaves in a batch of the second epoch, on the second worker only."""
+
+    batches = 0
+    leave = staticmethod(lambda: None)
+
+    def loss(self, data, batch):
+        self.batches += 1
+        if self.batches == 5 and torch.distributed.get_rank() == 1:
+            self.leave()
+        return super().loss(data, batch)
+
+
+Leaving.__name__ = "BM3"
+
+
+def lost(graphs, **options) -> tuple[str, str]:
+    """What ``fit`` says of another worker, and what it was told of it."""
+    with pytest.raises(WorkerLostError) as error:
+        trained(Leaving, graphs, **options)
+    return str(error.value), str(error.value.__cause__)
+
+
+def test_a_worker_that_dies_is_told(checkerboard, two_processes, monkeypatch):
+    """At once, and the run goes on from its last save."""
+    monkeypatch.setattr(Leaving, "leave", lambda self: os._exit(0))
+    options = {"checkpoint_dir": two_processes.folder / "run", "checkpoint_seconds": 0}
+    (told, cause), nothing = two_processes.run(lambda _: lost(checkerboard, **options))
+    assert nothing is None
+    assert told.startswith("worker 0 of 2 lost another one (it died, or did not answer for 600 s)")
+    assert "the same call continues from the last save" in told
+    assert "losed by peer" in cause or "reset by peer" in cause
+    state = read_manifest(two_processes.folder / "run" / "state.json")["state"]
+    assert (state["epoch"], state["step"]) == (1, 1)
+
+    resumed, whole = (
+        two_processes.run(lambda _, options=options: trained(BM3, checkerboard, **options))[0]
+        for options in (options, {})
+    )
+    assert resumed["history"] == whole["history"]
+
+
+def test_a_worker_that_hangs_is_given_up(checkerboard, two_processes, monkeypatch):
+    given_up = two_processes.folder / "given up"
+
+    def hang(_):
+        end = time.monotonic() + 60
+        while not given_up.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert given_up.exists()
+
+    def work(rank):
+        told = lost(checkerboard, worker_timeout=2)
+        given_up.touch()
+        return told
+
+    monkeypatch.setattr(Leaving, "leave", hang)
+    (first, cause), (second, _) = two_processes.run(work)
+    assert first.startswith("worker 0 of 2 lost another one (it died, or did not answer for 2 s)")
+    assert "imed out" in cause
+    assert second.startswith("worker 1 of 2 lost another one")
+
+
+def test_a_timeout_is_positive(checkerboard):
+    assert "'worker_timeout'" in refusal(lambda: trained(BM3, checkerboard, worker_timeout=0))
 
 
 def refusal(work) -> str:
