@@ -119,7 +119,7 @@ class InteractionBatch:
         return iter((self.user, self.pos_item, self.neg_item))
 
     def compact(self) -> InteractionBatch:
-        """The same triplets, numbered among the users and items that occur, its :attr:`nodes`.
+        """The same triplets, numbered among the users and items that occur, its ``nodes``.
 
         ``model(data, batch.nodes)`` gives the vectors that the new batch numbers.
         """

@@ -33,7 +33,7 @@ class TrainConfig:
             instead of reading whole neighbourhoods (-1 takes all of a hop; ``None``: exact steps).
             Drawn messages are weighted so that linear propagation is unbiased, and an epoch costs
             as much as its links, not its links times the graph. Adam then updates the rows that a
-            step reads, see :class:`~alignrec_pyg.training.row_adam.RowAdam`. It takes a model with
+            step reads, see :class:`~alignrec_pyg.training.RowAdam`. It takes a model with
             ``supports_neighbor_sampling``, and an entry for each of its layers.
         max_epochs: Most epochs to run; one epoch is one pass over all links.
         patience: Training stops when more evaluations than this in a row bring no improvement.

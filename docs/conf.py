@@ -41,7 +41,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(abc|collections|inspect|pathlib)\..*"),
     ("py:.*", r"(huggingface_hub|narwhals|np|numpy|pandas|PIL|scipy|torch|torch_geometric)\..*"),
-    ("py:class", r"ArrayLike|Tensor|.*\.\w+T|alignrec_pyg\..*\._\w+"),  # and private bases
+    ("py:class", r"Adj|ArrayLike|Tensor|.*\.\w+T|alignrec_pyg\..*\._\w+"),  # and private bases
 ]
 
 html_theme = "furo"

@@ -53,7 +53,8 @@ class BPR(Recommender):
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
         """``bpr`` and ``reg``."""
-        return bpr_terms(*batch_rows(batch, *self.id_tables))
+        batch = batch.compact()
+        return bpr_terms(*batch_rows(batch, *self.id_rows(batch.nodes)))
 
 
 def bpr_terms(user: Tensor, pos: Tensor, neg: Tensor) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from alignrec_pyg.nn.losses import (
 )
 from alignrec_pyg.nn.propagation import (
     Adjacency,
+    Block,
     ItemPropagation,
     ItemToUserAggregation,
     LGConv,
@@ -30,6 +31,7 @@ from alignrec_pyg.nn.weighted_edges import EdgeStructure, edge_dot, segment_soft
 __all__ = [
     "Adjacency",
     "Alignment",
+    "Block",
     "EdgeStructure",
     "FeatureProjection",
     "FeatureProjections",

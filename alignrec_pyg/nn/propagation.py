@@ -129,7 +129,7 @@ class ItemToUserAggregation(NamedTuple):
     r"""Users aggregate the vectors of their items, for all nodes or for some.
 
     Shapes:
-        - **adjacency:** matrix CSR :math:`(n, m)` from :attr:`items` to the users asked for
+        - **adjacency:** matrix CSR :math:`(n, m)` from ``items`` to the users asked for
         - **items:** int64 :math:`(m)`, the items whose vectors it takes (``None``: all): those
           asked for, and those of the users
         - **rows:** int64, the items asked for among these (``None``: all)
@@ -148,7 +148,7 @@ class ItemToUserAggregation(NamedTuple):
         return cls(*block, torch.searchsorted(block.source, nodes.item))
 
     def __call__(self, item_x: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of the users and items asked for, from those of :attr:`items` ``[m, d]``."""
+        """Vectors of the users and items asked for, from those of ``items``, ``[m, d]``."""
         return self.adjacency.matmul(item_x), rows_of(item_x, self.rows)
 
 

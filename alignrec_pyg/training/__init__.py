@@ -4,10 +4,12 @@ from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.loop import FitResult, TrainingDivergedError, fit
 from alignrec_pyg.training.parallel import WorkerLostError
 from alignrec_pyg.training.ray import fit_with_ray
+from alignrec_pyg.training.row_adam import RowAdam
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 
 __all__ = [
     "FitResult",
+    "RowAdam",
     "TrainConfig",
     "TrainingDivergedError",
     "TripletSampler",
