@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import distributed, multiprocessing
+from torch.multiprocessing.spawn import start_processes
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS
@@ -93,7 +94,7 @@ def links_per_second(
     """Links that so many processes train on in a second, after the first steps."""
     (folder / "group").unlink(missing_ok=True)  # where the processes of a group meet
     job = num_workers, name, config, num_steps, threads, folder
-    multiprocessing.start_processes(_work, job, num_workers, start_method="forkserver")
+    start_processes(_work, job, num_workers, start_method="forkserver")
     return float((folder / "speed").read_text())
 
 
