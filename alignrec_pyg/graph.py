@@ -59,7 +59,7 @@ class NeighborSampling:
         """
         if hop >= len(self.num_neighbors):
             raise ValueError(
-                f"'num_neighbors' needs an entry for each of the model's layers (got "
+                f"'fan_out' needs an entry for each of the model's layers (got "
                 f"{len(self.num_neighbors)}, and a layer {hop + 1})"
             )
         return self.num_neighbors[hop]

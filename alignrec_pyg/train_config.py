@@ -29,7 +29,7 @@ class TrainConfig:
         batch_size: Links per batch.
         num_negatives: Negatives drawn for each link. Its user and positive item are repeated for
             each, so a batch holds ``batch_size * num_negatives`` triples.
-        num_neighbors: Neighbours that a step draws of each node, for each hop from the batch on,
+        fan_out: Neighbours that a step draws of each node, for each hop from the batch on,
             instead of reading whole neighbourhoods (-1 takes all of a hop; ``None``: exact steps).
             Drawn messages are weighted so that linear propagation is unbiased, and an epoch costs
             as much as its links, not its links times the graph. Adam then updates the rows that a
@@ -62,7 +62,7 @@ class TrainConfig:
     autocast: Literal["bfloat16", "float16"] | None = None
     batch_size: int = 2048
     num_negatives: int = 1
-    num_neighbors: tuple[int, ...] | None = None
+    fan_out: tuple[int, ...] | None = None
     max_epochs: int = 1000
     patience: int = 20
     eval_every: int = 1
@@ -86,8 +86,8 @@ class TrainConfig:
             counts.append("eval_users")
         for name in counts:
             checked[name] = check_integer(name, getattr(self, name), 1)
-        if self.num_neighbors is not None:
-            checked["num_neighbors"] = _check_num_neighbors(self.num_neighbors)
+        if self.fan_out is not None:
+            checked["fan_out"] = _check_fan_out(self.fan_out)
         for name in ("patience", "seed"):
             checked[name] = check_integer(name, getattr(self, name), 0)
         for name, value in checked.items():  # plain numbers, also for NumPy's
@@ -101,11 +101,11 @@ class TrainConfig:
         return float(self.lr * self.lr_decay ** ((epoch - 1) / self.lr_decay_epochs))
 
 
-def _check_num_neighbors(value: Any) -> tuple[int, ...]:
+def _check_fan_out(value: Any) -> tuple[int, ...]:
     entries = tuple(value) if isinstance(value, list | tuple) else ()
     if not entries or any(type(entry) is not int or entry < -1 or not entry for entry in entries):
         raise ValueError(
-            "'num_neighbors' needs to be a list of positive integers, one for each layer, or -1 "
+            "'fan_out' needs to be a list of positive integers, one for each layer, or -1 "
             f"for all neighbours (got {value!r})"
         )
     return entries

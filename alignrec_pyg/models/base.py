@@ -89,7 +89,7 @@ class Recommender(nn.Module, ABC):
     supports_new_items: bool = False
     """Whether content alone gives an item a vector, without an ID vector and without links."""
     supports_neighbor_sampling: bool = False
-    """Whether training may draw neighbourhoods (``TrainConfig.num_neighbors``)."""
+    """Whether training may draw neighbourhoods (``TrainConfig.fan_out``)."""
     not_copied: ClassVar[tuple[str, ...]] = ()
     """Attributes that are ``None`` in copies, such as graphs, which torch cannot copy."""
 

@@ -126,7 +126,7 @@ def fit(
 
     Raises:
         ValueError: If a graph is not that of the model, has no links, or is on another device; if
-            the model cannot draw neighbourhoods and ``config.num_neighbors`` is given; if
+            the model cannot draw neighbourhoods and ``config.fan_out`` is given; if
             ``config.weight_decay`` is given beside ``optimizer``, whose own it should be; if
             workers were given different arguments.
         TrainingDivergedError: If the loss is not finite, naming epoch, batch and term.
@@ -144,7 +144,7 @@ def fit(
         run_lock(folder if run.first else None),
         StopRequest(active=folder is not None) as stop,
         Progress(type(model).__name__, shown=progress and run.first) as bar,
-        nullcontext() if run.config.num_neighbors is None else sparse_gradients(model),
+        nullcontext() if run.config.fan_out is None else sparse_gradients(model),
     ):
         run.begin(folder)
         clock = RunClock(run.state.seconds, checkpoint_seconds)
@@ -219,15 +219,16 @@ class _Run:
         # Every worker takes a batch a step; the last step may begin anew.
         self.num_steps = -(-len(self.sampler) // self.workers.world_size)
         self.first = self.workers.rank == 0
-        if config.num_neighbors is not None and not model.supports_neighbor_sampling:
+        if config.fan_out is not None and not model.supports_neighbor_sampling:
             raise ValueError(
-                f"'num_neighbors' needs to be None for {type(model).__name__} (got "
-                f"{config.num_neighbors}): it reads whole neighbourhoods; AlignRec, LightGCN and "
+                f"'fan_out' needs to be None for {type(model).__name__} (got "
+                f"{config.fan_out}): it reads whole neighbourhoods; AlignRec, LightGCN and "
                 "all models with 'supports_neighbor_sampling' can draw them"
             )
+        ours = optimizer is None
         if optimizer is None:
             optimizer = partial(
-                torch.optim.Adam if config.num_neighbors is None else RowAdam,
+                torch.optim.Adam if config.fan_out is None else RowAdam,
                 lr=config.lr,
                 weight_decay=config.weight_decay,
                 fused=self.device.type in ("cpu", "cuda"),  # one pass over all parameters
@@ -238,6 +239,9 @@ class _Run:
                 f"{config.weight_decay}): let 'optimizer' have it, e.g. by functools.partial"
             )
         self.optimizer = optimizer(model.parameters())
+        self._optimizer_name = type(self.optimizer).__name__
+        if not ours:  # of ours, the configuration says the rest
+            self._optimizer_name += f" {self.optimizer.defaults}"
         # Scales nothing unless it is enabled.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.autocast == "float16")
         self.state = TrainState()
@@ -267,9 +271,9 @@ class _Run:
         for step in range(state.step, self.num_steps):
             number = (step * workers.world_size + workers.rank) % len(self.sampler)
             batch = self.sampler.batch(state.epoch, number)
-            if self.config.num_neighbors is not None:
+            if self.config.fan_out is not None:
                 draws = self._generator(_NEIGHBORS, number)
-                sampling = NeighborSampling(self.config.num_neighbors, draws)
+                sampling = NeighborSampling(self.config.fan_out, draws)
                 batch = replace(batch, sampling=sampling)
             model.on_batch_start(self._generator(_BATCH, number))
             # Before the forward pass, whose peak it lowers.
@@ -394,9 +398,9 @@ class _Run:
             "config": {
                 **asdict(self.config),
                 "ks": list(self.config.ks),
-                "num_neighbors": self.config.num_neighbors and list(self.config.num_neighbors),
+                "fan_out": self.config.fan_out and list(self.config.fan_out),
             },
-            "optimizer": f"{type(self.optimizer).__name__} {self.optimizer.defaults}",
+            "optimizer": self._optimizer_name,
             **self.model.description(),
             "graphs": content_hash(
                 *tensors,

@@ -1,7 +1,7 @@
 """How the time of an epoch grows with the links: sampled neighbourhoods beside whole ones.
 
     python -m benchmarks.performance.epoch_growth
-    python -m benchmarks.performance.epoch_growth --models AlignRec --width 64 --num-neighbors 5 5
+    python -m benchmarks.performance.epoch_growth --models AlignRec --width 64 --fan-out 5 5
 
 At every number of links (users and items grow with them: eight links a user, three users an
 item) a model takes ``--steps`` training steps after three to warm up; an epoch takes the mean of
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     sizes = [1_000_000, 2_000_000, 4_000_000, 8_000_000]
     add("--links", nargs="+", type=positive_int, default=sizes, metavar="N", help="(1, 2, 4, 8 M)")
-    add("--num-neighbors", nargs="+", type=positive_int, default=[5, 5, 5], metavar="N")
+    add("--fan-out", nargs="+", type=positive_int, default=[5, 5, 5], metavar="N")
     add("--whole", action="store_true", help="measure whole neighbourhoods, too")
     add("--width", type=positive_int, default=64, metavar="N", help="of the features (64)")
     add("--batch-size", type=positive_int, default=2048, metavar="N", help="(2048)")
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ["model", "neighbourhoods", *(f"{n:,} links: s, MB" for n in options.links), "exponent"]
     ]
     for name in dict.fromkeys(options.models):
-        for fan_out in [tuple(options.num_neighbors), *([None] if options.whole else [])]:
+        for fan_out in [tuple(options.fan_out), *([None] if options.whole else [])]:
             kind = options.width, options.batch_size, options.steps
             found = [
                 in_new_process(options.threads, epoch_of, name, links, fan_out, *kind)

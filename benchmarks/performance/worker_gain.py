@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--width", type=positive_int, default=64, metavar="N", help="of the features (64)")
     add("--batch-size", type=positive_int, default=2048, metavar="N", help="of a worker (2048)")
     fan_out = "drawn for each hop (5 5 5)"
-    add("--num-neighbors", type=positive_int, nargs="+", default=[5] * 3, metavar="N", help=fan_out)
+    add("--fan-out", type=positive_int, nargs="+", default=[5] * 3, metavar="N", help=fan_out)
     add("--steps", type=positive_int, default=50, metavar="N", help="measured steps (50)")
     add("--repeats", type=positive_int, default=3, metavar="N", help="of each (3)")
     options = parser.parse_args(arguments)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     items = users // 3
     config = TrainConfig(
         batch_size=options.batch_size,
-        num_neighbors=tuple(options.num_neighbors),
+        fan_out=tuple(options.fan_out),
         max_epochs=1,
         eval_users=100,
     )

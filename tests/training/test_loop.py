@@ -91,7 +91,7 @@ def test_fit_equals_a_plain_loop(checkerboard, tmp_path, interrupted):
 def test_sampled_steps_are_those_of_a_plain_loop(checkerboard):
     """Neighbourhoods by seed, epoch and batch; Adam on the rows that a step reads."""
     train, test = checkerboard
-    config = small_config(num_neighbors=(3, 2, 2), max_epochs=2, eval_every=2, weight_decay=0.01)
+    config = small_config(fan_out=(3, 2, 2), max_epochs=2, eval_every=2, weight_decay=0.01)
     plain = build(train, LightGCN)
     optimizer = RowAdam(plain.parameters(), lr=0.01, weight_decay=0.01)
     sampler = TripletSampler(train, batch_size=256, seed=3)
@@ -109,14 +109,14 @@ def test_sampled_steps_are_those_of_a_plain_loop(checkerboard):
     torch.testing.assert_close(list(model.parameters()), list(plain.parameters()))
     assert not model.user_embedding.sparse
     exact = build(train, LightGCN)
-    fit(exact, train, test, replace(config, num_neighbors=None))
+    fit(exact, train, test, replace(config, fan_out=None))
     assert not same_weights(exact, model)
 
 
 def test_what_cannot_draw_neighbourhoods_says_so(checkerboard):
     train, test = checkerboard
-    config = small_config(num_neighbors=(5, 5))
-    with pytest.raises(ValueError, match="'num_neighbors' needs to be None for GRCN"):
+    config = small_config(fan_out=(5, 5))
+    with pytest.raises(ValueError, match="'fan_out' needs to be None for GRCN"):
         fit(GRCN(train), train, test, config)
     with pytest.raises(ValueError, match="an entry for each of the model's layers"):
         fit(LightGCN(train, num_layers=3), train, test, config)
@@ -556,15 +556,13 @@ def test_no_diverged_state_is_saved(checkerboard, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model_cls", "num_neighbors"),  # all draw random numbers of their own
+    ("model_cls", "fan_out"),  # all draw random numbers of their own
     [(BM3, None), (FREEDOM, None), (FREEDOM, (3, 2))],
 )
-def test_interrupted_run_continues_to_the_same_bits(
-    checkerboard, tmp_path, model_cls, num_neighbors
-):
+def test_interrupted_run_continues_to_the_same_bits(checkerboard, tmp_path, model_cls, fan_out):
     """Ctrl-C in the middle of an epoch, twice, then on to the end."""
     train, test = checkerboard
-    config = small_config(num_neighbors=num_neighbors)
+    config = small_config(fan_out=fan_out)
     whole = build(train, model_cls)
     expected = fit(whole, train, test, config)
 

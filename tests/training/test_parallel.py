@@ -153,7 +153,7 @@ def test_two_processes_step_along_the_mean_of_their_gradients(checkerboard, two_
         torch.distributed.all_gather = lambda out, x, group: (
             sent.append(x.numel()) or gathered(out, x, group)
         )
-        fit(model, *checkerboard, config(max_epochs=1, num_neighbors=(2, 1, 1), batch_size=4))
+        fit(model, *checkerboard, config(max_epochs=1, fan_out=(2, 1, 1), batch_size=4))
         torch.distributed.all_gather = gathered
         return max(sent), list(model.parameters())
 

@@ -14,7 +14,7 @@ def test_the_table_holds_the_ratio_of_runs_in_turn(monkeypatch, capsys):
     def speed(num_workers, name, config, num_steps, threads, folder):
         train, _ = torch.load(folder / "graphs.pt", weights_only=False)
         assert train["user", "interacts", "item"].edge_index.shape == (2, 2000)
-        assert (config.batch_size, config.num_neighbors, num_steps, threads) == (16, (3, 2), 7, 1)
+        assert (config.batch_size, config.fan_out, num_steps, threads) == (16, (3, 2), 7, 1)
         asked.append((name, num_workers))
         return {1: 1000.0, 2: 1500.0}[num_workers] + 100 * len(asked) * (num_workers == 2)
 
@@ -28,7 +28,7 @@ def test_the_table_holds_the_ratio_of_runs_in_turn(monkeypatch, capsys):
 @pytest.mark.parametrize("name", ["LightGCN", "AlignRec"])
 def test_each_step_of_a_short_epoch_is_clocked(name):
     train, val = make_large_graphs(50, 60, links=8, width=8)
-    config = TrainConfig(batch_size=16, num_neighbors=(3, 3, 3), max_epochs=1, eval_users=10)
+    config = TrainConfig(batch_size=16, fan_out=(3, 3, 3), max_epochs=1, eval_users=10)
     moments = worker_gain.step_moments(name, train, val, config, num_batches=7)
     assert len(moments) == 7
     assert moments == sorted(moments)
