@@ -20,7 +20,7 @@ def test_the_table_holds_the_ratio_of_runs_in_turn(monkeypatch, capsys):
 
     monkeypatch.setattr(worker_gain, "links_per_second", speed)
     options = ["--links", "2000", "--batch-size", "16", "--steps", "7", "--repeats", "2"]
-    assert worker_gain.main([*options, "--num-neighbors", "3", "2", "--width", "4"]) == 0
+    assert worker_gain.main([*options, "--fan-out", "3", "2", "--width", "4"]) == 0
     assert asked == [("LightGCN", 1), ("LightGCN", 2)] * 2
     assert "| LightGCN | 1,000 | 1,800 | 1.80 |" in capsys.readouterr().out
 
