@@ -44,5 +44,5 @@ def test_the_items_content_helps_and_that_of_others_does_not(
     drawn = torch.randperm(200, generator=torch.Generator().manual_seed(1))
     other["item"].x_mm = encoded["item"].x_mm[drawn]
     wrong = recall_of(other, model_cls, features=["mm"], **hparams)
-    assert right > plain + 0.04
+    assert right > plain + 0.05
     assert wrong < plain

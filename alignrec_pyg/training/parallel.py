@@ -100,33 +100,46 @@ class Workers:
         if self.world_size == 1:
             return
         trained = [p for p in module.parameters() if p.requires_grad]
-        has_gradient = [float(p.grad is not None) for p in trained]
-        for parameter, known in zip(trained, self.all_reduce(has_gradient), strict=True):
-            if known == 0:
+        known = [p.grad is not None for p in trained]
+        sparse = [p.grad is not None and p.grad.is_sparse for p in trained]
+        # All workers choose the same way, also one whose batch does not depend on a parameter.
+        counts = self.all_reduce([*known, *sparse])
+        for parameter, num_known, num_sparse in zip(
+            trained, counts[: len(trained)], counts[len(trained) :], strict=True
+        ):
+            if num_known == 0:
                 continue
-            if parameter.grad is None:  # this worker's batch does not depend on it
-                parameter.grad = torch.zeros_like(parameter)
-            if parameter.grad.is_sparse:
-                parameter.grad = self._sum_of_rows(parameter.grad.coalesce())
+            gradient = parameter.grad
+            if num_sparse == num_known:
+                parameter.grad = self._sum_of_rows(parameter)
             else:
+                parameter.grad = (
+                    torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
+                )
                 self._together(distributed.all_reduce, parameter.grad, group=self._group)
             parameter.grad /= self.world_size
 
-    def _sum_of_rows(self, gradient: Tensor) -> Tensor:
+    def _sum_of_rows(self, parameter: nn.Parameter) -> Tensor:
         """The sum of a sparse gradient over the workers, of which only its rows are sent."""
-        count = torch.tensor([gradient.indices().size(1)], device=self.device)
+        size = tuple(parameter.shape)
+        if parameter.grad is None:
+            own_rows = torch.empty(0, dtype=torch.int64, device=self.device)
+            own_values = parameter.new_empty(0, *size[1:])
+        else:
+            gradient = parameter.grad.coalesce()
+            own_rows, own_values = gradient.indices()[0], gradient.values()
+        count = torch.tensor([own_rows.numel()], device=self.device)
         counts = [torch.zeros_like(count) for _ in range(self.world_size)]
         self._together(distributed.all_gather, counts, count, group=self._group)
         longest = int(max(counts))
         parts = []
-        for own in (gradient.indices()[0], gradient.values()):
+        for own in (own_rows, own_values):
             padded = own.new_zeros(longest, *own.shape[1:])
             padded[: own.size(0)] = own
             gathered = [torch.empty_like(padded) for _ in counts]
             self._together(distributed.all_gather, gathered, padded, group=self._group)
             parts.append(torch.cat([x[: int(n)] for x, n in zip(gathered, counts, strict=True)]))
         rows, values = parts
-        size = tuple(gradient.shape)
         return torch.sparse_coo_tensor(
             rows.unsqueeze(0), values, size, check_invariants=False
         ).coalesce()

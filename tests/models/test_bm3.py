@@ -89,3 +89,12 @@ def test_dropout_is_checked(toy, dropout):
 def test_parameter_counts_of_the_published_code(published_sizes, num_users, num_items, expected):
     data = published_sizes(num_users, num_items, {"image": 4096, "text": 384})
     assert published_sizes.count(BM3, data) == expected
+
+
+def test_norms_are_those_of_all_vectors_or_estimates_of_them(toy):
+    """From one of three users and two of four items: lengths grow with the root of the number."""
+    model = BM3(toy, embedding_dim=4)
+    user, item = torch.full((3, 4), 2.0), torch.full((4, 4), 3.0)
+    expected = (user.norm() + item.norm()) / 4
+    torch.testing.assert_close(model._norms(user, item), expected)
+    torch.testing.assert_close(model._norms(user[:1], item[:2]), expected)

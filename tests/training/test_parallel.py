@@ -85,6 +85,31 @@ def test_two_processes_add_up_average_agree_and_take_the_first(two_processes):
         }
 
 
+def test_gradients_that_one_process_lacks_or_has_of_rows_alone(two_processes):
+    """Two processes with sparse and with dense gradients, and with one or none."""
+
+    def work(rank):
+        workers = Workers(torch.device("cpu"), 20)
+        tables = nn.ParameterList(nn.Parameter(torch.zeros(3, 1)) for _ in range(4))
+        rows, values = torch.tensor([[rank]]), torch.tensor([[2.0]])
+        of_rows = torch.sparse_coo_tensor(rows, values, (3, 1), check_invariants=False)
+        tables[0].grad = of_rows
+        tables[1].grad = of_rows if rank == 0 else None
+        tables[2].grad = of_rows.to_dense() if rank == 0 else of_rows
+        tables[3].grad = None if rank == 0 else of_rows.to_dense()
+        workers.average_gradients(tables)
+        workers.close()
+        return [(p.grad.is_sparse, p.grad.to_dense().flatten().tolist()) for p in tables]
+
+    for found in two_processes.run(work):
+        assert found == [
+            (True, [1.0, 1.0, 0.0]),
+            (True, [1.0, 0.0, 0.0]),
+            (False, [1.0, 1.0, 0.0]),
+            (False, [0.0, 1.0, 0.0]),
+        ]
+
+
 # in-batch losses, draws of an epoch and of a batch, a graph of the first batch, frozen features
 MODELS = [AlignRec, BM3, FREEDOM, LATTICE, LightGCN, SLMRec]
 
