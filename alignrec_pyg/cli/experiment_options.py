@@ -173,6 +173,21 @@ class ExperimentOptions(DataOptions):
     batch_size: Annotated[
         int | None, option(TRAINING, "Interactions per batch.", "N", parser=positive_int)
     ] = None
+    fan_out: Annotated[
+        tuple[int, ...],
+        option(
+            TRAINING,
+            "Neighbours that a step draws of each node, for each hop, instead of reading all.",
+            "N ...",
+            show_default="all",
+        ),
+    ] = ()
+    eval_users: Annotated[
+        int | None,
+        option(
+            TRAINING, "Users drawn for validation.", "N", parser=positive_int, show_default="all"
+        ),
+    ] = None
     seeds: Seeds = 3
     jobs: Annotated[
         int | None,
@@ -247,6 +262,8 @@ class ExperimentOptions(DataOptions):
                 patience=self.patience,
                 lr=self.lr,
                 batch_size=self.batch_size,
+                fan_out=self.fan_out or None,
+                eval_users=self.eval_users,
             )
         except SettingsError as error:
             problems += error.problems

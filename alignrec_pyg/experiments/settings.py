@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch_geometric.data import HeteroData
 
@@ -53,6 +54,8 @@ TRAIN_ARGUMENTS = (
     "autocast",
     "batch_size",
     "num_negatives",
+    "fan_out",
+    "neighbor_sampler",
     "max_epochs",
     "patience",
     "eval_every",
@@ -336,6 +339,10 @@ def parse_value(text: str, kind: Any) -> tuple[Any, str | None]:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
+    if get_origin(kind) in (Union, UnionType):  # a kind or None
+        if value is None:
+            return None, None
+        kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         return value, None if value in choices else f"needs to be one of {choices} (got {value!r})"

@@ -12,7 +12,7 @@ from torch_geometric.nn.inits import reset
 from alignrec_pyg.checks import check_choice
 from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.content import ContentRecommender, Representations, alignment_of
-from alignrec_pyg.models.inputs import ModelInputs
+from alignrec_pyg.models.inputs import ModelInputs, trains_features
 from alignrec_pyg.nn import (
     FeatureTable,
     ItemPropagation,
@@ -74,7 +74,8 @@ class AlignRec(ContentRecommender):
         reg_reduction: ``"rms"`` (code) or ``"mse"``.
         reg_target: Features whose cosine REG aims at: ``"live"``, the table in training (code), or
             ``"frozen"``, the encoder's (paper).
-        freeze_features: Whether the feature table stays as it is.
+        freeze_features: Whether the feature table stays as it is
+            (``None``: above a million items).
         feature_norm: Whether features pass a LayerNorm before the projection.
         mlp_relu: Whether a ReLU stands between :math:`W_f` and :math:`W_g`.
         user_aggregation: Normalisation of :math:`\hat{R}`: ``"symmetric"`` (code) or ``"row"``.
@@ -110,7 +111,7 @@ class AlignRec(ContentRecommender):
         reg_similarity: Literal["dot", "cosine"] = "dot",
         reg_reduction: Literal["rms", "mse"] = "rms",
         reg_target: Literal["live", "frozen"] = "live",
-        freeze_features: bool = False,
+        freeze_features: bool | None = None,
         feature_norm: bool = False,
         mlp_relu: bool = False,
         user_aggregation: Literal["symmetric", "row"] = "symmetric",
@@ -122,8 +123,9 @@ class AlignRec(ContentRecommender):
         tables = self.feature_tables(data)
         self.alignment = alignment_of(self, data)
         self.add_id_tables()
-        self.feature_table = FeatureTable(*tables, trainable=not freeze_features)
-        frozen_copy = reg_target == "frozen" and not freeze_features
+        trainable = trains_features(freeze_features, self.num_items)
+        self.feature_table = FeatureTable(*tables, trainable=trainable)
+        frozen_copy = reg_target == "frozen" and trainable
         self.encoder_features = FeatureTable(*tables, trainable=False) if frozen_copy else None
         self.layer_norm = nn.LayerNorm(self.feature_table.dim) if feature_norm else nn.Identity()
         self.projection = nn.Linear(self.feature_table.dim, embedding_dim)

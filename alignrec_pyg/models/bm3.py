@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs
+from alignrec_pyg.models.inputs import ModelInputs, trains_features
 from alignrec_pyg.nn import (
     FeatureProjections,
     UserItemPropagation,
@@ -53,7 +53,8 @@ class BM3(Recommender):
         dropout: Probability of zeroing an entry of a target (0.3 or 0.5).
         cl_weight: Weight :math:`\lambda_{cl}` of the modality alignment terms.
         reg_weight: Weight :math:`\lambda` of the norms (0.1 or 0.01).
-        freeze_features: Whether the feature tables stay as they are.
+        freeze_features: Whether the feature tables stay as they are
+            (``None``: above a million items).
 
     Shapes:
         - **input:** features :math:`(|I|, F_m)`
@@ -77,13 +78,14 @@ class BM3(Recommender):
         dropout: float = 0.5,
         cl_weight: float = 2.0,
         reg_weight: float = 0.1,
-        freeze_features: bool = False,
+        freeze_features: bool | None = None,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_number("dropout", dropout, least=0, below=1)
         self.add_id_tables()
         tables = self.feature_tables(data)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
+        trainable = trains_features(freeze_features, self.num_items)
+        self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
         self.predictor = nn.Linear(embedding_dim, embedding_dim)
         self.propagation = UserItemPropagation(num_layers)
         self._generator: torch.Generator | None = None

@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, Nodes, symmetric_norm
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs
+from alignrec_pyg.models.inputs import ModelInputs, trains_features
 from alignrec_pyg.nn import (
     Adjacency,
     FeatureProjections,
@@ -53,7 +53,8 @@ class FREEDOM(Recommender):
         num_item_layers: Number of item graph layers :math:`L_s`.
         dropout: Share :math:`\rho` of the links left out in an epoch (0.8 or 0.9).
         reg_weight: Weight :math:`\lambda` of the feature terms (searched over 0 to 0.07).
-        freeze_features: Whether the feature tables stay as they are.
+        freeze_features: Whether the feature tables stay as they are
+            (``None``: above a million items).
 
     Shapes:
         - **input:** features :math:`(|I|, F_m)`
@@ -84,13 +85,14 @@ class FREEDOM(Recommender):
         num_item_layers: int = 1,
         dropout: float = 0.8,
         reg_weight: float = 0.001,
-        freeze_features: bool = False,
+        freeze_features: bool | None = None,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_number("dropout", dropout, least=0, below=1)
         self.add_id_tables()
         tables = self.feature_tables(data)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
+        trainable = trains_features(freeze_features, self.num_items)
+        self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
         self._pruned: tuple[Tensor, Adjacency] | None = None  # of the epoch, and its links

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,6 +14,9 @@ from alignrec_pyg.graph import ITEM, feature_names, feature_table, item_graph_na
 
 PAPER_DATA_SETS = ("baby", "sports", "elec")
 """Names of the data sets of the AlignRec paper, as folders of them are called."""
+
+MAX_TRAINED_ITEMS = 1_000_000
+"""Items up to which a model trains its feature tables where nobody says whether it should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,24 @@ def require_features(data: HeteroData, features: Sequence[str] | None, model: st
             '(data["item"].x_<name>): encode the items first, e.g. with EncodeItems'
         )
     return names
+
+
+def trains_features(freeze_features: bool | None, num_items: int) -> bool:
+    """Whether the feature tables of a model are parameters, as ``freeze_features`` says.
+
+    ``None`` freezes them where there are more than :data:`MAX_TRAINED_ITEMS` items, with a
+    ``UserWarning``: a trained table is copied five times (weight, gradient, two moments of Adam and
+    the best epoch's), while a frozen one stays where it is, be it in a file that is memory-mapped.
+    """
+    if freeze_features is None and num_items > MAX_TRAINED_ITEMS:
+        warnings.warn(
+            f"the feature tables of {num_items:,} items stay as they are, since training them "
+            "takes five more copies of them: freeze_features=False trains them, and =True hides "
+            "this message",
+            stacklevel=4,
+        )
+        return False
+    return not freeze_features
 
 
 def select_item_graph(data: HeteroData, item_graph: str | None) -> str:

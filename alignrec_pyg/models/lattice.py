@@ -22,7 +22,7 @@ from alignrec_pyg.graph import (
     knn_edge_type,
 )
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs
+from alignrec_pyg.models.inputs import ModelInputs, trains_features
 from alignrec_pyg.nn import (
     EdgeStructure,
     FeatureProjections,
@@ -97,7 +97,8 @@ class LATTICE(Recommender):
             where there are fewer.
         frozen_share: Share :math:`\lambda_f` of the graphs of the raw features.
         l2_weight: Weight :math:`\lambda` of the L2 term (searched over 0 to 1e-3).
-        freeze_features: Whether the feature tables stay as they are.
+        freeze_features: Whether the feature tables stay as they are
+            (``None``: above a million items).
 
     Shapes:
         - **input:** features :math:`(|I|, F_m)`
@@ -123,7 +124,7 @@ class LATTICE(Recommender):
         num_neighbors: int = 10,
         frozen_share: float = 0.9,
         l2_weight: float = 1e-4,
-        freeze_features: bool = False,
+        freeze_features: bool | None = None,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_integer("num_item_layers", num_item_layers, 0)
@@ -131,7 +132,8 @@ class LATTICE(Recommender):
         check_number("frozen_share", frozen_share, least=0, most=1)
         self.add_id_tables()
         tables = self.feature_tables(data)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
+        trainable = trains_features(freeze_features, self.num_items)
+        self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
         self.modality_logits = nn.Parameter(torch.empty(len(self.features)))
         self.propagation = UserItemPropagation(num_layers)
         lacking = torch.stack([feature_mask(data, name) for name in self.features])

@@ -13,7 +13,7 @@ from torch_geometric.nn.inits import reset
 from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.content import ContentRecommender, Representations
-from alignrec_pyg.models.inputs import ModelInputs
+from alignrec_pyg.models.inputs import ModelInputs, trains_features
 from alignrec_pyg.nn import (
     FeatureProjections,
     ItemPropagation,
@@ -70,7 +70,8 @@ class MGCN(ContentRecommender):
         cl_weight: Weight :math:`\lambda_{cl}` of the contrastive term (searched over 1e-3 to 1e-1).
         l2_weight: Weight :math:`\lambda_2` of the L2 term.
         temperature: :math:`\tau` of the contrastive term.
-        freeze_features: Whether the feature tables stay as they are.
+        freeze_features: Whether the feature tables stay as they are
+            (``None``: above a million items).
 
     Shapes:
         - **input:** features :math:`(|I|, F_m)`
@@ -96,13 +97,14 @@ class MGCN(ContentRecommender):
         cl_weight: float = 0.01,
         l2_weight: float = 1e-4,
         temperature: float = 0.2,
-        freeze_features: bool = False,
+        freeze_features: bool | None = None,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_number("temperature", temperature, above=0)
         self.add_id_tables()
         tables = self.feature_tables(data)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
+        trainable = trains_features(freeze_features, self.num_items)
+        self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
         self.gates = nn.ModuleList(_gate(embedding_dim) for _ in self.features)
         self.fusion = _ModalityFusion(len(self.features), embedding_dim)
         self.propagation = UserItemPropagation(num_layers)

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from alignrec_pyg.nn.csr import csr_matmul
 from alignrec_pyg.nn.precision import in_float32
-from alignrec_pyg.nn.propagation import Adjacency, csr_matmul
+from alignrec_pyg.nn.propagation import Adjacency
 
 _SLOPE = 0.01  # negative slope of the leaky ReLU
 _BLOCK = 128  # number of columns

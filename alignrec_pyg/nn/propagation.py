@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 import torch_geometric.nn
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -16,9 +14,16 @@ from torch_geometric.typing import Adj
 
 from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import NeighborSampling, Nodes, symmetric_norm
+from alignrec_pyg.nn.csr import (
+    csr_matmul,
+    csr_matrix,
+    csr_tensor,
+    draw_entries,
+    renumber,
+    select_rows,
+    transposed_csr,
+)
 from alignrec_pyg.nn.precision import in_float32
-
-_MAX_INT32 = 2**31 - 1
 
 
 class Adjacency(NamedTuple):
@@ -90,8 +95,8 @@ class Adjacency(NamedTuple):
         if sampling is None or num_drawn < 0:
             pointer, column, value = self._select(rows)
         else:
-            pointer, column, value = self._draw(rows, num_drawn, sampling.generator)
-        source, column = _renumber(column, sources, self.matrix.size(1))
+            pointer, column, value = self._draw(rows, num_drawn, sampling)
+        source, column = renumber(column, sources, self.matrix.size(1))
         adjacency = Adjacency(
             csr_tensor(pointer, column, value, source.numel()),
             csr_tensor(*transposed_csr(pointer, column, value, source.numel()), rows.numel()),
@@ -103,10 +108,10 @@ class Adjacency(NamedTuple):
         return pointer, self.matrix.col_indices()[position], self.matrix.values()[position]
 
     def _draw(
-        self, rows: Tensor, num_drawn: int, generator: torch.Generator
+        self, rows: Tensor, num_drawn: int, sampling: NeighborSampling
     ) -> tuple[Tensor, Tensor, Tensor]:
         every = self.matrix.crow_indices()
-        pointer, position = draw_entries(every, rows, num_drawn, generator=generator)
+        pointer, position = draw_entries(self.matrix, rows, num_drawn, sampling)
         count = pointer.diff()
         scale = (every[rows + 1] - every[rows]) / count.clamp(min=1)
         value = self.matrix.values()[position] * scale.repeat_interleave(count)
@@ -427,115 +432,6 @@ def _matmul(matrix: Tensor, x: Tensor) -> Tensor:
     return csr_matmul(matrix.crow_indices(), matrix.col_indices(), matrix.values(), x)
 
 
-def csr_matmul(row_pointer: Tensor, column: Tensor, value: Tensor, x: Tensor) -> Tensor:
-    """A matrix in CSR format times ``x`` ``[num_columns, d]``, without gradient."""
-    # The kernels need row-major operands; a gradient may be an expanded or transposed view.
-    value, x = value.to(x.dtype).contiguous(), x.contiguous()
-    if x.device.type != "cpu":
-        return csr_tensor(row_pointer, column, value, x.size(0)) @ x
-    # The weighted sum of a bag of rows: a half to a third of the time of `matrix @ x`.
-    return functional.embedding_bag(
-        column, x, row_pointer, mode="sum", per_sample_weights=value, include_last_offset=True
-    )
-
-
 def _lgconv_stack(num_layers: int) -> nn.ModuleList:
     check_integer("num_layers", num_layers, 0)
     return nn.ModuleList(LGConv() for _ in range(num_layers))
-
-
-def select_rows(row_pointer: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Row pointers of some rows of a CSR matrix, and the positions of their entries in it."""
-    first, count = row_pointer[rows], row_pointer[rows + 1] - row_pointer[rows]
-    pointer = functional.pad(count.cumsum(0, dtype=torch.int32), (1, 0))
-    position = torch.arange(int(pointer[-1]), dtype=torch.int32, device=rows.device)
-    return pointer, position + (first - pointer[:-1]).repeat_interleave(count)
-
-
-def draw_entries(
-    row_pointer: Tensor, rows: Tensor, num_drawn: int, *, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """As :func:`select_rows`, but at most ``num_drawn`` entries of a row, without replacement.
-
-    Floyd's algorithm, for all rows at once: the cost does not depend on the length of rows.
-    """
-    first, count = row_pointer[rows].long(), (row_pointer[rows + 1] - row_pointer[rows]).long()
-    shape = (rows.numel(), num_drawn)
-    uniform = torch.rand(shape, dtype=torch.float64, generator=generator, device=rows.device)
-    drawn = torch.arange(num_drawn, device=rows.device).repeat(rows.numel(), 1)
-    more = (count > num_drawn).nonzero()[:, 0]
-    of_more, uniform, largest = drawn[more], uniform[more], count[more] - num_drawn
-    for column in range(num_drawn):
-        # One of 0, ..., largest; where that was drawn before, the largest itself, which was not.
-        new = (uniform[:, column] * (largest + 1)).long()
-        known = (of_more[:, :column] == new.unsqueeze(1)).any(dim=1)
-        of_more[:, column] = torch.where(known, largest, new)
-        largest += 1
-    drawn[more] = of_more
-    kept = torch.arange(num_drawn, device=rows.device) < count.unsqueeze(1)
-    number = count.clamp(max=num_drawn).cumsum(0, dtype=torch.int32)
-    return functional.pad(number, (1, 0)), (first.unsqueeze(1) + drawn)[kept]
-
-
-def _renumber(column: Tensor, others: Tensor, num_columns: int) -> tuple[Tensor, Tensor]:
-    """The distinct columns, ascending, those of ``others`` included, and each one's number."""
-    if 8 * column.numel() < num_columns:  # sorting the few costs less than marking among all
-        distinct, number = torch.cat([column, others]).unique(return_inverse=True)
-        return distinct.long(), number[: column.numel()].int()
-    seen = torch.zeros(num_columns, dtype=torch.bool, device=column.device)
-    seen[column] = seen[others] = True
-    return seen.nonzero()[:, 0], (seen.cumsum(0, dtype=torch.int32) - 1)[column]
-
-
-def transposed_csr(
-    pointer: Tensor, column: Tensor, value: Tensor, num_columns: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The transpose of a CSR matrix."""
-    if pointer.device.type == "cpu":  # counts instead of sorting: a third of the time
-        matrix = csr_array((value, column, pointer), (pointer.numel() - 1, num_columns)).tocsc()
-        indptr, indices, data = map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data))
-        return indptr, indices, data
-    return _transposed_by_sorting(pointer, column, value, num_columns)
-
-
-def _transposed_by_sorting(
-    pointer: Tensor, column: Tensor, value: Tensor, num_columns: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    row = torch.arange(pointer.numel() - 1, dtype=torch.int32, device=pointer.device)
-    row = row.repeat_interleave(pointer.diff())
-    order = column.sort(stable=True).indices
-    count = torch.bincount(column, minlength=num_columns)
-    return functional.pad(count.cumsum(0, dtype=torch.int32), (1, 0)), row[order], value[order]
-
-
-def csr_matrix(row: Tensor, col: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
-    """A CSR matrix with int32 indices, sorted by row and column.
-
-    Raises:
-        ValueError: If an entry is repeated, or there are more rows, columns or entries than int32
-            can count.
-    """
-    if max(row.numel(), *size) > _MAX_INT32:
-        raise ValueError(
-            f"'edge_index' needs to have at most {_MAX_INT32:,} edges and nodes, the largest int32 "
-            f"(got {row.numel():,} edges between {size[1]:,} and {size[0]:,} nodes; a user-item "
-            "graph has two edges for each link): leave links out, e.g. with KCore or MinRating"
-        )
-    key, order = (row * size[1] + col).sort()
-    if (key[1:] == key[:-1]).any():
-        first = int(order[1:][key[1:] == key[:-1]][0])
-        raise ValueError(
-            f"'edge_index' needs to list every edge once (the edge at column {first} is a repeat): "
-            "coalesce it, e.g. with torch_geometric.utils.coalesce"
-        )
-    row_pointer = torch.zeros(size[0] + 1, dtype=torch.int64, device=row.device)
-    row_pointer[1:] = torch.bincount(row, minlength=size[0]).cumsum(0)
-    return csr_tensor(row_pointer.int(), col[order].int(), value[order], size[1])
-
-
-def csr_tensor(row_pointer: Tensor, column: Tensor, value: Tensor, num_columns: int) -> Tensor:
-    """A matrix in CSR format, without checks."""
-    size = (row_pointer.numel() - 1, num_columns)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(row_pointer, column, value, size, check_invariants=False)

@@ -13,14 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alignrec_pyg.nn.csr import csr_matmul, csr_matrix, csr_tensor, select_rows, transposed_csr
 from alignrec_pyg.nn.precision import in_float32
-from alignrec_pyg.nn.propagation import (
-    csr_matmul,
-    csr_matrix,
-    csr_tensor,
-    select_rows,
-    transposed_csr,
-)
 
 
 class EdgeStructure(NamedTuple):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checks import check_number
+from alignrec_pyg.checks import check_number, require_package
 from alignrec_pyg.graph import INTERACTS, NeighborSampling, content_hash, links_to_predict
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
@@ -40,6 +40,12 @@ _NEIGHBORS = 5
 # Part of a saved run's identity: raise it with each change that makes training give other values.
 _FORMAT = 6
 _DIVERGED = "(lower the learning rate, or look for extreme feature values)"
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+"""Makes an optimiser from a model's parameters."""
+
+Report = Callable[[int, dict[str, float]], None]
+"""Takes an epoch and what is known of it."""
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -72,10 +78,8 @@ def fit(
     val: HeteroData,
     config: TrainConfig | None = None,
     *,
-    optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer] | None = None,
-    report: Callable[[int, dict[str, float]], None]
-    | Sequence[Callable[[int, dict[str, float]], None]]
-    | None = None,
+    optimizer: OptimizerFactory | None = None,
+    report: Report | Sequence[Report] | None = None,
     checkpoint_dir: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
     worker_timeout: float = 600.0,
@@ -199,7 +203,7 @@ class _Run:
         train: HeteroData,
         val: HeteroData,
         config: TrainConfig,
-        optimizer: Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer] | None,
+        optimizer: OptimizerFactory | None,
         worker_timeout: float,
     ) -> None:
         model.check_fits(train, "train")
@@ -219,12 +223,8 @@ class _Run:
         # Every worker takes a batch a step; the last step may begin anew.
         self.num_steps = -(-len(self.sampler) // self.workers.world_size)
         self.first = self.workers.rank == 0
-        if config.fan_out is not None and not model.supports_neighbor_sampling:
-            raise ValueError(
-                f"'fan_out' needs to be None for {type(model).__name__} (got "
-                f"{config.fan_out}): it reads whole neighbourhoods; AlignRec, LightGCN and "
-                "all models with 'supports_neighbor_sampling' can draw them"
-            )
+        if config.fan_out is not None:
+            _check_sampling(config, model, self.device)
         ours = optimizer is None
         if optimizer is None:
             optimizer = partial(
@@ -273,7 +273,9 @@ class _Run:
             batch = self.sampler.batch(state.epoch, number)
             if self.config.fan_out is not None:
                 draws = self._generator(_NEIGHBORS, number)
-                sampling = NeighborSampling(self.config.fan_out, draws)
+                sampling = NeighborSampling(
+                    self.config.fan_out, draws, self.config.neighbor_sampler
+                )
                 batch = replace(batch, sampling=sampling)
             model.on_batch_start(self._generator(_BATCH, number))
             # Before the forward pass, whose peak it lowers.
@@ -297,7 +299,7 @@ class _Run:
             state.step = step + 1
             yield
 
-    def end_epoch(self, reports: Sequence[Callable[[int, dict[str, float]], None]]) -> None:
+    def end_epoch(self, reports: Sequence[Report]) -> None:
         """Evaluates where it is time to, notes the epoch, and decides whether it was the last."""
         config, state = self.config, self.state
         epoch = state.epoch + 1
@@ -408,6 +410,27 @@ class _Run:
                 self.val[INTERACTS].edge_label_index,
             ),
         }
+
+
+def _check_sampling(config: TrainConfig, model: Recommender, device: torch.device) -> None:
+    if not model.supports_neighbor_sampling:
+        raise ValueError(
+            f"'fan_out' needs to be None for {type(model).__name__} (got {config.fan_out}): it "
+            "reads whole neighbourhoods; AlignRec, LightGCN and all models with "
+            "'supports_neighbor_sampling' can draw them"
+        )
+    if config.neighbor_sampler == "torch_sparse":
+        if device.type != "cpu":
+            raise ValueError(
+                f"'neighbor_sampler' needs to be 'torch' on {device} (got 'torch_sparse', "
+                "which draws on the CPU alone)"
+            )
+        require_package(
+            "torch_sparse",
+            "neighbor_sampler='torch_sparse'",
+            "--no-build-isolation torch-sparse==0.6.18",
+            "graph",
+        )
 
 
 def _some_users(val: HeteroData, config: TrainConfig) -> HeteroData:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.train_config import TrainConfig
-from alignrec_pyg.training.loop import FitResult, fit, take_best
+from alignrec_pyg.training.loop import FitResult, OptimizerFactory, Report, fit, take_best
 from alignrec_pyg.training.state import TrainState, restore
 
 
@@ -72,6 +72,8 @@ def fit_with_ray(
     num_workers: int,
     checkpoint_dir: str | Path,
     use_gpu: bool = False,
+    optimizer: OptimizerFactory | None = None,
+    report: Report | Sequence[Report] | None = None,
     checkpoint_seconds: float = 60.0,
     worker_timeout: float = 600.0,
 ) -> FitResult:
@@ -92,6 +94,8 @@ def fit_with_ray(
         checkpoint_dir: As in :func:`~alignrec_pyg.fit`; a folder that all machines see under this
             path.
         use_gpu: Whether each worker takes a GPU.
+        optimizer: Makes each worker's optimiser, as in :func:`~alignrec_pyg.fit`.
+        report: Called in every worker, as in :func:`~alignrec_pyg.fit`.
         checkpoint_seconds: Time between saves.
         worker_timeout: Seconds after which a worker that does not answer has failed, as in
             :func:`~alignrec_pyg.fit`.
@@ -111,6 +115,8 @@ def fit_with_ray(
     worker = partial(
         _fit,
         config=config,
+        optimizer=optimizer,
+        report=report,
         checkpoint_dir=folder,
         checkpoint_seconds=checkpoint_seconds,
         worker_timeout=worker_timeout,

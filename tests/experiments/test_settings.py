@@ -246,5 +246,4 @@ def test_settings_of_training_are_fields_of_its_configuration():
         "ks",
         "seed",
         "eval_users",
-        "fan_out",
     }

@@ -1,8 +1,14 @@
 import pytest
 import torch
 
-from alignrec_pyg import VBPR
-from alignrec_pyg.models.inputs import select_features, select_item_graph, select_item_graphs
+from alignrec_pyg import FREEDOM, VBPR
+from alignrec_pyg.models import inputs
+from alignrec_pyg.models.inputs import (
+    select_features,
+    select_item_graph,
+    select_item_graphs,
+    trains_features,
+)
 from alignrec_pyg.transforms import KNNItemGraph
 
 
@@ -50,3 +56,18 @@ def test_tables_that_are_none_are_refused(toy, table):
     toy["item"].x_text = table
     with pytest.raises(ValueError, match=r"'text' needs to be float32 of shape \[4, dim\]"):
         select_features(toy, ["image", "text"])
+
+
+def test_feature_tables_are_trained_up_to_a_million_items_unless_someone_says_so(toy, monkeypatch):
+    assert trains_features(None, 1_000_000)
+    assert trains_features(False, 1_000_001)
+    assert not trains_features(True, 5)
+    with pytest.warns(
+        UserWarning, match=r"tables of 1,000,001 items stay .* freeze_features=False"
+    ):
+        assert not trains_features(None, 1_000_001)
+    monkeypatch.setattr(inputs, "MAX_TRAINED_ITEMS", 3)
+    with pytest.warns(UserWarning, match="of 4 items stay as they are"):
+        model = FREEDOM(toy, embedding_dim=4)
+    assert not any("table" in name for name, _ in model.named_parameters())
+    assert model.modalities[0].table.weight.data_ptr() == toy["item"].x_image.data_ptr()

@@ -16,12 +16,6 @@ from alignrec_pyg.nn import (
     user_item_adjacency,
     user_item_edges,
 )
-from alignrec_pyg.nn.propagation import (
-    _renumber,
-    _transposed_by_sorting,
-    draw_entries,
-    transposed_csr,
-)
 
 
 def dense_norm(links: Tensor, num_users: int, num_items: int) -> Tensor:
@@ -99,9 +93,9 @@ def forms(links: Tensor) -> dict[str, tuple]:
 
 def test_more_edges_than_int32_counts_are_an_error(links, monkeypatch):
     edges = 2 * links.size(1)
-    monkeypatch.setattr("alignrec_pyg.nn.propagation._MAX_INT32", edges)
+    monkeypatch.setattr("alignrec_pyg.nn.csr._MAX_INT32", edges)
     user_item_adjacency(links, 3, 4)
-    monkeypatch.setattr("alignrec_pyg.nn.propagation._MAX_INT32", edges - 1)
+    monkeypatch.setattr("alignrec_pyg.nn.csr._MAX_INT32", edges - 1)
     with pytest.raises(ValueError, match=rf"at most {edges - 1} edges .*got {edges} edges .*KCore"):
         user_item_adjacency(links, 3, 4)
 
@@ -190,30 +184,6 @@ def test_rows_of_a_graph_and_what_they_hear():
     assert torch.equal(transpose, block.adjacency.matrix.to_dense().t())
 
 
-def drawn(count: int, num_drawn: int, num_rows: int) -> Tensor:
-    """Entries drawn of each row of ``count``, numbered from 0."""
-    pointer = torch.arange(num_rows + 1, dtype=torch.int32) * count
-    rows = torch.arange(num_rows)
-    generator = torch.Generator().manual_seed(0)
-    own, position = draw_entries(pointer, rows, num_drawn, generator=generator)
-    assert torch.equal(own, torch.arange(num_rows + 1, dtype=torch.int32) * min(count, num_drawn))
-    return position.view(num_rows, -1) - pointer[:-1].unsqueeze(1)
-
-
-def test_every_set_of_neighbours_is_as_likely_as_any_other():
-    sets = drawn(5, 3, 20_000).sort(dim=1).values
-    key, count = (sets @ torch.tensor([25, 5, 1])).unique(return_counts=True)
-    assert key.numel() == 10  # none is drawn twice
-    expected = 20_000 / 10
-    assert ((count - expected).square() / expected).sum() < 27.9  # chi-square, 9, at 0.1 %
-
-
-def test_few_neighbours_are_all_taken_in_order():
-    assert drawn(3, 3, 2).tolist() == [[0, 1, 2]] * 2
-    assert drawn(2, 3, 2).tolist() == [[0, 1]] * 2
-    assert drawn(0, 3, 2).numel() == drawn(3, 0, 2).numel() == 0
-
-
 def sampling(*num_neighbors: int, seed: int = 0) -> NeighborSampling:
     return NeighborSampling(num_neighbors, torch.Generator().manual_seed(seed))
 
@@ -255,24 +225,6 @@ def test_a_sampled_item_graph_reads_the_rows_that_it_names():
     torch.testing.assert_close(found, ItemPropagation(2)(x, graph)[[1]])
     with pytest.raises(ValueError, match="an entry for each of the model's layers"):
         MessageFlow.build(graph, 2, torch.tensor([1]), sampling(9))
-
-
-@pytest.mark.parametrize("num_columns", [10, 10_000])  # by marking, by sorting
-def test_columns_are_renumbered_among_the_distinct_ones(num_columns):
-    columns = torch.tensor([7, 3, 7, 9], dtype=torch.int32)
-    distinct, number = _renumber(columns, torch.tensor([1, 3]), num_columns)
-    assert distinct.tolist() == [1, 3, 7, 9]
-    assert number.tolist() == [2, 1, 2, 3]
-    assert number.dtype == torch.int32
-
-
-def test_transposes_by_sorting_as_by_counting(links):
-    """As on a GPU, where the other way is missing."""
-    matrix = item_to_user_adjacency(links, 3, 4).matrix
-    arrays = matrix.crow_indices(), matrix.col_indices(), matrix.values()
-    counted = transposed_csr(*arrays, 4)
-    for found, expected in zip(_transposed_by_sorting(*arrays, 4), counted, strict=True):
-        assert torch.equal(found, expected)
 
 
 def test_users_aggregate_the_items_that_they_and_others_ask_for(links):

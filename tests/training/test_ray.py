@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +27,11 @@ def test_a_graph_elsewhere_is_told_before_workers_start(checkerboard, tmp_path):
         )
 
 
+def _note(path: Path, epoch: int, entry: dict[str, float]) -> None:
+    with path.open("a") as file:
+        file.write(f"{epoch}\n")
+
+
 def test_the_model_ends_with_what_the_workers_saved(
     checkerboard, tmp_path, monkeypatch, two_processes
 ):
@@ -34,6 +41,7 @@ def test_the_model_ends_with_what_the_workers_saved(
 
     def run(worker, job, folder, **options):
         timeouts.append(worker.keywords["worker_timeout"])
+        assert worker.keywords["optimizer"] is torch.optim.SGD
         assert options == {"num_workers": 2, "use_gpu": False}
         two_processes.run(lambda rank: worker(job, torch.device("cpu")))
 
@@ -41,7 +49,12 @@ def test_the_model_ends_with_what_the_workers_saved(
     config = TrainConfig(lr=0.01, batch_size=250, max_epochs=2, seed=3)
     model = AlignRec(train, embedding_dim=8)
     options = {"num_workers": 2, "checkpoint_dir": tmp_path / "run", "worker_timeout": 50}
-    found = fit_with_ray(model, train, test, config, **options)
+    reports = tmp_path / "reports"
+    report = partial(_note, reports)
+    found = fit_with_ray(
+        model, train, test, config, optimizer=torch.optim.SGD, report=report, **options
+    )
+    assert sorted(reports.read_text().split()) == ["1", "1", "2", "2"]  # of both workers
     assert timeouts == [50]
     assert found.num_epochs == len(found.history) == 2
     assert found.seconds > 0
