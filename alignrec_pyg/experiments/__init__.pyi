@@ -32,4 +32,6 @@ from .settings import SettingsError as SettingsError
 from .statistics import Measure as Measure
 from .statistics import Measurement as Measurement
 from .statistics import Row as Row
+from .statistics import compare_pairs as compare_pairs
+from .statistics import summarize as summarize
 from .store import CellResult as CellResult

@@ -229,7 +229,7 @@ def test_feature_sets_are_swapped(tiny_folder, finished, run_script):
     ]
     hparams = hparams_of(done)
     assert hparams["BM3 on text"]["freeze_features"] is True
-    assert hparams["FREEDOM on text"]["freeze_features"] is False
+    assert hparams["FREEDOM on text"]["freeze_features"] is None
     assert hparams["VBPR on image+text"]["features"] == ["image", "text"]
     memory = {row: cell.peak_bytes + cell.content_bytes for (row, _), cell in done.cells.items()}
     for row, found in done.rows.items():
