@@ -15,11 +15,15 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from alignrec_pyg import experiments
 from alignrec_pyg.cli.entry_points import script
 from alignrec_pyg.cli.experiment_options import ExperimentOptions
 from alignrec_pyg.cli.options import OptionError
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
 
 _MOST_BATCHES = 50
 
@@ -49,7 +53,7 @@ def compare_sampled(options: Options) -> int:
     for comparison in experiments.compare_pairs(summary, in_pairs):
         percent = 100 / table[comparison.other].compared_mean
         interval = comparison.difference
-        share = links_read(session, models[comparison.other])
+        share = links_read(session.data.train, models[comparison.other])
         notes.append(
             f"{comparison.reference}: {comparison.metric} {percent * interval.mean:+.1f} % of the "
             f"exact model's ({percent * interval.low:+.1f} % to {percent * interval.high:+.1f} %, "
@@ -66,7 +70,7 @@ def compare_sampled(options: Options) -> int:
     )
 
 
-def links_read(session: experiments.Session, settings: experiments.ModelSettings) -> float:
+def links_read(train: HeteroData, settings: experiments.ModelSettings) -> float:
     """Entries of the user-item graph that a layer reads in a step, as a share of all."""
     import torch
 
@@ -74,7 +78,7 @@ def links_read(session: experiments.Session, settings: experiments.ModelSettings
     from alignrec_pyg.nn import MessageFlow, user_item_adjacency
     from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 
-    train, config = session.data.train, settings.config
+    config = settings.config
     num_users = int(train["user"].num_nodes)
     graph = user_item_adjacency(
         train[INTERACTS].edge_index, num_users, int(train["item"].num_nodes)

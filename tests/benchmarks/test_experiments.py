@@ -34,6 +34,7 @@ from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.loop import fit
 from benchmarks import alignment_map, feature_sets, tuned_comparison
 from benchmarks.alignment_map import cosine_summary, joint_map
+from benchmarks.sampled_neighbors import links_read
 
 METRICS = ["recall@10", "recall@20", "ndcg@10", "ndcg@20"]
 KNOWN = "validation known"
@@ -240,6 +241,35 @@ def test_feature_sets_are_swapped(tiny_folder, finished, run_script):
     status, _, problems = run_script("feature_sets", "--data", tiny_folder, "--sets", "image+txt")
     assert status == 2
     assert "did you mean 'text'" in problems
+
+
+def test_sampled_neighbourhoods_are_compared_with_whole_ones(tiny_folder, finished, run_script):
+    done = finished(
+        "sampled_neighbors", tiny_folder, "--models", "LightGCN", "--fan-out", "2", "1", "-1"
+    )
+    assert list(done.rows) == ["LightGCN", "LightGCN sampled"]
+    fan_outs = [done.cells[row, 0].settings["config"]["fan_out"] for row in done.rows]
+    assert fan_outs == [None, [2, 1, -1]]
+    (comparison,) = done.saved["comparisons"]
+    exact = done.rows["LightGCN"]["mean"]["recall@20"]
+    low, high = (100 * comparison["difference"][end] / exact for end in ("low", "high"))
+    note = next(note for note in done.saved["notes"] if note.startswith("LightGCN sampled: "))
+    assert f"({low:+.1f} % to {high:+.1f} %, 95 % interval); links read " in note
+    assert_test_metrics(done, links_at_test(tiny_folder))
+    status, _, problems = run_script("sampled_neighbors", "--data", tiny_folder)
+    assert status == 2
+    assert "--fan-out: is needed" in problems
+
+
+def test_the_share_of_links_that_is_read_counts_the_entries_drawn(tiny_folder):
+    data = prepare(str(tiny_folder), split="labels")
+    num_links = data.train[INTERACTS].edge_index.size(1)
+    whole = published_settings(models.LightGCN, "").with_changes(num_layers=1, batch_size=10**6)
+    # A batch of all links reads each entry in both directions, but for nodes of no training link.
+    assert links_read(data.train, whole.with_changes(fan_out=(-1,))) == 1
+    ends = torch.cat([end.unique() for end in data.train[INTERACTS].edge_index]).numel()
+    one = links_read(data.train, whole.with_changes(fan_out=(1,)))
+    assert one == pytest.approx(ends / (2 * num_links))
 
 
 def test_a_feature_set_named_twice_is_one_row(tiny_folder, finished):
