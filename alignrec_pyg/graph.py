@@ -10,18 +10,28 @@ A :class:`~torch_geometric.data.HeteroData` contains everything that a model rea
 - ``data["item"].added`` (bool ``[num_items]``, optional), true for items that were added after
   training, which are neighbours of no other item;
 - ``data["user", "interacts", "item"].edge_index`` (int64 ``[2, E]``): the links that the model
-  uses, ``.edge_label_index``: the links to predict, ``.time`` ``[E]`` if known;
+  uses, with ``.time`` ``[E]`` if known; ``.edge_label_index`` ``[2, L]``: the links to predict or,
+  in a training graph, to train on (without it, those of ``edge_index``). As in PyG, a link whose
+  ``.edge_label`` ``[L]`` is 0 is a negative, and where there is no ``edge_label`` all are positive;
+- ``data["user", "knows", "item"].edge_index`` (int64 ``[2, K]``, optional): the known pairs, which
+  a user has had but which are no positives, such as ratings below a minimum, views, or the
+  validation links at test time, with ``.time`` and ``.rating`` ``[K]`` if known. They are neither
+  trained on nor drawn as negatives, and never recommended; evaluation ranks them, as published
+  figures do, unless it is told to leave them out;
 - ``data["item", "knn_<name>", "item"].edge_index / .edge_weight``: a kNN item graph, whose messages
   flow from row 0 (the neighbour) to row 1 (the item).
+
+Everything that trains, evaluates, exports or reports takes its links from :func:`positive_links`
+(or :func:`links_to_predict`), and what is left out from :func:`known_links`.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,12 +41,14 @@ from torch_geometric.data import HeteroData
 USER = "user"
 ITEM = "item"
 INTERACTS = (USER, "interacts", ITEM)
+KNOWS = (USER, "knows", ITEM)
 
 ADDED = "added"
 
 _FEATURE = "x_"
 _MASK = "mask_"
 _KNN = "knn_"
+_LABELS = ("edge_label", "pos_edge_label")
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,19 +237,150 @@ def on_device(data: HeteroData, device: torch.device | str) -> HeteroData:
     return moved
 
 
+def positive_links(data: HeteroData) -> Tensor:
+    """The positive links that a graph is trained or evaluated on, each once.
+
+    These are the links of ``edge_label_index`` (or of ``pos_edge_label_index``, which
+    :class:`~torch_geometric.transforms.RandomLinkSplit` writes with ``split_labels=True``) whose
+    ``edge_label`` is above 0; without an ``edge_label`` all of them, and without any of the two
+    those of ``edge_index``. They stay in their order, repeated ones in the place of the first.
+
+    Shapes:
+        - **output:** int64 :math:`(2, L)`
+
+    Raises:
+        ValueError: If ``edge_label`` does not have one value for each link.
+    """
+    store = data[INTERACTS]
+    prefix = next((prefix for prefix in _LABELS if f"{prefix}_index" in store), None)
+    if prefix is None:
+        return _distinct(store.edge_index, data)
+    links: Tensor = store[f"{prefix}_index"]
+    label: Tensor | None = store.get(prefix)
+    if label is not None:
+        if label.shape != links.shape[1:]:
+            raise ValueError(
+                f"'{prefix}' needs one value for each link of '{prefix}_index', 0 for negatives, "
+                f"shape ({links.size(1)},) (got {tuple(label.shape)})"
+            )
+        if not bool((label > 0).all()):
+            links = links[:, label > 0]
+    return _distinct(links, data)
+
+
+def has_links_to_predict(data: HeteroData) -> bool:
+    """Whether the links are split into those that are used and those to predict."""
+    return any(f"{prefix}_index" in data[INTERACTS] for prefix in _LABELS)
+
+
 def links_to_predict(data: HeteroData, argument: str = "data") -> Tensor:
-    """The links to predict, ``edge_label_index``, int64 ``[2, L]``.
+    """The :func:`positive_links` of a graph that has links to predict, int64 ``[2, L]``.
 
     Raises:
         ValueError: If there are none; the message contains ``argument``.
     """
-    label: Tensor | None = data[INTERACTS].get("edge_label_index")
-    if label is None or label.size(1) == 0:
+    links = positive_links(data) if has_links_to_predict(data) else None
+    if links is None or links.size(1) == 0:
         raise ValueError(
             f"'{argument}' needs links to predict in data[{INTERACTS}].edge_label_index (it has "
             "none): split the data, e.g. with SplitInteractions"
         )
-    return label
+    return links
+
+
+def with_links_to_predict(data: HeteroData, links: Tensor) -> HeteroData:
+    """A shallow copy of the graph with other links to predict, int64 ``[2, L]``, all positive."""
+    result = copy.copy(data)
+    store = result[INTERACTS]
+    for prefix in (*_LABELS, "neg_edge_label"):
+        for name in (prefix, f"{prefix}_index"):
+            if name in store:
+                del store[name]
+    store.edge_label_index = links
+    return result
+
+
+def known_pairs(data: HeteroData) -> Tensor:
+    """The pairs that users have had but that are no positives, int64 ``[2, K]``.
+
+    A pair that is among ``edge_index`` or the :func:`positive_links` too is none of them.
+    """
+    links = data[INTERACTS].edge_index
+    if KNOWS not in data.edge_types or "edge_index" not in data[KNOWS]:
+        return links[:, :0]
+    pairs = _distinct(data[KNOWS].edge_index, data)
+    return pairs[:, ~torch.isin(_key(pairs, data), _key(all_links(data), data))]
+
+
+def all_links(data: HeteroData) -> Tensor:
+    """The links of ``edge_index`` and the :func:`positive_links`, each once, int64 ``[2, N]``.
+
+    In a training graph these are the links of training, also where some are only used and the
+    others only trained on (``RandomLinkSplit(disjoint_train_ratio=...)``).
+    """
+    links, positive = data[INTERACTS].edge_index, positive_links(data)
+    if positive.shape == links.shape and torch.equal(positive, links):
+        return positive
+    return _distinct(torch.cat([links, positive], dim=1), data)
+
+
+def add_known_pairs(data: HeteroData, pairs: Tensor, values: Mapping[str, Any]) -> None:
+    """Adds known pairs, int64 ``[2, K]``, with the ``rating`` and ``time`` of each, in place.
+
+    Links of the graph and repeated pairs are left out, and what ``values`` hold besides. Ratings or
+    times that only the pairs of before or only the new ones have are dropped.
+    """
+    values = {name: torch.as_tensor(values[name]) for name in ("rating", "time") if name in values}
+    if KNOWS in data.edge_types:
+        store = data[KNOWS]
+        values = {
+            name: torch.cat([store[name], value]) for name, value in values.items() if name in store
+        }
+        pairs = torch.cat([store.edge_index, pairs], dim=1)
+        del data[KNOWS]
+    rows = _first_places(pairs, data)
+    rows = rows[~torch.isin(_key(pairs[:, rows], data), _key(all_links(data), data))]
+    if rows.numel():
+        data[KNOWS].edge_index = pairs[:, rows]
+        data[KNOWS].update({name: value[rows] for name, value in values.items()})
+
+
+def with_known_pairs(data: HeteroData, pairs: Tensor) -> HeteroData:
+    """A shallow copy of the graph with other known pairs, int64 ``[2, K]``."""
+    result = copy.copy(data)
+    if KNOWS in result.edge_types:
+        del result[KNOWS]
+    if pairs.size(1):
+        result[KNOWS].edge_index = pairs
+    return result
+
+
+def known_links(data: HeteroData) -> Tensor:
+    """All that users have had as far as the graph tells, each once, int64 ``[2, N]``.
+
+    These are :func:`all_links` and the :func:`known_pairs`, the items that are not recommended.
+    """
+    links, pairs = all_links(data), known_pairs(data)
+    return torch.cat([links, pairs], dim=1) if pairs.size(1) else links
+
+
+def _key(links: Tensor, data: HeteroData) -> Tensor:
+    """A number for each link, which is equal for equal links only."""
+    return links[0] * int(data[ITEM].num_nodes) + links[1]
+
+
+def _distinct(links: Tensor, data: HeteroData) -> Tensor:
+    """The links, each at its first place; the same tensor where none is repeated."""
+    places = _first_places(links, data)
+    return links if places.numel() == links.size(1) else links[:, places]
+
+
+def _first_places(links: Tensor, data: HeteroData) -> Tensor:
+    """Where each link is first, ascending."""
+    key, order = _key(links, data).sort(stable=True)
+    first = torch.ones_like(key, dtype=torch.bool)
+    first[1:] = key[1:] != key[:-1]
+    return order[first].sort().values
 
 
 def link_values(data: HeteroData, name: str, way_out: str = "") -> Tensor:

@@ -15,10 +15,12 @@ from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
     USER,
+    all_links,
     content_hash,
     feature_mask,
     feature_names,
     feature_table,
+    links_to_predict,
 )
 from alignrec_pyg.text_tables import aligned_table
 
@@ -199,12 +201,13 @@ def describe_split(train: HeteroData, val: HeteroData, test: HeteroData) -> Spli
     """Creates a report on a split.
 
     Args:
-        train: Training graph, with the training links as ``edge_index``.
-        val: Validation graph, with the validation links as ``edge_label_index``.
-        test: Test graph, with the test links as ``edge_label_index``.
+        train: Training graph, whose links are :func:`~alignrec_pyg.graph.all_links`.
+        val: Validation graph, with the validation links as links to predict.
+        test: Test graph, with the test links as links to predict.
 
     Raises:
-        ValueError: If the three differ in their number of users or items.
+        ValueError: If the three differ in their number of users or items, or there are no links to
+            predict.
     """
     sizes = [_sizes(data) for data in (train, val, test)]
     if len(set(sizes)) > 1:
@@ -213,8 +216,8 @@ def describe_split(train: HeteroData, val: HeteroData, test: HeteroData) -> Spli
             f"(got {sizes} users and items)"
         )
     num_users, num_items = sizes[0]
-    links = train[INTERACTS].edge_index.cpu()
-    held_out = [data[INTERACTS].edge_label_index.cpu() for data in (val, test)]
+    links = all_links(train).cpu()
+    held_out = [links_to_predict(val, "val").cpu(), links_to_predict(test, "test").cpu()]
     keys = [np.sort(_keys(edges, num_items)) for edges in (links, *held_out)]
     known_at_test = _keys(test[INTERACTS].edge_index.cpu(), num_items)
     only_val = np.setdiff1d(keys[1], keys[0])

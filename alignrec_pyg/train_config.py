@@ -29,6 +29,10 @@ class TrainConfig:
         batch_size: Links per batch.
         num_negatives: Negatives drawn for each link. Its user and positive item are repeated for
             each, so a batch holds ``batch_size * num_negatives`` triples.
+        known_negatives: What becomes of the known pairs of the graph, such as low ratings.
+            ``None``: they are no negatives. Otherwise they may be drawn like any item, and this
+            share of the negatives of users who have known pairs, in [0, 1], is drawn from these
+            alone.
         fan_out: Neighbours that a step draws of each node, for each hop from the batch on,
             instead of reading whole neighbourhoods (-1 takes all of a hop; ``None``: exact steps).
             Drawn messages are weighted so that linear propagation is unbiased, and an epoch costs
@@ -65,6 +69,7 @@ class TrainConfig:
     autocast: Literal["bfloat16", "float16"] | None = None
     batch_size: int = 2048
     num_negatives: int = 1
+    known_negatives: float | None = None
     fan_out: tuple[int, ...] | None = None
     neighbor_sampler: Literal["torch", "torch_sparse"] = "torch"
     max_epochs: int = 1000
@@ -85,6 +90,10 @@ class TrainConfig:
         if self.clip_grad_norm is not None:
             checked["clip_grad_norm"] = check_number("clip_grad_norm", self.clip_grad_norm, above=0)
         check_choice("neighbor_sampler", self.neighbor_sampler, ("torch", "torch_sparse"))
+        if self.known_negatives is not None:
+            checked["known_negatives"] = check_number(
+                "known_negatives", self.known_negatives, least=0, most=1
+            )
         check_choice("autocast", self.autocast, ("bfloat16", "float16", None))
         counts = ["lr_decay_epochs", "batch_size", "num_negatives", "max_epochs", "eval_every"]
         if self.eval_users is not None:

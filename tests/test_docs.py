@@ -89,7 +89,7 @@ def test_the_quick_start_explains_the_example_of_the_readme() -> None:
 def test_the_quick_start_moves_to_a_gpu_and_leaves_the_graphs(toy: HeteroData) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     (block,) = blocks("docs/quickstart.md", "python gpu")
-    scope = {"train": toy, "val": toy, "test": toy, "model": LightGCN(toy)}
+    scope = {"data": toy, "train": toy, "val": toy, "test": toy, "model": LightGCN(toy)}
     exec(block.replace('"cuda"', repr(device)), scope)
     assert scope["test"] is not toy
     assert evaluate(scope["model"], scope["test"], ks=2)["recall@2"] >= 0
@@ -209,8 +209,8 @@ def test_the_serving_example_runs(
         "image_encoder": encoders[1],
     }
     scope = run("docs/serving.md", "python serving", scope)
-    assert scope["data"]["item"].num_nodes == 152
-    copied = scope["data"]["item"].x_mm
+    assert scope["served"]["item"].num_nodes == 152
+    copied = scope["served"]["item"].x_mm
     assert torch.allclose(copied[150:], copied[:2], atol=1e-5)
     assert (tmp_path / "best.parquet").is_file()
 

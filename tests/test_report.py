@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch_geometric.data import HeteroData
+from torch_geometric.transforms import RandomLinkSplit
 
 from alignrec_pyg.graph import INTERACTS, content_hash
 from alignrec_pyg.report import describe, describe_split
@@ -91,6 +92,16 @@ def test_split_counts_overlap_and_cold():
     assert [part.cold_items for part in report.parts] == [0, 1, 1]
     assert not report.val_known_at_test
     assert report.fingerprint in str(report)
+
+
+def test_parts_of_pyg_are_told_without_their_negatives():
+    torch.manual_seed(0)
+    data = graph([(user, item) for user in range(3) for item in range(user, 4)], num_items=40)
+    split = RandomLinkSplit(2, 2, edge_types=[INTERACTS], disjoint_train_ratio=0.5)
+    report = describe_split(*split(data))
+    assert [part.interactions for part in report.parts] == [5, 2, 2]
+    assert [part.in_train for part in report.parts] == [0, 0, 0]
+    assert report.val_known_at_test
 
 
 def test_val_known_at_test_is_told():

@@ -14,9 +14,11 @@ from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
     USER,
+    all_links,
     feature_mask,
     feature_names,
     feature_table,
+    links_to_predict,
     require_graph,
 )
 from alignrec_pyg.ids import item_ids, user_ids
@@ -145,8 +147,8 @@ def _labels(data: HeteroData, split: Split | None, notes: list[str]) -> np.ndarr
     own = keys(links.edge_index.cpu().numpy())
     labels = np.full(len(own), -1, dtype=np.int8)
     for label, part in enumerate(split):
-        store = require_graph(part, "split")[INTERACTS]
-        edges = store.edge_index if label == 0 else store.edge_label_index
+        require_graph(part, "split")
+        edges = all_links(part) if label == 0 else links_to_predict(part, "split")
         there = np.isin(own, keys(edges.cpu().numpy()))
         if (labels[there] >= 0).any() or int(there.sum()) != edges.size(1):
             raise ValueError(

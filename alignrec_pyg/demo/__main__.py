@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page(
             made.model,
             made.data,
+            val=made.val,
             titles=made.titles,
             encode=made.encode,
             item_graphs=made.item_graphs,

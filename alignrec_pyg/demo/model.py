@@ -34,6 +34,7 @@ class DemoModel:
 
     model: Recommender
     data: HeteroData
+    val: HeteroData
     titles: Sequence[str]
     encode: Sequence[BaseTransform]
     item_graphs: Sequence[GraphTransform]
@@ -93,7 +94,8 @@ def load_or_train(
     (fused,) = inputs["features"]
     if fused not in encoders:
         encode.append(ConcatFeatures(prepared.features, fused))
-    return DemoModel(model, prepared.test, titles, encode, list(prepared.graph_transforms.values()))
+    graphs = list(prepared.graph_transforms.values())
+    return DemoModel(model, prepared.test, prepared.val, titles, encode, graphs)
 
 
 def _synthetic() -> tuple[HeteroData, list[str]]:

@@ -20,7 +20,14 @@ from alignrec_pyg.encoders.base import needs_fit
 from alignrec_pyg.encoders.images import ImageError, image_source, quiet_pillow, read_image
 from alignrec_pyg.encoders.texts import clean_text
 from alignrec_pyg.evaluation.ranking import embeddings
-from alignrec_pyg.graph import INTERACTS, ITEM, feature_mask, feature_names, feature_table
+from alignrec_pyg.graph import (
+    INTERACTS,
+    ITEM,
+    feature_mask,
+    feature_names,
+    feature_table,
+    known_pairs,
+)
 from alignrec_pyg.ids import item_ids
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.serving import add_items, new_items
@@ -150,7 +157,7 @@ def rank_for_users(model: Recommender, data: HeteroData, item: int) -> tuple[Ten
     evaluation mode meanwhile.
     """
     user_x, item_x = embeddings(model, data)
-    known = data[INTERACTS].edge_index
+    known = torch.cat([data[INTERACTS].edge_index, known_pairs(data)], dim=1)
     num_users, num_items = user_x.size(0), item_x.size(0)
     rank = torch.empty(num_users, dtype=torch.int64, device=user_x.device)
     step = max(1, _BLOCK_SCORES // num_items)

@@ -40,6 +40,7 @@ def page(
     model: Recommender,
     data: HeteroData,
     *,
+    val: HeteroData | None = None,
     titles: Sequence[str | None] | None = None,
     images: Sequence[Any] | Tensor | None = None,
     encode: Sequence[BaseTransform] = (),
@@ -55,8 +56,12 @@ def page(
 
     Args:
         model: A trained model.
-        data: The graph to serve. Its ``edge_index`` is the history of the users. If it has links to
-            predict, recommendations among them are marked, and the page displays the metrics.
+        data: The graph to judge the model on, such as the test graph of a split. Its ``edge_index``
+            is the history of the users. If it has links to predict, recommendations among them are
+            marked, and the page displays the metrics.
+        val: The validation graph of the split. Its links to predict are then recommended and marked
+            as those of ``data``; without it, what the test graph of
+            :class:`~alignrec_pyg.transforms.SplitInteractions` knows of them is not recommended.
         titles: A title for each item, in the order of their indices; by default their ids.
         images: An image for each item, or ``None``; by default ``data["item"].image`` or
             ``.image_path``. Items without an image are displayed by their title.
@@ -77,6 +82,7 @@ def page(
     showcase = Showcase(
         model,
         data,
+        val=val,
         titles=titles,
         images=images,
         encode=encode,

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from alignrec_pyg.demo.catalogue import ShownItem
+
+HeldOut = Literal["validation", "test"]
+"""Links that the model was not trained on: those that chose its epoch, or neither."""
+
+VALIDATION: HeldOut = "validation"
+TEST: HeldOut = "test"
 
 
 class CannotShowError(ValueError):
@@ -35,12 +41,13 @@ class Recommendation:
     Args:
         item: The item.
         reasons: The items of the user's history that are most similar to it.
-        held_out: Whether the user interacted with it in the held-out links.
+        held_out: The part of the held-out links in which the user chose it, ``"validation"`` or
+            ``"test"``; ``None`` if in neither.
     """
 
     item: ShownItem
     reasons: tuple[SimilarItem, ...]
-    held_out: bool
+    held_out: HeldOut | None
 
 
 @dataclass(frozen=True)

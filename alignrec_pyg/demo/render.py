@@ -103,7 +103,7 @@ def about(view: About) -> str:
     metrics = [(name, f"{value:.4f}") for name, value in view.metrics.items()]
     tables = [("Data", counts), ("Features of items", features)]
     if metrics:
-        tables.append(("On held-out links", metrics))
+        tables.append(("On test links", metrics))
     tables.append((f"Model: {view.model}", hparams))
     parts = "".join(
         f"<section><h3>{escaped(title)}</h3><table>{_rows(rows)}</table></section>"
@@ -111,8 +111,9 @@ def about(view: About) -> str:
     )
     return (
         f'<div class="ar-about">{parts}</div>'
-        "<p>Recommendations are the items of highest score that the user does not know; metrics "
-        "average over all users with held-out links, over all items. A reason is the item of the "
+        "<p>Recommendations are the items of highest score that the user does not know from "
+        "training; those that the user chose in the held-out links are marked. Metrics average "
+        "over all users with test links, over all items. A reason is the item of the "
         "user's own whose vector has the highest cosine to the recommended one: it shows which "
         "items the model considers similar, not what caused the score. “Very much like” is one "
         "pair of items in a thousand, “much like” the next nine, “somewhat like” the next 90.</p>"
@@ -152,10 +153,10 @@ def _words(like: SimilarItem) -> str:
 
 def _recommendation(rank: int, entry: Recommendation) -> str:
     chosen = ""
-    if entry.held_out:
+    if entry.held_out is not None:
         chosen = (
-            '<span class="ar-hit" title="One of the links held out from training">'
-            "✓ did choose it</span>"
+            f'<span class="ar-hit" title="One of the {entry.held_out} links, held out from '
+            f'training">✓ did choose it <small>({entry.held_out})</small></span>'
         )
     return (
         f'<li class="ar-row">{_poster(entry.item)}<div>'

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -15,17 +16,29 @@ from torch_geometric.transforms import BaseTransform
 from alignrec_pyg.demo.catalogue import Catalogue, ShownItem
 from alignrec_pyg.demo.new_items import AddedItem, NewItemAdder, rank_for_users
 from alignrec_pyg.demo.page_data import (
+    TEST,
+    VALIDATION,
     About,
     CannotShowError,
+    HeldOut,
     ItemRank,
     NewItemView,
     Recommendation,
     SimilarItem,
     UserView,
 )
-from alignrec_pyg.evaluation.metrics import evaluate, recommend
-from alignrec_pyg.evaluation.ranking import embeddings
-from alignrec_pyg.graph import INTERACTS, feature_names, feature_table
+from alignrec_pyg.evaluation.metrics import allowed_items, evaluate
+from alignrec_pyg.evaluation.ranking import embeddings, rank
+from alignrec_pyg.graph import (
+    INTERACTS,
+    feature_names,
+    feature_table,
+    has_links_to_predict,
+    known_pairs,
+    links_to_predict,
+    positive_links,
+    with_known_pairs,
+)
 from alignrec_pyg.ids import item_ids, user_ids
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.serving import SimilarItems, explain, similar_items
@@ -55,8 +68,10 @@ class Showcase:
 
     Args:
         model: A trained model.
-        data: The graph to serve. Its ``edge_index`` is the history of the users; recommendations
-            among its links to predict, if it has any, are marked.
+        data: The graph to serve. Its ``edge_index`` is the history of the users. Its
+            :func:`~alignrec_pyg.graph.known_pairs` are not recommended; its links to predict, if it
+            has any, are, and marked.
+        val: As :func:`~alignrec_pyg.demo.page`.
         titles: As :func:`~alignrec_pyg.demo.page`.
         images: As :func:`~alignrec_pyg.demo.page`.
         encode: The transforms that computed the features of the model, in the same order, for new
@@ -75,6 +90,7 @@ class Showcase:
         model: Recommender,
         data: HeteroData,
         *,
+        val: HeteroData | None = None,
         titles: Sequence[str | None] | None = None,
         images: Sequence[Any] | Tensor | None = None,
         encode: Sequence[BaseTransform] = (),
@@ -82,6 +98,11 @@ class Showcase:
         id_vectors: IdVectors = "none",
     ) -> None:
         model.check_fits(data, "data")
+        self._held_out = {TEST: _asked_links(data)}
+        if val is not None:
+            model.check_fits(val, "val")
+            data = with_known_pairs(data, known_pairs(val))
+            self._held_out[VALIDATION] = links_to_predict(val, "val").cpu()
         self.catalogue = Catalogue(data, titles, images)
         self._new_items = None
         if encode:
@@ -129,17 +150,15 @@ class Showcase:
         number = self._user_numbers[asked]
         name = self._user_ids[number]
         known = self._known(number)
-        ids = recommend(
-            self._model, self._data, [name], k, exclude=self._popular if hide_popular else ()
-        )[0]
-        chosen = self._held_out(number)
+        ids = self._recommended(number, k, self._popular if hide_popular else ())
+        chosen = self._chosen(number)
         reasons = explain(self._model, self._data, name, ids, REASONS, item_x=self._item_x)
         return UserView(
             user=name,
             num_known=len(known),
             known=tuple(self.catalogue.item(item) for item in known[:SHOWN_KNOWN]),
             recommended=tuple(
-                Recommendation(item, self._similar(why), item.id in chosen)
+                Recommendation(item, self._similar(why), chosen.get(item.id))
                 for item, why in zip(self.catalogue.items(ids), reasons, strict=True)
             ),
             asked=k,
@@ -188,11 +207,8 @@ class Showcase:
 
     def about(self) -> About:
         """Returns a summary of the model, the data and the metrics."""
-        links = self._data[INTERACTS]
-        label = links.get("edge_label_index")
-        measurable = (
-            label is not None and label.size(1) > 0 and not torch.equal(label, links.edge_index)
-        )
+        links, asked = self._data[INTERACTS].edge_index, self._held_out[TEST]
+        measurable = asked.size(1) > 0
         metrics = evaluate(self._model, self._data, ks=(10, 20)) if measurable else {}
         features = {
             name: int(feature_table(self._data, name).size(1)) for name in feature_names(self._data)
@@ -203,8 +219,8 @@ class Showcase:
             counts={
                 "users": self._model.num_users,
                 "items": self._model.num_items,
-                "known links": links.edge_index.size(1),
-                "held-out links": label.size(1) if measurable else 0,
+                "known links": links.size(1),
+                "held-out links": asked.size(1),
             },
             features=features,
             metrics={name: metrics[name] for name in _METRICS if name in metrics},
@@ -223,12 +239,26 @@ class Showcase:
             mine = mine[links.time[mine].argsort(descending=True, stable=True)]
         return list(dict.fromkeys(links.edge_index[1, mine].tolist()))
 
-    def _held_out(self, user: int) -> set[Any]:
-        label = self._data[INTERACTS].get("edge_label_index")
-        if label is None:
-            return set()
-        chosen = label[1, label[0] == user].cpu().numpy()
-        return set(item_ids(self._data)[chosen].tolist())
+    def _recommended(self, user: int, k: int, exclude: Sequence[Any]) -> np.ndarray:
+        """Ids of the best items, among them those that the user chose in the held-out links."""
+        ranking = rank(
+            self._model,
+            self._data,
+            min(k, self._model.num_items),
+            torch.tensor([user]),
+            items=allowed_items(self._data, None, exclude),
+            exclude_known_pairs=True,
+        )
+        items = ranking.item[0].cpu().numpy()
+        return item_ids(self._data)[items[items < self._model.num_items]]
+
+    def _chosen(self, user: int) -> dict[Any, HeldOut]:
+        """The part of the held-out links that tells of each item that the user chose, by id."""
+        return {
+            item: part
+            for part, links in self._held_out.items()
+            for item in item_ids(self._data)[links[1, links[0] == user].numpy()].tolist()
+        }
 
     def _similar(self, similar: SimilarItems) -> tuple[SimilarItem, ...]:
         items = self.catalogue.items(similar.item)
@@ -236,6 +266,13 @@ class Showcase:
             SimilarItem(item, self._scale.words(cosine), self._scale.share_below(cosine))
             for item, cosine in zip(items, similar.similarity.tolist(), strict=True)
         )
+
+
+def _asked_links(data: HeteroData) -> Tensor:
+    """The links to predict; none of a training graph, which asks for what it uses."""
+    links, asked = data[INTERACTS].edge_index, positive_links(data)
+    same = asked.shape == links.shape and torch.equal(asked, links)
+    return (asked[:, :0] if same or not has_links_to_predict(data) else asked).cpu()
 
 
 class SimilarityScale:

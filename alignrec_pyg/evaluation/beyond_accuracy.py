@@ -14,7 +14,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.metrics import LinkPredAveragePopularity, LinkPredCoverage
 
 from alignrec_pyg.evaluation.ranking import Ranking
-from alignrec_pyg.graph import INTERACTS, ITEM, USER, feature_mask, feature_table, require_graph
+from alignrec_pyg.graph import ITEM, USER, all_links, feature_mask, feature_table, require_graph
 
 # Numbers per block of users.
 _BLOCK_NUMBERS = 1 << 22
@@ -99,7 +99,7 @@ def beyond_accuracy(
             novelty=nan,
             personalization=nan,
         )
-    degree = torch.bincount(train[INTERACTS].edge_index[1], minlength=num_items)
+    degree = torch.bincount(all_links(train)[1], minlength=num_items)
     metrics = {
         "coverage": LinkPredCoverage(k, num_items),
         "average_popularity": LinkPredAveragePopularity(k, degree),

@@ -15,7 +15,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.checks import check_choice, check_integer
 from alignrec_pyg.evaluation.metrics import UserMetrics, user_metrics
 from alignrec_pyg.evaluation.ranking import Ranking
-from alignrec_pyg.graph import INTERACTS, ITEM, USER, require_graph
+from alignrec_pyg.graph import ITEM, USER, all_links, require_graph
 
 _POPULARITY = ("head", "middle", "tail")
 
@@ -198,7 +198,7 @@ def popularity_groups(
 def _degree(train: HeteroData, end: str) -> Tensor:
     """Train links of every user or item, int64."""
     require_graph(train, "train")
-    ends = train[INTERACTS].edge_index[0 if end == USER else 1]
+    ends = all_links(train)[0 if end == USER else 1]
     return torch.bincount(ends, minlength=int(train[end].num_nodes))
 
 

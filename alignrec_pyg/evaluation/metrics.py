@@ -21,7 +21,7 @@ from torch_geometric.metrics import (
 
 from alignrec_pyg.checks import check_cut_offs, check_integer
 from alignrec_pyg.evaluation.ranking import Ranking, rank, rank_blocks, row_slice
-from alignrec_pyg.graph import ITEM, links_to_predict
+from alignrec_pyg.graph import INTERACTS, ITEM, known_links, known_pairs, links_to_predict
 from alignrec_pyg.ids import item_ids, item_indices, user_indices
 from alignrec_pyg.models import Recommender
 
@@ -50,18 +50,26 @@ class UserMetrics(NamedTuple):
 
 
 def evaluate(
-    model: Recommender, data: HeteroData, ks: int | Sequence[int] = (10, 20)
+    model: Recommender,
+    data: HeteroData,
+    ks: int | Sequence[int] = (10, 20),
+    *,
+    exclude_known_pairs: bool = False,
 ) -> dict[str, float]:
     r"""Ranks all items for every user with links to predict and averages over those users.
 
     Candidates are all items but those in ``edge_index`` of the user. With :math:`T_u` the links to
-    predict, recall@k is :math:`|\text{top-}k \cap T_u| / |T_u|` and the ideal of ndcg@k has
-    :math:`\min(k, |T_u|)` hits. Values are not rounded.
+    predict (:func:`~alignrec_pyg.graph.links_to_predict`: positives, each once), recall@k is
+    :math:`|\text{top-}k \cap T_u| / |T_u|` and the ideal of ndcg@k has :math:`\min(k, |T_u|)` hits.
+    Values are not rounded.
 
     Args:
         model: Any recommender; put in evaluation mode meanwhile.
         data: Known links in ``edge_index``, links to predict in ``edge_label_index``.
         ks: Cut-off or cut-offs :math:`k`.
+        exclude_known_pairs: Whether the items of the user's
+            :func:`~alignrec_pyg.graph.known_pairs`, such as those with a low rating, are no
+            candidates either. In published figures they are.
 
     Returns:
         ``recall@k``, ``ndcg@k``, ``precision@k``, ``map@k``, ``mrr@k`` for every k, and
@@ -92,7 +100,10 @@ def evaluate(
     ).to(label.device)
     label = label[:, label[0].argsort(stable=True)]
     users = label[0].unique()
-    for block, ranked, _ in rank_blocks(model, data, users, max(ks)):
+    left_out = data[INTERACTS].edge_index
+    if exclude_known_pairs:
+        left_out = torch.cat([left_out, known_pairs(data)], dim=1)
+    for block, ranked, _ in rank_blocks(model, data, users, max(ks), left_out):
         inside = row_slice(label[0], block)
         row = torch.searchsorted(block, label[0, inside])
         metrics.update(ranked, torch.stack([row, label[1, inside]]))
@@ -100,7 +111,9 @@ def evaluate(
     return {**result, "num_users": float(users.numel())}
 
 
-def evaluate_users(model: Recommender, data: HeteroData, k: int = 20) -> UserMetrics:
+def evaluate_users(
+    model: Recommender, data: HeteroData, k: int = 20, *, exclude_known_pairs: bool = False
+) -> UserMetrics:
     """Recall@k and ndcg@k of every user with links to predict (see :func:`evaluate`).
 
     Raises:
@@ -108,7 +121,8 @@ def evaluate_users(model: Recommender, data: HeteroData, k: int = 20) -> UserMet
             that of the model.
         FloatingPointError: If a score is NaN.
     """
-    return user_metrics(rank(model, data, k), links_to_predict(data), k)
+    ranking = rank(model, data, k, exclude_known_pairs=exclude_known_pairs)
+    return user_metrics(ranking, links_to_predict(data), k)
 
 
 def user_metrics(ranking: Ranking, links: Tensor, k: int = 20) -> UserMetrics:
@@ -120,7 +134,8 @@ def user_metrics(ranking: Ranking, links: Tensor, k: int = 20) -> UserMetrics:
 
     Args:
         ranking: The ranking; the longer its lists, the larger ``k`` may be.
-        links: Links to predict, int64 ``[2, L]``; none at all gives no users.
+        links: Links to predict, int64 ``[2, L]``, repeated ones counted once; none at all gives no
+            users.
         k: Cut-off.
 
     Raises:
@@ -140,8 +155,8 @@ def user_metrics(ranking: Ranking, links: Tensor, k: int = 20) -> UserMetrics:
         return UserMetrics(user, nothing, nothing)
     ranked = ranking.item[torch.searchsorted(ranking.user, user), :k]
     size = 1 + max(int(ranked.max()), int(links[1].max()))
-    label = (row * size + links[1]).sort().values
-    count = torch.bincount(row)
+    label = (row * size + links[1]).unique()
+    count = torch.bincount(label // size)
     discount = 1 / torch.arange(2, k + 2, device=user.device).log2()
     ideal = discount.cumsum(0)[count.clamp(max=k) - 1]
     recall, ndcg = torch.empty_like(ideal), torch.empty_like(ideal)
@@ -166,8 +181,10 @@ def recommend(
 ) -> list[np.ndarray]:
     """The k best new items of each user, as original ids.
 
-    Items in ``edge_index`` of the user are not returned, so a list is shorter than ``k`` where
-    fewer new items are left.
+    What the graph knows of the user is not returned (:func:`~alignrec_pyg.graph.known_links`: links
+    used, links to predict and known pairs), so a list is shorter than ``k`` where fewer new items
+    are left. To serve, pass the graph with all links, ``dataset.data``, from which models read the
+    latest links too; of a split, the test graph knows all of them as well.
 
     Args:
         model: Any recommender; put in evaluation mode meanwhile.
@@ -178,8 +195,8 @@ def recommend(
         candidates: Ids of the items that may be recommended (default: all), such as those of one
             category or those in stock.
         exclude: Ids of items that may not, also where they are among ``candidates``.
-        exclude_known: Whether the user's own items are left out; ``False`` for things that are
-            bought again.
+        exclude_known: Whether the items that the user is known to have had are left out; ``False``
+            for things that are bought again.
 
     Returns:
         One array of item ids per user, best first.
@@ -203,12 +220,20 @@ def recommend(
     model.check_fits(data, "data")
     user = user_indices(data, user_ids, "user_ids")
     items = allowed_items(data, candidates, exclude)
-    ranking = rank(
-        model, data, min(k, model.num_items), user, items=items, exclude_known=exclude_known
+    asked, row = user.unique(return_inverse=True)
+    if asked.numel() == 0:
+        return []
+    blocks = rank_blocks(
+        model, data, asked, min(k, model.num_items), left_out(data, exclude_known), items=items
     )
     item_id = item_ids(data)
-    rows = ranking.item[torch.searchsorted(ranking.user, user)].cpu().numpy()
+    rows = torch.cat([block.item for block in blocks])[row].cpu().numpy()
     return [item_id[row[row < item_id.shape[0]]] for row in rows]
+
+
+def left_out(data: HeteroData, exclude_known: bool) -> Tensor:
+    """The links whose items are not recommended to their user, int64 ``[2, E]``."""
+    return known_links(data) if exclude_known else data[INTERACTS].edge_index[:, :0]
 
 
 def allowed_items(

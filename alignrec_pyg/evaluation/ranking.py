@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_indices, check_integer
-from alignrec_pyg.graph import INTERACTS, links_to_predict
+from alignrec_pyg.graph import INTERACTS, known_pairs, links_to_predict
 from alignrec_pyg.models import Recommender
 
 ResultT = TypeVar("ResultT")
@@ -77,18 +77,22 @@ def rank(
     *,
     items: Tensor | None = None,
     exclude_known: bool = True,
+    exclude_known_pairs: bool = False,
 ) -> Ranking:
     """Ranks all items but those in ``edge_index`` of the user, and keeps the best ``k``.
 
     Args:
         model: Any recommender; put in evaluation mode meanwhile.
-        data: Known links in ``edge_index``.
+        data: Known links in ``edge_index``; known pairs and links to predict where there are any.
         k: Length of the lists.
         users: Numbers of the users to rank for, in any order, repeats ignored; ``None`` means those
             with links to predict.
         items: Numbers of the items that may be ranked, in any order, repeats ignored; ``None``
             means all.
         exclude_known: Whether items in ``edge_index`` of the user are left out.
+        exclude_known_pairs: Whether the items of the user's
+            :func:`~alignrec_pyg.graph.known_pairs` are left out too. In published figures they are
+            ranked.
 
     Raises:
         ValueError: If ``k`` is no positive integer, ``users`` or ``items`` hold anything but
@@ -109,7 +113,11 @@ def rank(
         items = check_indices("items", items, model.num_items).to(device, torch.int64).unique()
     if users.numel() == 0:
         return Ranking(users, users.new_empty(0, k, dtype=torch.int32))
-    blocks = rank_blocks(model, data, users, k, items=items, exclude_known=exclude_known)
+    links = data[INTERACTS].edge_index
+    parts = [links if exclude_known else links[:, :0]]
+    if exclude_known_pairs:
+        parts.append(known_pairs(data))
+    blocks = rank_blocks(model, data, users, k, torch.cat(parts, dim=1), items=items)
     return Ranking(users, torch.cat([block.item.int() for block in blocks]))
 
 
@@ -118,23 +126,23 @@ def rank_blocks(
     data: HeteroData,
     users: Tensor,
     k: int,
+    left_out: Tensor,
     *,
     items: Tensor | None = None,
-    exclude_known: bool = True,
 ) -> Iterator[RankedBlock]:
     """Like :func:`rank`, block by block, so that the whole need not be held.
 
     The caller makes sure that ``data`` fits the model, that ``users`` (at least one) and ``items``
-    ascend, and that both are valid.
+    ascend, and that both are valid. ``left_out`` are links, int64 ``[2, E]``, whose items are not
+    ranked for their user.
 
     Raises:
         FloatingPointError: If a score is NaN.
     """
-    known = data[INTERACTS].edge_index
     yield from top_items(
         _evaluated(model, lambda: model.scorer(data, items)),
         users,
-        known if exclude_known else known[:, :0],
+        left_out,
         k,
         num_items=model.num_items,
         items=items,

@@ -26,6 +26,7 @@ from alignrec_pyg.graph import (
     feature_mask,
     feature_table,
     knn_edge_type,
+    known_pairs,
     links_to_predict,
     on_device,
 )
@@ -146,10 +147,10 @@ def data_version(cell: Cell, parts: Parts) -> str:
     """Hash of all data that a cell reads: links, its feature tables, its item graphs."""
     train = parts.train
     content = [str(train[USER].num_nodes), str(train[ITEM].num_nodes), parts.ranked_by]
-    tensors = [train[INTERACTS].edge_index, parts.val[INTERACTS].edge_label_index]
+    tensors = [train[INTERACTS].edge_index, links_to_predict(parts.val), known_pairs(train)]
     for name, test in parts.tests.items():
         content.append(name)
-        tensors += [test[INTERACTS].edge_label_index, test[INTERACTS].edge_index]
+        tensors += [links_to_predict(test), test[INTERACTS].edge_index, known_pairs(test)]
     content += _tables(cell)
     return content_hash(*content, *tensors, *_content(cell, train))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +24,7 @@ from alignrec_pyg.graph import (
     content_hash,
     feature_table,
     links_to_predict,
+    with_links_to_predict,
 )
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.models.base import inner_products
@@ -68,8 +68,9 @@ class ColdItems:
         cold = torch.stack([user, item + int(data.train[ITEM].num_nodes)])[:, trained]
         if cold.size(1) == 0:
             raise SettingsError(["--held-out: no held-out item has a user with train links"])
-        test = copy.copy(data.test)
-        test[INTERACTS].edge_label_index = torch.cat([links_to_predict(data.test), cold], dim=1)
+        test = with_links_to_predict(
+            data.test, torch.cat([links_to_predict(data.test), cold], dim=1)
+        )
         return cls(data=data, items=data.cold, test=test, num_dropped=int((~trained).sum()))
 
     @property
@@ -178,7 +179,7 @@ def untrained_result(
 
     ``candidates`` holds the items that may be ranked (``None``: all) by the name of the test.
     """
-    label, known = test[INTERACTS].edge_label_index, test[INTERACTS].edge_index
+    label, known = links_to_predict(test), test[INTERACTS].edge_index
     users = label[0].unique()
     rankings = {}
     for name, items in candidates.items():

@@ -29,6 +29,7 @@ from alignrec_pyg.graph import (
     feature_table,
     item_graph_names,
     knn_edge_type,
+    links_to_predict,
     mask_key,
 )
 from alignrec_pyg.models import Recommender
@@ -349,7 +350,7 @@ def val_known_at_test(data: PreparedData) -> HeteroData:
     """The test graph with the validation links known: in the graph, and left out of rankings."""
     test = copy.copy(data.test)
     edges = test[INTERACTS]
-    edges.edge_index = torch.cat([edges.edge_index, data.val[INTERACTS].edge_label_index], dim=1)
+    edges.edge_index = torch.cat([edges.edge_index, links_to_predict(data.val)], dim=1)
     return test
 
 

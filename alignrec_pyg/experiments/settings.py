@@ -54,6 +54,7 @@ TRAIN_ARGUMENTS = (
     "autocast",
     "batch_size",
     "num_negatives",
+    "known_negatives",
     "fan_out",
     "neighbor_sampler",
     "max_epochs",

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_integer, require_package
-from alignrec_pyg.evaluation.metrics import allowed_items
+from alignrec_pyg.evaluation.metrics import allowed_items, left_out
 from alignrec_pyg.evaluation.ranking import RankedBlock, rank_blocks
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.ids import item_ids, user_ids, user_indices
@@ -48,7 +48,8 @@ def export_recommendations(
         users: Ids of users (default: all), in any order; repeated ids are ignored.
         candidates: Ids of the items that may be recommended (default: all).
         exclude: Ids of items that may not be recommended.
-        exclude_known: Whether to exclude the items of each user's history.
+        exclude_known: Whether to exclude the items that each user is known to have had, as
+            :func:`~alignrec_pyg.recommend`.
 
     Returns:
         The number of rows.
@@ -81,7 +82,7 @@ def export_recommendations(
     items = allowed_items(data, candidates, exclude)
     blocks: Iterable[RankedBlock] = (
         rank_blocks(
-            model, data, asked, min(k, model.num_items), items=items, exclude_known=exclude_known
+            model, data, asked, min(k, model.num_items), left_out(data, exclude_known), items=items
         )
         if asked.numel()
         else ()

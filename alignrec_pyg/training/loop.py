@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +16,13 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_number, require_package
-from alignrec_pyg.graph import INTERACTS, NeighborSampling, content_hash, links_to_predict
+from alignrec_pyg.graph import (
+    INTERACTS,
+    NeighborSampling,
+    content_hash,
+    links_to_predict,
+    with_links_to_predict,
+)
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.nn.features import sparse_gradients
@@ -215,6 +220,7 @@ class _Run:
             train,
             batch_size=config.batch_size,
             num_negatives=config.num_negatives,
+            known_negatives=config.known_negatives,
             seed=config.seed,
         )
         self.device = next(model.parameters()).device
@@ -407,7 +413,7 @@ class _Run:
             "graphs": content_hash(
                 *tensors,
                 self.val[INTERACTS].edge_index,
-                self.val[INTERACTS].edge_label_index,
+                links_to_predict(self.val),
             ),
         }
 
@@ -439,6 +445,4 @@ def _some_users(val: HeteroData, config: TrainConfig) -> HeteroData:
     users = label[0].unique()
     generator = seeded_generator(config.seed, 0, _EVAL_USERS)
     drawn = torch.randperm(users.numel(), generator=generator)[: config.eval_users]
-    part = copy.copy(val)
-    part[INTERACTS].edge_label_index = label[:, torch.isin(label[0], users[drawn.to(users.device)])]
-    return part
+    return with_links_to_predict(val, label[:, torch.isin(label[0], users[drawn.to(users.device)])])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -14,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.evaluation.metrics import evaluate
-from alignrec_pyg.graph import INTERACTS, content_hash, links_to_predict
+from alignrec_pyg.graph import content_hash, links_to_predict, with_links_to_predict
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.training.state import TrainState
 
@@ -169,9 +168,7 @@ def evaluate_distributed(
         return evaluate(model, data, ks)
     label = links_to_predict(data)
     own = label[0].unique()[workers.rank :: workers.world_size]
-    part = copy.copy(data)
-    part[INTERACTS].edge_label_index = label[:, torch.isin(label[0], own)]
-    metrics = evaluate(model, part, ks)
+    metrics = evaluate(model, with_links_to_predict(data, label[:, torch.isin(label[0], own)]), ks)
     num_users = metrics.pop("num_users")
     sums = [value * num_users for value in metrics.values()]
     *sums, total = workers.all_reduce([*sums, num_users])

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checks import check_integer
-from alignrec_pyg.graph import INTERACTS, ITEM, USER, InteractionBatch
+from alignrec_pyg.checks import check_integer, check_number
+from alignrec_pyg.graph import (
+    ITEM,
+    USER,
+    InteractionBatch,
+    all_links,
+    known_pairs,
+    positive_links,
+)
 
 # Streams of randomness within an epoch; the training loop's are 1 and 2. A key that only appends
 # zeros to another gives the same draws, so no two of them share a stream.
@@ -34,20 +41,24 @@ class TripletSampler:
     """Training triples of an epoch: every link once, shuffled, each with its negatives.
 
     Any batch of any epoch is computed by itself from ``(seed, epoch, step)``. A negative is
-    uniform over the items that occur in the links, without those linked to the user, be it in
-    ``edge_index`` or in ``edge_label_index``. It is drawn by rank among the allowed items, so no
-    draw is ever rejected. Links of users who are linked to every item give no triples, which a
-    ``UserWarning`` says.
+    uniform over the items that occur in :func:`~alignrec_pyg.graph.all_links`, without those of the
+    user, be it there or in the :func:`~alignrec_pyg.graph.known_pairs`. It is drawn by rank among
+    the allowed items, so no draw is ever rejected. Links of users who know every item give no
+    triples, which a ``UserWarning`` says.
 
     Args:
-        data: Training graph; its ``edge_label_index`` (else its ``edge_index``) are the positives.
+        data: Training graph; its :func:`~alignrec_pyg.graph.positive_links` are the positives.
         batch_size: Links per batch; the last one may be shorter.
         num_negatives: Negatives drawn for each link, with replacement. Its user and positive item
             are repeated for each, so a batch holds ``batch_size * num_negatives`` triples.
+        known_negatives: What becomes of the known pairs. ``None``: they are no negatives. Otherwise
+            they may be drawn like any item, and this share of the negatives of users who have
+            known pairs, in [0, 1], is drawn from these alone.
         seed: Together with epoch and step it determines order and negatives.
 
     Raises:
-        ValueError: If there are no links, or every user is linked to every item.
+        ValueError: If there are no links, every user knows every item, or an argument is out of
+            range.
 
     Example:
         >>> import torch
@@ -65,23 +76,35 @@ class TripletSampler:
     """
 
     def __init__(
-        self, data: HeteroData, *, batch_size: int = 2048, num_negatives: int = 1, seed: int = 0
+        self,
+        data: HeteroData,
+        *,
+        batch_size: int = 2048,
+        num_negatives: int = 1,
+        known_negatives: float | None = None,
+        seed: int = 0,
     ) -> None:
         check_integer("batch_size", batch_size, 1)
         check_integer("num_negatives", num_negatives, 1)
-        links: Tensor = data[INTERACTS].edge_index
-        positive: Tensor = data[INTERACTS].get("edge_label_index", links)
+        if known_negatives is not None:
+            check_number("known_negatives", known_negatives, least=0, most=1)
+        positive = positive_links(data)
         if positive.size(1) == 0:
             raise ValueError("'data' needs at least one link to train on (got none)")
         self.batch_size = batch_size
         self.num_negatives = num_negatives
         self.seed = seed
-        same = positive.shape == links.shape and torch.equal(positive, links)
-        known = links if same else torch.cat([links, positive], dim=1)
+        self._known_share = known_negatives or 0.0
         num_users, num_items = int(data[USER].num_nodes), int(data[ITEM].num_nodes)
 
+        known, pairs = all_links(data), known_pairs(data)
         occurs = torch.bincount(known[1], minlength=num_items) > 0
         self._candidates = occurs.nonzero().view(-1)
+        if known_negatives is None:
+            known = torch.cat([known, pairs[:, occurs[pairs[1]]]], dim=1)
+        self._pair_item = pairs[1, pairs[0].argsort(stable=True)]
+        self._num_pairs = torch.bincount(pairs[0], minlength=num_users)
+        self._first_pair = self._num_pairs.cumsum(0) - self._num_pairs
         # Among a user's sorted links p_0 < p_1 < ... (as positions among the candidates), the
         # allowed item of rank r is r + #{j: p_j - j <= r}. p_j - j never falls within a user, so
         # with the user as leading digit one sorted array answers for all users.
@@ -116,6 +139,12 @@ class TripletSampler:
         rank = (uniform * self._num_allowed[user]).long()
         below = torch.searchsorted(self._sorted_rank, user * self._stride + rank, right=True)
         negative = self._candidates[rank + below - self._first[user]]
+        if self._known_share:
+            chance, place = torch.rand(2, user.numel(), dtype=torch.float64, generator=generator)
+            num_pairs = self._num_pairs[user]
+            of_pairs = (chance.to(device) < self._known_share) & (num_pairs > 0)
+            chosen = self._first_pair[user] + (place.to(device) * num_pairs).long()
+            negative[of_pairs] = self._pair_item[chosen[of_pairs]]
         return InteractionBatch(user, item, negative, self.batch_size * self.num_negatives)
 
     def _with_negatives(self, positive: Tensor, data: HeteroData) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.checks import check_integer, check_number
-from alignrec_pyg.graph import INTERACTS, ITEM, USER, core_links, link_values
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, add_known_pairs, core_links, link_values
 from alignrec_pyg.transforms.subset import (
     check_no_item_graphs,
     check_unsplit,
@@ -23,7 +22,8 @@ class KCore(BaseTransform):
     Users and items with fewer than ``k`` interactions are removed together, repeatedly, until none
     is left to remove. The remaining ones are renumbered from 0 in their old order, with all of
     their attributes: ids, feature tables and masks, texts, images, and the times, ratings and split
-    labels of the interactions. A repeated (user, item) pair counts as often as it occurs.
+    labels of the interactions. A repeated (user, item) pair counts as often as it occurs. Known
+    pairs do not count, and stay where their user and their item do.
 
     Args:
         k: Minimum number of interactions of a user or an item; 1 removes only those without any.
@@ -60,12 +60,8 @@ class KCore(BaseTransform):
                 "choose a smaller k"
             )
         select_links(data, edges)
-        renumbered = []
         for node_type, ends in zip((USER, ITEM), data[INTERACTS].edge_index, strict=True):
-            nodes, index = ends.unique(return_inverse=True)
-            select_nodes(data, node_type, nodes)
-            renumbered.append(index)
-        data[INTERACTS].edge_index = torch.stack(renumbered)
+            select_nodes(data, node_type, ends.unique())
         return data
 
     def __repr__(self) -> str:
@@ -73,10 +69,12 @@ class KCore(BaseTransform):
 
 
 class MinRating(BaseTransform):
-    """Keeps the interactions with a rating of at least ``min_rating``.
+    """Keeps the interactions rated ``min_rating`` or higher; the others become known pairs.
 
-    This turns explicit ratings into implicit feedback. All users and items are kept, including
-    those without interactions; :class:`~alignrec_pyg.transforms.KCore` removes them.
+    This turns explicit ratings into implicit feedback: what a user rated lower is no positive, but
+    neither a negative nor to be recommended (:func:`~alignrec_pyg.graph.known_pairs`). All users
+    and items are kept, including those without interactions;
+    :class:`~alignrec_pyg.transforms.KCore` removes them.
 
     Args:
         min_rating: Lowest rating to keep, in the unit of the data.
@@ -94,13 +92,20 @@ class MinRating(BaseTransform):
         """Returns a filtered copy of ``data``; the input is unchanged."""
         check_unsplit(data, "MinRating")
         rating = link_values(data, "rating")
-        kept = (rating >= self.min_rating).nonzero()[:, 0]
+        liked = rating >= self.min_rating
+        kept = liked.nonzero()[:, 0]
         if kept.numel() == 0:
             raise ValueError(
                 f"'min_rating' leaves no interactions (got {self.min_rating:g}, the highest of "
                 f"{rating.numel()} ratings is {float(rating.max()):g}): lower it"
             )
+        links, lower = data[INTERACTS], (~liked).nonzero()[:, 0]
+        pairs = links.edge_index[:, lower]
+        values = {"rating": rating[lower]}
+        if "time" in links:
+            values["time"] = link_values(data, "time")[lower]
         select_links(data, kept)
+        add_known_pairs(data, pairs, values)
         return data
 
     def __repr__(self) -> str:

@@ -11,12 +11,7 @@ from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.graph import INTERACTS, ITEM
-from alignrec_pyg.transforms.subset import (
-    check_no_item_graphs,
-    check_unsplit,
-    select_links,
-    select_nodes,
-)
+from alignrec_pyg.transforms.subset import check_no_item_graphs, check_unsplit, select_nodes
 
 
 class HoldOutItems(BaseTransform):
@@ -67,11 +62,7 @@ class HoldOutItems(BaseTransform):
 
 
 def _of_items(data: HeteroData, kept: Tensor) -> HeteroData:
-    """A shallow copy with the items of the mask ``kept`` and their interactions."""
+    """A shallow copy with the items of the mask ``kept``, their interactions and known pairs."""
     result = copy.copy(data)
     select_nodes(result, ITEM, kept.nonzero()[:, 0])
-    select_links(result, kept[result[INTERACTS].edge_index[1]].nonzero()[:, 0])
-    user, item = result[INTERACTS].edge_index
-    new_index = kept.long().cumsum(0) - 1
-    result[INTERACTS].edge_index = torch.stack([user, new_index[item]])
     return result

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from alignrec_pyg.checks import check_choice, check_integer
-from alignrec_pyg.graph import INTERACTS, ITEM, USER, link_values
+from alignrec_pyg.checks import check_choice, check_integer, check_number
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, add_known_pairs, link_values
 from alignrec_pyg.transforms.subset import check_unsplit, select_rows
 
 SplitRule = Literal["random", "leave_last_out", "global_time", "labels"]
@@ -37,7 +37,11 @@ class SplitInteractions(BaseTransform):
       no training link; ``num_known_labels``: number of links to predict that are also known (pairs
       that occur twice), which no ranking can find. Both are in the validation and test graph only.
 
-    Links keep their order; ``split`` labels are removed.
+    The test graph also has the validation links among its known pairs, unless they are known to it
+    as links: they are candidates of the evaluation, and not recommended. All three graphs have the
+    known pairs of ``data``.
+
+    Links keep their order; ``split`` labels and PyG's ``edge_label`` are removed.
 
     The rules are:
 
@@ -55,16 +59,20 @@ class SplitInteractions(BaseTransform):
 
     Args:
         by: The rule.
-        seed: Seed of the random order, for ``"random"`` only.
+        seed: Seed of the random order of ``"random"``, and of ``val_from_train``.
         val_known_at_test: Whether validation links are known at test time. In the evaluation
             protocol of MMRec and papers based on it, they are not: validation links are then
             candidates that compete with the test links.
         keep_cold_users: Whether to predict links of users without training links.
         ratios: Shares of training, validation and test links for ``"global_time"``.
+        val_from_train: For labels without a validation part, as several published splits have them:
+            the share of the training links that becomes it, in (0, 1), drawn by ``seed``. Every
+            user keeps a training link.
 
     Raises:
         ValueError: If an argument is out of range; when applied, if the data is split already,
-            lacks the times or labels of the rule, or a part would be empty.
+            lacks the times or labels of the rule, a part would be empty, or ``val_from_train`` is
+            given where the labels have a validation part.
 
     Example:
         >>> import torch
@@ -92,11 +100,20 @@ class SplitInteractions(BaseTransform):
         val_known_at_test: bool = False,
         keep_cold_users: bool = False,
         ratios: Sequence[float] = (0.8, 0.1, 0.1),
+        val_from_train: float | None = None,
     ) -> None:
         check_choice("by", by, get_args(SplitRule))
         if len(ratios) != 3 or not all(r > 0 for r in ratios) or not math.isclose(sum(ratios), 1):
             raise ValueError(f"'ratios' needs three positive shares that sum to 1 (got {ratios!r})")
+        if val_from_train is not None:
+            check_number("val_from_train", val_from_train, above=0, below=1)
+            if by != "labels":
+                raise ValueError(
+                    f"'val_from_train' needs by='labels' (got by='{by}'): the other rules make a "
+                    "validation part themselves"
+                )
         self.by = by
+        self.val_from_train = val_from_train
         self.seed = check_integer("seed", seed, 0)
         self.val_known_at_test = val_known_at_test
         self.keep_cold_users = keep_cold_users
@@ -112,12 +129,14 @@ class SplitInteractions(BaseTransform):
         for index, name in ((_TRAIN, "training"), (_VAL, "validation"), (_TEST, "test")):
             if not bool((part == index).any()):
                 raise ValueError(
-                    f"by='{self.by}' leaves no {name} links of {part.numel()}: give more "
-                    f"interactions, or choose another rule"
+                    f"by='{self.by}' leaves no {name} links of {part.numel()}: "
+                    f"{self._way_out(index)}"
                 )
 
         values = {
-            name: value for name, value in links.items() if name not in ("edge_index", "split")
+            name: value
+            for name, value in links.items()
+            if name not in ("edge_index", "edge_label", "split")
         }
         trained = torch.zeros(num_users, dtype=torch.bool, device=edge_index.device)
         trained[edge_index[0, part == _TRAIN]] = True
@@ -158,13 +177,18 @@ class SplitInteractions(BaseTransform):
                     },
                 )
             )
-        return train, held_out[0], held_out[1]
+        val, test = held_out
+        if not self.val_known_at_test:
+            rows = (part == _VAL).nonzero()[:, 0]
+            validation = known_links(rows)
+            add_known_pairs(test, validation.pop("edge_index"), validation)
+        return train, val, test
 
     def _parts(self, data: HeteroData, num_users: int) -> Tensor:
         """The part of each link (0 train, 1 validation, 2 test), int64 ``[E]``."""
         user = data[INTERACTS].edge_index[0]
         if self.by == "labels":
-            return _checked_labels(data)
+            return self._with_validation(_checked_labels(data), user)
         if self.by == "global_time":
             return self._global_time_parts(_checked_times(data))
         if self.by == "random":
@@ -190,6 +214,33 @@ class SplitInteractions(BaseTransform):
         part[order] = ordered
         return part
 
+    def _with_validation(self, part: Tensor, user: Tensor) -> Tensor:
+        """The labels, with some of the training links for validation if that is asked for."""
+        if self.val_from_train is None:
+            return part
+        there = int((part == _VAL).sum())
+        if there:
+            raise ValueError(
+                f"'val_from_train' needs labels without a validation part (there are {there} "
+                "validation links): leave it out (on the command line --val-from-train)"
+            )
+        train = (part == _TRAIN).nonzero()[:, 0]
+        generator = torch.Generator().manual_seed(self.seed)
+        train = train[torch.randperm(train.numel(), generator=generator).to(part.device)]
+        count = max(1, round(self.val_from_train * train.numel()))
+        rank, _ = rank_within_groups(user[train], int(user.max()) + 1)
+        part = part.clone()
+        part[train[rank > 0][:count]] = _VAL
+        return part
+
+    def _way_out(self, empty: int) -> str:
+        if self.by == "labels" and empty == _VAL:
+            return (
+                "val_from_train=0.1 draws a tenth of the training links for validation (on the "
+                "command line --val-from-train 0.1)"
+            )
+        return "give more interactions, or choose another rule"
+
     def _global_time_parts(self, time: Tensor) -> Tensor:
         ordered = time.sort().values
         part = torch.full(time.shape, _TRAIN, device=time.device)
@@ -199,7 +250,10 @@ class SplitInteractions(BaseTransform):
         return part
 
     def __repr__(self) -> str:
-        detail = f", seed={self.seed}" if self.by == "random" else ""
+        drawn = self.by == "random" or self.val_from_train is not None
+        detail = f", seed={self.seed}" if drawn else ""
+        if self.val_from_train is not None:
+            detail += f", val_from_train={self.val_from_train}"
         return f"{self.__class__.__name__}(by='{self.by}'{detail})"
 
 

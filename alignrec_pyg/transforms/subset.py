@@ -5,42 +5,59 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, KNOWS, USER, has_links_to_predict
 
 
 def check_unsplit(data: HeteroData, transform: str) -> None:
     """Checks that the interactions are not split into known ones and ones to predict."""
-    if "edge_label_index" in data[INTERACTS]:
+    if has_links_to_predict(data):
         raise ValueError(
-            f"'data' needs to be unsplit (got an edge_label_index): apply {transform} to the whole "
+            f"'data' needs to be unsplit (got links to predict): apply {transform} to the whole "
             "graph"
         )
 
 
 def check_no_item_graphs(data: HeteroData, transform: str) -> None:
-    """Checks that the graph has no edges but the interactions."""
-    others = [edge_type for edge_type in data.edge_types if edge_type != INTERACTS]
+    """Checks that the graph has no edges but the interactions and known pairs."""
+    others = [kind for kind in data.edge_types if kind not in (INTERACTS, KNOWS)]
     if others:
         raise ValueError(
-            f"'data' needs to have no edges but {INTERACTS} (got {others}): build item graphs "
-            f"after {transform}"
+            f"'data' needs to have no edges but {INTERACTS} and {KNOWS} (got {others}): build item "
+            f"graphs after {transform}"
         )
 
 
 def select_nodes(data: HeteroData, node_type: str, nodes: Tensor) -> None:
-    """Keeps some nodes of one type, int64 ``[n]``, in place; edges stay as they are."""
+    """Keeps some users or items, ascending int64 ``[n]``, in place, renumbered from 0.
+
+    Interactions and known pairs of the others go, with their attributes.
+    """
     store = data[node_type]
+    count = int(store.num_nodes)
     values = {name: value for name, value in store.items() if name != "num_nodes"}
-    store.update(select_rows(values, nodes, int(store.num_nodes), f"{node_type}s"))
+    store.update(select_rows(values, nodes, count, f"{node_type}s"))
     store.num_nodes = nodes.numel()
+    end = 0 if node_type == USER else 1
+    for edge_type in (INTERACTS, KNOWS):
+        if edge_type in data.edge_types:
+            ends = data[edge_type].edge_index[end]
+            number = ends.new_full((count,), -1)
+            number[nodes] = torch.arange(nodes.numel(), device=ends.device)
+            select_links(data, (number[ends] >= 0).nonzero()[:, 0], edge_type)
+            edge_index = data[edge_type].edge_index.clone()
+            edge_index[end] = number[edge_index[end]]
+            data[edge_type].edge_index = edge_index
 
 
-def select_links(data: HeteroData, links: Tensor) -> None:
+def select_links(
+    data: HeteroData, links: Tensor, edge_type: tuple[str, str, str] = INTERACTS
+) -> None:
     """Keeps the interactions at some positions, int64 ``[n]``, with their attributes, in place."""
-    store = data[INTERACTS]
+    store = data[edge_type]
     edge_index: Tensor = store.edge_index
     values = {name: value for name, value in store.items() if name != "edge_index"}
     store.update(select_rows(values, links, edge_index.size(1), "interactions"))

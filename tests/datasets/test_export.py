@@ -3,9 +3,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch_geometric.transforms import RandomLinkSplit
 
 from alignrec_pyg.datasets import MMRecFolder, RecBoleFolder, from_frames, to_mmrec, to_recbole
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, links_to_predict
 from alignrec_pyg.transforms import SplitInteractions
 
 pd = pytest.importorskip("pandas")
@@ -114,6 +115,21 @@ def test_links_in_no_part_are_counted(data, tmp_path):
     assert "2 interactions in no part of the split left out" in notes
     with pytest.raises(ValueError, match="hold every link of 'data' once at most .test does not"):
         to_mmrec(data, tmp_path / "c", split=(train, test, test))
+
+
+def test_a_split_of_pyg_is_written_without_its_negatives(data, tmp_path):
+    torch.manual_seed(0)
+    split = RandomLinkSplit(
+        0.2, 0.2, edge_types=[INTERACTS], disjoint_train_ratio=0.5, neg_sampling_ratio=0.3
+    )(data)
+    to_mmrec(data, tmp_path / "toy", split=split)
+    read = MMRecFolder(tmp_path / "toy").data[INTERACTS]
+    for label, part in ((1, split[1]), (2, split[2])):
+        rows = read.edge_index[:, read.split == label]
+        assert set(map(tuple, rows.t().tolist())) == set(
+            map(tuple, links_to_predict(part).t().tolist())
+        )
+    assert read.edge_index.size(1) == data[INTERACTS].edge_index.size(1)
 
 
 def test_what_cannot_be_written_is_refused(data, tmp_path):

@@ -26,6 +26,7 @@ class Served(NamedTuple):
 
     model: AlignRec
     data: HeteroData
+    val: HeteroData
     titles: list[str]
     encode: list[Any]
     item_graphs: list[KNNItemGraph]
@@ -46,12 +47,12 @@ def served() -> Served:
     for name, encoder in encoders.items():
         data = EncodeItems(encoder, name)(data)
     concat, graph = ConcatFeatures(["image", "text"], name="mm"), KNNItemGraph("mm", k=5)
-    train, _, test = SplitInteractions("random", seed=0)(graph(concat(data)))
+    train, val, test = SplitInteractions("random", seed=0)(graph(concat(data)))
     torch.manual_seed(0)
     model = AlignRec(train, features=["mm"], item_graph="mm", embedding_dim=16)
     titles = [f"Item number {number}" for number in range(80)]
     encode = [EncodeItems(encoder, name, fit=False) for name, encoder in encoders.items()]
-    return Served(model, test, titles, [*encode, concat], [graph])
+    return Served(model, test, val, titles, [*encode, concat], [graph])
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def launched(monkeypatch, served):
     def load_or_train(folder, run, *, log):
         log("training")
         told["folder"], told["run"] = folder, run
-        return DemoModel(served.model, served.data, served.titles, served.encode, [])
+        return DemoModel(served.model, served.data, served.val, served.titles, served.encode, [])
 
     def page(model, data, **arguments):
         told["title"] = arguments["title"]

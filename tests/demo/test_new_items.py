@@ -9,7 +9,7 @@ from alignrec_pyg.demo import new_items as adding
 from alignrec_pyg.demo.new_items import NewItemAdder, rank_for_users
 from alignrec_pyg.demo.page_data import CannotShowError
 from alignrec_pyg.evaluation.ranking import embeddings, rank
-from alignrec_pyg.graph import INTERACTS, feature_table
+from alignrec_pyg.graph import INTERACTS, feature_table, known_pairs
 from alignrec_pyg.serving import add_items, new_items
 from alignrec_pyg.transforms import ConcatFeatures, EncodeItems, KNNItemGraph
 
@@ -132,10 +132,11 @@ def test_arguments_that_do_not_fit_are_told_before_the_page_is_there(served):
 def test_ranks_are_those_of_the_rankings(served, monkeypatch, block):
     monkeypatch.setattr(adding, "_BLOCK_SCORES", block)  # a user at a time, or all at once
     model, data = served.model, served.data
-    known = data[INTERACTS].edge_index
+    known = torch.cat([data[INTERACTS].edge_index, known_pairs(data)], dim=1)
     item = 7
     rank_of, left = rank_for_users(model, data, item)
-    ranking = rank(model, data, model.num_items, torch.arange(model.num_users)).item
+    users = torch.arange(model.num_users)
+    ranking = rank(model, data, model.num_items, users, exclude_known_pairs=True).item
     checked = 0
     for user in range(model.num_users):
         mine = known[1, known[0] == user]

@@ -27,8 +27,8 @@ def user_view(**changes):
         "num_known": 30,
         "known": (item(2), item(3)),
         "recommended": (
-            Recommendation(item(5, poster="data:five"), (like,), True),
-            Recommendation(item(6), (), False),
+            Recommendation(item(5, poster="data:five"), (like,), "test"),
+            Recommendation(item(6), (), None),
         ),
         "asked": 2,
     }
@@ -72,7 +72,7 @@ def test_known_items_with_their_number():
 def test_recommendations_with_reasons_and_marks():
     page = render.recommendations(user_view())
     assert page.count('class="ar-row"') == 2
-    assert "1 Title 5 ✓ did choose it" in words(page)
+    assert "1 Title 5 ✓ did choose it (test)" in words(page)
     assert "Why? It is much like Title 2" in words(page)
     assert "closer than 99.6% of all pairs of items" in page
     assert "2 Title 6 No known item of the user can be compared with it." in words(page)
@@ -141,7 +141,7 @@ def test_nothing_from_outside_is_taken_for_html_or_for_a_template():
         render.message(STRANGE),
         render.known_items(user_view(known=(strange,), user=STRANGE)),
         render.recommendations(
-            user_view(recommended=(Recommendation(strange, (like,), False),), user=STRANGE)
+            user_view(recommended=(Recommendation(strange, (like,), None),), user=STRANGE)
         ),
         render.new_item(
             new_item_view(

@@ -5,7 +5,12 @@ from alignrec_pyg import evaluate, recommend
 from alignrec_pyg.demo import CannotShowError, Showcase
 from alignrec_pyg.demo.new_items import rank_for_users
 from alignrec_pyg.demo.showcase import SimilarityScale
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import (
+    INTERACTS,
+    links_to_predict,
+    with_known_pairs,
+    with_links_to_predict,
+)
 from alignrec_pyg.serving import explain, similar_items
 
 
@@ -16,7 +21,8 @@ def showcase(served):
 
 def test_a_user_is_recommended_what_recommend_gives_for_the_reasons_of_explain(served, showcase):
     view = showcase.for_user(" 7 ", 6)
-    (ids,) = recommend(served.model, served.data, [7], 6)
+    asked = with_links_to_predict(served.data, torch.zeros(2, 0, dtype=torch.int64))
+    (ids,) = recommend(served.model, asked, [7], 6)
     reasons = explain(served.model, served.data, 7, ids, 3)
     assert (view.user, view.asked) == (7, 6)
     assert [entry.item.id for entry in view.recommended] == ids.tolist()
@@ -34,9 +40,32 @@ def test_recommendations_that_were_chosen_are_marked(served, showcase):
     for user in range(20):
         chosen = set(label[1, label[0] == user].tolist())
         for entry in showcase.for_user(str(user), 30).recommended:
-            assert entry.held_out == (entry.item.id in chosen)
-            marked += entry.held_out
+            assert entry.held_out == ("test" if entry.item.id in chosen else None)
+            marked += entry.held_out is not None
     assert marked > 0
+
+
+def test_validation_likes_are_marked_beside_those_of_the_test_and_known_pairs_left_out(served):
+    likes = links_to_predict(served.val)
+    (user,) = likes[0, :1].tolist()
+    liked = likes[1, likes[0] == user].tolist()
+    disliked = next(
+        entry.item.id
+        for entry in Showcase(served.model, served.data).for_user(str(user), 80).recommended
+        if entry.held_out is None
+    )
+    pair = torch.tensor([[user], [disliked]])
+    test = with_known_pairs(served.data, torch.cat([likes, pair], dim=1))
+    for val, marked in ((None, []), (with_known_pairs(served.val, pair), liked)):
+        entries = Showcase(served.model, test, val=val).for_user(str(user), 80).recommended
+        assert disliked not in [entry.item.id for entry in entries]
+        found = [entry.item.id for entry in entries if entry.held_out == "validation"]
+        assert sorted(found) == sorted(marked)
+        assert len(entries) == 79 - showcase_known(served, user) - (0 if marked else len(liked))
+
+
+def showcase_known(served, user):
+    return int((served.data[INTERACTS].edge_index[0] == user).sum())
 
 
 def test_what_a_user_knows_comes_latest_first(served, showcase):
@@ -66,8 +95,8 @@ def test_the_most_popular_tenth_can_be_left_out(served, showcase):
     assert every & popular
 
 
-def test_more_than_there_are_are_all_there_are(showcase):
-    view = showcase.for_user("0", 500)
+def test_more_than_there_are_are_all_there_are(served):
+    view = Showcase(served.model, served.data, val=served.val).for_user("0", 500)
     assert len(view.recommended) == 80 - view.num_known
     assert view.asked == 500
 

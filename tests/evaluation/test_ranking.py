@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg import evaluate, recommend
+from alignrec_pyg import evaluate, evaluate_users, recommend
 from alignrec_pyg.evaluation import ranking as module
 from alignrec_pyg.evaluation.ranking import embeddings, rank, rank_blocks, top_items
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, links_to_predict, with_known_pairs
 from alignrec_pyg.models import BPR, Recommender
 from alignrec_pyg.models.base import inner_products
 
@@ -133,7 +133,7 @@ def test_nobody_to_rank_for(case):
 def test_blocks_cover_the_users_in_order(case, monkeypatch):
     data, model = case
     monkeypatch.setattr(module, "_BLOCK_SCORES", 9 * ITEMS)
-    blocks = list(rank_blocks(model, data, torch.arange(5, 35), 3))
+    blocks = list(rank_blocks(model, data, torch.arange(5, 35), 3, data[INTERACTS].edge_index))
     assert [user.numel() for user, _, _ in blocks] == [9, 9, 9, 3]
     assert torch.cat([user for user, _, _ in blocks]).tolist() == list(range(5, 35))
     assert torch.cat([item for _, item, _ in blocks]).tolist() == expected(case, range(5, 35), 3)
@@ -155,8 +155,38 @@ def test_a_model_may_score_otherwise(case, items, monkeypatch):
     assert model.training
     candidates = None if items is None else items.numpy()
     recommended = recommend(model, data, range(USERS), 5, candidates=candidates)
+    masked |= set(map(tuple, links_to_predict(data).t().tolist()))
+    lists = [slow_list(count.expand(USERS, -1), masked, user, 5) for user in range(USERS)]
     assert [row.tolist() for row in recommended] == [
         [item for item in row if item < ITEMS] for row in lists
+    ]
+
+
+def test_known_pairs_are_ranked_unless_they_are_left_out(case):
+    data, model = case
+    scores = model.user_embedding.weight.detach()
+    links = set(map(tuple, data[INTERACTS].edge_index.t().tolist()))
+    asked = set(map(tuple, links_to_predict(data).t().tolist()))
+    generator = torch.Generator().manual_seed(1)
+    drawn = (torch.rand(USERS, ITEMS, generator=generator) < 0.2).nonzero()
+    data = with_known_pairs(data, drawn.t())
+    pairs = set(map(tuple, drawn.tolist())) - links - asked
+    users = sorted({user for user, _ in asked})
+    for exclude, masked in ((False, links), (True, links | pairs)):
+        ranking = rank(model, data, 4, exclude_known_pairs=exclude)
+        assert ranking.item.tolist() == [slow_list(scores, masked, user, 4) for user in users]
+        recalls = [
+            len(asked & {(user, item) for item in row}) / sum(other == user for other, _ in asked)
+            for user, row in zip(users, ranking.item.tolist(), strict=True)
+        ]
+        metrics = evaluate(model, data, 4, exclude_known_pairs=exclude)
+        assert metrics["recall@4"] == pytest.approx(sum(recalls) / len(users))
+        of_users = evaluate_users(model, data, 4, exclude_known_pairs=exclude)
+        assert of_users.recall.tolist() == pytest.approx(recalls)
+    everybody = range(USERS)
+    masked = links | pairs | asked
+    assert [row.tolist() for row in recommend(model, data, everybody, 4)] == [
+        [item for item in slow_list(scores, masked, user, 4) if item < ITEMS] for user in everybody
     ]
 
 
@@ -215,7 +245,7 @@ def test_only_some_items_and_known_ones_too(case, k, monkeypatch):
 
 def test_blocks_tell_the_scores(case):
     data, model = case
-    (block,) = rank_blocks(model, data, torch.tensor([7, 8]), 3)
+    (block,) = rank_blocks(model, data, torch.tensor([7, 8]), 3, data[INTERACTS].edge_index)
     weight = model.user_embedding.weight.detach()
     assert block.score[0, :2].tolist() == weight[7, block.item[0, :2]].tolist()
     assert block.score[0, 2] == block.score[1].max() == -math.inf

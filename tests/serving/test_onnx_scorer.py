@@ -41,7 +41,7 @@ def test_gives_the_lists_and_scores_of_the_model(case, tmp_path):
     exclude = np.array([row + [ITEMS] * (width - len(row)) for row in known])
     users = np.arange(USERS)
     item, score = session.run(["item", "score"], {"user": users, "exclude": exclude})
-    (block,) = rank_blocks(model, data, torch.arange(USERS), 5)
+    (block,) = rank_blocks(model, data, torch.arange(USERS), 5, data[INTERACTS].edge_index)
     left = block.item.numpy() < ITEMS
     assert left.sum() == USERS * 5 - 2
     assert item[left].tolist() == block.item.numpy()[left].tolist()

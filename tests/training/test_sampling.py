@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, with_known_pairs
 from alignrec_pyg.training.sampling import TripletSampler, _shuffled, seeded_generator
 
 
@@ -200,3 +200,33 @@ def test_a_shorter_last_batch_knows_the_size_of_a_full_one(checkerboard):
     last = sampler.batch(0, len(sampler) - 1)
     assert last.user.numel() < 7
     assert last.full_size == 7
+
+
+def test_links_of_label_0_are_no_positives_and_repeated_ones_train_once():
+    data = graph([(0, 0), (1, 1), (2, 2)], 3, 4)
+    data[INTERACTS].edge_label_index = torch.tensor([[0, 0, 1, 2, 1], [1, 2, 3, 3, 3]])
+    data[INTERACTS].edge_label = torch.tensor([1.0, 0, 1, 0, 1])
+    batch = TripletSampler(data).batch(0, 0)
+    seen = sorted(zip(batch.user.tolist(), batch.pos_item.tolist(), strict=True))
+    assert seen == [(0, 1), (1, 3)]
+
+
+def drawn_negatives(data: HeteroData, user: int, known_negatives: float | None) -> list[int]:
+    sampler = TripletSampler(data, num_negatives=400, known_negatives=known_negatives)
+    batch = sampler.batch(0, 0)
+    return batch.neg_item[batch.user == user].tolist()
+
+
+def test_known_pairs_are_negatives_only_where_that_is_asked_for():
+    links = graph([(0, 0), (0, 1), (1, 2), (1, 3), (2, 0), (2, 4)], 3, 6)
+    data = with_known_pairs(links, torch.tensor([[0, 0, 0, 2], [2, 5, 1, 0]]))  # (0, 1) is a link
+    assert set(drawn_negatives(data, 0, None)) == {3, 4}
+    assert set(drawn_negatives(data, 0, 0.0)) == {2, 3, 4}  # 5 occurs in no link
+    assert set(drawn_negatives(data, 0, 1.0)) == {2, 5}
+    half = drawn_negatives(data, 0, 0.5)
+    assert half.count(5) / len(half) == pytest.approx(1 / 4, abs=0.05)
+    assert half.count(2) / len(half) == pytest.approx(1 / 4 + 1 / 6, abs=0.05)
+    for share in (None, 0.0, 1.0):  # without known pairs
+        assert drawn_negatives(data, 1, share) == drawn_negatives(links, 1, None)
+    with pytest.raises(ValueError, match=r"'known_negatives' needs to be in \[0, 1\] \(got 2\)"):
+        TripletSampler(data, known_negatives=2)

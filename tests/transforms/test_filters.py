@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, KNOWS, known_pairs
 from alignrec_pyg.transforms import KCore, MinRating
 
 pairs = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 6)), min_size=1, max_size=45)
@@ -157,6 +157,47 @@ def test_keeps_what_is_rated_so_or_higher():
     assert (likes["user"].num_nodes, likes["item"].num_nodes) == (3, 3)
     assert KCore(1)(likes)["user"].num_nodes == 2
     assert data[INTERACTS].edge_index.size(1) == 4  # the input stays
+
+
+def test_lower_ratings_become_known_pairs():
+    likes = MinRating(4)(rated_graph())
+    assert known_pairs(likes).tolist() == [[0, 2], [1, 2]]
+    assert likes[KNOWS].rating.tolist() == [3.5, 1.0]
+    assert likes[KNOWS].time.tolist() == [20, 40]
+    higher = MinRating(5)(likes)
+    assert known_pairs(higher).tolist() == [[0, 2, 1], [1, 2, 1]]
+    assert higher[KNOWS].rating.tolist() == [3.5, 1.0, 4.0]
+    assert known_pairs(likes).size(1) == 2  # the input stays
+    core = KCore(1)(likes)
+    assert known_pairs(core).tolist() == [[0], [1]]  # user 2 and item 2 have no interaction
+    assert (core[KNOWS].rating.tolist(), core[KNOWS].time.tolist()) == ([3.5], [20])
+    assert KNOWS not in MinRating(1)(rated_graph()).edge_types
+
+
+def test_a_pair_that_is_rated_twice_is_no_known_pair():
+    data = rated_graph()
+    data[INTERACTS].edge_index = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 2]])  # 5 and 3.5
+    assert known_pairs(MinRating(4)(data)).tolist() == [[1], [2]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(links=pairs, k=st.integers(1, 3), halves=st.integers(0, 9))
+def test_known_pairs_are_renumbered_with_their_users_and_items(links, k, halves):
+    links, lowest = list(dict.fromkeys(links)), halves / 2
+    data = graph(links)
+    rows = slow_core([pair for row, pair in enumerate(links) if row * 0.5 >= lowest], k)
+    if not rows:
+        return
+    core = KCore(k)(MinRating(lowest)(data))
+    liked = [pair for row, pair in enumerate(links) if row * 0.5 >= lowest]
+    users, items = {liked[row][0] for row in rows}, {liked[row][1] for row in rows}
+    user, item = known_pairs(core).numpy()
+    found = list(zip(core["user"].id[user], core["item"].id[item], strict=True))
+    assert found == [
+        (f"u{user}", f"i{item}")
+        for row, (user, item) in enumerate(links)
+        if row * 0.5 < lowest and user in users and item in items
+    ]
 
 
 def test_min_rating_rejects():

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, known_pairs, with_known_pairs
 from alignrec_pyg.transforms import HoldOutItems, KNNItemGraph, SplitInteractions
 
 
@@ -26,6 +26,14 @@ def links(graph):
     users, items = graph[INTERACTS].edge_index.tolist()
     names = graph["item"].id[items]
     return set(zip(users, names.tolist(), graph[INTERACTS].time.tolist(), strict=True))
+
+
+def test_known_pairs_go_with_their_items(data):
+    data = with_known_pairs(data, torch.tensor([[0, 1, 4], [9, 9, 9]]))
+    warm, cold = HoldOutItems(0.3, seed=1)(data)
+    number = list(warm["item"].id).index("i9")
+    assert known_pairs(warm).tolist() == [[0, 1, 4], [number] * 3]
+    assert known_pairs(cold).shape == (2, 0)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.34, 0.9])

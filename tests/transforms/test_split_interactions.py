@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, KNOWS, known_links, known_pairs
 from alignrec_pyg.transforms import SplitInteractions
 from alignrec_pyg.transforms.split_interactions import rank_within_groups
 
@@ -196,6 +196,48 @@ def test_labels_are_needed():
         SplitInteractions("labels")(graph([0] * 2, split=[0, 2]))
     with pytest.raises(ValueError, match="keep_cold_users=True"):
         SplitInteractions("labels")(graph([0, 1, 1], split=[0, 1, 2]))
+
+
+def test_known_pairs_are_handed_on_and_the_test_knows_the_validation_links():
+    data = graph([0] * 5 + [1], [0, 1, 2, 3, 4, 0], split=[0, 0, 1, 1, 2, 0], rating=[5.0] * 6)
+    data[KNOWS].edge_index = torch.tensor([[1], [3]])
+    data[KNOWS].rating = torch.tensor([2.0])
+    train, val, test = SplitInteractions("labels")(data)
+    assert [known_pairs(part).tolist() for part in (train, val)] == [[[1], [3]]] * 2
+    assert known_pairs(test).tolist() == [[1, 0, 0], [3, 2, 3]]
+    assert test[KNOWS].rating.tolist() == [2.0, 5.0, 5.0]
+    assert known_links(test).tolist() == [[0, 0, 1, 0, 1, 0, 0], [0, 1, 0, 4, 3, 2, 3]]
+    test = SplitInteractions("labels", val_known_at_test=True)(data)[2]
+    assert known_pairs(test).tolist() == [[1], [3]]
+    assert data[KNOWS].edge_index.size(1) == 1  # the input stays
+
+
+def test_validation_links_are_drawn_from_those_of_training():
+    user = [0] * 30 + [1] * 10 + [2]
+    data = graph(user, split=[0] * 24 + [2] * 6 + [0] * 8 + [2] * 2 + [0])
+    train, val, test = SplitInteractions("labels", val_from_train=0.25, seed=3)(data)
+    assert [len(labels(part)) for part in (train, val, test)] == [33 - 8, 8, 8]
+    assert sorted(labels(train) + labels(val) + labels(test)) == sorted(known(data))
+    assert labels(test) == labels(SplitInteractions("labels", val_from_train=0.5)(data)[2])
+    assert labels(val) == labels(SplitInteractions("labels", val_from_train=0.25, seed=3)(data)[1])
+    assert labels(val) != labels(SplitInteractions("labels", val_from_train=0.25, seed=4)(data)[1])
+    train, val, _ = SplitInteractions("labels", val_from_train=0.99)(data)
+    assert sorted(user for user, _ in labels(train)) == [0, 1, 2]  # one link of each stays
+    assert len(labels(SplitInteractions("labels", val_from_train=0.001)(data)[1])) == 1
+
+
+def test_a_validation_part_is_needed_or_drawn():
+    data = graph([0] * 5, split=[0, 0, 0, 2, 2])
+    with pytest.raises(ValueError, match=r"no validation links of 5: val_from_train=0.1 draws"):
+        SplitInteractions("labels")(data)
+    with pytest.raises(ValueError, match="without a validation part .there are 1 validation"):
+        SplitInteractions("labels", val_from_train=0.5)(graph([0] * 3, split=[0, 1, 2]))
+    with pytest.raises(ValueError, match=r"'val_from_train' needs by='labels' \(got by='random'"):
+        SplitInteractions(val_from_train=0.5)
+    with pytest.raises(ValueError, match="'val_from_train' needs to be in"):
+        SplitInteractions("labels", val_from_train=1.0)
+    transform = SplitInteractions("labels", val_from_train=0.5, seed=1)
+    assert repr(transform) == "SplitInteractions(by='labels', seed=1, val_from_train=0.5)"
 
 
 def test_splits_once():
