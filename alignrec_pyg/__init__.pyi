@@ -11,6 +11,7 @@ from . import serving as serving
 from . import training as training
 from . import transforms as transforms
 from . import tuning as tuning
+from .atomic import LockedError as LockedError
 from .evaluation.beyond_accuracy import BeyondAccuracy as BeyondAccuracy
 from .evaluation.beyond_accuracy import ListDiversity as ListDiversity
 from .evaluation.beyond_accuracy import beyond_accuracy as beyond_accuracy
@@ -53,7 +54,6 @@ from .models import LightGCN as LightGCN
 from .models import Recommender as Recommender
 from .models import SLMRec as SLMRec
 from .storage import CheckpointError as CheckpointError
-from .storage import LockedError as LockedError
 from .train_config import TrainConfig as TrainConfig
 from .training.loop import FitResult as FitResult
 from .training.loop import TrainingDivergedError as TrainingDivergedError

@@ -446,7 +446,11 @@ def content_hash(*parts: Tensor | np.ndarray | str | float | None | Iterable[str
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, Tensor):
-            part = part.detach().cpu().contiguous().numpy()
+            part = part.detach().cpu().contiguous()
+            if part.dtype == torch.bfloat16:  # which NumPy lacks
+                digest.update(b"bfloat16 ")
+                part = part.view(torch.int16)
+            part = part.numpy()
         if isinstance(part, np.ndarray) and part.dtype != object:
             digest.update(f"array {part.dtype} {part.shape} ".encode())
             flat = np.ascontiguousarray(part).reshape(-1)

@@ -1,12 +1,11 @@
-"""How files are written, checked, found again, locked and cleared away.
+"""How what belongs together is written, checked, found again and cleared away.
 
-- **Whole or not at all:** a file is written under a private name beside its own
-  (``.alignrec-<process>-<random>.part``), flushed to the disk and then renamed. What a killed
-  process leaves has such a name, and nothing else is ever cleared away by it.
-- **Checked:** tensors are safetensors files (no pickle). A manifest, in JSON, holds their SHA-256,
-  its own, and the version of its format. Tensors are written first and the manifest that names
-  them last, so an interruption leaves the old ones intact.
-- **Locked:** :func:`folder_lock` keeps a folder, or something in it, to one process.
+- **Checked:** tensors are safetensors files (no pickle). A manifest, in JSON, holds the SHA-256 of
+  its files, its own, and the version of its format. It is written last, so an interruption leaves
+  what was there whole.
+- **Cleared away, when what is new is whole:** regular files that an intact manifest lists, if
+  their names and content are still those that it lists. Everything else is somebody's own and
+  stays.
 """
 
 from __future__ import annotations
@@ -14,33 +13,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import socket
-import time
+import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-_PARTIAL = ".alignrec-{}-{}.part"
-_STRAY_SECONDS = 3600
+from alignrec_pyg.atomic import atomic_path, folder_lock, private_folder, publish, remove_empty
+
+_LISTED = re.compile(r"(?P<stem>[\w.-]+)-(?P<digits>[0-9a-f]{16})(?P<suffix>\.[a-z]+)")
+_OS_ERROR = re.compile(r"os error (\d+)")
+_FORMAT = 2
 _VERSION = "format_version"
 _HASH = "manifest_sha256"
+_FILES = "files"
+
+Content = Mapping[str, Tensor] | Callable[[Path], object]
+"""Tensors by name, or a function that writes a file."""
 
 
 class CheckpointError(RuntimeError):
     """A stored file is missing, damaged or belongs to something else."""
-
-
-class LockedError(RuntimeError):
-    """Another process works on the same thing."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -87,7 +86,7 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_manifest(path: Path, manifest: Mapping[str, Any], *, version: int = 1) -> None:
+def write_manifest(path: Path, manifest: Mapping[str, Any], *, version: int = _FORMAT) -> None:
     """Writes ``manifest`` as JSON, with the version of its format and a hash of all of it.
 
     Its floats come back bit for bit. The version is raised with each change after which older files
@@ -97,37 +96,166 @@ def write_manifest(path: Path, manifest: Mapping[str, Any], *, version: int = 1)
     write_text(path, json.dumps({**body, _HASH: _json_sha256(body)}, indent=2) + "\n")
 
 
-def read_manifest(path: Path, keys: Sequence[str] = (), *, version: int = 1) -> dict[str, Any]:
-    """Reads what :func:`write_manifest` wrote, in that version and with these keys.
+def read_manifest(
+    path: Path, keys: Mapping[str, type] | None = None, *, version: int = _FORMAT
+) -> dict[str, Any]:
+    """Reads what :func:`write_manifest` wrote, in that version and with ``keys`` of these types.
 
     Raises:
-        CheckpointError: If the file is missing, damaged or of another version, or lacks a key.
+        CheckpointError: If the file is missing, damaged, of another version or something else.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: no checkpoint was saved there")
-    try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged (no valid JSON: {error})") from error
-    if not isinstance(body, dict):
-        raise CheckpointError(f"{path} is damaged (expected a JSON object)")
-    found, sha256 = body.get(_VERSION), body.pop(_HASH, None)
-    if sha256 is not None and sha256 != _json_sha256(body):
+    body = _read_body(path)
+    found = body.pop(_VERSION, None)
+    if found != version:
         raise CheckpointError(
-            f"{path} is damaged or was edited (its content does not have the hash in it): restore "
-            "it from a copy, or delete it and start anew"
+            f"{path} is of format {found!r}, this version of alignrec_pyg reads format {version}: "
+            "use the version that wrote it, or make it anew"
         )
-    if found != version or sha256 is None:
-        earlier = "an earlier format" if sha256 is None else f"format {found!r}"
-        raise CheckpointError(
-            f"{path} is of {earlier}, this version of alignrec_pyg reads format {version}: use the "
-            "version that wrote it, or make it anew"
-        )
-    del body[_VERSION]
-    missing = [key for key in keys if key not in body]
-    if missing:
-        raise CheckpointError(f"{path} holds something else ({missing} are missing)")
+    for key, kind in (keys or {}).items():
+        if key not in body:
+            raise CheckpointError(f"{path} holds something else ({key!r} is missing)")
+        if not isinstance(body[key], kind):
+            raise CheckpointError(
+                f"{path} holds something else ({key!r} needs to be a {kind.__name__}, got "
+                f"{type(body[key]).__name__})"
+            )
     return body
+
+
+def write_with_files(
+    path: Path,
+    manifest: Mapping[str, Any],
+    contents: Mapping[str, Content],
+    *,
+    version: int = _FORMAT,
+    unchanged: Sequence[str] = (),
+    over_damage: bool = False,
+) -> None:
+    """Writes files, then the manifest ``path`` that lists them, and clears those before away.
+
+    What is called ``"model.safetensors"`` in ``contents`` becomes the file
+    ``model-<16 digits of its SHA-256>.safetensors``. Of names in ``unchanged`` the file that the
+    present manifest lists is kept, if it is whole. One process at a time may write
+    (:func:`~alignrec_pyg.atomic.folder_lock`).
+
+    Raises:
+        CheckpointError: If ``path`` is there and no intact manifest, except with ``over_damage``.
+        OSError: If something cannot be written; what was there stays whole.
+    """
+    folder = path.parent
+    clear_replaced(path)
+    try:
+        before = _files_of(path)
+    except CheckpointError:
+        if not over_damage:
+            raise
+        before = {}
+    files = {
+        name: sha256
+        for name, sha256 in before.items()
+        if _call(name) in unchanged and _is_whole(folder / name, sha256)
+    }
+    kept = {_call(name) for name in files}
+    try:
+        with ExitStack() as stack:
+            made: dict[str, Path] = {}
+            for call in contents.keys() - kept:
+                file = stack.enter_context(private_folder(folder / call)) / call
+                sha256 = _save(file, contents[call])
+                name = f"{file.stem}-{sha256[:16]}{file.suffix}"
+                files[name], made[name] = sha256, file
+            # Until the manifest lists them, this says that they are ours.
+            new = {name: files[name] for name in made if name not in before}
+            write_manifest(pending(path), {"old": before, "new": new})
+            for name, file in made.items():
+                publish(file, folder / name)
+        write_manifest(path, {**manifest, _FILES: files}, version=version)
+    finally:
+        clear_replaced(path)
+
+
+def read_with_files(
+    path: Path, keys: Mapping[str, type], needed: Sequence[str] = (), *, version: int = _FORMAT
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads what :func:`write_with_files` wrote: the manifest, and the contents by their names.
+
+    Of safetensors files these are the tensors, of others the path.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, or something else is stored.
+    """
+    while True:
+        manifest = read_manifest(path, {**keys, _FILES: dict}, version=version)
+        try:
+            return manifest, _read_files(path, manifest[_FILES], needed)
+        except (CheckpointError, FileNotFoundError):
+            # Another process may have replaced all of it meanwhile.
+            if read_manifest(path, version=version) == manifest:
+                raise
+
+
+def clear_replaced(path: Path) -> None:
+    """Removes what :func:`write_with_files` wrote to or replaced, and ``path`` does not list.
+
+    It is known from a note that is written before, also if the process is killed. Where the
+    manifest is damaged, nothing is removed.
+    """
+    note = pending(path)
+    if not note.exists():
+        return
+    try:
+        listed = read_manifest(note, {"old": dict, "new": dict})
+        # Without a manifest it is not known why what it listed is there.
+        ours = listed["new"] | (listed["old"] if path.exists() else {})
+        valid = _files_of(path)
+    except CheckpointError as error:
+        warnings.warn(f"files beside {path} are left: {error}", stacklevel=2)
+        return
+    try:
+        remove_listed(path.parent, {n: sha256 for n, sha256 in ours.items() if n not in valid})
+    except PermissionError:  # on Windows somebody reads one: the next call removes it
+        return
+    note.unlink(missing_ok=True)
+
+
+def remove_listed(
+    folder: Path, listed: Mapping[str, Any], names: re.Pattern[str] = _LISTED
+) -> None:
+    """Removes files of ``folder`` that an intact manifest listed, by name with their SHA-256.
+
+    Only regular files directly in the folder go, whose name is one of ``names`` (default: those of
+    :func:`write_with_files`) and whose content is what was listed. What else has such a name stays,
+    with a warning.
+    """
+    for name, sha256 in listed.items():
+        path = folder / name
+        ours = _is_listable(name, sha256) if names is _LISTED else names.fullmatch(name)
+        if ours and not os.path.lexists(path):
+            continue
+        if ours and _is_whole(path, sha256):
+            path.unlink(missing_ok=True)
+        else:
+            warnings.warn(f"{path} is left: it is not, or no longer, what was saved", stacklevel=2)
+
+
+def remove_with_files(path: Path) -> None:
+    """Removes a manifest and the files that it lists, and its folder if nothing else is in it.
+
+    What else is there, or belongs to a damaged manifest, stays, with a warning.
+    """
+    try:
+        clear_replaced(path)
+        remove_listed(path.parent, _files_of(path))
+        path.unlink(missing_ok=True)
+    except CheckpointError as error:
+        warnings.warn(f"{path.parent} is left: {error}", stacklevel=2)
+    else:
+        remove_empty(path.parent)
+
+
+def pending(path: Path) -> Path:
+    """Where it is noted which files are about to be written, before the manifest lists them."""
+    return path.with_name(f".alignrec-{path.name}.pending")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -147,29 +275,17 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(file, array, allow_pickle=False)
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; what is there at the end appears under ``path``.
-
-    If the block fails nothing appears, and the file written is removed.
-    """
-    with _private_path(path.parent) as partial:
-        yield partial
-        _publish(partial, path)
-
-
 def store_tensors(
     folder: Path, key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None
 ) -> None:
     """Keeps ``tensors`` and ``facts`` (anything JSON can hold) in a cache under ``key``.
 
-    Readers and other writers of the same key never meet half of it: the tensors' file is named by
-    its content, and the manifest that names the file is written last.
+    Readers never meet half of it, and other writers wait.
     """
-    with _private_path(folder) as partial:
-        sha256 = _save(partial, {name: tensor.cpu() for name, tensor in tensors.items()})
-        _publish(partial, _cached_tensors(folder, key, sha256))
-    write_manifest(folder / f"{key}.json", {"sha256": sha256, "facts": dict(facts or {})})
+    on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
+    contents = {f"{key}.safetensors": on_cpu}
+    with folder_lock(folder):
+        write_with_files(folder / f"{key}.json", {"facts": dict(facts or {})}, contents)
 
 
 def load_tensors(
@@ -179,105 +295,111 @@ def load_tensors(
 
     ``None`` if there is nothing yet, or ``what`` is damaged (with a warning).
     """
-    path = folder / f"{key}.json"
+    path, tensors = folder / f"{key}.json", f"{key}.safetensors"
     if not path.exists():
         return None
     try:
-        manifest = read_manifest(path, ("sha256", "facts"))
-        sha256 = manifest["sha256"]
-        return read_tensors(_cached_tensors(folder, key, sha256), sha256), manifest["facts"]
+        manifest, files = read_with_files(path, {"facts": dict}, [tensors])
     except (CheckpointError, OSError) as error:
         warnings.warn(f"rebuilding {what}: {error}", stacklevel=2)
         return None
+    return files[tensors], manifest["facts"]
 
 
-def remove_partial_files(folder: Path, *, older_than: float = _STRAY_SECONDS) -> None:
-    """Removes the half-written files that killed processes left in ``folder``, if it is there.
-
-    Another process may still write a file that was changed less than ``older_than`` seconds ago; in
-    a folder that is locked none does, so there it may be 0.
-    """
-    for path in folder.glob(_PARTIAL.format("*", "*")):
-        try:
-            if time.time() - path.stat().st_mtime >= older_than:
-                path.unlink()
-        except FileNotFoundError:  # another process was quicker
-            continue
-
-
-@contextmanager
-def folder_lock(folder: Path, name: str = "", *, wait: float | None = None) -> Iterator[None]:
-    """Keeps a folder, or what goes by a name in it, to one process while the block runs.
-
-    The lock is the operating system's: it is free as soon as its process ends, however it ends.
-    Its file, ``.<name>.lock``, stays. A folder that is not there is made. ``wait`` is how many
-    seconds to wait for another process; ``None`` means for as long as it takes.
-
-    Raises:
-        LockedError: If another process has it after that time; says which.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f".{name}" if name else ""
-    lock_file = folder / f"{stem}.lock"
-    lock_file.touch()  # by filelock it would be its maker's alone to write, whatever the umask
-    lock = FileLock(lock_file, timeout=-1 if wait is None else wait)
-    holder = folder / f"{stem}.holder"  # a locked file itself cannot be read on Windows
-    try:
-        lock.acquire()
-    except Timeout:
-        raise LockedError(
-            f"{folder / name} is in use by {_read_holder(holder)}: wait for it, end it, or choose "
-            "another folder"
-        ) from None
-    try:
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
-
-
-def _read_holder(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8") or "another process"
-    except OSError:  # it has just taken the lock, or just left
-        return "another process"
-
-
-def _save(path: Path, tensors: Mapping[str, Tensor]) -> str:
+def _save(path: Path, content: Content) -> str:
+    if not isinstance(content, Mapping):
+        content(path)
+        return file_sha256(path)
     path.touch()
     mode = path.stat().st_mode  # follows the umask; safetensors lets nobody else read its files
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+    stored: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in content.items():
+        value = tensor.detach().contiguous()
+        if value.untyped_storage().data_ptr() in memory:  # tied weights, which it refuses
+            value = value.clone()
+        memory.add(value.untyped_storage().data_ptr())
+        stored[name] = value
+    try:
+        save_file(stored, path)
+    except SafetensorError as error:
+        found = _OS_ERROR.search(str(error))
+        if found is None:
+            raise
+        number = int(found.group(1))
+        raise OSError(number, os.strerror(number), str(path)) from error
     path.chmod(mode)
     return file_sha256(path)
 
 
-def _cached_tensors(folder: Path, key: str, sha256: str) -> Path:
-    return folder / f"{key}-{sha256[:12]}.safetensors"
-
-
-def _json_sha256(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _private_path(folder: Path) -> Iterator[Path]:
-    """A new name to write to; the file is removed at the end if it is still there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / _PARTIAL.format(os.getpid(), secrets.token_hex(4))
+def _read_body(path: Path) -> dict[str, Any]:
+    """An intact manifest of any version, without its hash."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: no checkpoint was saved there")
     try:
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
+        body = json.loads(path.read_text(encoding="utf-8"))
+        sha256 = body.pop(_HASH, None) if isinstance(body, dict) else None
+        digest = _json_sha256(body)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged (no valid JSON: {error})") from error
+    if not isinstance(body, dict):
+        raise CheckpointError(f"{path} is damaged (expected a JSON object)")
+    if sha256 is None:
+        raise CheckpointError(
+            f"{path} is of an earlier format than this version of alignrec_pyg reads, or not its "
+            "own: use the version that wrote it, or make it anew"
+        )
+    if sha256 != digest:
+        raise CheckpointError(
+            f"{path} is damaged or was edited (its content does not have the hash in it): restore "
+            "it from a copy, or delete it and start anew"
+        )
+    return body
 
 
-def _publish(partial: Path, path: Path) -> None:
-    with partial.open("r+b") as file:  # Windows flushes only what may be written to
-        os.fsync(file.fileno())
-    partial.replace(path)
-    if os.name == "posix":  # the rename itself is safe only once the folder is on the disk
-        parent = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+def _read_files(path: Path, listed: Mapping[str, Any], needed: Sequence[str]) -> dict[str, Any]:
+    contents: dict[str, Any] = {}
+    for name, sha256 in listed.items():
+        if not _is_listable(name, sha256):
+            raise CheckpointError(f"{path} holds something else (it lists the file {name!r:.80})")
+        file = path.parent / name
+        if file.suffix == ".safetensors":
+            contents[_call(name)] = read_tensors(file, sha256)
+        else:
+            check_sha256(file, sha256)
+            contents[_call(name)] = file
+    missing = [call for call in needed if call not in contents]
+    if missing:
+        raise CheckpointError(f"{path} holds something else (it lists no {missing[0]})")
+    return contents
+
+
+def _files_of(path: Path) -> dict[str, Any]:
+    """What a manifest of any version lists; nothing if there is none."""
+    if not path.exists():
+        return {}
+    files = _read_body(path).get(_FILES)
+    if not isinstance(files, dict):
+        raise CheckpointError(f"{path} holds something else (it lists no files)")
+    return files
+
+
+def _is_whole(path: Path, sha256: Any) -> bool:
+    """Whether it is a regular file with this content."""
+    return path.is_file() and not path.is_symlink() and file_sha256(path) == sha256
+
+
+def _is_listable(name: str, sha256: Any) -> bool:
+    """Whether :func:`write_with_files` would give this name."""
+    named = _LISTED.fullmatch(name)
+    return named is not None and isinstance(sha256, str) and sha256[:16] == named["digits"]
+
+
+def _call(name: str) -> str:
+    """What a listed file is called."""
+    named = _LISTED.fullmatch(name)
+    return name if named is None else named["stem"] + named["suffix"]
+
+
+def _json_sha256(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -11,7 +11,6 @@ cosine of an item's two vectors, over all items, and the picture a t-SNE (scikit
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,8 +128,9 @@ def write(
         ".csv": text_tables.csv_table(
             [header, *([name, *found] for name, found in unrounded.items())]
         ),
-        ".json": json.dumps({"cosine": cosines, "source": source}, indent=2) + "\n",
     }
+
+    facts = {"cosine": cosines, "source": source}
 
     def draw(path: Path) -> None:
         maps = {
@@ -140,7 +140,7 @@ def write(
         title = f"content and ID vectors of items ({session.data.name})"
         experiments.charts.write_maps(path, title, maps)
 
-    return experiments.write_files(session.out, "alignment_map", texts, draw)
+    return experiments.write_files(session.out, "alignment_map", facts, texts, draw)
 
 
 main = script(Options, draw_map, __doc__)

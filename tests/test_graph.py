@@ -79,6 +79,13 @@ def test_content_hash_sees_a_dtype_of_the_same_bytes():
     assert content_hash(torch.zeros(3)) != content_hash(torch.zeros(3, dtype=torch.int32))
 
 
+def test_content_hash_of_what_numpy_lacks():
+    ones = torch.ones(3, dtype=torch.bfloat16)
+    assert content_hash(ones) == content_hash(ones.clone())
+    others = [ones + 1, ones.view(torch.int16), ones.float()]
+    assert content_hash(ones) not in [content_hash(other) for other in others]
+
+
 def test_content_hash_is_stable_and_sees_order_and_types():
     assert content_hash(torch.arange(3)) == content_hash(np.arange(3))
     assert content_hash("a", "b") != content_hash("b", "a")

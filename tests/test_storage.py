@@ -5,33 +5,31 @@ import json
 import os
 import pickle
 import signal
-import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import Pipe, get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from alignrec_pyg.atomic import folder_lock
 from alignrec_pyg.storage import (
     CheckpointError,
-    LockedError,
-    atomic_path,
-    check_sha256,
+    clear_replaced,
     file_sha256,
-    folder_lock,
     load_tensors,
+    pending,
     read_manifest,
     read_tensors,
-    remove_partial_files,
+    read_with_files,
+    remove_with_files,
     store_tensors,
     write_array,
     write_manifest,
     write_records,
     write_tensors,
     write_text,
+    write_with_files,
 )
 
 TENSORS = {"a": torch.arange(300.0).reshape(3, 100), "b": torch.tensor(7)}
@@ -52,7 +50,7 @@ def test_arrays_are_whole_or_not_there(tmp_path, monkeypatch):
     path = tmp_path / "deep" / "a.npy"
     write_array(path, np.eye(3, dtype=np.float32))
     assert np.load(path).tolist() == np.eye(3).tolist()
-    monkeypatch.setattr("alignrec_pyg.storage.os.fsync", lambda file: 1 / 0)
+    monkeypatch.setattr("os.fsync", lambda file: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_array(path, np.zeros(3))
     assert np.load(path).shape == (3, 3)
@@ -106,7 +104,7 @@ def test_manifest_keeps_floats_to_the_last_bit(tmp_path):
     assert read_manifest(path) == manifest
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]"])
+@pytest.mark.parametrize("content", ["", "{", "[1]", "[" * 200_000, "9" * 9_000])
 def test_damaged_manifest_is_named(tmp_path, content):
     path = tmp_path / "m.json"
     path.write_text(content)
@@ -119,7 +117,7 @@ def test_a_manifest_is_read_as_json_would_be(tmp_path):
     write_manifest(path, {"pair": (1, 2), 10: "ten", 9: "nine", "name": "é"})
     assert read_manifest(path) == {"pair": [1, 2], "10": "ten", "9": "nine", "name": "é"}
     stored = json.loads(path.read_text(encoding="utf-8"))
-    assert (stored["format_version"], stored["pair"]) == (1, [1, 2])
+    assert (stored["format_version"], stored["pair"]) == (2, [1, 2])
 
 
 def test_any_bit_of_a_manifest_that_means_something_is_checked(tmp_path):
@@ -146,14 +144,16 @@ def test_another_format_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="is of format 3, this version .* reads format 4"):
         read_manifest(path, version=4)
     path.write_text('{"lr": 1}')
-    with pytest.raises(CheckpointError, match="an earlier format, this version .* reads format 1"):
+    with pytest.raises(CheckpointError, match="an earlier format than this version"):
         read_manifest(path)
 
 
 def test_a_manifest_of_something_else_is_named(tmp_path):
     write_manifest(tmp_path / "m.json", {"lr": 1})
-    with pytest.raises(CheckpointError, match=r"holds something else \(\['run'\] are missing"):
-        read_manifest(tmp_path / "m.json", ("lr", "run"))
+    with pytest.raises(CheckpointError, match=r"holds something else \('run' is missing"):
+        read_manifest(tmp_path / "m.json", {"lr": int, "run": dict})
+    with pytest.raises(CheckpointError, match=r"\('lr' needs to be a dict, got int\)"):
+        read_manifest(tmp_path / "m.json", {"lr": dict})
 
 
 def test_missing_files_are_named(tmp_path):
@@ -170,7 +170,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("alignrec_pyg.storage.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_tensors(path, {"a": torch.zeros(1)})
     with pytest.raises(OSError, match="No space left"):
@@ -185,32 +185,6 @@ def test_records_are_written_one_a_line_and_replaced(tmp_path):
     write_records(path, [{"loss": 0.1 + 0.2}])
     assert path.read_text() == '{"loss": 0.30000000000000004}\n'
     assert [file.name for file in path.parent.iterdir()] == ["history.jsonl"]
-
-
-def test_a_file_appears_complete_or_not_at_all(tmp_path):
-    path = tmp_path / "new" / "table"
-    with atomic_path(path) as partial:
-        partial.write_bytes(b"first")
-        assert not path.exists()
-    assert path.read_bytes() == b"first"
-    with pytest.raises(FileNotFoundError), atomic_path(path):
-        pass  # nothing was written
-    assert path.read_bytes() == b"first"
-    assert list(path.parent.iterdir()) == [path]
-    check_sha256(path, file_sha256(path))
-    path.write_bytes(b"other")
-    with pytest.raises(CheckpointError, match="damaged or was replaced"):
-        check_sha256(path, hashlib.sha256(b"first").hexdigest())
-
-
-def test_written_beside_under_a_private_name(tmp_path):
-    with atomic_path(tmp_path / "table.csv") as one, atomic_path(tmp_path / "table.csv") as two:
-        assert one != two  # also in one process
-        assert one.name.startswith(f".alignrec-{os.getpid()}-")
-        one.write_text("one")
-        two.write_text("two")
-    assert (tmp_path / "table.csv").read_text() == "one"
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no umask")
@@ -239,79 +213,9 @@ def test_a_killed_writer_leaves_the_old_file_and_a_private_one(tmp_path, fork, m
     assert read_manifest(path) == {"lr": 1}
     (left,) = (other for other in tmp_path.iterdir() if other != path)
     assert left.name.startswith(".alignrec-")
-    remove_partial_files(tmp_path)
-    assert left.exists()  # somebody may be writing it
-    remove_partial_files(tmp_path, older_than=0)
+    monkeypatch.undo()
+    write_manifest(path, {"lr": 3})
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_only_private_files_are_removed_and_only_in_time(tmp_path):
-    remove_partial_files(tmp_path / "not there yet")
-    kept = [tmp_path / name for name in ("data.csv.part", ".alignrec", "x.alignrec-1-a.part")]
-    old, new = (tmp_path / f".alignrec-1-{name}.part" for name in ("old", "new"))
-    for path in (*kept, old, new):
-        path.touch()
-        os.utime(path, (time.time() - (60 if path == new else 7200),) * 2)
-    remove_partial_files(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([*kept, new])
-
-
-def _hold(folder, pipe):
-    with folder_lock(folder, "cell"):
-        pipe.send("held")
-        pipe.recv()
-
-
-@pytest.fixture
-def holder(tmp_path):
-    """Another process that has a lock until something is sent to it."""
-    if not hasattr(os, "fork"):
-        pytest.skip("needs os.fork")
-    ours, theirs = Pipe()
-    process = get_context("fork").Process(target=_hold, args=(tmp_path, theirs))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python >= 3.12, with threads
-        process.start()
-    process.pipe = ours
-    assert ours.recv() == "held"
-    yield process
-    ours.send("end")
-    process.join()
-
-
-def test_a_lock_is_one_process_s_until_it_ends(tmp_path, holder):
-    told = rf"cell is in use by process {holder.pid} on .*: wait"
-    with pytest.raises(LockedError, match=told), folder_lock(tmp_path, "cell", wait=0):
-        pytest.fail("two processes have the lock")
-    with folder_lock(tmp_path, wait=0), folder_lock(tmp_path, "other", wait=0):
-        pass  # something else
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(_take, tmp_path)
-        time.sleep(0.2)
-        assert not waiting.done()
-        holder.pipe.send("end")
-        assert waiting.result(60) == f"process {os.getpid()}"
-
-
-def _take(folder):
-    with folder_lock(folder, "cell"):
-        return (folder / ".cell.holder").read_text().partition(" on ")[0]
-
-
-def test_a_killed_process_gives_its_lock_back(tmp_path, holder):
-    holder.kill()
-    holder.join()
-    assert (tmp_path / ".cell.holder").exists()
-    with folder_lock(tmp_path, "cell", wait=10):
-        assert f"process {os.getpid()} on" in (tmp_path / ".cell.holder").read_text()
-    assert [path.name for path in tmp_path.iterdir()] == [".cell.lock"]
-
-
-def test_a_lock_is_given_back_after_an_error(tmp_path):
-    with pytest.raises(ZeroDivisionError), folder_lock(tmp_path):
-        1 / 0  # noqa: B018
-    with folder_lock(tmp_path, wait=0):
-        pass
 
 
 def test_cached_tensors_and_facts_come_back(tmp_path):
@@ -322,7 +226,7 @@ def test_cached_tensors_and_facts_come_back(tmp_path):
     assert tensors.keys() == CACHED.keys()
     assert all(torch.equal(tensors[name], CACHED[name]) for name in CACHED)
     assert facts == FACTS
-    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".safetensors"]
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".lock", ".safetensors"]
     assert load_tensors(folder, "other", "it") is None
 
 
@@ -391,3 +295,226 @@ def test_readers_and_writers_at_once(tmp_path):
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(use, range(60)))
     assert not list(tmp_path.glob(".alignrec-*"))
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _saved(folder, value, **more):
+    path = folder / "state.json"
+    write_with_files(
+        path, {"value": value}, {"last.safetensors": {"a": torch.tensor(value)}}, **more
+    )
+    return path
+
+
+def _value(path):
+    manifest, files = read_with_files(path, {"value": int}, ["last.safetensors"])
+    assert files["last.safetensors"]["a"].item() == manifest["value"]
+    return manifest["value"]
+
+
+def test_what_belongs_together_comes_back_and_the_old_goes(tmp_path):
+    path = tmp_path / "deep" / "state.json"
+    text = {"note.txt": lambda file: file.write_text("a note")}
+    write_with_files(path, {"lr": 1}, {"last.safetensors": TENSORS, **text})
+    manifest, files = read_with_files(path, {"lr": int}, ["last.safetensors", "note.txt"])
+    assert manifest["lr"] == 1
+    assert torch.equal(files["last.safetensors"]["a"], TENSORS["a"])
+    assert files["note.txt"].read_text() == "a note"
+    write_with_files(path, {"lr": 2}, {"last.safetensors": CACHED})
+    assert read_with_files(path, {}, [])[1].keys() == {"last.safetensors"}
+    assert len(_names(path.parent)) == 2
+    with pytest.raises(CheckpointError, match="it lists no note.txt"):
+        read_with_files(path, {}, ["note.txt"])
+
+
+def test_what_is_unchanged_is_written_once_unless_it_is_damaged(tmp_path):
+    path = tmp_path / "state.json"
+    both = {"last.safetensors": TENSORS, "best.safetensors": CACHED}
+    write_with_files(path, {}, both)
+    (best,) = tmp_path.glob("best-*")
+    written = best.stat().st_mtime_ns
+    write_with_files(path, {}, both, unchanged=["best.safetensors"])
+    assert best.stat().st_mtime_ns == written
+    best.write_bytes(b"damaged")
+    write_with_files(path, {}, both, unchanged=["best.safetensors"])
+    assert read_with_files(path, {})[1].keys() == both.keys()
+
+
+def test_nothing_foreign_is_removed(tmp_path):
+    foreign = ["my_features.safetensors", "last-0123456789abcdef.safetensors", "thesis.part"]
+    for name in foreign:
+        (tmp_path / name).write_text("mine")
+    path = _saved(tmp_path, 1)
+    _saved(tmp_path, 2)
+    remove_with_files_warning = pytest.warns(UserWarning, match="is left: nobody here wrote")
+    with remove_with_files_warning:
+        remove_with_files(path)
+    assert _names(tmp_path) == sorted(foreign)
+
+
+def test_files_that_were_changed_or_are_links_are_left_and_named(tmp_path):
+    path = _saved(tmp_path, 1)
+    (old,) = tmp_path.glob("last-*")
+    old.write_text("mine now")
+    with pytest.warns(UserWarning, match=f"{old} is left: it is not, or no longer, what was saved"):
+        _saved(tmp_path, 2)
+    (new,) = set(tmp_path.glob("last-*")) - {old}
+    new.rename(tmp_path / "elsewhere")
+    new.symlink_to(tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match=f"{new} is left"):
+        _saved(tmp_path, 3)
+    assert (old.read_text(), new.is_symlink(), _value(path)) == ("mine now", True, 3)
+
+
+@pytest.mark.parametrize("name", ["../mine", "mine", "last-0123456789abcdef.safetensors", "/mine"])
+def test_a_manifest_that_lists_other_names_removes_nothing(tmp_path, name):
+    folder = tmp_path / "run"
+    path = _saved(folder, 1)
+    (tmp_path / "mine").write_text("mine")
+    (folder / "mine").write_text("mine")
+    sha256 = hashlib.sha256(b"mine").hexdigest()
+    manifest = read_manifest(path)
+    write_manifest(path, {**manifest, "files": {**manifest["files"], name: sha256}})
+    with pytest.raises(CheckpointError, match="it lists the file"):
+        read_with_files(path, {})
+    if name == "last-0123456789abcdef.safetensors":
+        (folder / name).write_text("mine")
+    with pytest.warns(UserWarning, match="is left"):
+        _saved(folder, 2)
+    assert (tmp_path / "mine").exists()
+    assert (folder / "mine").exists()
+
+
+def test_a_damaged_manifest_is_not_replaced_and_nothing_is_removed(tmp_path):
+    path = _saved(tmp_path, 1)
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b"last-", b"lasu-"))
+    before = _names(tmp_path)
+    with pytest.raises(CheckpointError, match="is damaged or was edited"):
+        _saved(tmp_path, 2)
+    with pytest.warns(UserWarning, match="is left: .* is damaged"):
+        remove_with_files(path)
+    assert _names(tmp_path) == before
+    path.write_text('{"architectures": ["somebody else"]}')
+    with pytest.raises(CheckpointError, match="or not its own"):
+        _saved(tmp_path, 2)
+    path.write_bytes(good)
+    assert _value(path) == 1
+
+
+@pytest.mark.parametrize("files", [{}, [], 5, {"last-0123456789abcdef.safetensors": 5}])
+def test_a_manifest_whose_files_are_something_else_is_named(tmp_path, files):
+    path = _saved(tmp_path, 1)
+    write_manifest(path, {**read_manifest(path), "files": files})
+    with pytest.raises(CheckpointError, match="holds something else"):
+        _value(path)
+    assert len(_names(tmp_path)) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize("first", [True, False])
+def test_killed_at_any_step_it_is_whole_and_the_next_one_leaves_nothing(
+    tmp_path, fork, monkeypatch, first
+):
+    """Killed at the n-th flush or rename or removal, for every n there is."""
+    counted = {
+        "os.fsync": os.fsync,
+        "pathlib.Path.replace": Path.replace,
+        "pathlib.Path.unlink": Path.unlink,
+    }
+
+    def killed_at(number):
+        left = iter(range(number))
+        for name, function in counted.items():
+
+            def counting(*args, function=function, **options):
+                if next(left, None) is None:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*args, **options)
+
+            monkeypatch.setattr(name, counting)
+        _saved(folder, 2)
+
+    number, code = 0, -signal.SIGKILL
+    while code:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "mine.safetensors").write_text("mine")
+        if not first:
+            _saved(folder, 1)
+        (code,) = fork(lambda: killed_at(number))  # noqa: B023
+        path = folder / "state.json"
+        assert path.exists() or first
+        assert not path.exists() or _value(path) in (1, 2)
+        clear_replaced(path)
+        _saved(folder, 3)
+        assert _value(path) == 3
+        assert len(_names(folder)) == 3, _names(folder)
+        number += 1
+    assert number > 8
+
+
+def test_a_reader_meets_either_all_of_the_old_or_of_the_new(tmp_path, monkeypatch):
+    path = _saved(tmp_path, 1)
+    read, reads = read_manifest, []
+
+    def replaced_meanwhile(*args, **options):
+        found = read(*args, **options)
+        reads.append(found)
+        if len(reads) == 1:
+            _saved(tmp_path, 2)
+        return found
+
+    monkeypatch.setattr("alignrec_pyg.storage.read_manifest", replaced_meanwhile)
+    assert _value(path) == 2
+
+
+def test_a_full_disk_is_an_oserror_that_names_the_file(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = _saved(tmp_path, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        for write in (
+            lambda file: write_tensors(file, {"a": torch.zeros(100_000)}),
+            lambda file: write_array(file, np.zeros(100_000)),
+            lambda file: write_text(file, "a" * 200_000),
+        ):
+            with pytest.raises(OSError, match=f"{tmp_path / 'full'}"):
+                write(tmp_path / "full")
+        with pytest.raises(OSError, match="last.safetensors"):
+            write_with_files(path, {}, {"last.safetensors": {"a": torch.zeros(100_000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert _value(path) == 1
+    assert len(_names(tmp_path)) == 2
+
+
+def test_tied_weights_are_stored(tmp_path):
+    weight = torch.arange(3.0)
+    path = tmp_path / "t.safetensors"
+    found = read_tensors(path, write_tensors(path, {"a": weight, "b": weight}))
+    assert torch.equal(found["a"], weight)
+    assert torch.equal(found["b"], weight)
+
+
+def test_a_stored_folder_is_removed_with_all_that_belongs_to_it(tmp_path):
+    with folder_lock(tmp_path / "run"):
+        path = _saved(tmp_path / "run", 1)
+    remove_with_files(path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_note_without_a_manifest_removes_only_what_was_about_to_be_listed(tmp_path):
+    path = _saved(tmp_path, 1)
+    (listed,) = read_manifest(path)["files"].items()
+    new = tmp_path / f"last-{hashlib.sha256(b'new').hexdigest()[:16]}.safetensors"
+    new.write_text("new")
+    note = {"old": dict([listed]), "new": {new.name: file_sha256(new)}}
+    write_manifest(pending(path), note)
+    path.unlink()  # by somebody
+    clear_replaced(path)
+    assert _names(tmp_path) == [listed[0]]

@@ -74,8 +74,8 @@ def recommend(
     A user's own items, test and validation items included, are known to the model and not
     recommended.
     """
+    from alignrec_pyg.atomic import atomic_path
     from alignrec_pyg.cli.runs import load_run
-    from alignrec_pyg.storage import atomic_path
 
     if sum([bool(users), all_, bool(similar)]) != 1:
         raise OptionError(

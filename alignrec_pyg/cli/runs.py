@@ -87,7 +87,9 @@ def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
     """
     if not (folder / _MANIFEST).is_file():
         raise CheckpointError(f"{folder} holds no trained model: alignrec train --out writes one")
-    manifest = read_manifest(folder / _MANIFEST, ("settings", "data", "fingerprint"))
+    manifest = read_manifest(
+        folder / _MANIFEST, {"settings": dict, "data": str, "fingerprint": str}
+    )
     stored = manifest["settings"]
     if stored.keys() != {field.name for field in fields(Settings)}:
         raise CheckpointError(f"{folder / _MANIFEST} is damaged or of another version: train anew")

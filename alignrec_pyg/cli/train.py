@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from alignrec_pyg import FitResult
 
 _CHECKPOINT = "checkpoint"
+_LOCK_SECONDS = 2.0  # that a killed process may take to end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +69,18 @@ def train(options: TrainOptions) -> None:
 
     Ctrl-C saves first: the same command goes on where it was, to the same result.
     """
+    from alignrec_pyg.atomic import folder_lock
+
+    with folder_lock(options.out, wait=_LOCK_SECONDS):
+        _train(options, options.out)
+
+
+def _train(options: TrainOptions, out: Path) -> None:
     from alignrec_pyg import CheckpointError, fit
     from alignrec_pyg.cli.runs import ITEM_GRAPHS, Settings, save_run
     from alignrec_pyg.experiments.settings import model_path
     from alignrec_pyg.graph import on_device
 
-    out = options.out
     session = options.session(cache=out / ITEM_GRAPHS)
     (name,) = session.models
     settings, data = session.required(name), session.data

@@ -153,7 +153,7 @@ class TuneOptions(ExperimentOptions):
         file = self.sweep_folder() / DEFINITION
         if not file.exists():
             raise OptionError("--resume", f"{file.parent} holds no sweep ({DEFINITION} is missing)")
-        started = read_manifest(file, ("options",))["options"]
+        started = read_manifest(file, {"options": dict})["options"]
         stored = {n: tuple(v) if isinstance(v, list) else v for n, v in started.items()}
         names = {"data" if name == "path" else name for name in given}
         return TuneOptions(**{**stored, **{name: getattr(self, name) for name in names}})

@@ -15,9 +15,10 @@ import requests
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
+from alignrec_pyg.atomic import atomic_path
 from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.graph import ITEM
-from alignrec_pyg.storage import atomic_path, write_text
+from alignrec_pyg.storage import write_text
 
 AMAZON_IMAGE_HOSTS = (
     "ecx.images-amazon.com",

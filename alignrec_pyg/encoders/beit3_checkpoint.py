@@ -11,19 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from alignrec_pyg.atomic import folder_lock
 from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
-from alignrec_pyg.encoders.weights import released_tensors, weights_hash
-from alignrec_pyg.storage import (
-    CheckpointError,
-    read_manifest,
-    read_tensors,
-    write_manifest,
-    write_tensors,
-)
+from alignrec_pyg.encoders.weights import released_tensors
+from alignrec_pyg.storage import CheckpointError, read_with_files, write_with_files
 
 _MANIFEST = "beit3.json"
-_KEYS = ("config", "max_tokens", "tensors", "sha256", "tokenizer_sha256", "notes")
+_KEYS = {"config": dict, "max_tokens": int, "notes": dict}
+_TENSORS = "beit3.safetensors"
 _PREFIX = "beit3."
 _HEADS = ("mlm_head.", "mim_head.", "language_head.", "vision_head.", "logit_scale")
 _TEXT_EMBEDDING = "beit3.text_embed.weight"
@@ -130,29 +126,21 @@ def write_beit3(
 ) -> None:
     """Writes a checkpoint; one that is there stays complete until the last step."""
     spm = torch.frombuffer(bytearray(tokenizer.model), dtype=torch.uint8)
-    tensors = f"beit3-{weights_hash(model.state_dict())[:16]}.safetensors"
-    sha256 = write_tensors(folder / tensors, {**model.state_dict(), "tokenizer": spm})
-    write_manifest(
-        folder / _MANIFEST,
-        {
-            "config": asdict(model.config),
-            "max_tokens": max_tokens,
-            "tensors": tensors,
-            "sha256": sha256,
-            "tokenizer_sha256": tokenizer.fingerprint,
-            "notes": notes,
-        },
-    )
-    for old in folder.glob("beit3-*.safetensors"):
-        if old.name != tensors:
-            old.unlink()
+    manifest = {
+        "config": asdict(model.config),
+        "max_tokens": max_tokens,
+        "tokenizer_sha256": tokenizer.fingerprint,
+        "notes": notes,
+    }
+    with folder_lock(folder, _MANIFEST):
+        contents = {_TENSORS: {**model.state_dict(), "tokenizer": spm}}
+        write_with_files(folder / _MANIFEST, manifest, contents)
 
 
 def read_beit3(folder: Path) -> tuple[BEiT3Model, SentencePieceTokenizer, int]:
     """Reads model, tokenizer and ``max_tokens`` that :func:`write_beit3` wrote."""
-    manifest = read_manifest(folder / _MANIFEST, _KEYS)
-    # the name alone: a manifest that was tampered with must not point outside of the folder
-    tensors = read_tensors(folder / Path(manifest["tensors"]).name, manifest["sha256"])
+    manifest, files = read_with_files(folder / _MANIFEST, _KEYS, [_TENSORS])
+    tensors = files[_TENSORS]
     try:
         model = BEiT3Model(BEiT3Config(**manifest["config"]), seed=None)
         tokenizer = SentencePieceTokenizer(tensors.pop("tokenizer").numpy().tobytes())

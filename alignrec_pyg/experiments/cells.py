@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.atomic import set_aside
 from alignrec_pyg.evaluation.metrics import user_metrics
 from alignrec_pyg.evaluation.ranking import Ranking, rank
 from alignrec_pyg.experiments.memory import PeakMemory
@@ -260,10 +260,10 @@ def train_cell(
         return attempt()
     except CheckpointError as error:
         warnings.warn(
-            f"{cell.row} seed {cell.seed} starts anew: its checkpoint is damaged ({error})",
+            f"{cell.row} seed {cell.seed} starts anew: its checkpoint is damaged ({error}) and "
+            f"kept as {set_aside(checkpoint_dir)}",
             stacklevel=2,
         )
-        shutil.rmtree(checkpoint_dir)
         return attempt()
 
 

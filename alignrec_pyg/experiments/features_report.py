@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -125,13 +124,12 @@ class FeaturesReport:
         texts = {
             ".md": "\n\n".join(parts) + "\n",
             ".csv": csv_table(self._csv_rows()),
-            ".json": json.dumps(self._as_json(), indent=2, allow_nan=False) + "\n",
         }
 
         def draw(path: Path) -> None:
             write_scatter(path, title, maps, "links of the item")
 
-        return write_files(folder, _STEM, texts, draw if maps else None)
+        return write_files(folder, _STEM, self._as_json(), texts, draw if maps else None)
 
     def _csv_rows(self) -> Iterator[Sequence[object]]:
         """Unrounded values, a row per protocol and set, then the lines of scale and the paper's."""

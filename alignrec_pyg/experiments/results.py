@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import torch
 
+from alignrec_pyg.atomic import folder_lock, private_folder, publish, set_aside
 from alignrec_pyg.experiments.charts import chart_problem, write_chart
 from alignrec_pyg.experiments.description import (
     SELECTION,
@@ -33,10 +36,15 @@ from alignrec_pyg.experiments.result_table import (
 from alignrec_pyg.experiments.settings import ModelSettings
 from alignrec_pyg.experiments.statistics import Comparison, Row, mean_interval
 from alignrec_pyg.experiments.store import CellResult
-from alignrec_pyg.storage import atomic_path
+from alignrec_pyg.storage import (
+    CheckpointError,
+    file_sha256,
+    pending,
+    read_manifest,
+    remove_listed,
+    write_manifest,
+)
 from alignrec_pyg.text_tables import aligned_table, csv_table, latex_table, markdown_table
-
-_SUFFIXES = (".json", ".csv", ".md", ".tex", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +149,6 @@ def write_results(
         experiment.table, experiment.comparisons or (), experiment.paper, without_costs
     )
     texts = {
-        ".json": json.dumps(json_values(_as_json(experiment)), indent=2, allow_nan=False) + "\n",
         ".csv": csv_table(cells),
         ".md": _as_markdown(experiment),
         ".tex": f"% {experiment.title}; {experiment.legend}\n{latex_table(tabular)}\n",
@@ -153,34 +160,55 @@ def write_results(
         paper=experiment.paper,
         style=experiment.style,
     )
-    return write_files(folder, stem, texts, draw or bars)
+    return write_files(folder, stem, _as_json(experiment), texts, draw or bars)
 
 
 def write_files(
     folder: Path,
     stem: str,
+    facts: Mapping[str, Any],
     texts: Mapping[str, str],
     draw: Callable[[Path], None] | None = None,
 ) -> list[Path]:
-    """Writes ``<stem><suffix>`` for each text and, with matplotlib, ``<stem>.png``.
+    """Writes ``<stem>.json``, ``<stem><suffix>`` for each text and, with matplotlib, a picture.
 
-    Each file appears complete or not at all. What an earlier call left of this stem and is not
-    written anew, such as a chart, is removed.
+    Each file appears complete or not at all, the JSON file, which lists the others, last. What an
+    earlier call left of this stem and is not written anew, such as a picture, is removed. A file
+    that no earlier call wrote, or that was edited, is kept under another name, with a warning.
 
     Returns:
         The files written.
     """
-    written = []
+    writers: dict[str, Callable[[Path], object]] = {
+        f"{stem}{suffix}": partial(Path.write_text, data=text, encoding="utf-8")
+        for suffix, text in texts.items()
+    }
     if draw is not None and chart_problem() is None:
-        with atomic_path(folder / f"{stem}.png") as path:
-            draw(path)
-        written.append(folder / f"{stem}.png")
-    for suffix, text in texts.items():
-        with atomic_path(folder / f"{stem}{suffix}") as path:
-            path.write_text(text, encoding="utf-8")
-        written.append(folder / f"{stem}{suffix}")
-    remove_results(folder, stem, kept=written)
-    return sorted(written)
+        writers[f"{stem}.png"] = draw
+    manifest = folder / f"{stem}.json"
+    note = pending(manifest)
+    with folder_lock(folder, stem), ExitStack() as stack:
+        known = [*_listed(manifest).items(), *_listed(note).items()]
+        made, files = {}, {}
+        for name, write in writers.items():
+            made[name] = stack.enter_context(private_folder(folder / name)) / name
+            write(made[name])
+            files[name] = file_sha256(made[name])
+        write_manifest(note, {"files": files})  # a killed process's files are known by it
+        for name, file in made.items():
+            path = folder / name
+            if path.exists() and (name, file_sha256(path)) not in [*known, *files.items()]:
+                warnings.warn(f"{path} is kept as {set_aside(path).name}", stacklevel=2)
+            publish(file, path)
+        write_manifest(manifest, {**json_values(dict(facts)), "files": files})
+        for entry in dict.fromkeys(name for name, _ in known if name not in files):
+            path = folder / entry
+            hashes = [sha256 for name, sha256 in known if name == entry]
+            there = file_sha256(path) if path.is_file() else ""
+            sha256 = there if there in hashes else hashes[0]
+            remove_listed(folder, {entry: sha256}, _names(stem))
+        note.unlink()
+    return sorted([manifest, *(folder / name for name in files)])
 
 
 def json_values(value: Any) -> Any:
@@ -192,12 +220,29 @@ def json_values(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def remove_results(folder: Path, stem: str, kept: Sequence[Path] = ()) -> None:
-    """Removes ``<stem>.json``, ``.csv``, ``.md``, ``.tex`` and ``.png``, but for ``kept``."""
-    for suffix in _SUFFIXES:
-        path = folder / f"{stem}{suffix}"
-        if path not in kept:
-            path.unlink(missing_ok=True)
+def remove_results(folder: Path, stem: str) -> None:
+    """Removes what :func:`write_files` wrote, but for what was edited since."""
+    manifest = folder / f"{stem}.json"
+    before = _listed(manifest)
+    if before:
+        remove_listed(folder, before, _names(stem))
+        manifest.unlink()
+
+
+def _listed(manifest: Path) -> dict[str, str]:
+    """The files that an intact list of results names; none if there is no such list."""
+    if not manifest.exists():
+        return {}
+    try:
+        files: dict[str, str] = read_manifest(manifest, {"files": dict})["files"]
+    except CheckpointError:
+        warnings.warn(f"{manifest} is kept as {set_aside(manifest).name}", stacklevel=3)
+        return {}
+    return files
+
+
+def _names(stem: str) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(stem)}\.[a-z]+")
 
 
 def _as_json(experiment: Experiment) -> dict[str, Any]:

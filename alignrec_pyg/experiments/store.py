@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,17 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignrec_pyg.atomic import LockedError, folder_lock
 from alignrec_pyg.evaluation.ranking import Ranking
 from alignrec_pyg.experiments.provenance import Origin
-from alignrec_pyg.storage import (
-    CheckpointError,
-    LockedError,
-    folder_lock,
-    read_manifest,
-    read_tensors,
-    write_manifest,
-    write_tensors,
-)
+from alignrec_pyg.storage import CheckpointError, read_with_files, write_with_files
+from alignrec_pyg.training.state import discard
 
 if TYPE_CHECKING:
     from alignrec_pyg.experiments.cells import Cell
@@ -61,6 +54,9 @@ class CellResult:
         return everything | {"origin": asdict(self.origin)}
 
 
+_KEYS = {"key": str, "result": dict, "tests": list}
+
+
 class CellStore:
     """Finished cells in a folder: one JSON file and one safetensors file each."""
 
@@ -97,10 +93,11 @@ class CellStore:
         if not path.exists():
             return None
         try:
-            manifest = read_manifest(path)
-            if manifest.get("key") != key:
+            rankings_file = f"{path.stem}.safetensors"
+            manifest, files = read_with_files(path, _KEYS, [rankings_file])
+            if manifest["key"] != key:
                 raise CheckpointError(f"{path} holds another cell")
-            tensors = read_tensors(path.with_suffix(".safetensors"), manifest["rankings_sha256"])
+            tensors = files[rankings_file]
             summary = manifest["result"]
             rankings = {
                 test: Ranking(*(tensors[f"{test}.{field}"] for field in Ranking._fields))
@@ -114,6 +111,10 @@ class CellStore:
                 stacklevel=2,
             )
             return None
+        if self.checkpoint_dir(cell, key).exists():  # of a process killed after it had stored it
+            with self.lock(cell, key, wait=False) as ours:
+                if ours:
+                    self.discard(cell, key)
         return replace(result, row=cell.row, stored=True)
 
     def save(self, cell: Cell, result: CellResult) -> None:
@@ -128,12 +129,16 @@ class CellStore:
             "key": result.key,
             "result": result.summary(),
             "tests": list(result.rankings),
-            "rankings_sha256": write_tensors(path.with_suffix(".safetensors"), tensors),
         }
-        write_manifest(path, manifest)
-        unfinished = self.checkpoint_dir(cell, result.key)
+        contents = {f"{path.stem}.safetensors": tensors}
+        write_with_files(path, manifest, contents, over_damage=True)
+        self.discard(cell, result.key)
+
+    def discard(self, cell: Cell, key: str) -> None:
+        """Removes the state of the unfinished cell, if there is one."""
+        unfinished = self.checkpoint_dir(cell, key)
         if unfinished.exists():
-            shutil.rmtree(unfinished)
+            discard(unfinished)
 
     def _path(self, cell: Cell, key: str, suffix: str) -> Path:
         return self.folder / f"{_stem(cell, key)}{suffix}"

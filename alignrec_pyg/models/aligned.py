@@ -188,7 +188,9 @@ class Aligned(Recommender):
             return super().from_pretrained(folder, data)
         _require_content(backbone)
         path = Path(folder) / "config.json"
-        stored, given = read_manifest(path, ("model",)).get("backbone"), backbone.description()
+        stored, given = read_manifest(path, {"model": str}).get("backbone"), backbone.description()
+        if not isinstance(stored, dict | None):
+            raise CheckpointError(f"{path} holds something else ('backbone' is no dictionary)")
         if stored is not None and stored != given:
             differing = {
                 name: (stored.get(name), value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.atomic import folder_lock
 from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import (
     INTERACTS,
@@ -41,18 +43,16 @@ from alignrec_pyg.nn import (
     item_to_user_adjacency,
     user_item_adjacency,
 )
-from alignrec_pyg.storage import (
-    CheckpointError,
-    read_manifest,
-    read_tensors,
-    write_manifest,
-    write_tensors,
-)
+from alignrec_pyg.storage import CheckpointError, read_with_files, write_with_files
 from alignrec_pyg.train_config import TrainConfig
 
 ModelT = TypeVar("ModelT", bound="Recommender")
 PreparedT = TypeVar("PreparedT")
 
+
+_CONFIG = "config.json"
+_WEIGHTS = "model.safetensors"
+_KEYS = {"model": str, "hparams": dict, "data": dict, "frozen_features": dict}
 
 # Training, validation and test graph may hold equal links in tensors of their own.
 _NUM_PREPARED = 3
@@ -97,6 +97,18 @@ class Recommender(nn.Module, ABC):
 
         def __getattr__(self, name: str) -> Any:
             """Hyper-parameters have the types of the constructor's arguments."""
+
+    def __new__(cls: type[ModelT], *args: Any, **kwargs: Any) -> ModelT:
+        """Notes the hyper-parameters, which a subclass need not store."""
+        model = super().__new__(cls)
+        positional = zip(cls.hparam_parameters(), args[1:], strict=False) if args[1:] else ()
+        given = {**dict(positional), **kwargs}
+        model.__dict__["_given"] = {
+            name: value
+            for name, value in given.items()
+            if not isinstance(value, HeteroData | Tensor | nn.Module)
+        }
+        return model
 
     def __init__(
         self, data: HeteroData, *, embedding_dim: int, hparams: Mapping[str, Any] | None = None
@@ -224,7 +236,11 @@ class Recommender(nn.Module, ABC):
     @property
     def hparams(self) -> dict[str, Any]:
         """The keyword arguments that build this model again."""
-        return {name: _plain(getattr(self, name)) for name in self.hparam_parameters()}
+        given = self.__dict__.get("_given", {})
+        return {
+            name: _plain(getattr(self, name, given.get(name, parameter.default)))
+            for name, parameter in self.hparam_parameters().items()
+        }
 
     @classmethod
     def hparam_parameters(cls) -> dict[str, inspect.Parameter]:
@@ -236,7 +252,7 @@ class Recommender(nn.Module, ABC):
         for base in cls.__mro__:
             if "__init__" not in vars(base):
                 continue
-            signature = inspect.signature(vars(base)["__init__"], eval_str=True)
+            signature = _signature(vars(base)["__init__"])
             parameters = list(signature.parameters.values())[2:]
             for parameter in parameters:
                 if parameter.kind is not parameter.VAR_KEYWORD:
@@ -256,30 +272,33 @@ class Recommender(nn.Module, ABC):
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``model-<hash>.safetensors`` and ``config.json`` (which names it, and the rest).
 
-        The file of a model that was there goes last, so an interruption leaves it whole.
+        The file of a model that was there goes last, so an interruption leaves it whole. Another
+        process that saves to the folder is waited for.
 
         Raises:
+            CheckpointError: If the folder has a ``config.json`` that is damaged or somebody else's.
             OSError: If the folder cannot be written; a model that was there stays whole.
+            ValueError: If a hyper-parameter has a value that JSON cannot hold.
         """
-        folder = Path(folder)
-        state = self.state_dict()
-        tensors = f"model-{content_hash(*state, *state.values())}.safetensors"
-        sha256 = write_tensors(folder / tensors, state)
-        write_manifest(
-            folder / "config.json",
-            {
-                **self.description(),
-                "frozen_features": frozen_feature_hashes(self),
-                "tensors": tensors,
-                "sha256": sha256,
-            },
-        )
-        for old in folder.glob("model-*.safetensors"):
-            if old.name != tensors:
-                old.unlink()
+        path = Path(folder) / _CONFIG
+        config = {**self.description(), "frozen_features": frozen_feature_hashes(self)}
+        with folder_lock(path.parent, path.name):
+            write_with_files(path, config, {_WEIGHTS: self.state_dict()})
 
     def description(self) -> dict[str, Any]:
-        """What identifies the model on disk: class, hyper-parameters and sizes."""
+        """What identifies the model on disk: class, hyper-parameters and sizes.
+
+        Raises:
+            ValueError: If a hyper-parameter has a value that JSON cannot hold.
+        """
+        for name, value in self.hparams.items():
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{name!r} needs to be a number, a string, None, or lists or dictionaries of "
+                    f"such, for the model to be saved ({error})"
+                ) from error
         return {
             "model": type(self).__name__,
             "hparams": self.hparams,
@@ -325,32 +344,24 @@ class Recommender(nn.Module, ABC):
     def _load(cls: type[ModelT], folder: str | Path, data: HeteroData, *parts: nn.Module) -> ModelT:
         """Like :meth:`from_pretrained`; the constructor takes ``parts`` after ``data``."""
         folder = Path(folder)
-        config = read_manifest(
-            folder / "config.json",
-            ("model", "hparams", "data", "frozen_features", "tensors", "sha256"),
-        )
+        config, files = read_with_files(folder / _CONFIG, _KEYS, [_WEIGHTS])
         if config["model"] != cls.__name__:
             raise CheckpointError(
                 f"{folder} holds a {config['model']}, not a {cls.__name__}: "
                 f"load it with {config['model']}.from_pretrained"
             )
-        # the name alone: a config that was tampered with cannot point outside of the folder
-        state = read_tensors(folder / Path(config["tensors"]).name, config["sha256"])
+        state: dict[str, Tensor] = files[_WEIGHTS]
         try:
+            _check_shapes(folder, state, cls._shapes(data, *parts, **config["hparams"]))
             model = cls(data, *parts, **config["hparams"])
-            expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        except (TypeError, ValueError) as error:
+        except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, CheckpointError):
+                raise
             raise CheckpointError(f"{folder} does not fit 'data': {error}") from error
-        found = {name: tuple(value.shape) for name, value in state.items()}
-        if found != expected:
-            differing = {
-                name: (found.get(name), expected.get(name))
-                for name in sorted(found.keys() | expected.keys())
-                if found.get(name) != expected.get(name)
-            }
-            raise CheckpointError(
-                f"{folder} does not fit 'data': tensors (stored, expected) differ in {differing}"
-            )
+        _check_shapes(folder, state, _shapes(model))
+        dtypes = {value.dtype for value in state.values() if value.is_floating_point()}
+        if len(dtypes) == 1:
+            model.to(dtype=dtypes.pop())
         other = [
             name for name, value in model._data_hashes.items() if config["data"].get(name) != value
         ]
@@ -366,6 +377,18 @@ class Recommender(nn.Module, ABC):
             )
         model.load_state_dict(state)
         return model.to(data[INTERACTS].edge_index.device).eval()
+
+    @classmethod
+    def _shapes(cls, *args: Any, **kwargs: Any) -> dict[str, tuple[int, ...]] | None:
+        """The shapes of a model's tensors, found without memory for them.
+
+        ``None`` where the constructor computes with their values.
+        """
+        try:
+            with torch.device("meta"):
+                return _shapes(cls(*args, **kwargs))
+        except (NotImplementedError, RuntimeError):
+            return None
 
     def extra_repr(self) -> str:
         """Sizes and hyper-parameters, for ``print(model)``."""
@@ -487,6 +510,32 @@ class Recommender(nn.Module, ABC):
         for name in names:
             self._data_hashes[f"item graph {name!r}"] = _item_graph_hash(data, name)
         return names
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function, eval_str=True)
+    except NameError:  # imported for type checkers only
+        return inspect.signature(function)
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def _check_shapes(
+    folder: Path, stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]] | None
+) -> None:
+    found = {name: tuple(value.shape) for name, value in stored.items()}
+    if expected is not None and found != expected:
+        differing = {
+            name: (found.get(name), expected.get(name))
+            for name in sorted(found.keys() | expected.keys())
+            if found.get(name) != expected.get(name)
+        }
+        raise CheckpointError(
+            f"{folder} does not fit 'data': tensors (stored, expected) differ in {differing}"
+        )
 
 
 def inner_products(

@@ -14,9 +14,10 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from alignrec_pyg.atomic import folder_lock
 from alignrec_pyg.checks import check_integer, check_number
 from alignrec_pyg.encoders.images import image_patches
-from alignrec_pyg.storage import read_manifest, read_tensors, write_manifest, write_tensors
+from alignrec_pyg.storage import CheckpointError, read_with_files, write_with_files
 
 _MANIFEST = "codebook.json"
 _TENSORS = "codebook.safetensors"
@@ -237,10 +238,11 @@ class PatchCodebook:
         return torch.cat(blocks)
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``codebook.json`` and ``codebook.safetensors``."""
+        """Writes ``codebook-<hash>.safetensors`` and ``codebook.json``, which names it."""
+        path = Path(folder) / _MANIFEST
         tensors = {"mean": self._mean, "components": self._components, "centers": self._centers}
-        sha256 = write_tensors(Path(folder) / _TENSORS, tensors)
-        write_manifest(Path(folder) / _MANIFEST, {"image_size": self.image_size, "sha256": sha256})
+        with folder_lock(path.parent, path.name):
+            write_with_files(path, {"image_size": self.image_size}, {_TENSORS: tensors})
 
     @classmethod
     def load(cls, folder: str | Path) -> PatchCodebook:
@@ -249,9 +251,12 @@ class PatchCodebook:
         Raises:
             CheckpointError: If a file is missing or damaged.
         """
-        manifest = read_manifest(Path(folder) / _MANIFEST, ("image_size", "sha256"))
-        tensors = read_tensors(Path(folder) / _TENSORS, manifest["sha256"])
-        return cls(**tensors, image_size=manifest["image_size"])
+        path = Path(folder) / _MANIFEST
+        manifest, files = read_with_files(path, {"image_size": int}, [_TENSORS])
+        try:
+            return cls(**files[_TENSORS], image_size=manifest["image_size"])
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} holds something else ({error})") from error
 
     def __repr__(self) -> str:
         return (

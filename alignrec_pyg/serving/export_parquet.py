@@ -11,13 +11,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.atomic import atomic_path
 from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.evaluation.metrics import allowed_items, left_out
 from alignrec_pyg.evaluation.ranking import RankedBlock, rank_blocks
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.ids import item_ids, user_ids, user_indices
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.storage import atomic_path
 
 _ROW_GROUP = 1 << 18  # rows that are buffered before they are written
 

@@ -10,21 +10,18 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.atomic import folder_lock
 from alignrec_pyg.checks import check_choice, check_integer, require_package
 from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.ids import item_ids
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.storage import (
-    atomic_path,
-    check_sha256,
-    file_sha256,
-    read_manifest,
-    write_manifest,
-)
+from alignrec_pyg.storage import CheckpointError, read_with_files, write_with_files
 
 IndexKind = Literal["flat", "hnsw"]
 """Exact search, or approximate search with an HNSW graph, which is much faster."""
 
+_MANIFEST = "index.json"
+_INDEX = "items.faiss"
 _LINKS = 32  # links per vector in the HNSW graph
 _BUILD_WIDTH = 200
 
@@ -111,18 +108,23 @@ class ItemIndex:
         return lists
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``items.faiss``, and ``index.json`` with its hash and the item ids.
+        """Writes ``items-<hash>.faiss``, and ``index.json``, which names it and the items' ids.
 
         Raises:
-            OSError: If the folder cannot be written.
+            CheckpointError: If the folder has an ``index.json`` that is damaged or somebody else's.
+            OSError: If the folder cannot be written; an index that was there stays whole.
         """
         faiss = require_package("faiss", "ItemIndex", "faiss-cpu", extra="serving")
-        path = Path(folder) / "items.faiss"
-        with atomic_path(path) as partial:
-            faiss.write_index(self.index, str(partial))
-            sha256 = file_sha256(partial)
-        manifest = {"sha256": sha256, "item_id": self.item_id.tolist()}
-        write_manifest(path.with_name("index.json"), manifest)
+        path = Path(folder) / _MANIFEST
+
+        def write(file: Path) -> None:
+            try:
+                faiss.write_index(self.index, str(file))
+            except RuntimeError as error:  # faiss has no other
+                raise OSError(f"{path.parent} could not be written ({error})") from error
+
+        with folder_lock(path.parent, path.name):
+            write_with_files(path, {"item_id": self.item_id.tolist()}, {_INDEX: write})
 
     @classmethod
     def load(cls, folder: str | Path) -> ItemIndex:
@@ -133,12 +135,19 @@ class ItemIndex:
             CheckpointError: If a file is missing, damaged or of another format.
         """
         faiss = require_package("faiss", "ItemIndex", "faiss-cpu", extra="serving")
-        path = Path(folder) / "items.faiss"
-        manifest = read_manifest(path.with_name("index.json"), ("sha256", "item_id"))
-        check_sha256(path, manifest["sha256"])
+        path = Path(folder) / _MANIFEST
+        manifest, files = read_with_files(path, {"item_id": list}, [_INDEX])
         ids = manifest["item_id"]
         numbers = all(isinstance(entry, int) for entry in ids)
-        return cls(faiss.read_index(str(path)), np.array(ids, dtype=None if numbers else object))
+        try:
+            index = faiss.read_index(str(files[_INDEX]))
+        except RuntimeError as error:
+            raise CheckpointError(f"{files[_INDEX]} is no index ({error})") from error
+        if index.ntotal != len(ids):
+            raise CheckpointError(
+                f"{path} holds something else ({len(ids)} ids for {index.ntotal})"
+            )
+        return cls(index, np.array(ids, dtype=None if numbers else object))
 
 
 def _array(vectors: Tensor) -> np.ndarray:

@@ -10,11 +10,11 @@ import numpy as np
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import __version__ as version
+from alignrec_pyg.atomic import atomic_path
 from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.ids import item_ids, user_ids
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.storage import atomic_path
 
 _OPSET = 17
 _IR_VERSION = 8  # read by every onnxruntime since 1.13

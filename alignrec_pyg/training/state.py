@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignrec_pyg.atomic import folder_lock, remove_partial_files
 from alignrec_pyg.storage import (
     CheckpointError,
-    folder_lock,
+    clear_replaced,
     read_manifest,
-    read_tensors,
-    remove_partial_files,
-    write_manifest,
-    write_tensors,
+    read_with_files,
+    remove_with_files,
+    write_with_files,
 )
 
 _MANIFEST = "state.json"
-_KEYS = ("run", "state", "files")
+_KEYS = {"run": dict, "state": dict}
+_LAST, _BEST = "last.safetensors", "best.safetensors"
 _LOCK_SECONDS = 30.0
 _PAUSE = 20  # times what a save took until the next one: saving takes 5 % of the time at most
 
@@ -86,13 +87,22 @@ class RunClock:
             self._pause = max(self._save_every, _PAUSE * (self._saved - begun))
 
 
-def run_lock(folder: Path | None) -> AbstractContextManager[None]:
+@contextmanager
+def run_lock(folder: Path | None) -> Iterator[None]:
     """Keeps the folder of a run to this process; does nothing where there is none.
+
+    What a killed process left there is removed.
 
     Raises:
         LockedError: If another process works there; one that was killed may do so for some seconds.
     """
-    return nullcontext() if folder is None else folder_lock(folder, wait=_LOCK_SECONDS)
+    if folder is None:
+        yield
+        return
+    with folder_lock(folder, wait=_LOCK_SECONDS):
+        remove_partial_files(folder)
+        clear_replaced(folder / _MANIFEST)
+        yield
 
 
 def save(
@@ -103,18 +113,16 @@ def save(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Writes the state; until the last step the previous one stays whole."""
-    kept: dict[str, str] = {}
-    if (folder / _MANIFEST).exists():
-        kept = read_manifest(folder / _MANIFEST, _KEYS)["files"]
-    last = f"last-{state.epoch:06d}-{state.step:06d}.safetensors"
+    path = folder / _MANIFEST
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    files = {last: write_tensors(folder / last, tensors | _optimizer_tensors(optimizer))}
+    contents = {_LAST: tensors | _optimizer_tensors(optimizer)}
+    unchanged: list[str] = []
     if state.best_weights:
-        best = f"best-{state.best_epoch:06d}.safetensors"
-        files[best] = kept.get(best) or write_tensors(folder / best, state.best_weights)
+        contents[_BEST] = state.best_weights
+        if path.exists() and read_manifest(path, _KEYS)["state"]["best_epoch"] == state.best_epoch:
+            unchanged.append(_BEST)
     told = {name: getattr(state, name) for name in _told(state)}
-    write_manifest(folder / _MANIFEST, {"run": run, "state": told, "files": files})
-    _remove_strays(folder, files)
+    write_with_files(path, {"run": run, "state": told}, contents, unchanged=unchanged)
 
 
 def restore(
@@ -131,31 +139,34 @@ def restore(
     Raises:
         CheckpointError: If files are missing or damaged, or belong to another run.
     """
-    if not (folder / _MANIFEST).exists():
+    path = folder / _MANIFEST
+    if not path.exists():
         return
-    manifest = read_manifest(folder / _MANIFEST, _KEYS)
     if run is not None:
-        _check_same_run(folder, manifest["run"], run)
-    _remove_strays(folder, manifest["files"])
-    stored: dict[str, Tensor] = {}
-    for name, sha256 in manifest["files"].items():
-        tensors = read_tensors(folder / name, sha256)
-        if name.startswith("best-"):
+        _check_same_run(folder, read_manifest(path, _KEYS)["run"], run)
+    manifest, files = read_with_files(path, _KEYS, [_LAST])
+    stored = files[_LAST]
+    try:
+        for name in _told(state):
+            value, kind = manifest["state"][name], type(getattr(state, name))
+            if kind is not type(None) and not isinstance(value, kind):
+                raise TypeError(f"{name} needs to be a {kind.__name__}")
+            setattr(state, name, value)
+        if _BEST in files:
             device = next(model.parameters()).device
-            state.best_weights = {key: value.to(device) for key, value in tensors.items()}
-        else:
-            stored = tensors
-    model.load_state_dict(
-        {
-            name.removeprefix("model."): value
-            for name, value in stored.items()
-            if name.startswith("model.")
-        }
-    )
-    if optimizer is not None:
-        _load_optimizer_tensors(optimizer, stored)
-    for name in _told(state):
-        setattr(state, name, manifest["state"][name])
+            state.best_weights = {n: value.to(device) for n, value in files[_BEST].items()}
+        prefix = "model."
+        weights = {n.removeprefix(prefix): v for n, v in stored.items() if n.startswith(prefix)}
+        model.load_state_dict(weights)
+        if optimizer is not None:
+            _load_optimizer_tensors(optimizer, stored)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} does not fit the model ({error})") from error
+
+
+def discard(folder: Path) -> None:
+    """Removes a saved state, and its folder if nothing else is in it (else there is a warning)."""
+    remove_with_files(folder / _MANIFEST)
 
 
 def _told(state: RunState) -> list[str]:
@@ -210,11 +221,3 @@ def _load_optimizer_tensors(optimizer: torch.optim.Optimizer, stored: dict[str, 
             state.setdefault(int(index), {})[key] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _remove_strays(folder: Path, files: dict[str, str]) -> None:
-    """Deletes tensors that are not among ``files``, and whatever is half written."""
-    remove_partial_files(folder, older_than=0)
-    for path in folder.glob("*.safetensors"):
-        if path.name not in files:
-            path.unlink(missing_ok=True)  # several workers start at once

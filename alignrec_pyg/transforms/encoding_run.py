@@ -14,7 +14,7 @@ from tqdm import tqdm
 from alignrec_pyg.encoders.base import ItemEncoder, needs_fit
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.interrupt import StopRequest
-from alignrec_pyg.storage import load_tensors, remove_partial_files, store_tensors
+from alignrec_pyg.storage import load_tensors, store_tensors
 from alignrec_pyg.transforms.content_reader import ContentReader, LoadedImage
 from alignrec_pyg.transforms.encoding_report import ContentFailure, failure_lines
 
@@ -63,7 +63,6 @@ class EncodingRun:
     def begin(self) -> None:
         """Prepares the cache, if any."""
         if self._cache_dir is not None:
-            remove_partial_files(self._cache_dir)
             self._key = self._run_key()
 
     def parts(self) -> Iterator[list[int]]:

@@ -23,7 +23,7 @@ from alignrec_pyg.graph import (
 )
 from alignrec_pyg.nn.features import check_feature_table
 from alignrec_pyg.nn.knn_search import Backend, cosine_neighbors
-from alignrec_pyg.storage import load_tensors, remove_partial_files, store_tensors
+from alignrec_pyg.storage import load_tensors, store_tensors
 from alignrec_pyg.transforms.item_graph import (
     checked_name,
     checked_weights,
@@ -148,7 +148,6 @@ class KNNItemGraph(BaseTransform):
     def _cached(
         self, folder: Path, tables: dict[str, tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        remove_partial_files(folder)
         key = f"knn_{self._key(tables)}"
         kept = load_tensors(folder, key, "the item graph")
         if kept is not None:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignrec_pyg.atomic import atomic_path
 from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.charts import COLOURS, chart_problem, new_figure, plain_axes
 from alignrec_pyg.experiments.session import Session
+from alignrec_pyg.storage import write_text
 from alignrec_pyg.text_tables import aligned_table, csv_table, markdown_table
 from alignrec_pyg.tuning.spaces import Axis, Choice, Space
 from alignrec_pyg.tuning.trial import SELECTED_BY, Configuration, Trial, ranked
@@ -58,12 +60,14 @@ def write_report(
         session.out / "search.md": "\n\n".join([f"# {title}", table, *notes]) + "\n",
     }
     for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     if chart_problem() is not None:
         return list(texts)
     pictures = [session.out / "search_parallel.png", session.out / "search_response.png"]
-    write_parallel(pictures[0], title, configurations, space)
-    write_responses(pictures[1], title, configurations, space, shares)
+    with atomic_path(pictures[0]) as path:
+        write_parallel(path, title, configurations, space)
+    with atomic_path(pictures[1]) as path:
+        write_responses(path, title, configurations, space, shares)
     return [*texts, *pictures]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from alignrec_pyg.experiments.settings import ModelSettings, SettingsError
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import read_manifest, write_manifest
+from alignrec_pyg.training.state import discard
 from alignrec_pyg.tuning.finals import run_finals, train_finalists
 from alignrec_pyg.tuning.report import write_report
 from alignrec_pyg.tuning.spaces import (
@@ -125,7 +125,7 @@ def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
     print(f"\n{choice}\nby hand: {line}")
     if options.time_budget is None:  # else --resume goes on with the trials that were stopped
         for unfinished in (session.out / "cells").glob("*.unfinished"):
-            shutil.rmtree(unfinished)
+            discard(unfinished)
     return status
 
 
@@ -248,7 +248,7 @@ def _start_or_resume(session: Session, context: Mapping[str, str]) -> None:
             )
         write_manifest(path, definition)
         return
-    stored = read_manifest(path, ("options", "context"))
+    stored = read_manifest(path, {"options": dict, "context": dict})
     problems = [
         f"--resume: the sweep was started with {name} {stored[part].get(name)!r} "
         f"(got {value!r}); another --out starts a new one"

@@ -117,7 +117,7 @@ def train(
     with store.lock(cell, key):
         diverged = store.checkpoint_dir(cell, key).with_suffix(".diverged")
         if diverged.exists():
-            raise TrainingDivergedError(read_manifest(diverged)["reason"])
+            raise TrainingDivergedError(read_manifest(diverged, {"reason": str})["reason"])
         parts = Parts(job.train, job.val, {}).to(torch.device(job.device))
         try:
             _, fitted = train_cell(

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from alignrec_pyg.atomic import publish
 from alignrec_pyg.experiments import results
 from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.provenance import Origin
@@ -19,6 +20,7 @@ from alignrec_pyg.experiments.results import (
 )
 from alignrec_pyg.experiments.statistics import compare_rows
 from alignrec_pyg.experiments.store import CellResult
+from alignrec_pyg.storage import read_manifest
 
 
 def cell(commit="c0ffee"):
@@ -114,7 +116,7 @@ def test_files_hold_everything(make, tmp_path):
     written = write_results(experiment, tmp_path, "two")
     names = ["two.csv", "two.json", "two.md", "two.png", "two.tex"]
     assert [path.name for path in written] == names
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == names
     saved = json.loads((tmp_path / "two.json").read_text())
     assert [row["name"] for row in saved["rows"]] == ["A", "B"]
     assert saved["rows"][0]["recall@20 over users"]["mean"] == pytest.approx(0.7)
@@ -180,25 +182,67 @@ def test_origins_say_where_cells_differ():
     assert origins([cell()])["versions"] == "torch 2"
 
 
+def _there(folder):
+    return {path.name: path.read_text() for path in folder.glob("[!.]*") if path.suffix != ".json"}
+
+
 def test_files_that_are_not_written_anew_are_removed_and_no_other(tmp_path):
-    ours = [tmp_path / f"run{suffix}" for suffix in (".json", ".csv", ".md", ".tex", ".png")]
-    others = [tmp_path / name for name in ("run.txt", "run2.json", "my.json")]
-    for path in (*ours, *others):
-        path.write_text("old")
-    written = write_files(tmp_path, "run", {".json": "new", ".md": "new"})
+    others = {name: "mine" for name in ("run.txt", "run2.md", "my.csv")}
+    for name, text in others.items():
+        (tmp_path / name).write_text(text)
+    write_files(tmp_path, "run", {"a": 1}, {".csv": "first", ".md": "first"})
+    written = write_files(tmp_path, "run", {"a": 2}, {".md": "new"})
     assert written == [tmp_path / "run.json", tmp_path / "run.md"]
-    assert sorted(tmp_path.iterdir()) == sorted([*written, *others])
-    assert {path.read_text() for path in written} == {"new"}
+    assert _there(tmp_path) == {**others, "run.md": "new"}
+    assert read_manifest(tmp_path / "run.json")["a"] == 2
     remove_results(tmp_path, "run")
-    assert sorted(tmp_path.iterdir()) == sorted(others)
+    assert _there(tmp_path) == others
+
+
+def test_what_somebody_else_wrote_or_edited_is_kept_under_another_name(tmp_path):
+    (tmp_path / "run.md").write_text("mine")
+    (tmp_path / "run.json").write_text("mine, too")
+    with pytest.warns(UserWarning, match=r"run\.(md|json) is kept as run\.(md|json)\.kept-1"):
+        write_files(tmp_path, "run", {}, {".md": "first", ".csv": "first"})
+    (tmp_path / "run.md").write_text("edited")
+    (tmp_path / "run.csv").write_text("edited")
+    with pytest.warns(UserWarning, match="run.csv is left|run.md is kept as run.md.kept-2"):
+        write_files(tmp_path, "run", {}, {".md": "second"})
+    assert _there(tmp_path) == {
+        "run.csv": "edited",
+        "run.json.kept-1": "mine, too",
+        "run.md": "second",
+        "run.md.kept-1": "mine",
+        "run.md.kept-2": "edited",
+    }
+    remove_results(tmp_path, "run")
+    assert "run.md" not in _there(tmp_path)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_what_a_killed_process_wrote_is_nobody_else_s(tmp_path, monkeypatch, call):
+    """Killed between two of the files; a warning would be an error."""
+    write_files(tmp_path, "run", {}, {".md": "first", ".csv": "first", ".tex": "first"})
+    calls = iter(range(1, 9))
+
+    def killed(file, path):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        publish(file, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alignrec_pyg.experiments.results.publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_files(tmp_path, "run", {}, {".md": "2", ".csv": "2", ".tex": "2"})
+    write_files(tmp_path, "run", {}, {".md": "third"})
+    assert _there(tmp_path) == {"run.md": "third"}
 
 
 def test_without_matplotlib_no_chart_is_drawn_and_no_old_one_stays(tmp_path, monkeypatch):
+    write_files(tmp_path, "run", {}, {".md": ""}, lambda path: path.touch())
+    assert (tmp_path / "run.png").exists()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    (tmp_path / "run.png").touch()
-    assert write_files(tmp_path, "run", {".md": ""}, lambda path: path.touch()) == [
-        tmp_path / "run.md"
-    ]
+    write_files(tmp_path, "run", {}, {".md": ""}, lambda path: path.touch())
     assert not (tmp_path / "run.png").exists()
 
 
@@ -207,8 +251,7 @@ def test_a_chart_that_fails_leaves_the_files_of_an_earlier_run(tmp_path):
         path.write_bytes(b"half")
         raise OSError("no space")
 
-    (tmp_path / "run.md").write_text("old")
+    write_files(tmp_path, "run", {}, {".md": "old"})
     with pytest.raises(OSError, match="no space"):
-        write_files(tmp_path, "run", {".md": "new"}, failing)
-    assert [path.name for path in tmp_path.iterdir()] == ["run.md"]
-    assert (tmp_path / "run.md").read_text() == "old"
+        write_files(tmp_path, "run", {}, {".md": "new"}, failing)
+    assert _there(tmp_path) == {"run.md": "old"}

@@ -117,7 +117,7 @@ def test_without_results_files_of_an_earlier_run_are_removed(conclude, tmp_path)
     (tmp_path / "notes.md").touch()
     status, _, saved = conclude([], failed={("low", 0): "no memory"})
     assert (status, saved) == (1, None)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["notes.md"]
 
 
 def test_another_chart_may_be_drawn(conclude, tmp_path):

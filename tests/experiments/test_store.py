@@ -94,7 +94,9 @@ def test_a_lock_ends_with_its_process(tmp_path):
         "FileLock(sys.argv[1]).acquire(); os._exit(9)"
     )
     store = CellStore(tmp_path)
-    file = store._path(CELL, "key", ".lock")
+    with store.lock(CELL, "key"):
+        pass
+    (file,) = tmp_path.glob("*.lock")
     subprocess.run([sys.executable, "-c", script, str(file)], check=False)
     with store.lock(CELL, "key", wait=False) as ours:
         assert ours

@@ -1,3 +1,4 @@
+import copy
 import json
 import sys
 import weakref
@@ -12,7 +13,7 @@ from alignrec_pyg import BPR, FREEDOM, GRCN, MGCN, VBPR, AlignRec, CheckpointErr
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.nn import user_item_adjacency
-from alignrec_pyg.storage import write_manifest
+from alignrec_pyg.storage import read_manifest, write_manifest
 
 
 def test_loss_skips_terms_of_weight_zero_in_the_gradient(toy):
@@ -87,14 +88,14 @@ def test_an_interrupted_save_leaves_the_model_that_was_there(toy, tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("alignrec_pyg.models.base.write_manifest", killed)
+        patch.setattr("alignrec_pyg.storage.publish", killed)
         with pytest.raises(KeyboardInterrupt):
             second.save_pretrained(tmp_path)
     for model in (first, second):
         loaded = BPR.from_pretrained(tmp_path, toy)
         assert torch.equal(loaded.user_embedding.weight, model.user_embedding.weight)
         second.save_pretrained(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("[!.]*"))) == 2
 
 
 def test_loaded_model_is_in_evaluation_mode(toy, tmp_path):
@@ -105,7 +106,7 @@ def test_loaded_model_is_in_evaluation_mode(toy, tmp_path):
 def test_loading_a_config_without_its_keys_is_an_error(toy, tmp_path):
     BPR(toy).save_pretrained(tmp_path)
     write_manifest(tmp_path / "config.json", {"model": "BPR"})
-    with pytest.raises(CheckpointError, match="'sha256'"):
+    with pytest.raises(CheckpointError, match="'hparams' is missing"):
         BPR.from_pretrained(tmp_path, toy)
 
 
@@ -218,3 +219,73 @@ def test_threads_get_the_graphs_of_the_data_they_give(toy, monkeypatch):
             assert list(pool.map(right, range(2))) == [True, True]
     finally:
         sys.setswitchinterval(interval)
+
+
+class Renamed(AlignRec):
+    """Hands most arguments on, and stores none of its own."""
+
+    def __init__(self, data, *, share=1.0, names=("a",), **options):
+        super().__init__(data, **options)
+
+
+def test_a_subclass_need_not_store_its_arguments(toy, tmp_path):
+    model = Renamed(toy, share=0.5, embedding_dim=4)
+    assert model.hparams["share"] == 0.5
+    assert model.hparams["names"] == ["a"]
+    assert model.hparams["embedding_dim"] == 4
+    model.save_pretrained(tmp_path)
+    loaded = Renamed.from_pretrained(tmp_path, toy)
+    assert loaded.hparams == model.hparams == copy.deepcopy(model).hparams
+    assert model.clone_for(toy).hparams == model.hparams
+
+
+def test_a_hyper_parameter_that_json_cannot_hold_is_named(toy, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"'names' needs to be a number, a string, .*function is not JSON"
+    ):
+        Renamed(toy, names=lambda: 1).save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("model_class", [BPR, VBPR])  # VBPR has frozen features
+def test_bfloat16_is_kept(toy, tmp_path, model_class):
+    model = model_class(toy).bfloat16()
+    model.save_pretrained(tmp_path)
+    loaded = model_class.from_pretrained(tmp_path, toy)
+    for name, value in model.state_dict().items():
+        assert loaded.state_dict()[name].dtype == torch.bfloat16
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": 5},
+        {"files": {}},
+        {"data": []},
+        {"hparams": {"embedding_dim": 10**10}},
+        {"hparams": {"embedding_dim": 10**30}},
+        {"hparams": {"no_such": 1}},
+        {"hparams": 5},
+        {"frozen_features": []},
+        {"model": 5},
+    ],
+)
+def test_a_config_that_holds_something_else_is_an_error(toy, tmp_path, change):
+    BPR(toy).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    write_manifest(path, {**read_manifest(path), **change})
+    with pytest.raises(CheckpointError):
+        BPR.from_pretrained(tmp_path, toy)
+    assert len(list(tmp_path.glob("[!.]*"))) == 2
+
+
+def test_a_model_of_somebody_else_is_not_replaced(toy, tmp_path):
+    for name in ("config.json", "model-00001-of-00002.safetensors"):
+        (tmp_path / name).write_text('{"architectures": []}')
+    with pytest.raises(CheckpointError, match="or not its own"):
+        BPR(toy).save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("[!.]*"))) == 2
+    (tmp_path / "config.json").unlink()
+    BPR(toy).save_pretrained(tmp_path)
+    assert (tmp_path / "model-00001-of-00002.safetensors").exists()

@@ -14,7 +14,7 @@ from alignrec_pyg import CheckpointError
 from alignrec_pyg.encoders import CLIPEncoder, ItemContent
 from alignrec_pyg.pretraining import CLIPFinetuneConfig, clip, contrastive_loss, finetune_clip
 from alignrec_pyg.pretraining.clip import _find_pairs
-from alignrec_pyg.storage import write_tensors
+from alignrec_pyg.storage import read_manifest, write_tensors
 from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.sampling import seeded_generator
 
@@ -214,7 +214,8 @@ def test_interrupted_run_continues_to_the_same_bits(encoder, tmp_path, number, m
         patch.setattr(CLIPEncoder, "tokens", interrupted)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path)
-    assert (tmp_path / "last-000001-000001.safetensors").exists()
+    state = read_manifest(tmp_path / "state.json")["state"]
+    assert (state["epoch"], state["step"]) == (1, 1)
     encoder.model.load_state_dict(first)
     resumed = finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path)
     assert resumed == whole
@@ -244,7 +245,8 @@ def test_a_crash_costs_no_more_than_since_the_last_save(encoder, tmp_path, monke
             finetune_clip(
                 encoder, catalogue(), small(), checkpoint_dir=tmp_path, checkpoint_seconds=0
             )
-    assert (tmp_path / "last-000000-000001.safetensors").exists()
+    state = read_manifest(tmp_path / "state.json")["state"]
+    assert (state["epoch"], state["step"]) == (0, 1)
     encoder.model.load_state_dict(first)
     finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path)
     assert same(weights(encoder), end)
@@ -281,7 +283,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(encoder, tmp_path):
         encoder.model.visual.proj.fill_(math.nan)
     with pytest.raises(TrainingDivergedError, match="the loss is not finite in epoch 1, after 0 "):
         finetune_clip(encoder, catalogue(), small(), checkpoint_dir=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".alignrec.lock"]
 
 
 def test_weights_that_are_not_finite_are_not_saved(encoder, tmp_path, monkeypatch):
@@ -294,7 +296,7 @@ def test_weights_that_are_not_finite_are_not_saved(encoder, tmp_path, monkeypatc
     config = small(epochs=1, val_share=0.0)
     with pytest.raises(TrainingDivergedError, match="is not finite in epoch 1, after 1"):
         finetune_clip(encoder, catalogue(2), config, checkpoint_dir=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".alignrec.lock"]
 
 
 def test_tuned_weights_load_as_any_others(encoder, tiny_clip, tmp_path):

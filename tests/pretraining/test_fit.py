@@ -11,11 +11,11 @@ from types import ModuleType
 import pytest
 import torch
 
+from alignrec_pyg import storage
 from alignrec_pyg.pretraining import PretrainConfig, fit, pretrain
 from alignrec_pyg.pretraining.pairs import PairDataset
 from alignrec_pyg.pretraining.step import PretrainState
 from alignrec_pyg.storage import CheckpointError, read_manifest
-from alignrec_pyg.training import state as run_state
 from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.parallel import Workers
 from alignrec_pyg.training.sampling import seeded_generator
@@ -198,7 +198,7 @@ def killed(stage1, folder, event, fork):
 
     def work():
         for module, name in (
-            (fit, "write_records"), (run_state, "write_tensors"), (run_state, "write_manifest"),
+            (fit, "write_records"), (storage, "publish"), (storage, "write_manifest"),
         ):  # fmt: skip
             setattr(module, name, counted(getattr(module, name)))
         objective = type(stage1.objective())
@@ -215,7 +215,7 @@ def test_killed_at_six_random_points_the_run_ends_as_if_never_interrupted(stage1
     draw = random.Random(7)
     moments = []
     for _ in range(6):
-        assert killed(stage1, tmp_path / "killed", draw.randrange(2, 17), fork)
+        assert killed(stage1, tmp_path / "killed", draw.randrange(2, 25), fork)
         manifest = tmp_path / "killed" / "state.json"
         if manifest.exists():
             found = read_manifest(manifest)["state"]

@@ -22,9 +22,10 @@ from alignrec_pyg import (
     evaluate,
     fit,
 )
+from alignrec_pyg.atomic import LockedError, folder_lock
 from alignrec_pyg.graph import INTERACTS, NeighborSampling
 from alignrec_pyg.nn.features import sparse_gradients
-from alignrec_pyg.storage import LockedError, folder_lock, read_manifest
+from alignrec_pyg.storage import read_manifest
 from alignrec_pyg.training import loop
 from alignrec_pyg.training.row_adam import RowAdam
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
@@ -489,7 +490,7 @@ def test_diverged_parameters_are_not_saved(checkerboard, tmp_path):
             checkpoint_dir=tmp_path,
             checkpoint_seconds=0,
         )
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".alignrec.lock"]
 
 
 def test_graphs_are_checked_before_training(checkerboard):
@@ -541,7 +542,7 @@ def test_a_folder_that_another_run_is_in_is_refused(checkerboard, tmp_path, monk
         pytest.raises(LockedError, match=f"{tmp_path} is in use by process"),
     ):
         fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".alignrec.lock"]
     assert fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path).num_epochs == 4
 
 
@@ -552,7 +553,7 @@ def test_no_diverged_state_is_saved(checkerboard, tmp_path):
         model.user_embedding.weight[0] = math.nan
     with pytest.raises(TrainingDivergedError, match="epoch 1, batch 1"):
         fit(model, train, test, small_config(), checkpoint_dir=tmp_path, checkpoint_seconds=0)
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".alignrec.lock"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from alignrec_pyg import CheckpointError
-from alignrec_pyg.training.state import RunClock, TrainState, restore, save
+from alignrec_pyg.storage import read_manifest, write_manifest
+from alignrec_pyg.training.state import (
+    RunClock,
+    TrainState,
+    discard,
+    restore,
+    run_lock,
+    save,
+)
 
 
 def trained():
@@ -60,19 +68,15 @@ def test_only_the_last_and_the_best_are_kept_and_the_best_is_written_once(tmp_pa
     for epoch, best_epoch in ((1, 1), (2, 1), (3, 3)):
         state = TrainState(epoch=epoch, best_epoch=best_epoch, best_weights=weights(model))
         save(tmp_path, {}, state, model, optimizer)
-        if epoch == 1:
-            written = (tmp_path / "best-000001.safetensors").stat().st_mtime_ns
-        if epoch == 2:
-            assert (tmp_path / "best-000001.safetensors").stat().st_mtime_ns == written
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "best-000003.safetensors",
-        "last-000003-000000.safetensors",
-        "state.json",
-    ]
+        (best,) = tmp_path.glob("best-*.safetensors")
+        written = best.stat().st_mtime_ns
+        if epoch < 3:
+            first = written
+        assert (written == first) == (epoch < 3)
+    assert sorted(path.name[:5] for path in tmp_path.iterdir()) == ["best-", "last-", "state"]
 
 
-@pytest.mark.parametrize("moment", ["write_tensors", "write_manifest"])
-def test_interruption_leaves_the_previous_state(tmp_path, monkeypatch, moment):
+def test_interruption_leaves_the_previous_state(tmp_path, monkeypatch):
     model, optimizer = trained()
     save(tmp_path, {}, TrainState(epoch=1), model, optimizer)
 
@@ -80,17 +84,73 @@ def test_interruption_leaves_the_previous_state(tmp_path, monkeypatch, moment):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"alignrec_pyg.training.state.{moment}", killed)
+        patched.setattr("alignrec_pyg.storage.publish", killed)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path, {}, TrainState(epoch=2), model, optimizer)
-    (tmp_path / ".alignrec-123-abc.part").write_bytes(b"half")
     found = TrainState()
     restore(tmp_path, {}, found, model, optimizer)
     assert found.epoch == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "last-000001-000000.safetensors",
-        "state.json",
-    ]
+    assert sorted(path.name[:5] for path in tmp_path.iterdir()) == ["last-", "state"]
+
+
+def test_somebody_else_s_files_stay(tmp_path):
+    """As those of a model that was saved into the folder of its run."""
+    others = ["my_features.safetensors", "model-0123456789abcdef.safetensors", "thesis.part"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    model, optimizer = trained()
+    for epoch in (1, 2):
+        with run_lock(tmp_path):
+            restore(tmp_path, {}, TrainState(), model, optimizer)
+            save(tmp_path, {}, TrainState(epoch=epoch), model, optimizer)
+    assert all((tmp_path / name).read_text() == "mine" for name in others)
+    with pytest.warns(UserWarning, match="is left: nobody here wrote"):
+        discard(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == sorted(others)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": []},
+        {"state": {}},
+        {"state": {"epoch": "2"}},
+        {"files": {}},
+        {"files": {"../last-0123456789abcdef.safetensors": "0123456789abcdef"}},
+        {"files": 5},
+    ],
+)
+def test_a_state_that_holds_something_else_is_refused_and_nothing_removed(tmp_path, change):
+    model, optimizer = trained()
+    save(tmp_path, {}, TrainState(), model, optimizer)
+    manifest = read_manifest(tmp_path / "state.json")
+    if change.get("state"):
+        change = {"state": {**manifest["state"], **change["state"]}}
+    write_manifest(tmp_path / "state.json", {**manifest, **change})
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(CheckpointError), run_lock(tmp_path):
+        restore(tmp_path, {}, TrainState(), model, optimizer)
+    assert sorted(tmp_path.glob("[!.]*")) == before
+
+
+def test_a_flipped_file_name_costs_nothing(tmp_path):
+    model, optimizer = trained()
+    save(tmp_path, {}, TrainState(), model, optimizer)
+    path = tmp_path / "state.json"
+    good, before = path.read_bytes(), sorted(tmp_path.iterdir())
+    path.write_bytes(good.replace(b'"last-', b'"lasu-'))
+    with pytest.raises(CheckpointError, match="is damaged or was edited"), run_lock(tmp_path):
+        restore(tmp_path, {}, TrainState(), model, optimizer)
+    assert sorted(tmp_path.glob("[!.]*")) == before
+    path.write_bytes(good)
+    restore(tmp_path, {}, TrainState(), model, optimizer)
+
+
+def test_a_state_of_another_model_is_refused(tmp_path):
+    model, optimizer = trained()
+    save(tmp_path, {}, TrainState(), model, optimizer)
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        restore(tmp_path, {}, TrainState(), torch.nn.Linear(4, 2), None)
 
 
 def test_another_run_and_damage_are_refused(tmp_path):
