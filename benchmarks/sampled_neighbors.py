@@ -42,7 +42,7 @@ def compare_sampled(options: Options) -> int:
     session = options.session()
     models, not_run = session.runnable()
     pairs = {name: f"{name} sampled" for name in models}
-    rows = {}
+    rows: dict[str, experiments.ModelSettings] = {}
     for name, settings in models.items():
         rows |= {name: settings.with_changes(fan_out=None), pairs[name]: settings}
     outcome = session.run(session.cells_of(rows))
@@ -86,9 +86,9 @@ def links_read(train: HeteroData, settings: experiments.ModelSettings) -> float:
     sampler = TripletSampler(train, batch_size=config.batch_size, seed=config.seed)
     shares = []
     for step in range(min(len(sampler), _MOST_BATCHES)):
-        nodes = sampler.batch(0, step).compact().nodes
-        rows = torch.cat([nodes.user, nodes.item + num_users])
-        draws = NeighborSampling(config.fan_out, seeded_generator(config.seed, step))
+        user, *items = sampler.batch(0, step)
+        rows = torch.cat([user, *(item + num_users for item in items)]).unique()
+        draws = NeighborSampling(config.fan_out or (), seeded_generator(config.seed, step))
         flow = MessageFlow.build(graph, settings.hparams["num_layers"], rows, draws)
         shares += [
             layer.matrix.values().numel() / graph.matrix.values().numel() for layer in flow.layers

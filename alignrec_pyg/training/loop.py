@@ -43,7 +43,9 @@ _BATCH = 2
 _EVAL_USERS = 4  # of the first epoch
 _NEIGHBORS = 5
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 6
+_FORMAT = 7
+# What may change when a saved run goes on: the training itself is the same.
+_SCHEDULE = ("max_epochs", "patience", "eval_every", "ks")
 _DIVERGED = "(lower the learning rate, or look for extreme feature values)"
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -63,11 +65,12 @@ class FitResult:
 
     Args:
         best_epoch: Epoch with the best validation value; epochs count from 1.
-        best_metrics: Validation metrics of that epoch.
+        best_metrics: Validation metrics of that epoch; none without validation, whose best epoch
+            is the last one.
         num_epochs: Epochs run.
         seconds: Time spent, including before interruptions.
-        history: One entry per epoch: ``epoch``, ``lr``, mean ``loss`` and ``loss/<term>``, and the
-            validation metrics where it was evaluated.
+        history: One entry per epoch: ``epoch``, ``step`` (batches done in all), ``lr``, mean
+            ``loss`` and ``loss/<term>``, and the validation metrics where it was evaluated.
     """
 
     best_epoch: int
@@ -80,7 +83,7 @@ class FitResult:
 def fit(
     model: Recommender,
     train: HeteroData,
-    val: HeteroData,
+    val: HeteroData | None,
     config: TrainConfig | None = None,
     *,
     optimizer: OptimizerFactory | None = None,
@@ -96,6 +99,12 @@ def fit(
     started again with the same arguments continues exactly; with the same seed, results on CPU are
     equal to the last digit. (The initial weights are drawn when the model is built.)
 
+    A saved run, also one that has ended, goes on with other ``max_epochs``, ``patience``,
+    ``eval_every`` or ``ks``, which hold from there on: it is trained further if neither the limit
+    nor the patience ends it any longer, and otherwise the result is that of the epochs done. An
+    evaluation of the last epoch that ``eval_every`` did not ask for may be the best one, but does
+    not count against the patience.
+
     Inside a process group (``torchrun``, Ray Train: :func:`~alignrec_pyg.fit_with_ray`) its
     workers train one model, given the same arguments: each has the whole graph, takes every
     ``world_size``-th batch of ``config.batch_size`` links and its part of the users to evaluate,
@@ -108,7 +117,8 @@ def fit(
         model: Model on the device to train on; ends with the weights of the best epoch, in
             evaluation mode.
         train: Graph to train on (on the same device).
-        val: Graph with the links to predict for validation.
+        val: Graph with the links to predict for validation. ``None``: nothing is evaluated, and
+            the model ends with the weights of the last of ``config.max_epochs`` epochs.
         config: How to train.
         optimizer: Makes the optimiser from the model's parameters, e.g. ``torch.optim.AdamW`` or
             ``partial(torch.optim.SGD, momentum=0.9)`` (default: Adam with ``config.weight_decay``).
@@ -206,16 +216,17 @@ class _Run:
         self,
         model: Recommender,
         train: HeteroData,
-        val: HeteroData,
+        val: HeteroData | None,
         config: TrainConfig,
         optimizer: OptimizerFactory | None,
         worker_timeout: float,
     ) -> None:
         model.check_fits(train, "train")
-        model.check_fits(val, "val")
-        links_to_predict(val, "val")
-        self.model, self.train, self.config = model, train, config
-        self.val = val if config.eval_users is None else _some_users(val, config)
+        if val is not None:
+            model.check_fits(val, "val")
+            links_to_predict(val, "val")
+            val = val if config.eval_users is None else _some_users(val, config)
+        self.model, self.train, self.val, self.config = model, train, val, config
         self.sampler = TripletSampler(
             train,
             batch_size=config.batch_size,
@@ -259,13 +270,16 @@ class _Run:
         if folder is not None or self.workers.world_size > 1:
             self._identity = self._describe()
         if folder is not None:
-            restore(folder, self._identity, self.state, self.model, self.optimizer)
+            restore(folder, self._saved_identity, self.state, self.model, self.optimizer)
             if self.state.loss_scale:
                 self.scaler.load_state_dict(self.state.loss_scale)
         if self.workers.world_size > 1:
             saved = None if folder is None else self.state
             check_workers(self.workers, self._identity, saved, self.val)
-        self._begun = self._batches_done(), time.monotonic()
+        if self.state.best_epoch > 0:
+            self._complete_best_metrics()
+            self.state.finished = self.state.step == 0 and self._is_over()
+        self._begun = self.state.total_steps, time.monotonic()
 
     def train_epoch(self) -> Iterator[None]:
         """Trains from ``state.step`` to the end of the epoch; yields after each batch."""
@@ -303,6 +317,7 @@ class _Run:
             for name, value in values.items():
                 state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
             state.step = step + 1
+            state.total_steps += 1
             yield
 
     def end_epoch(self, reports: Sequence[Report]) -> None:
@@ -311,23 +326,46 @@ class _Run:
         epoch = state.epoch + 1
         entry = {"epoch": float(epoch), "lr": config.lr_at(epoch)}
         entry |= {name: value / self.num_steps for name, value in state.loss_sums.items()}
-        last = epoch == config.max_epochs
-        evaluated = last or epoch % config.eval_every == 0
-        if evaluated:
+        entry["step"] = float(state.total_steps)
+        in_turn = epoch % config.eval_every == 0
+        last = epoch >= config.max_epochs
+        evaluated = self.val is not None and (in_turn or last)
+        if self.val is not None and evaluated:
             metrics = evaluate_distributed(self.model, self.val, config.ks, self.workers)
             entry |= metrics
             best = state.best_metrics.get(config.monitor, -math.inf)
             if metrics[config.monitor] > best:
                 state.best_epoch, state.best_metrics, state.num_stale = epoch, metrics, 0
                 self._keep_weights()
-            else:
+            elif in_turn:
                 state.num_stale += 1
+        elif last:
+            state.best_epoch = epoch
+            self._keep_weights()
         state.history.append(entry)
-        state.finished = last or state.num_stale > config.patience
         state.epoch, state.step, state.loss_sums = epoch, 0, {}
+        state.finished = self._is_over()
         for report in reports if evaluated else ():
             best_metrics = {f"best_{name}": value for name, value in state.best_metrics.items()}
             report(epoch, {**entry, "best_epoch": float(state.best_epoch), **best_metrics})
+
+    def _is_over(self) -> bool:
+        """Whether the limit or the patience ends training after the epochs done."""
+        state, config = self.state, self.config
+        return state.epoch >= config.max_epochs or state.num_stale > config.patience
+
+    def _complete_best_metrics(self) -> None:
+        """Evaluates the best epoch again where the saved run had other cut-offs."""
+        state = self.state
+        names = {f"recall@{k}" for k in self.config.ks}
+        if self.val is None or names <= state.best_metrics.keys():
+            return
+        present = copy.deepcopy(self.model.state_dict())
+        self.model.load_state_dict(state.best_weights)
+        state.best_metrics = evaluate_distributed(
+            self.model, self.val, self.config.ks, self.workers
+        )
+        self.model.load_state_dict(present)
 
     def save(self, folder: Path, seconds: float) -> None:
         """Saves the state, but none that could not be continued.
@@ -343,24 +381,23 @@ class _Run:
                 )
         self.state.seconds = seconds
         self.state.loss_scale = self.scaler.state_dict()
-        save(folder, self._identity, self.state, self.model, self.optimizer)
+        save(folder, self._saved_identity, self.state, self.model, self.optimizer)
 
     def show(self, bar: Progress) -> None:
         """Shows how far training has come."""
         config, state = self.config, self.state
         # Early stopping is the end that is known; it moves with every better epoch.
         patience = (config.patience + 1) * config.eval_every
-        epochs = min(config.max_epochs, state.best_epoch + patience)
-        done = self._batches_done()
+        epochs = config.max_epochs
+        if self.val is not None:
+            epochs = min(epochs, state.best_epoch + patience)
+        done = state.total_steps
         total = max(epochs * self.num_steps, done, 1)
         before, start = self._begun
         seconds = (time.monotonic() - start) / max(1, done - before) * (total - done)
         best = state.best_metrics.get(config.monitor)
         so_far = "" if best is None else f", best {config.monitor} {best:.4f}"
         bar.update(done / total, seconds, f"epoch {state.epoch + 1}{so_far}")
-
-    def _batches_done(self) -> int:
-        return self.state.epoch * self.num_steps + self.state.step
 
     def _generator(self, *stream: int) -> torch.Generator:
         return seeded_generator(self.config.seed, self.state.epoch, *stream, device=self.device)
@@ -392,14 +429,22 @@ class _Run:
                 f"{', '.join(bad)} {_DIVERGED}"
             )
 
-    def _describe(self) -> dict[str, Any]:
+    @property
+    def _saved_identity(self) -> dict[str, Any]:
         """What has to be the same for a saved state to be continued."""
+        config = {n: v for n, v in self._identity["config"].items() if n not in _SCHEDULE}
+        return {**self._identity, "config": config}
+
+    def _describe(self) -> dict[str, Any]:
+        """What has to be the same for all workers."""
         tensors = [
             value
             for store in self.train.stores
             for _, value in sorted(store.items())
             if isinstance(value, Tensor)
         ]
+        if self.val is not None:
+            tensors += [self.val[INTERACTS].edge_index, links_to_predict(self.val)]
         return {
             "format": _FORMAT,
             "workers": self.workers.world_size,
@@ -410,11 +455,7 @@ class _Run:
             },
             "optimizer": self._optimizer_name,
             **self.model.description(),
-            "graphs": content_hash(
-                *tensors,
-                self.val[INTERACTS].edge_index,
-                links_to_predict(self.val),
-            ),
+            "graphs": content_hash(*tensors),
         }
 
 

@@ -177,7 +177,7 @@ def evaluate_distributed(
 
 
 def check_workers(
-    workers: Workers, run: Mapping[str, Any], saved: TrainState | None, val: HeteroData
+    workers: Workers, run: Mapping[str, Any], saved: TrainState | None, val: HeteroData | None
 ) -> None:
     """Makes sure that all workers are about to do the same.
 
@@ -194,6 +194,8 @@ def check_workers(
             f"'checkpoint_dir' needs to be one folder that all {workers.world_size} workers see "
             f"(they found different states; here: {place})"
         )
+    if val is None:
+        return
     num_users = links_to_predict(val, "val")[0].unique().numel()
     if num_users < workers.world_size:
         raise ValueError(

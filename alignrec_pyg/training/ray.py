@@ -66,7 +66,7 @@ def _run_worker(arguments: dict[str, Any]) -> None:
 def fit_with_ray(
     model: Recommender,
     train: HeteroData,
-    val: HeteroData,
+    val: HeteroData | None,
     config: TrainConfig | None = None,
     *,
     num_workers: int,
@@ -88,7 +88,8 @@ def fit_with_ray(
             evaluation mode.
         train: Graph to train on (on the same device), sent to every worker with ``val`` and
             ``model``.
-        val: Graph with the links to predict for validation.
+        val: Graph with the links to predict for validation, or ``None``, as in
+            :func:`~alignrec_pyg.fit`.
         config: How to train; ``batch_size`` is that of each worker.
         num_workers: Processes that train together.
         checkpoint_dir: As in :func:`~alignrec_pyg.fit`; a folder that all machines see under this
@@ -110,7 +111,8 @@ def fit_with_ray(
         RuntimeError: If a worker failed more often; Ray's error, which names the worker's own.
     """
     model.check_fits(train, "train")
-    model.check_fits(val, "val")
+    if val is not None:
+        model.check_fits(val, "val")
     folder = Path(checkpoint_dir).resolve()  # workers have another working directory
     worker = partial(
         _fit,
@@ -121,7 +123,8 @@ def fit_with_ray(
         checkpoint_seconds=checkpoint_seconds,
         worker_timeout=worker_timeout,
     )
-    job = copy.deepcopy(model).cpu(), on_device(train, "cpu"), on_device(val, "cpu")
+    on_cpu = [part if part is None else on_device(part, "cpu") for part in (train, val)]
+    job = copy.deepcopy(model).cpu(), *on_cpu
     run_with_ray(worker, job, folder, num_workers=num_workers, use_gpu=use_gpu)
     state = TrainState()
     restore(folder, None, state, model, None)  # the workers have checked that it is this run
@@ -129,7 +132,8 @@ def fit_with_ray(
 
 
 def _fit(
-    job: tuple[Recommender, HeteroData, HeteroData], device: torch.device, **options: Any
+    job: tuple[Recommender, HeteroData, HeteroData | None], device: torch.device, **options: Any
 ) -> None:
     model, train, val = job
-    fit(model.to(device), on_device(train, device), on_device(val, device), **options)
+    val = None if val is None else on_device(val, device)
+    fit(model.to(device), on_device(train, device), val, **options)

@@ -51,7 +51,8 @@ class TrainState(RunState):
 
     loss_sums: dict[str, float] = field(default_factory=dict)  # over the present epoch's batches
     best_metrics: dict[str, float] = field(default_factory=dict)
-    num_stale: int = 0  # evaluations since the best one
+    num_stale: int = 0  # evaluations in turn since the best one
+    total_steps: int = 0  # batches done in all
     loss_scale: dict[str, float] = field(default_factory=dict)  # state of the gradient scaler
 
 

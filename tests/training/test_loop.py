@@ -22,7 +22,6 @@ from alignrec_pyg import (
     evaluate,
     fit,
 )
-from alignrec_pyg.atomic import LockedError, folder_lock
 from alignrec_pyg.graph import INTERACTS, NeighborSampling
 from alignrec_pyg.nn.features import sparse_gradients
 from alignrec_pyg.storage import read_manifest
@@ -534,147 +533,21 @@ def test_a_graph_is_prepared_once_for_each_part(checkerboard, monkeypatch):
     assert len(builds) == 2
 
 
-def test_a_folder_that_another_run_is_in_is_refused(checkerboard, tmp_path, monkeypatch):
-    monkeypatch.setattr("alignrec_pyg.training.state._LOCK_SECONDS", 0)
+def test_without_validation_the_model_ends_with_the_weights_of_the_last_epoch(
+    checkerboard, tmp_path
+):
     train, test = checkerboard
-    with (
-        folder_lock(tmp_path),
-        pytest.raises(LockedError, match=f"{tmp_path} is in use by process"),
-    ):
-        fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".alignrec.lock"]
-    assert fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path).num_epochs == 4
-
-
-def test_no_diverged_state_is_saved(checkerboard, tmp_path):
-    train, test = checkerboard
-    model = build(train)
-    with torch.no_grad():
-        model.user_embedding.weight[0] = math.nan
-    with pytest.raises(TrainingDivergedError, match="epoch 1, batch 1"):
-        fit(model, train, test, small_config(), checkpoint_dir=tmp_path, checkpoint_seconds=0)
-    assert [path.name for path in tmp_path.iterdir()] == [".alignrec.lock"]
-
-
-@pytest.mark.parametrize(
-    ("model_cls", "fan_out"),  # all draw random numbers of their own
-    [(BM3, None), (FREEDOM, None), (FREEDOM, (3, 2))],
-)
-def test_interrupted_run_continues_to_the_same_bits(checkerboard, tmp_path, model_cls, fan_out):
-    """Ctrl-C in the middle of an epoch, twice, then on to the end."""
-    train, test = checkerboard
-    config = small_config(fan_out=fan_out)
-    whole = build(train, model_cls)
-    expected = fit(whole, train, test, config)
-
-    class Interrupted(model_cls):
-        batches = 0
-        interrupt_at = 0
-
-        def loss(self, data, batch):
-            self.batches += 1
-            if self.batches == self.interrupt_at:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().loss(data, batch)
-
-    Interrupted.__name__ = model_cls.__name__
-    for interrupt_at in (3, 9):
-        model = build(train, Interrupted)
-        model.interrupt_at = interrupt_at
-        with pytest.raises(KeyboardInterrupt):
-            fit(model, train, test, config, checkpoint_dir=tmp_path)
-        state = read_manifest(tmp_path / "state.json")["state"]
-        assert state["step"] > 0
-    model = build(train, model_cls)
-    found = fit(model, train, test, config, checkpoint_dir=tmp_path)
-    assert found.history == expected.history
-    assert same_weights(model, whole)
-    # a finished run is not trained again
-    again = build(train, model_cls)
-    assert fit(again, train, test, config, checkpoint_dir=tmp_path).history == found.history
-    assert same_weights(again, whole)
-
-
-@pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
-)
-def test_a_signal_in_the_last_epoch_is_not_lost(checkerboard, tmp_path, number, error):
-    train, test = checkerboard
-
-    def last(epoch, metrics):
-        if epoch == 4:
-            os.kill(os.getpid(), number)
-
-    with pytest.raises(error):
-        fit(build(train), train, test, small_config(), report=last, checkpoint_dir=tmp_path)
-    assert read_manifest(tmp_path / "state.json")["state"]["finished"]
-
-
-def test_killed_run_continues_to_the_same_bits(checkerboard, tmp_path, fork):
-    train, test = checkerboard
-    whole = build(train, BM3)
-    expected = fit(whole, train, test, small_config())
-
-    class Killed(BM3):
-        batches_left = 0
-
-        def loss(self, data, batch):
-            self.batches_left -= 1
-            if self.batches_left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().loss(data, batch)
-
-    Killed.__name__ = "BM3"
-    settings = {"checkpoint_dir": tmp_path, "checkpoint_seconds": 0}
-    for kill_at in (8, 6):
-        model = build(train, Killed)
-        model.batches_left = kill_at
-        codes = fork(lambda model=model: fit(model, train, test, small_config(), **settings))
-        assert codes == [-signal.SIGKILL]
-    state = read_manifest(tmp_path / "state.json")["state"]
-    assert (state["epoch"], state["step"]) == (2, 2)  # 7 batches, then 5 more
-    model = build(train, BM3)
-    found = fit(model, train, test, small_config(), checkpoint_dir=tmp_path)
-    assert found.history == expected.history
-    assert same_weights(model, whole)
-
-
-def test_another_run_in_the_folder_is_an_error_that_names_the_difference(checkerboard, tmp_path):
-    train, test = checkerboard
-    fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
-    with pytest.raises(CheckpointError, match=r"'config': \{'lr': \(0.01, 0.5\)\}"):
-        fit(build(train), train, test, small_config(lr=0.5), checkpoint_dir=tmp_path)
-    with pytest.raises(CheckpointError, match="'hparams'"):
-        fit(build(train, reg_weight=3.0), train, test, small_config(), checkpoint_dir=tmp_path)
-    with pytest.raises(CheckpointError, match="'model': \\('BPR', 'LightGCN'\\)"):
-        fit(build(train, LightGCN), train, test, small_config(), checkpoint_dir=tmp_path)
-    links = test[INTERACTS]
-    for name in ("edge_index", "edge_label_index"):  # validation on other links, known or not
-        other = copy.copy(test)
-        other[INTERACTS][name] = links[name][:, 1:]
-        with pytest.raises(CheckpointError, match="'graphs'"):
-            fit(build(train), train, other, small_config(), checkpoint_dir=tmp_path)
-    train[INTERACTS].edge_label_index = train[INTERACTS].edge_label_index[:, 1:]
-    with pytest.raises(CheckpointError, match="'graphs'"):
-        fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
-
-
-def test_damaged_checkpoint_is_an_error(checkerboard, tmp_path):
-    train, test = checkerboard
-    fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
-    (best,) = tmp_path.glob("best-*.safetensors")
-    best.write_bytes(best.read_bytes()[:-5])
-    with pytest.raises(CheckpointError, match=r"best-.* is damaged"):
-        fit(build(train), train, test, small_config(), checkpoint_dir=tmp_path)
-
-
-def test_without_a_checkpoint_folder_the_signals_are_left_alone(checkerboard):
-    train, test = checkerboard
-
-    class Interrupted(BPR):
-        def loss(self, data, batch):
-            os.kill(os.getpid(), signal.SIGINT)
-            return super().loss(data, batch)
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(build(train, Interrupted), train, test, small_config())
+    config = small_config(lr=0.05, max_epochs=6, eval_every=6, patience=0)
+    plain, model = build(train, BM3), build(train, BM3)
+    expected = fit(plain, train, test, config)  # one evaluation, of the last epoch
+    reported = []
+    found = fit(model, train, None, config, report=lambda *told: reported.append(told))
+    assert same_weights(model, plain)
+    assert (found.num_epochs, found.best_epoch, found.best_metrics, reported) == (6, 6, {}, [])
+    assert [e["loss"] for e in found.history] == [e["loss"] for e in expected.history]
+    assert not model.training
+    first = build(train, BM3)
+    fit(first, train, None, replace(config, max_epochs=4), checkpoint_dir=tmp_path)
+    longer = build(train, BM3)
+    assert fit(longer, train, None, config, checkpoint_dir=tmp_path).num_epochs == 6
+    assert same_weights(longer, plain)
