@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,20 @@ def as_id_list(ids: Any, argument: str) -> list[Any]:
     if any(isinstance(entry, list) for entry in asked):
         raise ValueError(f"'{argument}' needs to be one list of ids (got shape {np.shape(ids)})")
     return asked
+
+
+def ids_from_texts(known: np.ndarray, texts: Sequence[str]) -> list[Any]:
+    """Ids that were written as text, in the type of the ``known`` ones.
+
+    What is no whole number stays a string where the known ids are numbers; ``7.0`` is one.
+    """
+    if known.dtype.kind not in "iu":
+        return list(texts)
+    plain = [text.strip().removesuffix(".0") for text in texts]
+    return [
+        int(number) if number.removeprefix("-").isdecimal() else text
+        for number, text in zip(plain, texts, strict=True)
+    ]
 
 
 def _ids(data: HeteroData, kind: str) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -88,12 +89,41 @@ def match_rows(argument: str, ids: np.ndarray, item_id: np.ndarray) -> np.ndarra
             f"'{argument}' row {row}: each id needs to occur once ({repr_short(ids[row])})"
         )
     rows = pd.Index(ids).get_indexer(pd.Index(item_id))
-    if not (rows >= 0).any():
-        raise ValueError(
-            f"'{argument}' needs ids of the items: none of the {len(ids):,} ids belongs to an item "
-            f"(got {repr_short(ids[0])}; the first item is {repr_short(item_id[0])})"
-        )
+    note_on_shared_ids(f"'{argument}'", int((rows >= 0).sum()), ids, item_id)
     return rows
+
+
+def note_on_shared_ids(
+    source: str, num_shared: int, ids: Sequence[Any], item_id: Sequence[Any]
+) -> str | None:
+    """Checks that the ids of another source are those of the items.
+
+    Args:
+        source: Where ``ids`` are from, which begins the message.
+        num_shared: How many of them are in ``item_id``.
+        ids: The ids of the source.
+        item_id: The ids of the items.
+
+    Returns:
+        A note if fewer than half of those that could be shared are; otherwise ``None``.
+
+    Raises:
+        ValueError: If none is shared; the message has an example of each side.
+    """
+    if len(ids) == 0:
+        return None
+    examples = f"got {repr_short(ids[0])}, the items are like {repr_short(item_id[0])}"
+    if num_shared == 0:
+        raise ValueError(
+            f"{source} needs ids of the items: none of {len(ids):,} is one ({examples}): both need "
+            "to be written alike, leading zeros included"
+        )
+    if 2 * num_shared >= min(len(ids), len(item_id)):
+        return None
+    return (
+        f"ATTENTION: {source}: only {num_shared:,} of {len(ids):,} ids are among the "
+        f"{len(item_id):,} items ({examples})"
+    )
 
 
 def block_rows(width: int) -> int:

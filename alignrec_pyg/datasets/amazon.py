@@ -65,8 +65,8 @@ class AmazonReviews(InteractionDataset):
     - 2023: ``<category>.jsonl.gz`` and ``meta_<category>.jsonl.gz``. An item is a parent ASIN, so
       that all variants of a product are one item. Times are in milliseconds.
 
-    Repeated (user, item) pairs are removed, then users and items with fewer than ``k`` interactions
-    until none is left. ``data["item"].text`` joins fields of the metadata (None if all are empty),
+    Repeated (user, item) pairs are removed, then low ratings, then users and items with fewer than
+    ``k`` interactions until none is left. ``data["item"].text`` joins fields of the metadata (None if all are empty),
     and ``data["item"].image_url`` has the URL of an image or None;
     :func:`~alignrec_pyg.datasets.fetch_images` downloads the images.
 
@@ -82,7 +82,7 @@ class AmazonReviews(InteractionDataset):
         version: ``"2014"`` or ``"2023"``.
         source: 2014 only: the published 5-core, or all ratings.
         k: Minimum number of interactions of a user or item; ``None`` keeps all.
-        min_rating: Lowest rating to keep, before users and items are filtered.
+        min_rating: Lowest rating to keep; of a repeated pair, that of the row that ``keep`` keeps.
         text: Fields of an item's text, in order: ``"title"``, ``"brand"``, ``"categories"``,
             ``"description"``, and in the 2023 data also ``"features"`` and ``"details"``.
         image_features: 2014 only: whether to read the published image features.
@@ -225,19 +225,19 @@ def _core(
     user, item = (
         pd.factorize(column.values, use_na_sentinel=False)[0] for column in (links.user, links.item)
     )
-    rows = np.arange(len(user))
-    if min_rating is not None and links.rating is not None:
-        rating = pd.to_numeric(pd.Series(links.rating.values), errors="coerce").to_numpy()
-        rows = np.flatnonzero(~(rating < min_rating))  # invalid numbers are rejected later
-        if not len(rows):
-            raise ValueError(f"'min_rating' leaves no interaction (got {min_rating})")
-        if len(rows) < len(user):
-            notes.append(
-                f"{len(user) - len(rows):,} of {len(user):,} ratings below {min_rating} left out"
-            )
-    pairs = pd.DataFrame({"user": user[rows], "item": item[rows]})
+    pairs = pd.DataFrame({"user": user, "item": item})
     repeated = pairs.duplicated(keep=keep).to_numpy()
-    rows = rows[~repeated]
+    rows = np.flatnonzero(~repeated)
+    if min_rating is not None and links.rating is not None:
+        rating = pd.to_numeric(pd.Series(links.rating.values[rows]), errors="coerce").to_numpy()
+        high = ~(rating < min_rating)  # invalid numbers are rejected later
+        if not high.any():
+            raise ValueError(f"'min_rating' leaves no interaction (got {min_rating})")
+        if not high.all():
+            notes.append(
+                f"{int((~high).sum()):,} of {len(rows):,} ratings below {min_rating} left out"
+            )
+        rows = rows[high]
     if k is not None:
         kept = core_links(torch.from_numpy(user[rows]), torch.from_numpy(item[rows]), k).numpy()
         if not len(kept):

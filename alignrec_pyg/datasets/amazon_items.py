@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from alignrec_pyg.datasets.assemble import strings_in
 from alignrec_pyg.datasets.delimited import open_bytes
 from alignrec_pyg.tables import repr_short
 
@@ -174,22 +175,9 @@ def _parsed(version: Version, line: bytes, path: Path, number: int) -> dict[str,
 def _text(item: dict[str, Any], version: Version, fields: Sequence[Field]) -> str | None:
     parts: list[str] = []
     for field in fields:
-        flat = _flat(item.get(_NAMES.get(field, {}).get(version, field)))
+        flat = strings_in(item.get(_NAMES.get(field, {}).get(version, field)))
         parts += dict.fromkeys(flat) if field == "categories" else flat
     return " ".join(parts) or None
-
-
-def _flat(value: object) -> list[str]:
-    """The strings in a nested value of strings, numbers, lists and dictionaries."""
-    if isinstance(value, str):
-        return [value.strip()] if value.strip() else []
-    if isinstance(value, int | float):
-        return [str(value)]
-    if isinstance(value, list | tuple):
-        return [part for element in value for part in _flat(element)]
-    if isinstance(value, dict):
-        return [f"{key}: {part}" for key, element in value.items() for part in _flat(element)]
-    return []
 
 
 def _image_url(item: dict[str, Any], version: Version) -> str | None:

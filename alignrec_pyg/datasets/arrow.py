@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # as Python writes it, and within int64
+_WHOLE_FLOAT = re.compile(r"(0|-?[1-9][0-9]{0,14})\.0")  # the same, of a column of floats
 
 
 def column_values(column: pa.ChunkedArray) -> np.ndarray:
@@ -33,10 +34,10 @@ def column_values(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def id_values(column: pa.ChunkedArray) -> np.ndarray:
-    """Converts ids from text: to int64 if all are canonical whole numbers, otherwise to strings.
+    """Converts ids from text: to numbers if all are whole ones as Python writes them, or strings.
 
-    ``7`` is canonical, but ``007``, ``7.0`` and `` 7`` are not, so that ids with different texts
-    always remain different.
+    ``7`` is one, and ``7.0`` where all are floats; ``007`` and `` 7`` are not, so that ids with
+    different texts always remain different.
     """
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     encoded = encoded.unify_dictionaries()
@@ -44,6 +45,8 @@ def id_values(column: pa.ChunkedArray) -> np.ndarray:
         distinct = encoded.chunk(0).dictionary.to_pylist()
         if all(_WHOLE.fullmatch(value) for value in distinct):
             return np.array(distinct, dtype=np.int64)[_codes(encoded)]
+        if all(_WHOLE_FLOAT.fullmatch(value) for value in distinct):
+            return np.array(distinct, dtype=np.float64)[_codes(encoded)]
     return _taken(encoded)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from alignrec_pyg.datasets.columns import (
 )
 from alignrec_pyg.datasets.interactions import Keep, interaction_graph
 from alignrec_pyg.graph import ITEM
-from alignrec_pyg.tables import repr_short
+from alignrec_pyg.tables import note_on_shared_ids, repr_short
 
 _Checked = TypeVar("_Checked")
 
@@ -63,8 +63,8 @@ def assemble(
         The graph and the number of repeated rows that were removed.
 
     Raises:
-        ValueError: If a column has invalid values. The message has one line for each such column,
-            with the location of the first invalid row.
+        ValueError: If a column has invalid values, or no item of ``links`` is in ``catalogue``. The
+            message has one line for each such column, with the location of the first invalid row.
     """
     problems: list[str] = []
 
@@ -91,7 +91,8 @@ def assemble(
     user_index, user_id = pd.factorize(users, sort=True)
     item_index, item_id = pd.factorize(linked, sort=True)
     if listed is not None:
-        known, item_id = item_id, _with_catalogue(listed, item_id, notes)
+        source = f"'items' ({catalogue.where(0)})" if catalogue else ""
+        known, item_id = item_id, _with_catalogue(source, listed, item_id, notes)
         item_index = pd.Index(item_id).get_indexer(pd.Index(known))[item_index]
     return interaction_graph(
         user_index.astype(np.int64),
@@ -109,14 +110,45 @@ def assemble(
 
 def with_equal_id_types(links: LinkColumns, catalogue: Column) -> tuple[LinkColumns, Column]:
     """Converts the item ids of two text files to strings if only one has whole numbers only."""
-    if catalogue.values.dtype != links.item.values.dtype:
+    if (catalogue.values.dtype == object) != (links.item.values.dtype == object):
         return replace(links, item=as_strings(links.item)), as_strings(catalogue)
     return links, catalogue
 
 
+def without_copies(
+    ids: Column, content: Mapping[str, Column], notes: list[str]
+) -> tuple[Column, dict[str, Column]]:
+    """The ids and content of items, without rows that repeat an item and all of its content.
+
+    Raises:
+        ValueError: If an item is listed again with other content.
+    """
+    repeated = pd.Series(ids.values).duplicated().to_numpy()
+    if not repeated.any():
+        return ids, dict(content)
+    several = np.flatnonzero(pd.Series(ids.values).duplicated(keep=False))
+    columns = (ids, *content.values())
+    rows = pd.DataFrame({n: list(map(repr, c.values[several])) for n, c in enumerate(columns)})
+    other = np.zeros(len(repeated), dtype=bool)
+    other[several] = ~rows.duplicated()
+    other &= repeated
+    if other.any():
+        ids.refuse(
+            other,
+            "each item needs to be listed once; only rows that are equal in all columns that are "
+            "read count as one",
+        )
+    notes.append(
+        f"{int(repeated.sum()):,} rows of 'items' repeat an item and its values: left out "
+        f"(first: {ids.where(int(np.argmax(repeated)))})"
+    )
+    kept = np.flatnonzero(~repeated)
+    return ids.take(kept), {name: column.take(kept) for name, column in content.items()}
+
+
 def add_content(
     data: HeteroData,
-    column: Callable[[str], Column],
+    content: Mapping[str, Column],
     notes: list[str],
     *,
     text: str | Sequence[str] | None,
@@ -128,32 +160,44 @@ def add_content(
 
     Relative image paths start from ``folder``.
     """
+    count = int(data[ITEM].num_nodes)
 
-    def joined(*names: str) -> list[str | None]:
-        return joined_text([column(name) for name in names], int(data[ITEM].num_nodes), notes)
+    def filled(entries: list[str | None], *names: str) -> list[str | None]:
+        entries = entries + [None] * (count - len(entries))
+        empty = entries.count(None)
+        if empty:
+            notes.append(f"{empty:,} of {count:,} items have nothing in {', '.join(names)}")
+        return entries
+
+    def first(name: str) -> list[str | None]:
+        return filled([next(iter(strings_in(v)), None) for v in content[name].values], name)
 
     if text:
-        data[ITEM].text = joined(*([text] if isinstance(text, str) else text))
+        names = [text] if isinstance(text, str) else text
+        data[ITEM].text = filled(joined_text([content[name] for name in names]), *names)
     if image:
         data[ITEM].image_path = [
-            path if path is None or folder is None else folder / path for path in joined(image)
+            path if path is None or folder is None else folder / path for path in first(image)
         ]
     if image_url:
-        data[ITEM].image_url = joined(image_url)
+        data[ITEM].image_url = first(image_url)
 
 
-def joined_text(columns: Sequence[Column], count: int, notes: list[str]) -> list[str | None]:
-    """Joins the non-empty columns of each of ``count`` items by a space; ``None`` without any."""
-    joined: list[str | None] = []
-    for row in zip(*(column.values for column in columns), strict=True):
-        parts = [str(value).strip() for value in row if not pd.isna(value)]
-        joined.append(" ".join(part for part in parts if part) or None)
-    joined += [None] * (count - len(joined))
-    empty = joined.count(None)
-    if empty:
-        names = ", ".join(column.name for column in columns)
-        notes.append(f"{empty:,} of {count:,} items have nothing in {names}")
-    return joined
+def joined_text(columns: Sequence[Column]) -> list[str | None]:
+    """Joins what each row of the columns holds by a space; ``None`` for nothing."""
+    rows = zip(*(column.values for column in columns), strict=True)
+    return [" ".join(part for value in row for part in strings_in(value)) or None for row in rows]
+
+
+def strings_in(value: Any) -> list[str]:
+    """The strings in a value that may be missing, a number, a list or a dictionary of such."""
+    if isinstance(value, str):
+        return [value.strip()] if value.strip() else []
+    if isinstance(value, dict):
+        return [f"{key}: {part}" for key, element in value.items() for part in strings_in(element)]
+    if isinstance(value, list | tuple | set | np.ndarray):
+        return [part for element in value for part in strings_in(element)]
+    return [] if pd.isna(value) else [str(value)]
 
 
 def _ids(what: str, column: Column, notes: list[str]) -> np.ndarray:
@@ -167,18 +211,23 @@ def _ids(what: str, column: Column, notes: list[str]) -> np.ndarray:
 def _listed_ids(column: Column, notes: list[str]) -> np.ndarray:
     ids = checked_ids(column, notes)
     twice = pd.Series(ids).duplicated().to_numpy()
-    if twice.any():
+    if twice.any():  # such as 1 and 1.0
         column.refuse(twice, "each item needs to be listed once")
     return ids
 
 
-def _with_catalogue(listed: np.ndarray, linked: np.ndarray, notes: list[str]) -> np.ndarray:
+def _with_catalogue(
+    source: str, listed: np.ndarray, linked: np.ndarray, notes: list[str]
+) -> np.ndarray:
     if (listed.dtype == object) != (linked.dtype == object):
         raise ValueError(
             f"'items' and 'interactions' need item ids of one type (got {repr_short(listed[0])} "
             f"and {repr_short(linked[0])})"
         )
     unlisted = linked[pd.Index(listed).get_indexer(pd.Index(linked)) < 0]
+    few = note_on_shared_ids(source, len(linked) - len(unlisted), listed, linked)
+    if few:
+        notes.append(few)
     if len(unlisted):
         notes.append(f"{len(unlisted):,} items of the interactions are not in 'items': added last")
     return np.concatenate([listed, unlisted])

@@ -14,6 +14,10 @@ from alignrec_pyg.tables import repr_short
 _EXACT_FLOAT = 2**53  # whole numbers beyond it are not exact as float64
 _INT64_MAX = 2**63 - 1
 _TOO_LARGE = "a whole-number id needs to fit int64: cast the column to str"
+_TIME_FORMS = (
+    "a time is needed, as a number (seconds or smaller units since 1970) or as a date in the form "
+    "2020-12-31 or 2020-12-31 23:59:59 in all rows"
+)
 _TIME_UNITS = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
 _LABELS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 
@@ -48,11 +52,11 @@ class Column:
 
 
 def as_strings(column: Column) -> Column:
-    """Converts ids that are whole numbers to strings; strings remain unchanged."""
-    if column.values.dtype == object:
-        return column
+    """Converts ids that are numbers to strings, whole floats as ``7``; strings stay as they are."""
+    if column.values.dtype.kind not in "iuf" or (column.values != np.round(column.values)).any():
+        return column  # strings, or what checked_ids refuses
     distinct, codes = np.unique(column.values, return_inverse=True)
-    names = np.array([str(value) for value in distinct.tolist()], dtype=object)
+    names = np.array([str(value).removesuffix(".0") for value in distinct.tolist()], dtype=object)
     return Column(column.name, names[codes], column.where)
 
 
@@ -140,7 +144,9 @@ def checked_row_numbers(column: Column, notes: list[str]) -> np.ndarray:
     return ids
 
 
-def checked_numbers(column: Column, notes: list[str]) -> np.ndarray | None:
+def checked_numbers(
+    column: Column, notes: list[str], *, rule: str = "a finite number is needed"
+) -> np.ndarray | None:
     """Validates numbers and returns them as int64 if all are whole, otherwise as float64.
 
     ``None`` if all are missing.
@@ -154,7 +160,7 @@ def checked_numbers(column: Column, notes: list[str]) -> np.ndarray | None:
     if values.dtype.kind not in "iuf":
         values = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():
-        column.refuse(~np.isfinite(values), "a finite number is needed, or leave the column out")
+        column.refuse(~np.isfinite(values), f"{rule}, or leave the column out")
     if values.dtype.kind == "f" and (values == np.round(values)).all():
         return values.astype(np.int64) if np.abs(values).max() <= _EXACT_FLOAT else values
     return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
@@ -171,7 +177,7 @@ def checked_times(column: Column, notes: list[str]) -> np.ndarray | None:
         stamps = column.values.astype("datetime64[ms]").astype(np.int64)
         notes.append(f"column '{column.name}': date-times kept as milliseconds since 1970")
         return _noted_order(column, stamps, notes)
-    times = checked_numbers(column, notes)
+    times = checked_numbers(column, notes, rule=_TIME_FORMS)
     if times is None:
         return None
     unit = np.searchsorted([limit for limit, _ in _TIME_UNITS], np.abs(times), side="right")

@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NoReturn, cast
 
@@ -24,6 +25,7 @@ _SEPARATORS = {"\t": "tab", ",": "comma"}
 _HEADER_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 24
 _MAX_LINE_BYTES = 1 << 26
+_END = "end"  # a line after the last one: a row of its own unless it is within quotes
 _BOM = b"\xef\xbb\xbf"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
@@ -70,7 +72,7 @@ class DelimitedFile:
         self.path = path
         self._quoted = quoted
         self._first_line = 2 if names is None else 1  # line of row 0
-        self._one_line_per_row: bool | None = None
+        self._extra_lines: int | None = None
         self._file_rows = -1  # unknown before the file is read
         self._separator, self.columns = self._header(required, names, notes)
         chosen = [
@@ -93,6 +95,7 @@ class DelimitedFile:
                 + (" below the header" if names is None else "")
             )
         self._table = table
+        self._note_quoted_lines(notes)
 
     @property
     def num_rows(self) -> int:
@@ -119,34 +122,72 @@ class DelimitedFile:
         """The line at which row ``row`` of the file begins, including blank rows."""
         if not self._quoted:
             return int(row) + self._first_line
-        if self._one_line_per_row is None and self._file_rows >= 0:
-            with open_bytes(self.path) as file:
-                lines, last = 0, b""
-                for block in iter(lambda: file.read(1 << 20), b""):
-                    lines, last = lines + block.count(b"\n"), block
-            lines += not last.endswith(b"\n")
-            self._one_line_per_row = lines == self._file_rows + self._first_line - 1
-        if self._one_line_per_row:
+        if self._file_rows >= 0 and not self._lines_in_quotes():
             return int(row) + self._first_line
         for number, (line, _) in enumerate(self._records()):
             if number == row + self._first_line - 1:
                 return line
         return int(row) + self._first_line
 
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """The line and fields of every record (slow); quoted records may span several lines."""
+    def _lines_in_quotes(self) -> int:
+        """How many lines are not the beginning of a row, but within a quoted field."""
+        if self._extra_lines is None:
+            with open_bytes(self.path) as file:
+                lines, last = 0, b""
+                for block in iter(lambda: file.read(1 << 20), b""):
+                    lines, last = lines + block.count(b"\n"), block
+            lines += not last.endswith(b"\n")
+            self._extra_lines = lines - (self._file_rows + self._first_line - 1)
+        return self._extra_lines
+
+    def _note_quoted_lines(self, notes: list[str]) -> None:
+        """Notes lines within quotes, and refuses a quote that nothing closes.
+
+        Where a quote is an ordinary character, it would hide all lines up to the next one.
+        """
+        if not self._quoted or self._lines_in_quotes() <= 0:
+            return
+        way_out = "quoted=False takes double quotes as ordinary characters"
+        first = hidden = line = 0
+        fields: list[str] = []
+        for line, fields in self._records(_END):
+            within = [part for field in fields for part in field.split("\n")[1:]]
+            rows = [part.count(self._separator) >= len(self.columns) - 1 for part in within]
+            hidden += sum(rows)
+            first = first or line * any(rows)
+        if fields != [_END]:
+            raise ValueError(
+                f"{self.path}, line {line}: a field begins with a double quote that nothing "
+                f"closes, and hides the lines below; {way_out}"
+            )
+        if hidden:
+            notes.append(
+                f"ATTENTION: {self.path.name}: {hidden:,} lines that look like rows are within "
+                f"double quotes, and no rows of their own (first below line {first}); {way_out}"
+            )
+
+    def _records(self, *more: str) -> Iterator[tuple[int, list[str]]]:
+        """The line and fields of every record (slow); quoted records may span several lines.
+
+        ``more`` are lines after the last one.
+        """
         with open_bytes(self.path) as file:
             text = io.TextIOWrapper(file, "utf-8", errors="replace", newline="")
             with _long_fields():
                 reader = csv.reader(
-                    text,
+                    chain(text, more),
                     delimiter=self._separator,
                     quoting=csv.QUOTE_MINIMAL if self._quoted else csv.QUOTE_NONE,
                 )
                 line = 1
-                for fields in reader:
-                    yield line, fields
-                    line = reader.line_num + 1
+                try:
+                    for fields in reader:
+                        yield line, fields
+                        line = reader.line_num + 1
+                except csv.Error as error:
+                    raise ValueError(
+                        f"{self.path}, line {line} cannot be parsed: {error}"
+                    ) from error
 
     def _header(
         self, required: Sequence[str], names: Sequence[str] | None, notes: list[str]
@@ -168,6 +209,11 @@ class DelimitedFile:
             raise ValueError(
                 f"{self.path}, line 1: the file needs to be UTF-8 ({error})"
             ) from error
+        if "\r" in text:
+            raise ValueError(
+                f"{self.path}, line 1: lines need to end in LF or CRLF (got CR alone, as of old "
+                "Macs): open the file in an editor or spreadsheet and save it again"
+            )
         if names is not None:
             return self._separator_of(text, names), list(names)
         candidates = []
@@ -193,8 +239,11 @@ class DelimitedFile:
     def _fields(self, text: str, separator: str) -> list[str]:
         if not self._quoted:
             return text.split(separator)
-        with _long_fields():
-            return next(csv.reader([text], delimiter=separator), [])
+        try:
+            with _long_fields():
+                return next(csv.reader([text], delimiter=separator), [])
+        except csv.Error as error:
+            raise ValueError(f"{self.path}, line 1 cannot be parsed: {error}") from error
 
     def _separator_of(self, text: str, names: Sequence[str]) -> str:
         for separator in _SEPARATORS:

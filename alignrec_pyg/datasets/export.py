@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +39,8 @@ def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None
     ``<folder name>.inter`` with ``userID itemID [rating] [timestamp] x_label``,
     ``u_id_mapping.csv`` and ``i_id_mapping.csv`` with the original ids, and ``<name>.npy`` for each
     feature table ``x_<name>`` (items without it have rows of zeros). MMRec looks for
-    ``image_feat.npy`` and ``text_feat.npy``, or what its configuration names.
+    ``image_feat.npy`` and ``text_feat.npy``, or what its configuration names. The folder appears
+    when it is complete.
 
     Args:
         data: Graph with all links, as in a dataset.
@@ -50,7 +53,6 @@ def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None
     Raises:
         ValueError: If there are no split labels, which MMRec needs, or the folder is not empty.
     """
-    folder = _new_folder(folder)
     notes: list[str] = []
     labels = _labels(data, split, notes)
     if labels is None:
@@ -61,14 +63,15 @@ def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None
     user, item = data[INTERACTS].edge_index.cpu().numpy()[:, rows]
     columns = {"userID": user, "itemID": item, **_values(data, rows, "rating", "timestamp")}
     columns["x_label"] = labels[rows]
-    _write(folder / f"{folder.name}.inter", columns)
-    for ids, mapping, index, name in (
-        (user_ids(data), "u_id_mapping.csv", "userID", "user_id"),
-        (item_ids(data), "i_id_mapping.csv", "itemID", "item_id"),
-    ):
-        _write(folder / mapping, {name: ids, index: np.arange(len(ids))}, quoted=True)
-    for name in feature_names(data):
-        np.save(folder / f"{name}.npy", feature_table(data, name).cpu().numpy())
+    with _new_folder(folder) as made:
+        _write_quoted(made / f"{made.name}.inter", columns)
+        for ids, mapping, index, name in (
+            (user_ids(data), "u_id_mapping.csv", "userID", "user_id"),
+            (item_ids(data), "i_id_mapping.csv", "itemID", "item_id"),
+        ):
+            _write_quoted(made / mapping, {name: ids, index: np.arange(len(ids))})
+        for name in feature_names(data):
+            np.save(made / f"{name}.npy", feature_table(data, name).cpu().numpy())
     if "text" in data[ITEM]:
         notes.append("texts left out: MMRec's format has no place for them")
     return notes
@@ -80,6 +83,7 @@ def to_recbole(data: HeteroData, folder: str | Path, *, split: Split | None = No
     ``<folder name>.inter``, or with a split ``.train.inter``, ``.valid.inter`` and ``.test.inter``
     (RecBole's ``benchmark_filename``), with original ids; ``<folder name>.item`` with
     ``text:token_seq`` and each feature table as ``<name>:float_seq``, empty for items without it.
+    Double quotes are ordinary characters. The folder appears when it is complete.
 
     Args:
         data: Graph with all links, as in a dataset.
@@ -93,20 +97,13 @@ def to_recbole(data: HeteroData, folder: str | Path, *, split: Split | None = No
     Raises:
         ValueError: If an id contains a tab or a line break, or the folder is not empty.
     """
-    folder = _new_folder(folder)
     notes: list[str] = []
     labels = _labels(data, split, notes)
     user_id, item_id = _tokens(user_ids(data), USER), _tokens(item_ids(data), ITEM)
     user, item = data[INTERACTS].edge_index.cpu().numpy()
-    parts = {f"{folder.name}.inter": np.arange(len(user))}
+    parts = {"": np.arange(len(user))}
     if labels is not None:
-        parts = {
-            f"{folder.name}.{part}.inter": np.flatnonzero(labels == label)
-            for label, part in enumerate(_PARTS)
-        }
-    for name, rows in parts.items():
-        columns = {"user_id:token": user_id[user[rows]], "item_id:token": item_id[item[rows]]}
-        _write(folder / name, columns | _values(data, rows, "rating:float", "timestamp:float"))
+        parts = {f".{part}": np.flatnonzero(labels == label) for label, part in enumerate(_PARTS)}
     content: dict[str, np.ndarray] = {"item_id:token": item_id}
     if "text" in data[ITEM]:
         texts = ["" if text is None else text.translate(_SPACE) for text in data[ITEM].text]
@@ -122,16 +119,29 @@ def to_recbole(data: HeteroData, folder: str | Path, *, split: Split | None = No
             for row, lacks in zip(table, missing, strict=True)
         ]
         content[f"{name}:float_seq"] = np.array(rows_text, dtype=object)
-    _write(folder / f"{folder.name}.item", content)
+    with _new_folder(folder) as made:
+        for part, rows in parts.items():
+            columns = {"user_id:token": user_id[user[rows]], "item_id:token": item_id[item[rows]]}
+            columns |= _values(data, rows, "rating:float", "timestamp:float")
+            _write_plain(made / f"{made.name}{part}.inter", columns)
+        _write_plain(made / f"{made.name}.item", content)
     return notes
 
 
-def _new_folder(folder: str | Path) -> Path:
+@contextmanager
+def _new_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder of this name to write to, which is put in its place when the block is done."""
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"'folder' needs to be new or empty (got {folder})")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        made = Path(temporary) / folder.name
+        made.mkdir()
+        yield made
+        if folder.exists():
+            folder.rmdir()
+        made.rename(folder)
 
 
 def _labels(data: HeteroData, split: Split | None, notes: list[str]) -> np.ndarray | None:
@@ -182,18 +192,19 @@ def _tokens(ids: np.ndarray, node: str) -> np.ndarray:
     return tokens
 
 
-def _write(
-    path: Path, columns: Mapping[str, np.ndarray | Sequence[object]], *, quoted: bool = False
-) -> None:
+def _write_quoted(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes a tab-separated table whose fields are quoted where they need to be."""
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
     with path.open("wb") as file:
         file.write(("\t".join(columns) + "\n").encode())
-        pa_csv.write_csv(
-            table,
-            file,
-            pa_csv.WriteOptions(
-                include_header=False,
-                delimiter="\t",
-                quoting_style="needed" if quoted else "none",
-            ),
-        )
+        options = pa_csv.WriteOptions(include_header=False, delimiter="\t")
+        pa_csv.write_csv(table, file, options)
+
+
+def _write_plain(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes a tab-separated table in which quotes are ordinary characters (Arrow refuses them)."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write("\t".join(columns) + "\n")
+        texts = (v if v.dtype == object else v.astype(str) for v in columns.values())
+        rows = zip(*texts, strict=True)
+        file.writelines("\t".join(row) + "\n" for row in rows)

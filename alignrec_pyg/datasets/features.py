@@ -18,6 +18,7 @@ from alignrec_pyg.tables import (
     check_table,
     match_rows,
     nonfinite_and_zero_rows,
+    note_on_shared_ids,
 )
 
 
@@ -61,6 +62,9 @@ def aligned_rows(
     unknown = len(ids) - len(targets)
     if unknown:
         notes.append(f"feature '{name}': {unknown:,} rows of unknown items left out")
+    few = note_on_shared_ids(f"feature '{name}'", len(targets), ids, item_id)
+    if few:
+        notes.append(few)
     without = len(item_id) - len(targets)
     if without:
         notes.append(f"feature '{name}': {without:,} of {len(item_id):,} items have no row")

@@ -12,12 +12,14 @@ from alignrec_pyg.datasets.assemble import (
     add_content,
     assemble,
     with_equal_id_types,
+    without_copies,
 )
 from alignrec_pyg.datasets.columns import Column, checked_ids
 from alignrec_pyg.datasets.features import add_feature_by_id, check_feature_name
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
 from alignrec_pyg.datasets.tables import open_table
 from alignrec_pyg.graph import ITEM
+from alignrec_pyg.ids import ids_from_texts
 from alignrec_pyg.report import describe
 from alignrec_pyg.tables import NonFinite, read_npy
 
@@ -29,6 +31,7 @@ def from_files(
     *,
     user: str = "user",
     item: str = "item",
+    items_id: str | None = None,
     rating: str | None = None,
     time: str | None = None,
     split: str | None = None,
@@ -37,6 +40,7 @@ def from_files(
     image_url: str | None = None,
     keep: Keep = "first",
     nonfinite: NonFinite = "error",
+    quoted: bool = True,
 ) -> InteractionDataset:
     """Reads a dataset from csv, tsv, jsonl (each uncompressed or with gzip) or parquet files.
 
@@ -50,7 +54,8 @@ def from_files(
         features: A pair ``(matrix, ids)`` for each name: a ``.npy`` file, and a text file with the
             item id of each of its rows, one per line.
         user: Column of ``interactions`` with user ids.
-        item: Column of ``interactions`` (and of ``items``) with item ids.
+        item: Column of ``interactions`` with item ids.
+        items_id: Column of ``items`` with item ids; by default it has the name ``item``, too.
         rating: Column of ``interactions``, optional.
         time: Column of ``interactions``, optional: numbers in any unit, or date-times.
         split: Column of ``interactions``, optional: 0/1/2 or train/val/test.
@@ -62,6 +67,8 @@ def from_files(
             ``data["item"].image_url`` for :func:`~alignrec_pyg.datasets.fetch_images`.
         keep: Whether to keep the first or the last row of a repeated (user, item) pair.
         nonfinite: Whether feature rows with NaN or infinity are an error or missing.
+        quoted: Whether fields of csv and tsv files may be enclosed in double quotes, which are
+            otherwise ordinary characters.
 
     Raises:
         ValueError: If a file or a column is missing or has invalid values; the message has one line
@@ -69,7 +76,7 @@ def from_files(
     """
     notes: list[str] = []
     wanted = [name for name in (user, item, rating, time, split) if name]
-    table = open_table(interactions, wanted, notes, optional=(), text=[user, item])
+    table = open_table(interactions, wanted, notes, optional=(), ids=[user, item], quoted=quoted)
     links = LinkColumns(
         table.ids(user),
         table.ids(item),
@@ -82,13 +89,27 @@ def from_files(
             "'text', 'image' and 'image_url' need the file 'items', whose columns they name"
         )
     catalogue = None
+    columns: dict[str, Column] = {}
     if items is not None:
-        listed = open_table(items, [item, *content], notes, optional=(), text=[item, *content])
-        links, catalogue = with_equal_id_types(links, listed.ids(item))
+        key = items_id or item
+        listed = open_table(
+            items,
+            [key, *content],
+            notes,
+            optional=(),
+            text=[name for name in content if name != key],
+            ids=[key],
+            quoted=quoted,
+        )
+        columns = {name: listed.column(name) for name in content}
+        catalogue, columns = without_copies(listed.ids(key), columns, notes)
+        links, catalogue = with_equal_id_types(links, catalogue)
     data, duplicates = assemble(links, notes, catalogue=catalogue, keep=keep)
     if items is not None:
-        folder, column = Path(items).parent, listed.column
-        add_content(data, column, notes, text=text, image=image, image_url=image_url, folder=folder)
+        folder = Path(items).parent
+        add_content(
+            data, columns, notes, text=text, image=image, image_url=image_url, folder=folder
+        )
     dtypes: dict[str, str] = {}
     for name, (matrix, ids) in (features or {}).items():
         check_feature_name(name)
@@ -110,10 +131,11 @@ def _row_ids(path: Path, item_id: np.ndarray, notes: list[str]) -> np.ndarray:
     if not lines:
         raise ValueError(f"{path}, line 1: at least one id is needed")
     column = Column("ids", np.array(lines, dtype=object), lambda row: f"{path}, line {row + 1}")
-    ids = checked_ids(column, notes)
+    checked_ids(column, notes)
+    ids = np.array(ids_from_texts(item_id, lines), dtype=object)
     if item_id.dtype == object:
         return ids
-    whole = np.array([line.strip().lstrip("-").isdecimal() for line in lines])
+    whole = np.array([isinstance(entry, int) for entry in ids])
     if not whole.all():
         column.refuse(~whole, "an id needs to be a whole number, like those of the items")
-    return np.array([int(line) for line in lines], dtype=np.int64)
+    return ids.astype(np.int64)

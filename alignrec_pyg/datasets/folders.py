@@ -79,7 +79,7 @@ def ids_by_row(path: Path, rows: Column, ids: Column, count: int, notes: list[st
     if not used.all():
         unused = int((~used).sum())
         notes.append(f"{path.name}: {unused:,} rows after the {count:,} in use are ignored")
-    result = np.full(count, None, dtype=object)
+    result = np.empty(count, dtype=original.dtype)
     result[row[used]] = original[used]
     missing = np.setdiff1d(np.arange(count), row)
     if len(missing):

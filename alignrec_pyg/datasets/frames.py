@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from alignrec_pyg.datasets.arrow import column_values
-from alignrec_pyg.datasets.assemble import LinkColumns, add_content, assemble
+from alignrec_pyg.datasets.assemble import LinkColumns, add_content, assemble, without_copies
 from alignrec_pyg.datasets.columns import Column, checked_ids
 from alignrec_pyg.datasets.features import add_feature_by_id, check_feature_name
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
@@ -30,6 +30,7 @@ def from_frames(
     *,
     user: str = "user",
     item: str = "item",
+    items_id: str | None = None,
     rating: str | None = None,
     time: str | None = None,
     split: str | None = None,
@@ -52,7 +53,8 @@ def from_frames(
             ignored, with a note. A matrix without ids is accepted only with ``items``, whose row
             order it is assumed to have, with a note.
         user: Column of ``interactions`` with user ids, whole numbers or strings.
-        item: Column of ``interactions`` (and of ``items``) with item ids.
+        item: Column of ``interactions`` with item ids.
+        items_id: Column of ``items`` with item ids; by default it has the name ``item``, too.
         rating: Column of ``interactions``, optional.
         time: Column of ``interactions``, optional: numbers in any unit, or date-times.
         split: Column of ``interactions``, optional: 0/1/2 or train/val/test.
@@ -83,30 +85,36 @@ def from_frames(
     frame = _frame(interactions, "interactions")
     if len(frame) == 0:
         raise ValueError("'interactions' needs at least one row (got 0)")
-    catalogue = None if items is None else _frame(items, "items")
-    if catalogue is not None and len(catalogue) == 0:
-        raise ValueError("'items' needs at least one row (got 0)")
+    fields = [] if text is None else [text] if isinstance(text, str) else list(text)
+    content = [*fields, *(name for name in (image, image_url) if name)]
+    listed, columns = None, {}
+    if items is not None:
+        frame_of_items = _frame(items, "items")
+        if len(frame_of_items) == 0:
+            raise ValueError("'items' needs at least one row (got 0)")
+        column = partial(_column, frame_of_items, "items")
+        columns = {name: column(name) for name in content}
+        listed, columns = without_copies(column(items_id or item), columns, notes)
+    elif content:
+        raise ValueError(
+            "'text', 'image' and 'image_url' need the frame 'items', whose columns they name"
+        )
 
     link = partial(_column, frame, "interactions")
     others = (link(name) if name else None for name in (rating, time, split))
     data, duplicates = assemble(
         LinkColumns(link(user), link(item), *others),
         notes,
-        catalogue=None if catalogue is None else _column(catalogue, "items", item),
+        catalogue=listed,
         keep=keep,
     )
     item_id: np.ndarray = data[ITEM].id
-    if catalogue is None:
-        for name, value in (("text", text), ("image", image), ("image_url", image_url)):
-            if value is not None:
-                raise ValueError(f"'{name}' needs the frame 'items', whose column it names")
-    else:
-        column = partial(_column, catalogue, "items")
-        add_content(data, column, notes, text=text, image=image, image_url=image_url)
+    if items is not None:
+        add_content(data, columns, notes, text=text, image=image, image_url=image_url)
     dtypes: dict[str, str] = {}
     for name, feature in (features or {}).items():
         check_feature_name(name)
-        ids, matrix = _ids_and_matrix(name, feature, item_id, catalogue, notes)
+        ids, matrix = _ids_and_matrix(name, feature, item_id, listed, notes)
         dtypes[name] = add_feature_by_id(data, name, ids, matrix, nonfinite, notes)
     return InteractionDataset(
         data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes)
@@ -150,7 +158,7 @@ def _ids_and_matrix(
     name: str,
     feature: ArrayLike | tuple[ArrayLike, ArrayLike],
     item_id: np.ndarray,
-    catalogue: nw.DataFrame[Any] | None,
+    listed: Column | None,
     notes: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(feature, tuple):
@@ -177,7 +185,7 @@ def _ids_and_matrix(
             f"'features[{name!r}]' needs the pair (ids, matrix) as a tuple (got a list): a list is "
             "read as the matrix itself"
         )
-    if catalogue is None:
+    if listed is None:
         raise ValueError(
             f"'features[{name!r}]' needs to be (ids, matrix): without the frame 'items' nothing "
             "says which item a row of a bare matrix belongs to"
@@ -186,7 +194,7 @@ def _ids_and_matrix(
         f"ATTENTION: feature '{name}' came without ids: its rows are taken in the row order of "
         f"'items' (row 0 = {repr_short(item_id[0])})"
     )
-    return item_id[: len(catalogue)], np.asarray(feature)
+    return item_id[: len(listed.values)], np.asarray(feature)
 
 
 def _id_array(ids: ArrayLike) -> np.ndarray:

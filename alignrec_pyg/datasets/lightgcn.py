@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+from alignrec_pyg.datasets.arrow import id_values
 from alignrec_pyg.datasets.columns import Column, checked_row_numbers, concatenated
 from alignrec_pyg.datasets.folders import ids_by_row, note_unread_files
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep, interaction_graph
@@ -137,5 +139,5 @@ def _original_ids(
         return f"{path}, line {lines[row]}"
 
     row_column = Column("remap_id", np.array(rows, dtype=np.int64), where)
-    id_column = Column("org_id", np.array(ids, dtype=object), where)
+    id_column = Column("org_id", id_values(pa.chunked_array([ids])), where)
     return ids_by_row(path, row_column, id_column, count, notes)

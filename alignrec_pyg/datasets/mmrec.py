@@ -41,8 +41,8 @@ class MMRecFolder(InteractionDataset):
       ``data["item"].x_<feature>``, with underscores in place of characters that are not allowed in
       attributes: ``all-MiniLM-L6-v2.npy`` is ``x_all_MiniLM_L6_v2``. Files larger than 256 MiB are
       memory-mapped. Rows of zeros are missing features, which are marked in ``mask_<feature>``.
-    - ``i_id_mapping.csv``, ``u_id_mapping.csv``, optional: the original ids, which are otherwise
-      the row numbers.
+    - ``i_id_mapping.csv``, ``u_id_mapping.csv``, optional: the original ids, whole numbers if all
+      of them are, which are otherwise the row numbers.
 
     Other files are ignored and listed in the report.
 
@@ -178,4 +178,4 @@ def _original_ids(
     others = [name for name in table.columns if name != index]
     if not others:
         raise ValueError(f"{path}, line 1: a column with ids is needed beside '{index}'")
-    return ids_by_row(path, table.column(index), table.column(others[0]), count, notes)
+    return ids_by_row(path, table.column(index), table.ids(others[0]), count, notes)

@@ -61,7 +61,8 @@ class MovieLens(InteractionDataset):
 
     Args:
         path: The folder.
-        min_rating: Lowest rating to keep (4 to treat ratings as likes).
+        min_rating: Lowest rating to keep (4 to treat ratings as likes). Of a movie that a user has
+            rated several times, the first row counts.
         text: Fields of a movie's text, among ``"title"``, ``"genres"`` and ``"overview"``.
         require: Movies without one of these are removed with their ratings.
 
@@ -96,6 +97,8 @@ class MovieLens(InteractionDataset):
                 "time": checked_times(ratings.column("timestamp"), notes),
             }
         )
+        repeated = frame.duplicated(["user", "movie"])
+        frame = frame[~repeated]
         if min_rating is not None:
             frame = _kept(frame, frame["rating"] >= min_rating, f"below {min_rating}", notes)
         texts = _texts(folder, text, notes)
@@ -107,7 +110,7 @@ class MovieLens(InteractionDataset):
 
         user_index, user_id = pd.factorize(frame["user"].to_numpy(), sort=True)
         item_index, item_id = pd.factorize(frame["movie"].to_numpy(), sort=True)
-        data, duplicates = interaction_graph(
+        data, _ = interaction_graph(
             user_index.astype(np.int64),
             item_index.astype(np.int64),
             user_id,
@@ -123,7 +126,7 @@ class MovieLens(InteractionDataset):
             missing = sum(entry is None for entry in column)
             if missing:
                 notes.append(f"{missing:,} of {len(item_id):,} movies have no {what}")
-        super().__init__(data, describe(data, duplicates=duplicates, notes=notes))
+        super().__init__(data, describe(data, duplicates=int(repeated.sum()), notes=notes))
 
 
 def _check_names(argument: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from alignrec_pyg.datasets.assemble import (
     add_content,
     assemble,
     with_equal_id_types,
+    without_copies,
 )
 from alignrec_pyg.datasets.columns import Column, concatenated
 from alignrec_pyg.datasets.delimited import DelimitedFile
@@ -102,15 +103,18 @@ class RecBoleFolder(InteractionDataset):
         if content.is_file():
             used.add(content.name)
             listed = _Atomic(content, [item, *text], features, notes, all_vectors=features is None)
-            links, catalogue = with_equal_id_types(links, listed.ids(item))
+            vectors = listed.vectors(features)
+            fields = {field: listed.column(field) for field in (*text, *vectors)}
+            catalogue, fields = without_copies(listed.ids(item), fields, notes)
+            links, catalogue = with_equal_id_types(links, catalogue)
         elif text or features:
             raise ValueError(f"'text' and 'features' need the file {content} (there is none)")
         data, duplicates = assemble(links, notes, catalogue=catalogue, keep=keep)
         dtypes = {}
         if catalogue is not None:
-            add_content(data, listed.column, notes, text=text)
-            for field in listed.vectors(features):
-                rows, table = _table(listed.column(field))
+            add_content(data, fields, notes, text=text)
+            for field in vectors:
+                rows, table = _table(fields[field])
                 key = feature_name(field)
                 dtypes[key] = add_feature_by_id(
                     data, key, data[ITEM].id[rows], table, nonfinite, notes

@@ -69,6 +69,8 @@ def from_path(
     columns: Mapping[str, str] | None = None,
     text: Sequence[str] = (),
     image: str | None = None,
+    items_id: str | None = None,
+    quoted: bool = True,
 ) -> InteractionDataset:
     """Reads a folder or a table of interactions in any supported format.
 
@@ -83,11 +85,22 @@ def from_path(
             ``parent_asin``, ``timestamp``, ...), with a note in the report.
         text: Columns of ``items`` with text.
         image: Column of ``items`` with paths of images.
+        items_id: Column of ``items`` with item ids, if it has neither the name of the item column
+            of ``path`` nor a usual one.
+        quoted: Whether fields of csv and tsv files may be enclosed in double quotes.
 
     Raises:
         ValueError: If ``path`` does not exist, its format is unknown, or the data are invalid.
     """
-    return recognize(path, items=items, columns=columns, text=text, image=image).read()
+    return recognize(
+        path,
+        items=items,
+        columns=columns,
+        text=text,
+        image=image,
+        items_id=items_id,
+        quoted=quoted,
+    ).read()
 
 
 def check(
@@ -97,6 +110,8 @@ def check(
     columns: Mapping[str, str] | None = None,
     text: Sequence[str] = (),
     image: str | None = None,
+    items_id: str | None = None,
+    quoted: bool = True,
 ) -> CheckResult:
     """Checks data that :func:`~alignrec_pyg.datasets.from_path` reads, with the same arguments.
 
@@ -109,11 +124,21 @@ def check(
         columns: Names of columns, as in :func:`~alignrec_pyg.datasets.from_path`.
         text: Columns of ``items`` with text.
         image: Column of ``items`` with paths of images.
+        items_id: As in :func:`~alignrec_pyg.datasets.from_path`.
+        quoted: As in :func:`~alignrec_pyg.datasets.from_path`.
 
     Raises:
         ValueError: If ``path`` does not exist or its format is unknown.
     """
-    found = recognize(path, items=items, columns=columns, text=text, image=image)
+    found = recognize(
+        path,
+        items=items,
+        columns=columns,
+        text=text,
+        image=image,
+        items_id=items_id,
+        quoted=quoted,
+    )
     try:
         return CheckResult(found.kind, found.read().report, ())
     except ValueError as error:
@@ -127,6 +152,8 @@ def recognize(
     columns: Mapping[str, str] | None = None,
     text: Sequence[str] = (),
     image: str | None = None,
+    items_id: str | None = None,
+    quoted: bool = True,
 ) -> Recognized:
     """Detects the format of data, with the arguments of :func:`from_path`; reads no table.
 
@@ -138,14 +165,24 @@ def recognize(
     if unknown:
         raise ValueError(f"'columns' needs to be of {list(GUESSES)} (got {sorted(unknown)})")
     if path.is_dir():
-        if items is not None or columns or text or image:
+        if items is not None or columns or text or image or items_id or not quoted:
             raise ValueError(
-                f"'items', 'columns', 'text' and 'image' are for a file ({path} is a folder)"
+                "'items', 'items_id', 'columns', 'text', 'image' and 'quoted' are for a file "
+                f"({path} is a folder)"
             )
         return _folder(path)
     if not path.is_file():
         raise ValueError(f"'path' needs to be a folder or a file (there is none at '{path}')")
-    read = partial(_read_table, path, dict(columns or {}), items=items, text=text, image=image)
+    read = partial(
+        _read_table,
+        path,
+        dict(columns or {}),
+        items=items,
+        items_id=items_id,
+        text=text,
+        image=image,
+        quoted=quoted,
+    )
     return Recognized("table of interactions", read)
 
 
@@ -154,9 +191,27 @@ def column_of(role: str, there: Sequence[str]) -> str | None:
     return next((name for name in GUESSES[role] if name in there), None)
 
 
-def _read_table(path: Path, columns: dict[str, str], **content: Any) -> InteractionDataset:
+def _read_table(
+    path: Path,
+    columns: dict[str, str],
+    *,
+    items: str | Path | None,
+    items_id: str | None,
+    **others: Any,
+) -> InteractionDataset:
     guessed: list[str] = []
-    dataset = from_files(path, **_roles(path, columns, guessed), **content)
+    roles = _roles(path, columns, guessed)
+    if items is not None and items_id is None:
+        there = open_table(items, [], [], optional=()).columns
+        items_id = roles["item"] if roles["item"] in there else column_of("item", there)
+        if items_id is None:
+            raise ValueError(
+                f"{items}, line 1: a column of item ids is needed, under the name '{roles['item']}'"
+                f" or one that you name with 'items_id' (got {there})"
+            )
+        if items_id != roles["item"]:
+            guessed.append(f"column '{items_id}' of {Path(items).name} taken as the item")
+    dataset = from_files(path, items, items_id=items_id, **roles, **others)
     report = replace(dataset.report, notes=(*guessed, *dataset.report.notes))
     return InteractionDataset(dataset.data, report)
 

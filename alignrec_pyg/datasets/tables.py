@@ -72,10 +72,13 @@ def open_table(
     *,
     optional: Sequence[str] | None = None,
     text: Sequence[str] = (),
+    ids: Sequence[str] = (),
+    quoted: bool = True,
 ) -> Table:
     """Opens a csv, tsv, jsonl (each optionally with ``.gz``) or parquet file, by its suffix.
 
-    The other arguments are those of :class:`~alignrec_pyg.datasets.delimited.DelimitedFile`.
+    Columns of ``text`` may hold anything that becomes text, those of ``ids`` hold ids. The other
+    arguments are those of :class:`~alignrec_pyg.datasets.delimited.DelimitedFile`.
 
     Raises:
         ValueError: If the file does not exist, has another suffix, or cannot be read.
@@ -85,9 +88,11 @@ def open_table(
         raise ValueError(f"'{path}' needs to be a file (there is none)")
     kind = ending(path)
     if kind in DELIMITED:
-        return DelimitedFile(path, required, notes, optional=optional, text=text)
+        return DelimitedFile(
+            path, required, notes, optional=optional, text=[*text, *ids], quoted=quoted
+        )
     if kind in JSON_LINES:
-        return JsonLines(path, required, notes, optional=optional)
+        return JsonLines(path, required, notes, optional=optional, text=text)
     if kind in PARQUET:
         return ParquetFile(path, required, optional=optional)
     known = [*DELIMITED, *JSON_LINES, *PARQUET]

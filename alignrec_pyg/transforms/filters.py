@@ -72,8 +72,9 @@ class MinRating(BaseTransform):
     """Keeps the interactions rated ``min_rating`` or higher; the others become known pairs.
 
     This turns explicit ratings into implicit feedback: what a user rated lower is no positive, but
-    neither a negative nor to be recommended (:func:`~alignrec_pyg.graph.known_pairs`). All users
-    and items are kept, including those without interactions;
+    neither a negative nor to be recommended (:func:`~alignrec_pyg.graph.known_pairs`). Of a
+    repeated pair the data hold one rating already, of the row that the reader's ``keep`` keeps. All
+    users and items are kept, including those without interactions;
     :class:`~alignrec_pyg.transforms.KCore` removes them.
 
     Args:

@@ -3,11 +3,13 @@ import hashlib
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from alignrec_pyg.datasets import AmazonReviews, fetch_images
+from alignrec_pyg.datasets import AmazonReviews, fetch_images, from_frames
 from alignrec_pyg.datasets.amazon import PAPER_STATISTICS, Statistics, compare_statistics
 from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.transforms import KCore, MinRating
 
 ASINS = ("B000000001", "B000000002", "B000000003")
 # the 2-core is users a, b and items 1, 2; dropping c leaves item 3 with one interaction
@@ -124,8 +126,25 @@ def test_what_is_left_out_is_counted(mirror, tmp_path):
     last = toy(mirror, tmp_path, keep="last").data[INTERACTS]
     assert last.rating[last.edge_index.sum(0) == 0].tolist() == [2]
     liked = AmazonReviews(tmp_path, "Toy", mirror=mirror.url, k=None, min_rating=4).report
-    assert (liked.users, liked.items, liked.interactions, liked.duplicates) == (3, 3, 5, 0)
-    assert "2 of 7 ratings below 4 left out" in liked.notes
+    assert (liked.users, liked.items, liked.interactions, liked.duplicates) == (3, 3, 5, 1)
+    assert "1 of 6 ratings below 4 left out" in liked.notes
+
+
+def test_repeated_rows_go_before_low_ratings_as_with_frames(server, tmp_path):
+    rows = [("a", "x", 2.0), ("a", "x", 5.0), ("b", "x", 5.0), ("b", "x", 2.0), ("c", "y", 4.0)]
+    names = ["reviewerID", "asin", "overall"]
+    reviews = [dict(zip(names, row, strict=True)) | {"unixReviewTime": 1} for row in rows]
+    server.serve("/reviews_Toy_5.json.gz", lines(reviews))
+    server.serve("/meta_Toy.json.gz", lines([{"asin": "x"}, {"asin": "y"}], repr))
+    frame = pd.DataFrame(rows, columns=["user", "item", "rating"])
+    for keep, liked in (("first", [("b", "x"), ("c", "y")]), ("last", [("a", "x"), ("c", "y")])):
+        options = {"k": None, "min_rating": 4, "keep": keep, "mirror": server.url}
+        data = AmazonReviews(tmp_path, "Toy", **options).data
+        other = KCore(1)(MinRating(4)(from_frames(frame, rating="rating", keep=keep).data))
+        for graph in (data, other):
+            user, item = graph[INTERACTS].edge_index.tolist()
+            pairs = zip(graph["user"].id[user], graph["item"].id[item], strict=True)
+            assert sorted(pairs) == liked
 
 
 def test_hashes_are_checked(mirror, tmp_path):

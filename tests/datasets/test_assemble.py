@@ -1,7 +1,14 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from alignrec_pyg.datasets.assemble import LinkColumns, assemble, joined_text
+from alignrec_pyg.datasets.assemble import (
+    LinkColumns,
+    assemble,
+    joined_text,
+    strings_in,
+    without_copies,
+)
 from alignrec_pyg.datasets.columns import Column
 from alignrec_pyg.graph import INTERACTS
 
@@ -81,7 +88,52 @@ def test_taken_rows_know_their_places():
 
 
 def test_texts_are_joined():
-    notes = []
     columns = [column("title", [" A ", None, "", 3]), column("brand", ["B", np.nan, " ", "C"])]
-    assert joined_text(columns, 5, notes) == ["A B", None, None, "3 C", None]
-    assert notes == ["3 of 5 items have nothing in title, brand"]
+    assert joined_text(columns) == ["A B", None, None, "3 C"]
+
+
+@pytest.mark.parametrize(
+    ("value", "strings"),
+    [
+        (" a ", ["a"]),
+        (["one", " two ", None, ""], ["one", "two"]),
+        (np.array(["one", "two"], dtype=object), ["one", "two"]),
+        ([["deep"], ("er",)], ["deep", "er"]),
+        ({"colour": "red", "sizes": ["S", 3]}, ["colour: red", "sizes: S", "sizes: 3"]),
+        (3, ["3"]),
+        (0.5, ["0.5"]),
+        (None, []),
+        (np.nan, []),
+        (pd.NA, []),
+        ([], []),
+    ],
+)
+def test_strings_are_found_in_what_tables_hold(value, strings):
+    assert strings_in(value) == strings
+
+
+def test_rows_that_repeat_an_item_and_its_values_are_left_out():
+    notes = []
+    ids = column("item", ["a", "b", "a", "c", "a"])
+    title = column("title", [["x"], "y", ["x"], "z", ["x"]])
+    kept, content = without_copies(ids, {"title": title}, notes)
+    assert kept.values.tolist() == ["a", "b", "c"]
+    assert content["title"].values.tolist() == [["x"], "y", "z"]
+    assert [kept.where(row) for row in range(3)] == ["line 2", "line 3", "line 5"]
+    assert notes == ["2 rows of 'items' repeat an item and its values: left out (first: line 4)"]
+    title = column("title", [["x"], "y", ["other"], "z", ["x"]])
+    with pytest.raises(ValueError, match="line 4, column 'item': each item .* once"):
+        without_copies(ids, {"title": title}, notes)
+
+
+def test_items_that_the_interactions_share_are_counted():
+    links = [str(number) for number in range(10)]
+    listed = column("item", [*links[:4], *(f"x{number}" for number in range(20))])
+    notes = []
+    graph = LinkColumns(column("user", links), column("item", links))
+    assemble(graph, notes, catalogue=listed)
+    assert notes[0].startswith("ATTENTION: 'items' (line 2): only 4 of 24 ids are among the 10")
+    zeros = column("item", [f"{number:04}" for number in range(10)])
+    message = "none of 10 is one .got '0000', the items are like '0'.: .* leading zeros"
+    with pytest.raises(ValueError, match=message):
+        assemble(graph, [], catalogue=zeros)

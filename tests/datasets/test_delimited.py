@@ -91,10 +91,36 @@ def test_lines_past_quoted_line_breaks(tmp_path):
     assert table.num_rows == 3
     cut = write(tmp_path / "cut.csv", 'id,text\n1,"two\nlines"\n2,x')
     assert DelimitedFile(cut, ["id"], []).where(1).endswith("line 4")
-    assert notes == ["a.csv: 1 blank lines skipped"]
+    assert notes == [
+        "a.csv: 1 blank lines skipped",
+        "ATTENTION: a.csv: 1 lines that look like rows are within double quotes, and no rows of "
+        "their own (first below line 2); quoted=False takes double quotes as ordinary characters",
+    ]
     ragged = write(tmp_path / "b.csv", text + "4\n")
     with pytest.raises(ValueError, match="line 7, column 2: 1 fields, yet the header names 2"):
         DelimitedFile(ragged, ["id"], [])
+
+
+def test_a_stray_quote_is_told(tmp_path):
+    rows = 'u\ti\tnote\na\tx\tgood\nb\tx\t"so so\nc\ty\tfine\n'
+    notes = []
+    closed = DelimitedFile(write(tmp_path / "a.tsv", rows + 'd\ty\t"\n'), ["u", "i"], notes)
+    assert closed.column("u").values.tolist() == ["a", "b"]
+    assert "2 lines that look like rows are within double quotes" in notes[0]
+    assert "(first below line 3)" in notes[0]
+    notes = []
+    text = write(tmp_path / "b.tsv", 'u\ti\tnote\na\tx\t"two\nlines"\nb\ty\t-\n')
+    assert DelimitedFile(text, ["u"], notes).num_rows == 2
+    assert notes == []
+    with pytest.raises(ValueError, match="line 3: a field begins with a double quote that nothing"):
+        DelimitedFile(write(tmp_path / "c.tsv", rows + "d\ty\tfine\n"), ["u", "i"], [])
+    assert DelimitedFile(tmp_path / "c.tsv", ["u"], [], quoted=False).num_rows == 4
+
+
+@pytest.mark.parametrize("rows", ["u,i\ra,x\rb,y\r", "u,i\ra,x\nb,y\n"])
+def test_lines_that_end_in_cr_alone_are_refused(tmp_path, rows):
+    with pytest.raises(ValueError, match="line 1: lines need to end in LF or CRLF"):
+        DelimitedFile(write(tmp_path / "a.csv", rows), ["u", "i"], [])
 
 
 def test_quotes_may_be_characters_like_others(tmp_path):

@@ -132,6 +132,46 @@ def test_a_split_of_pyg_is_written_without_its_negatives(data, tmp_path):
     assert read.edge_index.size(1) == data[INTERACTS].edge_index.size(1)
 
 
+def test_quotes_are_written_as_they_are(tmp_path):
+    links = pd.DataFrame({"user": ['"u"', "v"], "item": ['19" rack', "cup"], "rating": [4.1, 0.1]})
+    items = pd.DataFrame({"item": ["cup", '19" rack'], "title": ['"Great" Expectations', 'a "b"']})
+    data = from_frames(links, items, text="title", rating="rating").data
+    to_recbole(data, tmp_path / "toy")
+    back = RecBoleFolder(tmp_path / "toy", text=["text"]).data
+    assert back["user"].id.tolist() == ['"u"', "v"]
+    assert back["item"].id.tolist() == ["cup", '19" rack']
+    assert back["item"].text == ['"Great" Expectations', 'a "b"']
+    assert torch.equal(back[INTERACTS].rating, data[INTERACTS].rating)
+    assert "4.1\n" in (tmp_path / "toy" / "toy.inter").read_text()
+
+
+@pytest.mark.parametrize(
+    ("write", "step"), [(to_mmrec, "feature_table"), (to_recbole, "_write_plain")]
+)
+def test_a_folder_appears_when_it_is_complete(data, tmp_path, monkeypatch, write, step):
+    split = SplitInteractions("random", seed=1)(data)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"alignrec_pyg.datasets.export.{step}", full)
+        with pytest.raises(OSError, match="No space left"):
+            write(data, tmp_path / "toy", split=split)
+    assert list(tmp_path.iterdir()) == []
+    write(data, tmp_path / "toy", split=split)
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+@pytest.mark.parametrize(("ids", "back"), [([7, 20], [7, 20]), (["a", "7"], ["7", "a"])])
+def test_ids_keep_their_type(tmp_path, ids, back):
+    links = pd.DataFrame({"user": ids * 3, "item": [1, 2, 3, 4, 5, 6], "split": [0, 0, 0, 0, 1, 2]})
+    to_mmrec(from_frames(links, split="split").data, tmp_path / "toy")
+    data = MMRecFolder(tmp_path / "toy").data
+    assert data["user"].id.tolist() == back
+    assert data["item"].id.dtype == np.int64
+
+
 def test_what_cannot_be_written_is_refused(data, tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path, tmp_path / "file"):

@@ -62,7 +62,9 @@ def test_numbers_that_are_whole_at_first(tmp_path):
     ("lines", "message"),
     [
         ([""], "line 1: at least one object"),
-        (["[1]"], "line 1: a JSON object is needed .got .1.."),
+        (["[1]"], "line 1: one JSON object a line is needed, without an array around them"),
+        (["[", '{"u": 1},', '{"u": 2}', "]"], "line 1: one JSON object a line is needed"),
+        ([{"u": 1}, "[1]"], "line 2: a JSON object is needed .got .1.."),
         ([{"u": 1}, "{'u': 2}"], "line 2: a JSON object is needed"),
         ([{"v": 1}], "line 1: the fields 'u' are needed .got .'v'.."),
         ([{"u": 1}] * 1500 + ['{"u": 2'], "line 1501: a JSON object is needed"),

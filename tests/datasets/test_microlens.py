@@ -63,5 +63,5 @@ def test_the_copy_in_mmrec_format_as_it_comes(tmp_path):
         np.save(tmp_path / f"{name}.npy", np.ones((2, 3), dtype=np.float32))
     dataset = MMRecFolder(tmp_path)
     assert feature_names(dataset.data) == ["image_feat", "text_feat"]
-    assert dataset.data["item"].id.tolist() == ["77", "78"]
+    assert dataset.data["item"].id.tolist() == [77, 78]
     assert any("not read: i_id_mapping.tsv" in note for note in dataset.report.notes)
