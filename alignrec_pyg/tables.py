@@ -94,7 +94,10 @@ def match_rows(argument: str, ids: np.ndarray, item_id: np.ndarray) -> np.ndarra
 
 
 def note_on_shared_ids(
-    source: str, num_shared: int, ids: Sequence[Any], item_id: Sequence[Any]
+    source: str,
+    num_shared: int,
+    ids: Sequence[Any] | np.ndarray,
+    item_id: Sequence[Any] | np.ndarray,
 ) -> str | None:
     """Checks that the ids of another source are those of the items.
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated
+
+import typer
 
 from alignrec_pyg.cli.check import check
 from alignrec_pyg.cli.compare import CompareOptions, compare
@@ -21,6 +25,26 @@ app = new_app(
     epilog="Exit codes: 0 done; 1 the data cannot be used, or the work failed; 2 the arguments do "
     "not fit; 130 Ctrl-C.",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(metadata.version("alignrec-pyg"))
+        raise typer.Exit
+
+
+@app.callback()
+def _alignrec(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (check, encode, evaluate, recommend):
     app.command(cls=Command)(command)
 app.command("compare", cls=Command)(command_of(CompareOptions, compare, compare.__doc__))

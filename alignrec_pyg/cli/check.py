@@ -11,6 +11,8 @@ from alignrec_pyg.cli.options import (
     ImageColumn,
     Item,
     Items,
+    ItemsId,
+    Quoted,
     Rating,
     Text,
     Time,
@@ -31,8 +33,10 @@ def check(
         str | None,
         typer.Option(metavar="COLUMN", help="The split column, if its name is no usual one."),
     ] = None,
+    items_id: ItemsId = None,
     text: Text = None,
     image: ImageColumn = None,
+    quoted: Quoted = True,
 ) -> int:
     """Say what data hold and what is wrong with them.
 
@@ -45,6 +49,14 @@ def check(
 
     columns = named_columns(user=user, item=item, rating=rating, time=time, split=split)
     with errors_about("PATH"):
-        result = datasets.check(path, items=items, columns=columns, text=text or (), image=image)
+        result = datasets.check(
+            path,
+            items=items,
+            columns=columns,
+            text=text or (),
+            image=image,
+            items_id=items_id,
+            quoted=quoted,
+        )
     print(result)
     return 1 if result.problems else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +14,9 @@ from alignrec_pyg.cli.options import (
     ImageColumn,
     Item,
     Items,
+    ItemsId,
     OptionError,
+    Quoted,
     Rating,
     SplitRule,
     Text,
@@ -46,6 +47,7 @@ def encode(
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write; new or empty.")],
     items: Items = None,
+    items_id: ItemsId = None,
     text: Text = None,
     image: ImageColumn = None,
     images: Annotated[
@@ -68,6 +70,7 @@ def encode(
     item: Item = None,
     rating: Rating = None,
     time: Time = None,
+    quoted: Quoted = True,
     min_rating: Annotated[
         float | None,
         typer.Option(parser=number, metavar="X", help="Leave lower ratings out: makes likes."),
@@ -88,8 +91,14 @@ def encode(
         int, typer.Option(parser=natural, metavar="N", help="Seed of the random split.")
     ] = 0,
     width: Annotated[
-        int, typer.Option(parser=positive_int, metavar="N", help="Width of tfidf and patch_pca.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            parser=positive_int,
+            metavar="N",
+            help="Width of tfidf and patch_pca.",
+            show_default="64, or less for few items",
+        ),
+    ] = None,
     max_failures: Annotated[
         float,
         typer.Option(parser=fraction, metavar="X", help="Share of images that may be unreadable."),
@@ -109,12 +118,14 @@ def encode(
     Reads interactions (csv, tsv, jsonl, each also .gz; parquet; or a folder of MovieLens,
     MicroLens, RecBole, LightGCN or MMRec), runs an encoder over the items' texts and images, splits
     the interactions into train, validation and test, and writes a folder in MMRec's format, which
-    train, evaluate, recommend and features read, and benchmarks/compare.py --data.
+    train, compare, tune, evaluate, recommend and features read. Without texts and images it holds
+    the interactions alone, for models that read nothing else.
 
     An interrupted run goes on when it is started again; the folder appears when it is complete.
     """
     from alignrec_pyg.datasets import to_mmrec
     from alignrec_pyg.datasets.recognition import recognize
+    from alignrec_pyg.experiments.settings import models_of_links
     from alignrec_pyg.graph import INTERACTS, feature_names
     from alignrec_pyg.report import describe_split
     from alignrec_pyg.transforms import SplitInteractions
@@ -133,7 +144,15 @@ def encode(
     columns = named_columns(user=user, item=item, rating=rating, time=time)
 
     with errors_about("PATH"):
-        found = recognize(path, items=items, columns=columns, text=text or [], image=image)
+        found = recognize(
+            path,
+            items=items,
+            columns=columns,
+            text=text or [],
+            image=image,
+            items_id=items_id,
+            quoted=quoted,
+        )
     dataset = found.read()
     print(f"read as: {found.kind}\n{dataset.report}")
     data = _filtered(dataset.data, min_rating, k_core)
@@ -141,6 +160,15 @@ def encode(
         _add_images(data, images)
     rows = cache if cache is not None else out.parent / f".{out.name}.cache"
     there = _modalities(data)
+    if not there and specs:
+        raise OptionError(
+            "--encoder", "there is nothing to encode: give --items with --text, or --images"
+        )
+    if not there and not feature_names(data):
+        log(
+            "note: the items have neither texts nor images (--items with --text, or --images): "
+            f"for models that read interactions alone: {', '.join(models_of_links())}"
+        )
     if encoder is None:
         learned = (("text", "tfidf"), ("image", "patch_pca"))
         specs = _specs([name for modality, name in learned if modality in there])
@@ -155,13 +183,7 @@ def encode(
         parts = SplitInteractions(rule, seed=seed, keep_cold_users=True)(data)
     print(f"split: {rule}\n{describe_split(*parts)}")
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        made = Path(temporary) / out.name
-        to_mmrec(data, made, split=parts)
-        if out.exists():
-            out.rmdir()
-        made.rename(out)
+    to_mmrec(data, out, split=parts)
     if cache is None:
         shutil.rmtree(rows, ignore_errors=True)
     log(f"written: {out}")
@@ -185,20 +207,20 @@ def _filtered(data: HeteroData, min_rating: float | None, k_core: int) -> Hetero
 
 
 def _add_images(data: HeteroData, images: Path) -> None:
-    from alignrec_pyg.encoders import images_by_id
+    from alignrec_pyg.encoders.images import IMAGE_ENDINGS, images_by_id
     from alignrec_pyg.graph import ITEM
+    from alignrec_pyg.tables import note_on_shared_ids
 
     with errors_about("--images"):
         by_id = images_by_id(images)
-    ids = data[ITEM].id.tolist()
-    found = [by_id.get(str(item)) for item in ids]
-    if not any(image is not None for image in found):
-        names = ", ".join(list(by_id)[:3]) or "none"
-        raise OptionError(
-            "--images",
-            f"no image of {images} is named by an item's id (items are like {ids[0]}, images: "
-            f"{names})",
-        )
+        ids = [str(item) for item in data[ITEM].id.tolist()]
+        if not by_id:
+            raise ValueError(f"{images} holds no image ({', '.join(IMAGE_ENDINGS)})")
+        found = [by_id.get(item) for item in ids]
+        num_found = sum(image is not None for image in found)
+        few = note_on_shared_ids(f"{images}, by their names,", num_found, list(by_id), ids)
+    if few:
+        print(few)
     data[ITEM].image = found
 
 
@@ -206,17 +228,19 @@ def _encoded(
     data: HeteroData,
     specs: Sequence[EncoderSpec],
     modalities: Sequence[str],
-    width: int,
+    width: int | None,
     max_failures: float,
     cache: Path,
     device: str,
 ) -> HeteroData:
+    from alignrec_pyg.encoders.scikit import DEFAULT_DIM
+    from alignrec_pyg.graph import feature_table
     from alignrec_pyg.transforms import EncodeItems
 
     for spec in specs:
         option = f"--encoder {spec.name}={spec.source}"
         if not spec.source:
-            option = f"--encoder {spec.name} --width {width}"
+            option = f"--encoder {spec.name}" + (f" --width {width}" if width else "")
         with errors_about(option):
             try:
                 encoder = spec.build(width=width, modalities=modalities, device=device)
@@ -228,6 +252,9 @@ def _encoded(
         except ValueError as error:
             raise ValueError(f"{option}: {error}") from error
         print(encode_items.report)
+        made = feature_table(data, spec.name).size(1)
+        if not spec.source and width is None and made < DEFAULT_DIM:
+            log(f"note: '{spec.name}' is {made} wide instead of {DEFAULT_DIM}: the items are few")
     return data
 
 
@@ -248,13 +275,8 @@ def _modalities(data: HeteroData) -> list[str]:
     """What the items have."""
     from alignrec_pyg.graph import ITEM
 
-    there = [
+    return [
         modality
         for modality, keys in (("image", ("image", "image_path")), ("text", ("text",)))
         if any(entry is not None for key in keys for entry in data[ITEM].get(key) or ())
     ]
-    if not there:
-        raise ValueError(
-            "the items have neither texts nor images: give --items with --text, or --images"
-        )
-    return there

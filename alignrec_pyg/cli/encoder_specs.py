@@ -19,6 +19,7 @@ from alignrec_pyg.encoders import (
 )
 from alignrec_pyg.graph import ITEM, feature_names
 from alignrec_pyg.pretraining.catalogue import read_catalogue
+from alignrec_pyg.tables import note_on_shared_ids
 from alignrec_pyg.transforms import EncodeItems
 
 FORMS = "tfidf, patch_pca, NAME=FOLDER, NAME=hub:MODEL or NAME=clip:MODEL:WEIGHTS"
@@ -41,7 +42,7 @@ class EncoderSpec:
     def build(
         self,
         *,
-        width: int = 64,
+        width: int | None = None,
         modalities: Sequence[str] = ("image", "text"),
         device: str = "cpu",
     ) -> ItemEncoder:
@@ -112,7 +113,15 @@ def add_encoded(
         problems.append(f"--catalogue {catalogue}: {error}")
         return data, []
     row = {str(item): row for row, item in enumerate(items.id)}
-    rows = [row.get(str(item)) for item in data[ITEM].id]
+    ids = [str(item) for item in data[ITEM].id]
+    rows = [row.get(item) for item in ids]
+    try:
+        few = note_on_shared_ids(catalogue.name, sum(at is not None for at in rows), items.id, ids)
+    except ValueError as error:
+        problems.append(f"--catalogue {catalogue}: {error}")
+        return data, []
+    if few:
+        print(few)
     data[ITEM].text = [None if at is None else items.text[at] for at in rows]
     data[ITEM].image = [None if at is None else items.image[at] for at in rows]
     print(f"{sum(at is not None for at in rows):,} of {len(rows):,} items are in {catalogue.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -21,6 +22,15 @@ USAGE = 2
 INTERRUPTED = 130
 """Exit code: Ctrl-C."""
 
+_ARGUMENT = re.compile(
+    r"(?:^|(?<=: ))'(?P<first>\w+)'"  # within a sentence words in quotes may be columns
+    r"|'(?P<long>[a-z]+_\w+)'"
+    r"|\b(?P<set>[a-z]\w*)=(?P<value>True|False|-?[\w.]+)",
+    re.MULTILINE,
+)
+
+_TWICE = re.compile(r"(--[\w-]+): \1 ")  # an option in front of a message that begins with it
+
 OptionsT = TypeVar("OptionsT")
 
 
@@ -38,6 +48,17 @@ class Command(TyperCommand):
         }  # fmt: skip
         return super().parse_args(ctx, list(_repeated(args, several)))
 
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; errors of the library name its arguments by the options' words."""
+        try:
+            return super().invoke(ctx)
+        except OptionError as error:
+            error.message = in_options(error.message, self.params)
+            raise
+        except ValueError as error:
+            error.args = (in_options(str(error), self.params),)
+            raise
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes arguments and options under the title of their ``rich_help_panel``.
 
@@ -53,6 +74,26 @@ class Command(TyperCommand):
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
+
+
+def in_options(message: str, parameters: Iterable[Any]) -> str:
+    """A message of the library with its arguments in the words of a command line.
+
+    ``'max_failures' needs ...`` becomes ``--max-failures needs ...`` and ``quoted=False`` becomes
+    ``--unquoted``, where the command has such options.
+    """
+    options = {p.name: p for p in parameters if p.param_type_name == "option"}
+
+    def word(match: re.Match[str]) -> str:
+        option = options.get(match["first"] or match["long"] or match["set"])
+        if option is None:
+            return match[0]
+        if match["value"] == "False" and option.secondary_opts:
+            return str(option.secondary_opts[0])
+        given = "" if match["value"] in (None, "True") else f" {match['value']}"
+        return f"{option.opts[0]}{given}"
+
+    return _TWICE.sub(r"\1: ", _ARGUMENT.sub(word, message))
 
 
 def _repeated(args: Iterable[str], several: set[str]) -> Iterator[str]:

@@ -122,14 +122,15 @@ class ExperimentOptions(DataOptions):
         Literal["rows", "raw"], option(DATA, "Feature rows at length 1, or as they are stored.")
     ] = "rows"
     item_neighbors: Annotated[
-        int,
+        int | None,
         option(
             DATA,
             "Neighbours of an item in graphs made of feature tables.",
             "K",
             parser=positive_int,
+            show_default="10, or all of fewer items",
         ),
-    ] = 10
+    ] = None
     neighbors: Annotated[
         tuple[str, ...],
         option(
@@ -204,14 +205,14 @@ class ExperimentOptions(DataOptions):
         """Checks the options and prepares the data; ``cache`` keeps item graphs between runs."""
         import torch
 
-        from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS, prepare
+        from alignrec_pyg.experiments.prepare import prepare
         from alignrec_pyg.experiments.session import Session
         from alignrec_pyg.experiments.settings import SettingsError
 
         problems: list[str] = []
         device, tables = self.torch_device(problems), self.table_files(problems)
         neighbors = named_files("--neighbors", "FILE.npz", self.neighbors, problems)
-        if neighbors and self.item_neighbors != NUM_NEIGHBORS:
+        if neighbors and self.item_neighbors is not None:
             problems.append("--item-neighbors: the lists of --neighbors have their own number")
         models = self._model_settings(problems, None)
         out = self.results_folder(problems)

@@ -105,7 +105,23 @@ Rating = Annotated[str | None, _column("rating")]
 Time = Annotated[str | None, _column("time")]
 Items = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A table of items, with the same item column."),
+    typer.Option(metavar="FILE", help="A table of items."),
+]
+ItemsId = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="The item column of --items, if its name is neither that of the interactions nor a "
+        "usual one.",
+    ),
+]
+Quoted = Annotated[
+    bool,
+    typer.Option(
+        "--quoted/--unquoted",
+        help="Whether fields of csv and tsv files may stand in double quotes, which are otherwise "
+        "ordinary characters.",
+    ),
 ]
 Text = Annotated[
     list[str] | None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from alignrec_pyg.cli.evaluate import DataFolder, RunFolder
 from alignrec_pyg.cli.options import (
     Device,
-    Item,
+    ItemsId,
     OptionError,
     device_named,
     errors_about,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from alignrec_pyg.cli.runs import Run
 
 _REASONS = 3
+_NUMBERS = ("rank", "score", "cosine")
 
 
 def recommend(
@@ -44,9 +46,9 @@ def recommend(
     ] = None,
     show: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN ...", help="Columns of --items to show: --show title."),
+        typer.Option(metavar="COLUMN ...", help="Columns of --items to show: --show title year."),
     ] = None,
-    item: Item = None,
+    items_id: ItemsId = None,
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="ID ...", help="Items that may not be listed.")
     ] = None,
@@ -56,14 +58,16 @@ def recommend(
     ] = None,
     explain: Annotated[
         bool,
-        typer.Option("--explain", help="Also which of the user's own items are most like each."),
+        typer.Option(
+            "--explain", help="Also which of the user's own items are most like each, and how much."
+        ),
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write there: .csv (what is shown), or .parquet (ids and scores; any number of "
-            "users in bounded memory).",
+            help="Write there: .csv (what is shown, scores in full), or .parquet (ids and scores; "
+            "any number of users in bounded memory).",
         ),
     ] = None,
     data: DataFolder = None,
@@ -95,8 +99,9 @@ def recommend(
             f"{out} would hold ids and scores of recommendations; --show, --explain and --similar "
             "need .csv",
         )
-    titles = None if items is None else read_titles(items, item, show or [])
+    table = None if items is None else read_items(items, items_id, show or [])
     trained = load_run(run, data, device_named(device))
+    titles = _NO_TITLES if table is None else shared_titles(trained, str(items), table)
     limits: dict[str, Any] = {
         "candidates": None
         if candidates is None
@@ -116,32 +121,70 @@ def recommend(
     else:
         header, rows = _recommended(trained, asked, k, limits, titles, explained=explain)
     if out is None:
-        print(aligned_table([header, *rows], left=[0, *range(2, len(header))]))
+        shown = [[f"{c:.4f}" if isinstance(c, float) else c for c in row] for row in rows]
+        left = [column for column in range(len(header)) if header[column] not in _NUMBERS]
+        print(aligned_table([header, *shown], left=left))
         return
     with atomic_path(out) as partial:
         partial.write_text(csv_table([header, *rows]), encoding="utf-8")
     log(f"written: {out} ({len(rows):,} rows)")
 
 
-def read_titles(table: Path, item: str | None, show: Sequence[str]) -> dict[str, str]:
-    """What to show for each item, by its id as text."""
+@dataclass(frozen=True)
+class Titles:
+    """What to show of items: the names of columns, and their texts by id as text."""
+
+    columns: Sequence[str]
+    texts: Mapping[str, Sequence[str]]
+
+    def of(self, item: Any) -> list[str]:
+        """The texts of an item, empty where nothing is known of it."""
+        return list(self.texts.get(str(item), [""] * len(self.columns)))
+
+    def name(self, item: Any) -> str:
+        """What to call an item within a text: what is first known of it, or its id."""
+        return next(filter(None, self.of(item)), str(item))
+
+
+_NO_TITLES = Titles((), {})
+
+
+def read_items(table: Path, items_id: str | None, show: Sequence[str]) -> Titles:
+    """What to show for each item."""
     from alignrec_pyg.datasets.assemble import joined_text
+    from alignrec_pyg.datasets.columns import as_strings
     from alignrec_pyg.datasets.recognition import GUESSES, column_of
     from alignrec_pyg.datasets.tables import open_table
 
     with errors_about("--items"):
         there = open_table(table, [], [], optional=()).columns
-        ids = item or column_of("item", there)
+        ids = items_id or column_of("item", there)
         if ids is None:
             raise ValueError(
                 f"{table} needs a column of items under a usual name ({', '.join(GUESSES['item'])})"
-                f", or one named with --item (got {there})"
+                f", or one named with --items-id (got {there})"
             )
-        wanted = [ids, *show]
-        opened = open_table(table, wanted, [], optional=(), text=wanted)
-        names = [str(value) for value in opened.column(ids).values]
-        titles = joined_text([opened.column(column) for column in show], len(names), [])
-    return {name: title or "" for name, title in zip(names, titles, strict=True)}
+        others = [name for name in show if name != ids]
+        opened = open_table(table, [ids, *others], [], optional=(), text=others, ids=[ids])
+        names = as_strings(opened.ids(ids))
+        columns = [names if name == ids else opened.column(name) for name in show]
+        texts = [[text or "" for text in joined_text([column])] for column in columns]
+    rows = zip(names.values, zip(*texts, strict=True), strict=True)
+    return Titles(show, {str(name): row for name, row in rows})
+
+
+def shared_titles(run: Run, table: str, titles: Titles) -> Titles:
+    """The titles, if some of the run's items are among them."""
+    from alignrec_pyg.ids import item_ids
+    from alignrec_pyg.tables import note_on_shared_ids
+
+    ids = [str(item) for item in item_ids(run.known).tolist()]
+    shared = sum(item in titles.texts for item in ids)
+    with errors_about("--items"):
+        few = note_on_shared_ids(table, shared, list(titles.texts), ids)
+    if few:
+        log(few)
+    return titles
 
 
 def read_lines(path: Path) -> list[str]:
@@ -159,15 +202,19 @@ def read_lines(path: Path) -> list[str]:
 
 def checked_ids(run: Run, kind: str, option: str, texts: Sequence[str]) -> list[Any]:
     """Ids of users or items as the data have them: whole numbers where all are."""
-    from alignrec_pyg.ids import item_ids, item_indices, user_ids, user_indices
+    from alignrec_pyg.ids import (
+        ids_from_texts,
+        item_ids,
+        item_indices,
+        user_ids,
+        user_indices,
+    )
 
     data = run.known
     known, numbers = (
         (user_ids(data), user_indices) if kind == "user" else (item_ids(data), item_indices)
     )
-    ids: list[Any] = list(texts)
-    if known.dtype.kind == "i":
-        ids = [int(text) if text.lstrip("-").isdecimal() else text for text in texts]
+    ids = ids_from_texts(known, texts)
     with errors_about(option):
         numbers(data, ids, "ids")
     return ids
@@ -178,54 +225,65 @@ def _recommended(
     users: list[Any] | None,
     k: int,
     limits: dict[str, Any],
-    titles: dict[str, str] | None,
+    titles: Titles,
     *,
     explained: bool,
-) -> tuple[list[str], list[list[str]]]:
-    from alignrec_pyg import recommend as recommend_items
-    from alignrec_pyg.evaluation.ranking import embeddings
-    from alignrec_pyg.ids import user_ids
+) -> tuple[list[str], list[list[Any]]]:
+    from alignrec_pyg.evaluation.metrics import allowed_items
+    from alignrec_pyg.evaluation.ranking import embeddings, rank_blocks
+    from alignrec_pyg.ids import item_ids, user_ids, user_indices
     from alignrec_pyg.serving import explain
 
     if users is None:
         users = user_ids(run.known).tolist()
-    lists = recommend_items(run.model, run.known, users, k, **limits)
+    asked = user_indices(run.known, users, "users")
+    blocks = rank_blocks(
+        run.model,
+        run.known,
+        asked.unique(),
+        min(k, run.model.num_items),
+        items=allowed_items(run.known, limits["candidates"], limits["exclude"]),
+    )
+    names = item_ids(run.known).tolist()
+    found = {
+        user: [(names[i], s) for i, s in zip(items, scores, strict=True) if i < len(names)]
+        for block in blocks
+        for user, items, scores in zip(*(part.tolist() for part in block), strict=True)
+    }
     item_x = embeddings(run.model, run.known)[1] if explained else None
-    rows: list[list[str]] = []
-    for user, found in zip(users, lists, strict=True):
-        reasons: list[list[str]] = [[] for _ in found]
-        if explained and len(found):
-            because = explain(run.model, run.known, user, found, _REASONS, item_x=item_x)
+    rows: list[list[Any]] = []
+    for user, number in zip(users, asked.tolist(), strict=True):
+        best = found[number]
+        reasons: list[list[str]] = [[] for _ in best]
+        if explained and best:
+            items = [item for item, _ in best]
+            because = explain(run.model, run.known, user, items, _REASONS, item_x=item_x)
             reasons = [
-                ["; ".join(_named(own, titles) for own in reason.item.tolist())]
+                [
+                    "; ".join(
+                        f"{titles.name(own)} ({cosine:.2f})"
+                        for own, cosine in zip(*(part.tolist() for part in reason), strict=True)
+                    )
+                ]
                 for reason in because
             ]
-        for rank, (item, reason) in enumerate(zip(found.tolist(), reasons, strict=True), start=1):
-            rows.append([str(user), str(rank), str(item), *_title(item, titles), *reason])
-    title = [] if titles is None else ["title"]
-    return ["user", "rank", "item", *title, *(["because of"] if explained else [])], rows
+        for rank, ((item, score), reason) in enumerate(zip(best, reasons, strict=True), start=1):
+            rows.append([str(user), str(rank), str(item), *titles.of(item), score, *reason])
+    because_of = ["because of"] if explained else []
+    return ["user_id", "rank", "item_id", *titles.columns, "score", *because_of], rows
 
 
 def _similar(
-    run: Run, items: list[Any], k: int, limits: dict[str, Any], titles: dict[str, str] | None
-) -> tuple[list[str], list[list[str]]]:
+    run: Run, items: list[Any], k: int, limits: dict[str, Any], titles: Titles
+) -> tuple[list[str], list[list[Any]]]:
     from alignrec_pyg.serving import similar_items
 
     lists = similar_items(run.model, run.known, items, k, **limits)
     rows = [
-        [_named(asked, titles), str(rank), str(item), *_title(item, titles), f"{cosine:.4f}"]
+        [titles.name(asked), str(rank), str(item), *titles.of(item), cosine]
         for asked, found in zip(items, lists, strict=True)
         for rank, (item, cosine) in enumerate(
             zip(found.item.tolist(), found.similarity.tolist(), strict=True), start=1
         )
     ]
-    title = [] if titles is None else ["title"]
-    return ["similar to", "rank", "item", *title, "cosine"], rows
-
-
-def _title(item: Any, titles: dict[str, str] | None) -> list[str]:
-    return [] if titles is None else [titles.get(str(item), "")]
-
-
-def _named(item: Any, titles: dict[str, str] | None) -> str:
-    return str(item) if titles is None else titles.get(str(item)) or str(item)
+    return ["similar to", "rank", "item_id", *titles.columns, "cosine"], rows

@@ -83,6 +83,9 @@ def _train(options: TrainOptions, out: Path) -> None:
 
     session = options.session(cache=out / ITEM_GRAPHS)
     (name,) = session.models
+    for note in session.data.report.notes:
+        if note.startswith("ATTENTION"):
+            log(note)
     settings, data = session.required(name), session.data
     (cell,) = session.cells(name, settings, seeds=[options.seed])
     session.check([cell])
@@ -91,7 +94,8 @@ def _train(options: TrainOptions, out: Path) -> None:
     try:
         result = fit(model, train_graph, val_graph, cell.config, checkpoint_dir=out / _CHECKPOINT)
     except CheckpointError as error:
-        raise CheckpointError(f"--out {out}: {error}") from error
+        message = str(error).replace("'checkpoint_dir'", "--out")
+        raise CheckpointError(f"--out {out}: {message}") from error
     made = Settings(
         model=model_path(settings.model),
         features=tuple(data.features) if settings.model.inputs.tables != "none" else (),

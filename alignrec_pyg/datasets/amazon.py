@@ -66,8 +66,8 @@ class AmazonReviews(InteractionDataset):
       that all variants of a product are one item. Times are in milliseconds.
 
     Repeated (user, item) pairs are removed, then low ratings, then users and items with fewer than
-    ``k`` interactions until none is left. ``data["item"].text`` joins fields of the metadata (None if all are empty),
-    and ``data["item"].image_url`` has the URL of an image or None;
+    ``k`` interactions until none is left. ``data["item"].text`` joins fields of the metadata (None
+    if all are empty), and ``data["item"].image_url`` has the URL of an image or None;
     :func:`~alignrec_pyg.datasets.fetch_images` downloads the images.
 
     For Baby, Sports_and_Outdoors and Electronics of 2014 with ``k=5``, the report states whether

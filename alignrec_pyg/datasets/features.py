@@ -101,11 +101,13 @@ def add_feature(
             values = values.copy()  # the array of the caller is not modified
         values[broken] = 0.0
         count = int(broken.sum())
-        notes.append(f"feature '{name}': {count:,} rows with NaN or infinity taken as missing")
+        notes.append(
+            f"ATTENTION: feature '{name}': {count:,} rows with NaN or infinity taken as missing"
+        )
     missing = broken | zero
     if missing.all():
         raise ValueError(
-            f"feature '{name}' needs at least one row that is not zero "
+            f"feature '{name}' needs at least one finite row that is not zero "
             f"(all {num_items:,} are missing): leave it out"
         )
     if zero.any():

@@ -50,8 +50,8 @@ class MMRecFolder(InteractionDataset):
         path: The folder.
         name: Name of the ``.inter`` file without suffix, if it is not that of the folder.
         features: Tables to read, by file stem or attribute name; all by default.
-        num_items: Number of items, if the last ones have no interactions and are only in the
-            feature tables.
+        num_items: Number of items; by default the largest id + 1, or the rows of the tables if all
+            of them agree on more, with a note: the last items then have no interactions.
         ignore: Optional columns to ignore: ``"rating"``, ``"timestamp"``, ``"x_label"``.
         keep: Whether to keep the first or the last row of a repeated (user, item) pair.
         nonfinite: Whether feature rows with NaN or infinity are an error or missing.
@@ -77,6 +77,7 @@ class MMRecFolder(InteractionDataset):
         if unknown:
             raise ValueError(f"'ignore' needs to be of {list(_OPTIONAL)} (got {unknown})")
         notes: list[str] = []
+        files = _feature_files(folder, features)
         inter = _inter_file(folder, name)
         wanted = [column for column in _OPTIONAL if column not in ignore]
         table = DelimitedFile(inter, ["userID", "itemID"], notes, optional=wanted)
@@ -88,11 +89,20 @@ class MMRecFolder(InteractionDataset):
         user = checked_row_numbers(table.column("userID"), notes)
         items = table.column("itemID")
         item = checked_row_numbers(items, notes)
+        tables = {key: read_npy(file) for key, file in files.items()}
         if num_items is None:
             num_items = int(item.max()) + 1
+            rows = {len(array) for array in tables.values() if array.ndim == 2}
+            if len(rows) == 1 and max(rows) > num_items:
+                notes.append(
+                    f"ATTENTION: {num_items:,} items have interactions and the tables "
+                    f"{max(rows):,} rows: the last {max(rows) - num_items:,} are taken as items "
+                    "without any"
+                )
+                num_items = max(rows)
         elif item.max() >= num_items:
             items.refuse(item >= num_items, f"an id needs to be below num_items={num_items}")
-        used = {inter.name}
+        used = {inter.name, *(file.name for file in files.values())}
         user_id = _original_ids(
             folder, "u_id_mapping.csv", "userID", int(user.max()) + 1, used, notes
         )
@@ -111,21 +121,15 @@ class MMRecFolder(InteractionDataset):
             where=table.where,
         )
         dtypes: dict[str, str] = {}
-        for key, file in _feature_files(folder, features).items():
-            array = read_npy(file)
+        for key, array in tables.items():
             if array.ndim != 2 or len(array) != num_items:
-                way_out = "'features' chooses which files are read"
-                if array.ndim == 2 and len(array) > num_items:
-                    way_out = (
-                        f"num_items={len(array)} says that the last items have no interactions"
-                    )
                 raise ValueError(
-                    f"{file} needs the shape [{num_items}, dim], one row per item of {inter.name} "
-                    f"(got {list(array.shape)}); {way_out}"
+                    f"{files[key]} needs the shape [{num_items}, dim], one row per item of "
+                    f"{inter.name} (got {list(array.shape)}); 'features' chooses which files are "
+                    "read"
                 )
             add_feature(data, key, array, nonfinite, notes)
             dtypes[key] = str(array.dtype)
-            used.add(file.name)
         if dtypes and "i_id_mapping.csv" not in used:
             notes.append("feature rows taken as items 0, 1, 2, ...: no id list to check them by")
         note_unread_files(folder, used, notes)

@@ -165,10 +165,11 @@ def recognize(
     if unknown:
         raise ValueError(f"'columns' needs to be of {list(GUESSES)} (got {sorted(unknown)})")
     if path.is_dir():
-        if items is not None or columns or text or image or items_id or not quoted:
+        others = {"items": items, "items_id": items_id, "columns": columns, "text": text}
+        given = [name for name, value in {**others, "image": image}.items() if value]
+        if given or not quoted:
             raise ValueError(
-                "'items', 'items_id', 'columns', 'text', 'image' and 'quoted' are for a file "
-                f"({path} is a folder)"
+                f"'{[*given, 'quoted'][0]}' is for a table of interactions ({path} is a folder)"
             )
         return _folder(path)
     if not path.is_file():

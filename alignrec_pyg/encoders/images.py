@@ -31,7 +31,7 @@ MAX_PIXELS = 50_000_000
 """Default limit of the number of pixels of an image."""
 
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits: a larger file cannot be an image of so many pixels
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _MOST_BYTES = 200_000_000  # of an image in an archive
 _WHITE = (255, 255, 255, 255)
 
@@ -284,7 +284,7 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
 def _unique(images: Iterable[tuple[Path, ImageSource]]) -> dict[str, ImageSource]:
     found: dict[str, ImageSource] = {}
     for path, image in images:
-        if path.suffix.lower() not in _EXTENSIONS or path.name.startswith("."):
+        if path.suffix.lower() not in IMAGE_ENDINGS or path.name.startswith("."):
             continue
         if path.stem in found:
             raise ValueError(f"'images' needs one image per id ({path.stem!r} has two)")

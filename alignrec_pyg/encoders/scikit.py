@@ -23,6 +23,9 @@ from alignrec_pyg.checks import check_integer
 from alignrec_pyg.encoders.base import ItemContent
 from alignrec_pyg.encoders.images import image_patches, read_image, resize_square
 
+DEFAULT_DIM = 64
+"""Width of a row where none is given and the content is rich enough."""
+
 _PATCHES_TO_FIT = 20_000  # enough for the few directions of small patches, whatever the catalogue
 
 
@@ -30,7 +33,8 @@ class TfidfEncoder:
     """Texts as TF-IDF vectors reduced by a truncated SVD (latent semantic analysis), length 1.
 
     Args:
-        out_dim: Width of a row; below the number of texts and of distinct terms.
+        out_dim: Width of a row, below the number of texts and of distinct terms; by default 64, or
+            less where these are fewer.
         min_df: Texts that a term needs to occur in.
         seed: Seed of the randomised SVD.
 
@@ -51,8 +55,9 @@ class TfidfEncoder:
 
     modalities = ("text",)
 
-    def __init__(self, out_dim: int = 64, *, min_df: int = 1, seed: int = 0) -> None:
-        self.out_dim = check_integer("out_dim", out_dim, 1)
+    def __init__(self, out_dim: int | None = None, *, min_df: int = 1, seed: int = 0) -> None:
+        self.out_dim = DEFAULT_DIM if out_dim is None else check_integer("out_dim", out_dim, 1)
+        self._is_lowered = out_dim is None
         self.min_df = check_integer("min_df", min_df, 1)
         self.seed = seed
         self._vectorizer: TfidfVectorizer | None = None
@@ -81,6 +86,8 @@ class TfidfEncoder:
                 f"more for a word (got {len(texts)} texts without one)"
             ) from error
         limit = min(counts.shape) - 1
+        if self._is_lowered and limit:
+            self.out_dim = min(DEFAULT_DIM, limit)
         if self.out_dim > limit:
             raise ValueError(
                 f"'out_dim' needs to be in [1, {limit}] for {counts.shape[0]} texts with "
@@ -111,7 +118,8 @@ class PatchPCAEncoder:
     size, unless ``image_size`` resizes them.
 
     Args:
-        out_dim: Width of a row; at most the number of images and of codes in an image.
+        out_dim: Width of a row, at most the number of images and of codes in an image; by default
+            64, or less where these are fewer.
         patch_size: Side of a patch in pixels; height and width are multiples of it.
         patch_dim: Number of components of a patch, at most ``3 * patch_size**2``.
         image_size: Side in pixels of the square that images are resized to first, a multiple of
@@ -127,14 +135,15 @@ class PatchPCAEncoder:
 
     def __init__(
         self,
-        out_dim: int = 64,
+        out_dim: int | None = None,
         *,
         patch_size: int = 8,
         patch_dim: int = 16,
         image_size: int | None = None,
         seed: int = 0,
     ) -> None:
-        check_integer("out_dim", out_dim, 1)
+        self.out_dim = DEFAULT_DIM if out_dim is None else check_integer("out_dim", out_dim, 1)
+        self._is_lowered = out_dim is None
         check_integer("patch_size", patch_size, 1)
         check_integer("patch_dim", patch_dim, 1, 3 * patch_size**2, hint=f" for {patch_size=}")
         if image_size is not None:
@@ -144,7 +153,6 @@ class PatchPCAEncoder:
                     f"'image_size' needs to be a multiple of patch_size={patch_size} "
                     f"(got {image_size})"
                 )
-        self.out_dim = out_dim
         self.patch_size = patch_size
         self.patch_dim = patch_dim
         self.image_size = image_size
@@ -173,6 +181,8 @@ class PatchPCAEncoder:
         patches = self._patches(items.select(present))
         num_images, num_patches, _ = patches.shape
         limit = min(num_images, num_patches * self.patch_dim)
+        if self._is_lowered:
+            self.out_dim = min(DEFAULT_DIM, limit)
         if self.out_dim > limit:
             raise ValueError(
                 f"'out_dim' needs to be in [1, {limit}] for {num_images} images of {num_patches} "

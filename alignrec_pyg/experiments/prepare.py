@@ -18,13 +18,14 @@ from alignrec_pyg.datasets import MMRecFolder, Synthetic
 from alignrec_pyg.datasets.features import add_feature, feature_name
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.experiments.cells import TEST, Parts
-from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.settings import SettingsError, models_of_links
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
     USER,
     content_hash,
     feature_key,
+    feature_mask,
     feature_names,
     feature_table,
     item_graph_names,
@@ -113,7 +114,8 @@ class PreparedData:
         reads = model.inputs
         chosen = self.features if features is None else features
         if reads.tables in ("separate", "fused") and not chosen:
-            return "needs a feature table, and the data has none"
+            others = ", ".join(models_of_links())
+            return f"needs a feature table, and the data has none: {others} need none"
         if reads.item_graph == "one" and not chosen and not self.neighbors:
             return "needs an item graph: give feature tables, or neighbour lists with --neighbors"
         lacking = [name for name, entry in self.neighbors.items() if entry.cosine is None]
@@ -220,7 +222,7 @@ def prepare(
     split: SplitRule | None = None,
     scale: Scale = "rows",
     held_out: HoldOutItems | None = None,
-    item_neighbors: int = NUM_NEIGHBORS,
+    item_neighbors: int | None = None,
     cache: Path | None = None,
 ) -> PreparedData:
     """Reads, encodes and splits a data set.
@@ -234,7 +236,8 @@ def prepare(
         scale: Whether feature rows are scaled to length 1, so that no table outweighs another or
             the IDs by its unit, or stay as they are stored.
         held_out: Parts items from the others before anything else is done with them.
-        item_neighbors: Neighbours of an item in the graphs made of tables.
+        item_neighbors: Neighbours of an item in the graphs made of tables (default: 10, or as many
+            as the smallest table has items).
         cache: Folder that keeps item graphs from one run to the next.
 
     Raises:
@@ -268,7 +271,7 @@ def prepare_graph(
     split: SplitRule | None = None,
     scale: Scale = "rows",
     held_out: HoldOutItems | None = None,
-    item_neighbors: int = NUM_NEIGHBORS,
+    item_neighbors: int | None = None,
     cache: Path | None = None,
 ) -> PreparedData:
     """Splits data that have been read and encoded; all their feature tables are used.
@@ -288,6 +291,15 @@ def prepare_graph(
     if held_out is not None:
         with errors_about("--data"):
             data, cold = held_out(data)
+    if item_neighbors is None:
+        rows = [int((~feature_mask(data, table)).sum()) for table in chosen]
+        item_neighbors = max(1, min([NUM_NEIGHBORS, *rows]))
+        if item_neighbors < NUM_NEIGHBORS:
+            note = (
+                f"ATTENTION: item graphs have {item_neighbors} neighbours instead of "
+                f"{NUM_NEIGHBORS}: no more items have features"
+            )
+            report = replace(report, notes=(*report.notes, note))
     rule: SplitRule = split or ("labels" if "split" in data[INTERACTS] else "random")
     with errors_about("--split"):
         train, val, test = SplitInteractions(rule)(data)
@@ -330,7 +342,9 @@ def read(
         data, report = _synthetic()
     else:
         with errors_about(source):
-            folder = MMRecFolder(Path(source))
+            stems = {feature_name(file.stem) for file in Path(source).glob("*.npy")}
+            wanted = features if features and stems.issuperset(features) else None
+            folder = MMRecFolder(Path(source), features=wanted, nonfinite="missing")
             data, report = folder.data, folder.report
     notes = list(report.notes)
     _add_tables(data, tables or {}, notes, problems)
@@ -392,7 +406,7 @@ def _add_tables(
             problems.append(f"--tables {name}: needs a name of letters, digits and underscores")
             continue
         try:
-            add_feature(data, name, read_npy(path), "error", notes)
+            add_feature(data, name, read_npy(path), "missing", notes)
         except (OSError, ValueError) as error:
             problems.append(f"--tables {name}: {error}")
         else:

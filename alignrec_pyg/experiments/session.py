@@ -175,6 +175,10 @@ class Session:
                 cell.build(self.data.train)
             except ValueError as error:
                 problems.append(f"{cell.row}: {error}")
+            except (RuntimeError, MemoryError) as error:  # torch's own for too little memory
+                if isinstance(error, RuntimeError) and "memory" not in str(error):
+                    raise
+                problems.append(f"{cell.row}: too large for the memory ({str(error)[:200]})")
         if problems:
             raise SettingsError(problems)
 

@@ -203,6 +203,15 @@ def package_models() -> dict[str, type[Recommender]]:
     return {name: getattr(models, name) for name in models.model_names()}
 
 
+def models_of_links() -> list[str]:
+    """Names of the package's models that need interactions alone."""
+    return [
+        name
+        for name, model in package_models().items()
+        if model.inputs.tables in ("none", "optional") and model.inputs.item_graph == "none"
+    ]
+
+
 def load_model(name: str) -> type[Recommender]:
     """The class of a model.
 

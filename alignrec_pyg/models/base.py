@@ -7,7 +7,16 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+)
 
 import numpy as np
 import torch
@@ -15,7 +24,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.atomic import folder_lock
-from alignrec_pyg.checks import check_integer
+from alignrec_pyg.checks import check_choice, check_integer, check_number
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
@@ -54,6 +63,8 @@ _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _KEYS = {"model": str, "hparams": dict, "data": dict, "frozen_features": dict}
 
+_MAX_DIM = 1 << 16  # wider vectors are a slip of the pen, which would ask for all memory
+_MAX_INTEGER = 1 << 63
 # Training, validation and test graph may hold equal links in tensors of their own.
 _NUM_PREPARED = 3
 
@@ -81,7 +92,10 @@ class Recommender(nn.Module, ABC):
             A subclass may also store its arguments itself.
 
     Raises:
-        ValueError: If ``embedding_dim`` is not positive or ``data`` has no users or items.
+        ValueError: If ``embedding_dim`` is not in [1, 65536], ``data`` has no users or items, or
+            one of ``hparams`` is not of its annotated type: numbers need to be finite,
+            ``..._weight`` not negative, ``...temperature`` positive, ``num_...`` and ``..._dim``
+            not negative.
     """
 
     inputs: ClassVar[ModelInputs] = ModelInputs()
@@ -115,7 +129,7 @@ class Recommender(nn.Module, ABC):
     ) -> None:
         super().__init__()
         require_graph(data, "data")
-        check_integer("embedding_dim", embedding_dim, 1)
+        check_integer("embedding_dim", embedding_dim, 1, _MAX_DIM)
         self.num_users = int(data[USER].num_nodes)
         self.num_items = int(data[ITEM].num_nodes)
         if not self.num_users or not self.num_items:
@@ -133,6 +147,9 @@ class Recommender(nn.Module, ABC):
             self._store_hparams(data, hparams)
 
     def _store_hparams(self, data: HeteroData, hparams: Mapping[str, Any]) -> None:
+        for name, parameter in self.hparam_parameters().items():
+            if name in hparams:
+                _check_hparam(name, hparams[name], parameter.annotation)
         for name, value in hparams.items():
             if name not in ("self", "data", "__class__"):
                 setattr(self, name, value)
@@ -568,6 +585,24 @@ def frozen_feature_hashes(model: nn.Module) -> dict[str, str]:
 def _item_graph_hash(data: HeteroData, name: str) -> str:
     edges = data[knn_edge_type(name)]
     return content_hash(edges.edge_index, edges.edge_weight)
+
+
+def _check_hparam(name: str, value: Any, kind: Any) -> None:
+    """Checks a hyper-parameter by its annotated type, and by its name as all models use it."""
+    if get_origin(kind) is Literal:
+        check_choice(name, value, get_args(kind))
+    elif kind is bool and not isinstance(value, bool | np.bool_):
+        raise ValueError(f"'{name}' needs to be True or False (got {value!r})")
+    elif kind is int:
+        least = 0 if name.startswith("num_") or name.endswith("_dim") else -_MAX_INTEGER
+        check_integer(name, value, least, _MAX_DIM if name.endswith("_dim") else None)
+    elif kind is float:
+        check_number(
+            name,
+            value,
+            least=0 if name.endswith("_weight") else None,
+            above=0 if name.endswith("temperature") else None,
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -126,7 +126,8 @@ class EncodeItems(BaseTransform):
         repairs: Counter[str] = Counter()
         if "text" in parts:
             parts["text"], repairs = _cleaned(parts["text"])
-        table = torch.zeros(data[ITEM].num_nodes, self.encoder.out_dim)
+        num_items = int(data[ITEM].num_nodes)
+        table: Tensor | None = None  # as wide as the first rows: fitting may lower 'out_dim'
         with (
             quiet_pillow(),
             ContentReader(**parts, num_workers=self.num_workers) as reader,
@@ -146,8 +147,12 @@ class EncodeItems(BaseTransform):
                 total=len(run.rows), desc=f"encoding {self.name}", unit="item", disable=None
             ) as progress:
                 for items, rows in self._batches(run, parts):
+                    if table is None:
+                        table = torch.zeros(num_items, rows.size(1))
                     table[items] = rows
                     progress.update(len(items))
+        if table is None:
+            table = torch.zeros(num_items, self.encoder.out_dim)
         encoded = table.any(dim=1)
         self.report = EncodingReport(
             name=self.name,

@@ -15,7 +15,6 @@ import alignrec_pyg
 from alignrec_pyg.checks import require_package, unknown_names
 from alignrec_pyg.experiments.cells import data_version
 from alignrec_pyg.experiments.description import header
-from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS
 from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.session import Session, log
 from alignrec_pyg.experiments.settings import ModelSettings, SettingsError
@@ -103,7 +102,7 @@ def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
             trials += train_finalists(job, _unfinished(session.seeds, best), plan.resources)
             configurations = collect(trials)
             chosen = ranked(configurations)[0]
-            owner = sessions[int(chosen.point.get(ITEM_NEIGHBORS, options.item_neighbors))]
+            owner = sessions[int(chosen.point.get(ITEM_NEIGHBORS, session.data.item_neighbors))]
             tuned = with_point(settings, chosen.point)
             rows = {f"{name}, tuned": (owner, tuned), f"{name}, defaults": (session, settings)}
             outcome = run_finals(session, rows, plan.resources)
@@ -145,7 +144,7 @@ def _space(session: Session, settings: ModelSettings) -> Space:
     given = [f"--set {name}.{axis}" for axis in axes if axis in overridden]
     if options.lr is not None and "lr" in axes:
         given.append("--lr")
-    if options.item_neighbors != NUM_NEIGHBORS and ITEM_NEIGHBORS in axes:
+    if options.item_neighbors is not None and ITEM_NEIGHBORS in axes:
         given.append("--item-neighbors")
     problems += [f"{text}: the space decides it (unless --axes leaves it out)" for text in given]
     if problems:

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,11 @@ def test_a_defect_of_ours_is_no_error_of_the_user(monkeypatch):
         main(["check", "x"])
 
 
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{metadata.version('alignrec-pyg')}\n"
+
+
 def test_the_script_is_installed():
     from importlib.metadata import entry_points
 
@@ -128,12 +134,12 @@ def test_from_raw_files_to_titles(shop, run, tmp_path, capsys):
     films = ["--items", str(shop.films), "--show", "title"]
     assert main(["recommend", str(run), "--all", "--k", "5", *films, "--out", str(out)]) == 0
     header, *lines = out.read_text().splitlines()
-    assert header == "user,rank,item,title"
+    assert header == "user_id,rank,item_id,title,score"
     assert len(lines) == 40 * 5
     seen = set(shop.ratings.read_text().splitlines())
     seen = {tuple(line.split(",")[:2]) for line in seen if line.split(",")[2] == "5"}
     for line in lines:
-        user, _, item, title = line.split(",")
+        user, _, item, title, _ = line.split(",")
         assert title == f"{('red', 'blue')[int(user[1:]) % 2]} film {int(item) - 100}"
         assert (user, item) not in seen
     told = json.loads((run / "run.json").read_text())

@@ -13,7 +13,7 @@ def test_exit_codes(tmp_path, capsys):
     assert main(command) == 1
     printed = capsys.readouterr().out
     assert f"{path}, line 3, column 'sku': an id needs a value" in printed
-    assert f"{path}, line 3, column 'when': a finite number" in printed
+    assert f"{path}, line 3, column 'when': a time is needed, as a number" in printed
     assert main(["check", str(tmp_path / "none")]) == 2
     assert "error: PATH: 'path' needs to be a folder or a file (there is none at" in (
         capsys.readouterr().err

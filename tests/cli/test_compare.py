@@ -364,7 +364,7 @@ def test_all_mistakes_are_told_at_once(tiny_folder, tmp_path):
         (["--neighbors", "text=missing.npz"], "needs an intact .npz file"),
         (["--split", "global_time"], "--split: 'time' needs to be known"),
         (["--set", "FREEDOM.dropout=2"], "FREEDOM: 'dropout' needs to be in [0, 1)"),
-        (["--lr", "-1"], "BPR: 'lr' needs to be finite and positive"),
+        (["--lr", "-1"], "BPR: --lr needs to be finite and positive"),
     ],
 )
 def test_unfit_arguments_exit_with_2(tiny_folder, tmp_path, arguments, message):

@@ -29,7 +29,7 @@ def test_equals_the_library_called_by_hand(shop, encoded):
     assert feature_names(folder.data) == ["patch_pca", "tfidf"]
     for name in ("tfidf", "patch_pca"):
         assert feature_table(folder.data, name).equal(feature_table(data, name))
-    assert folder.data["item"].id.tolist() == [str(item) for item in data["item"].id]
+    assert folder.data["item"].id.tolist() == data["item"].id.tolist()
     expected = SplitInteractions("leave_last_out")(data)
     found = SplitInteractions("labels")(folder.data)
     for ours, theirs in zip(found, expected, strict=True):
@@ -98,7 +98,8 @@ def test_a_folder_of_a_known_kind(tmp_path):
     assert feature_names(MMRecFolder(out).data) == ["tfidf"]
     assert MMRecFolder(out).report.parts[0].interactions == 12  # random: of 4, 2 are held out
     again = ["encode", str(out), "--out", str(tmp_path / "again")]
-    assert main(again) == 1  # its texts are gone
+    assert main(again) == 0  # its texts are gone, its table stays
+    assert feature_names(MMRecFolder(tmp_path / "again").data) == ["tfidf"]
 
 
 def test_a_column_of_image_paths(shop, tmp_path):
@@ -123,8 +124,8 @@ def test_a_column_of_image_paths(shop, tmp_path):
         ("--encoder bert", 2, "--encoder: needs to be of the form tfidf, patch_pca, NAME=FOLDER"),
         ("--encoder tfidf tfidf", 2, "--encoder: needs each name once ('tfidf' is repeated)"),
         ("--k-core 99", 2, "--k-core: 'k' leaves no interactions (got 99"),
-        ("--min-rating 9", 2, "--min-rating: 'min_rating' leaves no interactions (got 9, the"),
-        ("--images nowhere", 2, "--images: 'images' needs to be a folder or a zip file"),
+        ("--min-rating 9", 2, "--min-rating: leaves no interactions (got 9, the"),
+        ("--images nowhere", 2, "--images: needs to be a folder or a zip file"),
         ("--image x", 2, "--image, --images: give one of them (got both)"),
         ("--encoder tfidf --width 400", 1, "--encoder tfidf --width 400: 'out_dim' needs to be"),
         ("--text titel", 1, "a header with 'item_id', 'title', 'plot', 'titel' is needed (got"),
@@ -141,8 +142,9 @@ def test_errors(more, code, message, encode_command, encoded, tmp_path, capsys):
 
 
 def test_nothing_to_encode(shop, tmp_path, capsys):
-    assert main(["encode", str(shop.ratings), "--out", str(tmp_path / "out")]) == 1
-    assert "error: the items have neither texts nor images: give" in capsys.readouterr().err
+    command = ["encode", str(shop.ratings), "--out", str(tmp_path / "out"), "--encoder", "tfidf"]
+    assert main(command) == 2
+    assert "error: --encoder: there is nothing to encode: give --items" in capsys.readouterr().err
     command = ["encode", str(shop.ratings), "--out", str(tmp_path / "out"), "--items"]
     assert main([*command, str(shop.films)]) == 2
     assert "error: --items: name its text columns with --text" in capsys.readouterr().err
@@ -152,4 +154,55 @@ def test_nothing_to_encode(shop, tmp_path, capsys):
     (tmp_path / "others" / "x.png").write_bytes(b"")
     command[-1:] = ["--images", str(tmp_path / "others")]
     assert main(command) == 2
-    assert "is named by an item's id (items are like 100, images: x)" in capsys.readouterr().err
+    assert "none of 1 is one (got 'x', the items are like '100')" in capsys.readouterr().err
+
+
+def test_interactions_alone_are_enough_for_models_that_read_nothing_else(tmp_path, capsys):
+    """From a csv, and from a folder in LightGCN's format, to BPR."""
+    links = [(user, (user + step) % 8) for user in range(8) for step in range(5)]
+    pd.DataFrame(links, columns=["user", "item"]).to_csv(tmp_path / "links.csv", index=False)
+    (tmp_path / "gcn").mkdir()
+    for part, steps in (("train", (0, 1, 2)), ("valid", (3,)), ("test", (4,))):
+        rows = [f"{u} {' '.join(str((u + s) % 8) for s in steps)}\n" for u in range(8)]
+        (tmp_path / "gcn" / f"{part}.txt").write_text("".join(rows))
+    for source in ("links.csv", "gcn"):
+        out, run = tmp_path / f"{source}-data", tmp_path / f"{source}-run"
+        assert main(["encode", str(tmp_path / source), "--out", str(out)]) == 0
+        note = "neither texts nor images (--items with --text, or --images): for models that read "
+        assert f"{note}interactions alone: BPR, LightGCN\n" in capsys.readouterr().err
+        train = ["train", str(out), "--out", str(run), "--epochs", "1"]
+        assert main(train) == 2
+        told = "error: AlignRec needs a feature table, and the data has none: BPR, LightGCN need"
+        assert told in capsys.readouterr().err
+        assert main([*train, "--model", "BPR"]) == 0
+
+
+def test_defaults_that_nobody_gave_fit_small_data(tmp_path, capsys):
+    """Six items with texts: no 64 dimensions and no 10 neighbours."""
+    words = ["war", "love", "space", "train", "ship", "dog"]
+    links = [(user, (user + step) % 6) for user in range(8) for step in range(4)]
+    pd.DataFrame(links, columns=["user", "item"]).to_csv(tmp_path / "links.csv", index=False)
+    items = pd.DataFrame({"sku": range(6), "title": [f"{word} film" for word in words]})
+    items.to_csv(tmp_path / "items.csv", index=False)
+    out, run = tmp_path / "out", tmp_path / "run"
+    command = ["encode", str(tmp_path / "links.csv"), "--items", str(tmp_path / "items.csv")]
+    command += ["--items-id", "sku", "--text", "title", "--out", str(out)]
+    assert main(command) == 0
+    assert "note: 'tfidf' is 5 wide instead of 64: the items are few\n" in capsys.readouterr().err
+    assert MMRecFolder(out).data["item"].x_tfidf.shape == (6, 5)
+    assert main(["train", str(out), "--out", str(run), "--epochs", "1"]) == 0
+    note = "ATTENTION: item graphs have 6 neighbours instead of 10: no more items have features\n"
+    assert note in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--k", "3"]) == 0
+
+
+def test_messages_name_options(shop, tmp_path, capsys):
+    """Where the library names its arguments, the command line names its own words."""
+    command = ["encode", str(shop.ratings), "--items", str(shop.films), "--image", "title"]
+    assert main([*command, "--out", str(tmp_path / "out"), "--max-failures", "0.1"]) == 1
+    told = capsys.readouterr().err
+    assert "--max-failures needs to be larger than 10.00%" in told
+    assert "or increase --max-failures" in told
+    (tmp_path / "a.tsv").write_text('user\titem\tx\na\tx\t"so so\nb\ty\tz\n')
+    assert main(["encode", str(tmp_path / "a.tsv"), "--out", str(tmp_path / "out")]) == 1
+    assert "; --unquoted takes double quotes as ordinary" in capsys.readouterr().err

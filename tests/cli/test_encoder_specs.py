@@ -143,7 +143,10 @@ def test_what_does_not_fit_is_told(catalogue, tmp_path):
     add_encoded(items(3), [], table, ["title"], None, CPU, problems)
     add_encoded(items(3), ["tfidf"], None, ["title"], images, CPU, problems)
     add_encoded(items(3), ["tfidf"], table, ["name"], images, CPU, problems)
-    add_encoded(items(3), ["clip", "tfidf"], table, ["title"], images, CPU, problems)
+    add_encoded(items(3), ["clip"], table, ["title"], images, CPU, problems)
+    other = items(3)
+    other["item"].id = np.array(["x", "y", "z"], dtype=object)
+    add_encoded(other, ["tfidf"], table, ["title"], images, CPU, problems)
     known = items(3)
     known["item"].x_tfidf = torch.ones(3, 2)
     add_encoded(known, ["tfidf"], table, ["title"], images, CPU, problems)
@@ -152,7 +155,7 @@ def test_what_does_not_fit_is_told(catalogue, tmp_path):
         "needs --catalogue and --images",
         "name",
         "--encoders clip",
-        "'out_dim'",
+        "none of 3 is one",
         "of this name",
     )
     assert len(problems) == len(parts)

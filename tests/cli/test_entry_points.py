@@ -50,6 +50,26 @@ def test_options_are_the_fields_of_a_dataclass():
     assert got[0].values == (0.1, 0.2)
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("'seeds' needs to be 1 or more", "--seeds needs to be 1 or more"),
+        ("file.csv: 'seeds' needs x", "file.csv: --seeds needs x"),
+        ("--seeds: 'seeds' needs x", "--seeds: needs x"),
+        ("a column 'values' is needed (got 'seeds')", "a column 'values' is needed (got 'seeds')"),
+        ("seeds=7 does, or plain=True", "--seeds 7 does, or --plain"),
+        ("'path' needs to be there", "'path' needs to be there"),
+        ("'out_dim' needs y; other=3", "'out_dim' needs y; other=3"),
+    ],
+)
+def test_arguments_are_named_by_their_options(message, told, capsys):
+    def run(_):
+        raise ValueError(message)
+
+    assert script(run)([]) == 1
+    assert capsys.readouterr().err == f"error: {told}\n"
+
+
 def test_what_a_script_returns_is_its_exit_code():
     assert script(lambda _: 1)([]) == 1
     assert script(lambda _: None)([]) == 0

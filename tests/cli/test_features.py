@@ -208,7 +208,7 @@ def test_papers_figures_stand_beside_comparable_protocols(
         (["--replace", "text:x=none"], ["feature 'none' is unknown"]),
         (["--sets", "image", "--replace", "text:x=image"], ["text is not among the sets"]),
         (["--replace", "text:x=image"], ["mask 50 % x on text: 'replacement' needs the shape"]),
-        (["--min-common", "999"], ["item-CF on image: 'data' needs two items with common users"]),
+        (["--min-common", "999"], ["item-CF on image: --data needs two items with common users"]),
         (["--data", "nowhere"], ["error: nowhere: "]),
         (["--out", __file__], ["needs to be a folder"]),
     ],

@@ -123,7 +123,7 @@ def test_help_names_the_defaults_of_the_library(capsys):
     [
         (["--config", "huge"], "'huge' is not one of 'base', 'large', 'tiny'"),
         (["--epochs", "two"], "needs to be a whole number of 1 or more (got 'two')"),
-        (["--lr", "0"], "error: --lr: 'lr' needs to be finite and positive (got 0.0)"),
+        (["--lr", "0"], "error: --lr: needs to be finite and positive (got 0.0)"),
         (["--images", "images"], "error: --text, --image, --images: name the table of items"),
         (["--fields", "title"], "No such option: --fields"),
     ],

@@ -186,7 +186,7 @@ def test_a_class_of_ones_own(encoded, tmp_path, monkeypatch):
         ("--set cca_wieght=1", 2, "--set cca_wieght=1: argument 'cca_wieght' is unknown: did you"),
         ("--set temperature=0", 2, "AlignRec: 'temperature' needs to be finite and positive"),
         ("--features tfdif", 2, "--features: feature 'tfdif' is unknown: did you mean 'tfidf'?"),
-        ("--lr -1", 2, "AlignRec: 'lr' needs to be finite and positive (got -1.0)"),
+        ("--lr -1", 2, "AlignRec: --lr needs to be finite and positive (got -1.0)"),
         ("--item-neighbors 61", 2, "--item-neighbors: 'k' needs to be in [1, 60] (got 61)"),
         ("--lr 1e30", 1, "the loss is not finite in epoch"),
         ("--out {run} --lr 0.5", 1, "checkpoint holds another run (stored, asked for): {{'config': "

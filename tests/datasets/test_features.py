@@ -51,7 +51,7 @@ def test_any_real_table_becomes_float32_with_zero_rows_missing(table, block, mon
         (TABLE[:, :0], r"dim >= 1 .*got \[3, 0\]"),
         (TABLE.astype(complex), "real numbers.*complex"),
         (TABLE.astype(str), "real numbers"),
-        (np.zeros((3, 2)), "at least one row that is not zero"),
+        (np.zeros((3, 2)), "at least one finite row that is not zero"),
         (TABLE * 1e300, r"finite float32.*2 of 3.*first rows: 0, 2"),
         (np.where(TABLE == 3, np.nan, TABLE), "1 of 3 rows.*first rows: 2.*nonfinite='missing'"),
         (np.where(TABLE == 3, -np.inf, TABLE), "1 of 3 rows"),

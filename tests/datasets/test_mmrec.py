@@ -175,7 +175,7 @@ def test_bad_choices_are_refused(folder):
     ("shape", "message"),
     [
         ((3, 2), r"audio\.npy needs the shape \[4, dim\].*got \[3, 2\]"),
-        ((5, 2), r"shape \[4, dim\].*got \[5, 2\].*num_items=5"),
+        ((5, 2), r"shape \[4, dim\].*got \[5, 2\].*'features' chooses"),
         ((4,), r"audio\.npy needs the shape \[4, dim\].*got \[4\]"),
         ((4, 0), r"got \[4, 0\]"),
     ],
@@ -184,6 +184,15 @@ def test_feature_of_another_shape_is_refused(folder, shape, message):
     np.save(folder / "audio.npy", np.ones(shape))
     with pytest.raises(ValueError, match=message):
         MMRecFolder(folder)
+
+
+def test_longer_tables_that_agree_tell_of_items_without_interactions(folder):
+    np.save(folder / "image_feat.npy", np.ones((6, 3)))
+    np.save(folder / "all-MiniLM-L6-v2.npy", np.eye(6))
+    dataset = MMRecFolder(folder)
+    assert dataset.report.items == 6
+    note = "ATTENTION: 4 items have interactions and the tables 6 rows: the last 2 are taken as"
+    assert any(entry.startswith(note) for entry in dataset.report.notes)
 
 
 def test_num_items_tells_of_items_without_interactions(folder):

@@ -42,7 +42,7 @@ def test_what_is_wrong_is_told_when_it_is_read(tmp_path):
         found.read()
     with pytest.raises(ValueError, match="there is none at"):
         from_path(tmp_path / "b.csv")
-    with pytest.raises(ValueError, match="are for a file"):
+    with pytest.raises(ValueError, match=".text. is for a table"):
         from_path(tmp_path, text=["x"])
 
 
@@ -182,7 +182,7 @@ def test_folders_are_told_by_their_files(tmp_path):
             (folder / name).write_text(text)
         result = check(folder)
         assert (result.kind, result.problems) == (kind, ())
-        with pytest.raises(ValueError, match="are for a file"):
+        with pytest.raises(ValueError, match=".text. is for a table"):
             check(folder, text=["x"])
     (tmp_path / "0" / "a.inter").write_text("userID\titemID\n0\tx\n")
     assert "a.inter, line 2, column 'itemID'" in check(tmp_path / "0").problems[0]

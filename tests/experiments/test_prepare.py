@@ -182,7 +182,7 @@ def test_outside_tables_join_the_datas_own(tiny_folder, tmp_path):
         ("text", np.ones((30, 2)), "a table of this name"),
         ("mine", np.ones((29, 2)), "needs the shape"),
         ("my-own+table", np.ones((30, 2)), "letters, digits and underscores"),
-        ("mine", np.full((30, 2), np.nan), "finite"),
+        ("mine", np.full((30, 2), np.nan), "at least one finite row"),
     ],
 )
 def test_unfit_outside_tables_are_told(tiny_folder, tmp_path, name, table, message):
@@ -191,6 +191,16 @@ def test_unfit_outside_tables_are_told(tiny_folder, tmp_path, name, table, messa
         prepare(str(tiny_folder), tables={name: tmp_path / "a.npy"})
     with pytest.raises(SettingsError, match="missing.npy"):
         prepare(str(tiny_folder), tables={"mine": tmp_path / "missing.npy"})
+
+
+def test_rows_that_are_not_finite_are_missing_with_a_note(tiny_folder, tmp_path):
+    table = np.ones((30, 2))
+    table[3] = np.nan
+    np.save(tmp_path / "a.npy", table)
+    data = prepare(str(tiny_folder), tables={"mine": tmp_path / "a.npy"})
+    assert data.train["item"].mask_mine.nonzero().tolist() == [[3]]
+    note = "ATTENTION: feature 'mine': 1 rows with NaN or infinity taken as missing"
+    assert note in data.report.notes
 
 
 def test_known_validation_links_are_in_the_graph_of_the_test(tiny_folder):

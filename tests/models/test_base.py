@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_pyg import BPR, FREEDOM, GRCN, MGCN, VBPR, AlignRec, CheckpointError, LightGCN
+from alignrec_pyg import BPR, FREEDOM, GRCN, MGCN, MMGCN, VBPR, AlignRec, CheckpointError, LightGCN
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.nn import user_item_adjacency
@@ -36,8 +37,27 @@ def test_loss_and_weights_have_to_agree(toy):
 
 @pytest.mark.parametrize("value", [0, -1])
 def test_embedding_dim_has_to_be_positive(toy, value):
-    with pytest.raises(ValueError, match="'embedding_dim' needs to be 1 or more"):
+    with pytest.raises(ValueError, match=r"'embedding_dim' needs to be in \[1, 65536\]"):
         BPR(toy, embedding_dim=value)
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "message"),
+    [
+        (AlignRec, {"cca_weight": -1}, "'cca_weight' needs to be finite and 0 or more .got -1"),
+        (AlignRec, {"temperature": math.inf}, "'temperature' needs to be finite and positive"),
+        (AlignRec, {"num_layers": 2.0}, "'num_layers' needs to be an integer .got 2.0"),
+        (AlignRec, {"num_layers": -1}, "'num_layers' needs to be 0 or more"),
+        (AlignRec, {"mlp_relu": 1}, "'mlp_relu' needs to be True or False .got 1"),
+        (AlignRec, {"reg_target": "dead"}, "'reg_target' needs to be one of .'live', 'frozen'"),
+        (BPR, {"embedding_dim": 10**9}, r"'embedding_dim' needs to be in \[1, 65536\]"),
+        (LightGCN, {"reg_weight": math.nan}, "'reg_weight' needs to be finite and 0 or more"),
+        (MMGCN, {"latent_dim": 10**9}, r"'latent_dim' needs to be in \[0, 65536\]"),
+    ],
+)
+def test_hyper_parameters_are_checked_when_a_model_is_built(toy, model, values, message):
+    with pytest.raises(ValueError, match=message):
+        model(toy, **values)
 
 
 @pytest.mark.parametrize("kind", ["user", "item"])
