@@ -229,7 +229,7 @@ def _recommended(
     *,
     explained: bool,
 ) -> tuple[list[str], list[list[Any]]]:
-    from alignrec_pyg.evaluation.metrics import allowed_items
+    from alignrec_pyg.evaluation.metrics import allowed_items, left_out
     from alignrec_pyg.evaluation.ranking import embeddings, rank_blocks
     from alignrec_pyg.ids import item_ids, user_ids, user_indices
     from alignrec_pyg.serving import explain
@@ -242,6 +242,7 @@ def _recommended(
         run.known,
         asked.unique(),
         min(k, run.model.num_items),
+        left_out(run.known, exclude_known=True),
         items=allowed_items(run.known, limits["candidates"], limits["exclude"]),
     )
     names = item_ids(run.known).tolist()

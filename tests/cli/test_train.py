@@ -216,4 +216,4 @@ def test_sampling_of_neighbours_and_users_reaches_training(train_command, tmp_pa
     training = json.loads((out / "run.json").read_text())["training"]
     assert (training["fan_out"], training["eval_users"]) == ([3, -1], 7)
     assert main([*train_command(tmp_path / "other"), "--fan-out", "0"]) == 2
-    assert "'fan_out' needs to be a list of positive integers" in capsys.readouterr().err
+    assert "--fan-out needs to be a list of positive integers" in capsys.readouterr().err
