@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.atomic import atomic_folder
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
@@ -63,7 +62,7 @@ def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None
     user, item = data[INTERACTS].edge_index.cpu().numpy()[:, rows]
     columns = {"userID": user, "itemID": item, **_values(data, rows, "rating", "timestamp")}
     columns["x_label"] = labels[rows]
-    with _new_folder(folder) as made:
+    with atomic_folder(Path(folder).resolve()) as made:
         _write_quoted(made / f"{made.name}.inter", columns)
         for ids, mapping, index, name in (
             (user_ids(data), "u_id_mapping.csv", "userID", "user_id"),
@@ -119,29 +118,13 @@ def to_recbole(data: HeteroData, folder: str | Path, *, split: Split | None = No
             for row, lacks in zip(table, missing, strict=True)
         ]
         content[f"{name}:float_seq"] = np.array(rows_text, dtype=object)
-    with _new_folder(folder) as made:
+    with atomic_folder(Path(folder).resolve()) as made:
         for part, rows in parts.items():
             columns = {"user_id:token": user_id[user[rows]], "item_id:token": item_id[item[rows]]}
             columns |= _values(data, rows, "rating:float", "timestamp:float")
             _write_plain(made / f"{made.name}{part}.inter", columns)
         _write_plain(made / f"{made.name}.item", content)
     return notes
-
-
-@contextmanager
-def _new_folder(folder: str | Path) -> Iterator[Path]:
-    """A folder of this name to write to, which is put in its place when the block is done."""
-    folder = Path(folder).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"'folder' needs to be new or empty (got {folder})")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary) / folder.name
-        made.mkdir()
-        yield made
-        if folder.exists():
-            folder.rmdir()
-        made.rename(folder)
 
 
 def _labels(data: HeteroData, split: Split | None, notes: list[str]) -> np.ndarray | None:
