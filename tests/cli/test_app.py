@@ -70,7 +70,8 @@ print(sorted(set(codes)), {"numpy", "pandas", "rich", "torch"} & set(sys.modules
         (["evaluate", "x", "--k"], "error: --k: needs at least one value (got none)\n"),
     ],
 )
-def test_a_usage_error_is_a_line_and_code_2(arguments, message, capsys):
+def test_a_usage_error_is_a_line_and_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
