@@ -1,0 +1,150 @@
+"""A trained model on other data: trained anew on all links, or going on with more of them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import ITEM, USER, has_links_to_predict
+from alignrec_pyg.models import Recommender
+from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.training import FitResult, fit
+from alignrec_pyg.transforms.subset import select_rows
+
+ModelT = TypeVar("ModelT", bound=Recommender)
+
+
+def refit(
+    model: ModelT,
+    data: HeteroData,
+    result: FitResult,
+    config: TrainConfig | None = None,
+    **options: Any,
+) -> ModelT:
+    """Trains a model that was chosen on validation anew, on all links, before it is served.
+
+    Nothing is left to stop early by, so the new model makes as many passes over the data as the
+    chosen one had made at its best epoch, and keeps the last weights.
+
+    Args:
+        model: The chosen model, which gives class and hyper-parameters and stays as it is.
+        data: The graph with all links, without a split, with the features and item graphs that the
+            model reads.
+        result: What :func:`~alignrec_pyg.fit` returned for ``model``.
+        config: The configuration that it was trained with. Its ``seed`` also draws the initial
+            weights.
+        **options: Other arguments of :func:`~alignrec_pyg.fit`, such as ``checkpoint_dir``.
+
+    Returns:
+        The new model, on the device of ``model``, in evaluation mode.
+
+    Raises:
+        ValueError: If ``data`` is a part of a split, or lacks what the model reads.
+
+    Example::
+
+        result = fit(model, train, val, config)
+        print(evaluate(model, test))
+        served = refit(model, data, result, config)
+        recommend(served, data, user_ids)
+    """
+    if has_links_to_predict(data):
+        raise ValueError(
+            "'data' needs all links, without a split (got links to predict): pass the graph that "
+            "SplitInteractions was applied to"
+        )
+    config = config or TrainConfig()
+    fresh = _drawn_anew(model, data, config.seed)
+    fit(fresh, data, None, replace(config, max_epochs=result.best_epoch), **options)
+    return fresh
+
+
+def grow(model: ModelT, data: HeteroData, new_data: HeteroData, *, seed: int = 0) -> ModelT:
+    """Moves a trained model to data with more users, items or links, to be trained further there.
+
+    Users and items that ``data`` has too keep their rows in all tables, matched by id (without ids
+    by number). The rows of new ones are drawn as those of an untrained model, and trained feature
+    tables hold the features of new items. Weights that belong to no user or item stay as they are.
+    For new links alone no call is needed: :func:`~alignrec_pyg.fit` takes a trained model, too.
+
+    Args:
+        model: Trained model; it stays as it is.
+        data: The graph it was trained on.
+        new_data: The graph to go on with, in any order, with feature tables of the same widths and
+            with the item graphs that the model reads.
+        seed: Seed of the new rows.
+
+    Returns:
+        The new model, on the device of ``model``, in evaluation mode.
+
+    Raises:
+        ValueError: If a graph does not fit the model.
+    """
+    model.check_fits(data, "data")
+    grown = _drawn_anew(model, new_data, seed)
+    rows = {kind: _known_rows(data, new_data, kind) for kind in (USER, ITEM)}
+    owners = {
+        name: kind
+        for kind in rows
+        for name in _names_that_grow(model, grown, _with_one_more(new_data, kind))
+    }
+    old = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in grown.named_parameters():
+            kind = owners.get(name)
+            given = old[name].to(value.device)
+            if given.shape[1:] != value.shape[1:] or (kind is None and given.shape != value.shape):
+                raise ValueError(
+                    f"'new_data' needs feature tables as wide as those of 'data' ({name} has shape "
+                    f"{tuple(value.shape)}, in 'model' {tuple(given.shape)})"
+                )
+            if kind is None:
+                value.copy_(given)
+            else:
+                row = rows[kind].to(value.device)
+                value[row >= 0] = given[row[row >= 0]]
+    return grown.eval()
+
+
+def _drawn_anew(model: ModelT, data: HeteroData, seed: int) -> ModelT:
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        return model.clone_for(data).to(next(model.parameters()).device)
+
+
+def _known_rows(data: HeteroData, new_data: HeteroData, kind: str) -> Tensor:
+    """For each new user or item its number in ``data``; -1 where it is not there."""
+    ids, new_ids = data[kind].get("id"), new_data[kind].get("id")
+    count, new_count = int(data[kind].num_nodes), int(new_data[kind].num_nodes)
+    if ids is None or new_ids is None:
+        number = torch.arange(new_count)
+        return number.where(number < count, -1)
+    return torch.from_numpy(pd.Index(ids).get_indexer(pd.Index(new_ids)))
+
+
+def _with_one_more(data: HeteroData, kind: str) -> HeteroData:
+    """A copy of the graph with another user or item, which is like the last one."""
+    more = copy.copy(data)
+    store = more[kind]
+    count = int(store.num_nodes)
+    rows = torch.arange(count + 1).clamp(max=count - 1)
+    values = {name: value for name, value in store.items() if name != "num_nodes"}
+    store.update(select_rows(values, rows, count, f"{kind}s"))
+    store.num_nodes = count + 1
+    return more
+
+
+def _names_that_grow(model: Recommender, grown: Recommender, more: HeteroData) -> list[str]:
+    """Parameters that have a row for each of the nodes of which ``more`` has one more."""
+    sizes = {name: value.size(0) for name, value in grown.named_parameters() if value.dim()}
+    return [
+        name
+        for name, value in _drawn_anew(model, more, 0).named_parameters()
+        if value.dim() and value.size(0) != sizes[name]
+    ]
