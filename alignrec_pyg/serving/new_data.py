@@ -114,7 +114,7 @@ def grow(model: ModelT, data: HeteroData, new_data: HeteroData, *, seed: int = 0
 
 def _drawn_anew(model: ModelT, data: HeteroData, seed: int) -> ModelT:
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return model.clone_for(data).to(next(model.parameters()).device)
 
 
