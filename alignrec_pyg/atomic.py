@@ -15,7 +15,7 @@ import socket
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -99,7 +99,8 @@ def private_folder(path: Path) -> Iterator[Path]:
             raise OSError(error.errno, reason, str(path)) from error
         raise
     finally:
-        _remove_private(folder)
+        if folder.exists():
+            _remove_private(folder)
 
 
 def publish(file: Path, path: Path) -> None:
@@ -167,7 +168,8 @@ def folder_lock(folder: Path, name: str = "", *, wait: float | None = None) -> I
             "another folder"
         ) from None
     try:
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        with suppress(OSError):  # a full disk is told by who writes more than a name
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -243,14 +243,19 @@ def remove_with_files(path: Path) -> None:
 
     What else is there, or belongs to a damaged manifest, stays, with a warning.
     """
-    try:
-        clear_replaced(path)
-        remove_listed(path.parent, _files_of(path))
-        path.unlink(missing_ok=True)
-    except CheckpointError as error:
-        warnings.warn(f"{path.parent} is left: {error}", stacklevel=2)
-    else:
-        remove_empty(path.parent)
+    _remove(path)
+    remove_empty(path.parent)
+
+
+def remove_cache(folder: Path) -> None:
+    """Removes what :func:`store_tensors` keeps in a folder, and an empty folder, too.
+
+    What else is there, or is damaged, stays, with a warning.
+    """
+    with folder_lock(folder):
+        for path in sorted(folder.glob("*.json")):
+            _remove(path)
+    remove_empty(folder)
 
 
 def pending(path: Path) -> Path:
@@ -330,6 +335,16 @@ def _save(path: Path, content: Content) -> str:
         raise OSError(number, os.strerror(number), str(path)) from error
     path.chmod(mode)
     return file_sha256(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        clear_replaced(path)
+        remove_listed(path.parent, _files_of(path))
+    except CheckpointError as error:
+        warnings.warn(f"files beside {path} are left: {error}", stacklevel=3)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _read_body(path: Path) -> dict[str, Any]:

@@ -154,6 +154,26 @@ def test_errors_name_the_file_that_was_to_be_written(tmp_path):
         pytest.fail("a file is no folder")
 
 
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    def read_only(path, *args, **options):
+        if path != tmp_path:
+            raise OSError(30, "Read-only file system", str(path))
+
+    for name in ("mkdir", "unlink"):
+        monkeypatch.setattr(f"pathlib.Path.{name}", read_only)
+    with pytest.raises(OSError, match=f"system: '{tmp_path}/table.csv'"):
+        atomic_path(tmp_path / "table.csv").__enter__()
+
+
+def test_a_full_disk_does_not_keep_from_locking(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "pathlib.Path.write_text", lambda *_, **__: _fail(tmp_path, OSError(28, "full"))
+    )
+    with folder_lock(tmp_path, "cell"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".alignrec-cell.lock"]
+
+
 def test_set_aside_under_a_name_that_is_free(tmp_path):
     for number, content in enumerate("ab", 1):
         (tmp_path / "x").write_text(content)

@@ -22,6 +22,7 @@ from alignrec_pyg.storage import (
     read_manifest,
     read_tensors,
     read_with_files,
+    remove_cache,
     remove_with_files,
     store_tensors,
     write_array,
@@ -395,7 +396,7 @@ def test_a_damaged_manifest_is_not_replaced_and_nothing_is_removed(tmp_path):
     before = _names(tmp_path)
     with pytest.raises(CheckpointError, match="is damaged or was edited"):
         _saved(tmp_path, 2)
-    with pytest.warns(UserWarning, match="is left: .* is damaged"):
+    with pytest.warns(UserWarning, match="(is|are) left: .* is damaged|holds|nobody"):
         remove_with_files(path)
     assert _names(tmp_path) == before
     path.write_text('{"architectures": ["somebody else"]}')
@@ -506,6 +507,18 @@ def test_a_stored_folder_is_removed_with_all_that_belongs_to_it(tmp_path):
         path = _saved(tmp_path / "run", 1)
     remove_with_files(path)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_is_removed_but_for_what_is_somebody_else_s(tmp_path):
+    for key in ("one", "two"):
+        store_tensors(tmp_path / "cache", key, CACHED)
+    remove_cache(tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    store_tensors(tmp_path / "cache", "one", CACHED)
+    (tmp_path / "cache" / "mine.json").write_text("{}")
+    with pytest.warns(UserWarning, match=r"mine\.json"):
+        remove_cache(tmp_path / "cache")
+    assert [path.name for path in (tmp_path / "cache").glob("[!.]*")] == ["mine.json"]
 
 
 def test_a_note_without_a_manifest_removes_only_what_was_about_to_be_listed(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -123,11 +122,13 @@ def encode(
 
     An interrupted run goes on when it is started again; the folder appears when it is complete.
     """
+    from alignrec_pyg.atomic import remove_partial_files
     from alignrec_pyg.datasets import to_mmrec
     from alignrec_pyg.datasets.recognition import recognize
     from alignrec_pyg.experiments.settings import models_of_links
     from alignrec_pyg.graph import INTERACTS, feature_names
     from alignrec_pyg.report import describe_split
+    from alignrec_pyg.storage import remove_cache
     from alignrec_pyg.transforms import SplitInteractions
 
     if images is not None and image is not None:
@@ -137,6 +138,7 @@ def encode(
             "--items", "name its text columns with --text, or its image column with --image"
         )
     out = out.resolve()
+    remove_partial_files(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OptionError("--out", f"needs to be new or empty (got {out})")
     place = device_named(device)
@@ -184,8 +186,8 @@ def encode(
     print(f"split: {rule}\n{describe_split(*parts)}")
 
     to_mmrec(data, out, split=parts)
-    if cache is None:
-        shutil.rmtree(rows, ignore_errors=True)
+    if cache is None and rows.exists():
+        remove_cache(rows)
     log(f"written: {out}")
 
 

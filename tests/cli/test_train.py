@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from alignrec_pyg import AlignRec, TrainConfig, fit
+from alignrec_pyg.atomic import folder_lock
 from alignrec_pyg.cli import main
 from alignrec_pyg.datasets import MMRecFolder
 from alignrec_pyg.storage import read_manifest
@@ -74,6 +75,14 @@ def test_goes_on_after_ctrl_c_to_the_same_weights(
     assert weights(out) == weights(run)
     assert main(train_command(out)) == 0  # finished: nothing is trained again
     assert weights(out) == weights(run)
+
+
+def test_who_else_trains_in_the_folder_is_told(train_command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("alignrec_pyg.cli.train._LOCK_SECONDS", 0.0)
+    with folder_lock(tmp_path / "run"):
+        assert main(train_command(tmp_path / "run")) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'run'} is in use by process {os.getpid()} on ")
 
 
 @pytest.mark.parametrize(
