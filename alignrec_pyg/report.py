@@ -20,6 +20,7 @@ from alignrec_pyg.graph import (
     feature_mask,
     feature_names,
     feature_table,
+    known_pairs,
     links_to_predict,
 )
 from alignrec_pyg.text_tables import aligned_table
@@ -93,6 +94,7 @@ class DataReport:
         features: One report per feature table.
         parts: One report per split label; empty without labels.
         notes: Notes on data that were accepted with reservations, changed or ignored.
+        known_pairs: Number of pairs that users have had but that are no links, such as low ratings.
     """
 
     users: int
@@ -105,6 +107,7 @@ class DataReport:
     features: tuple[FeatureReport, ...]
     parts: tuple[PartReport, ...]
     notes: tuple[str, ...]
+    known_pairs: int = 0
 
     def __str__(self) -> str:
         """The report as aligned text."""
@@ -113,6 +116,7 @@ class DataReport:
                 ["users", f"{self.users:,}"],
                 ["items", f"{self.items:,}"],
                 ["interactions", f"{self.interactions:,}"],
+                *([["known pairs", f"{self.known_pairs:,}"]] if self.known_pairs else []),
                 ["sparsity", f"{self.sparsity:.4%}"],
                 ["duplicates dropped", f"{self.duplicates:,}"],
                 ["users without links", f"{self.users_without_links:,}"],
@@ -194,6 +198,7 @@ def describe(
         ),
         parts=tuple(parts),
         notes=tuple(notes),
+        known_pairs=known_pairs(data).size(1),
     )
 
 

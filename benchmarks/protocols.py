@@ -59,7 +59,7 @@ def compare_protocols(options: Options) -> int:
         rows = {f"{name}, {rule}": settings for name, settings in models.items()}
         cells = here.cells_of(rows)  # makes the tables and item graphs that the tests need, too
         tests = {experiments.TEST: data.test, KNOWN: experiments.val_known_at_test(data)}
-        outcome = here.run(cells, experiments.Parts(data.train, data.val, tests))
+        outcome = here.run(cells, data.parts._replace(tests=tests))
         results += outcome.results
         failed |= outcome.failed
         links |= dict.fromkeys(rows, alignrec_pyg.graph.links_to_predict(data.test))

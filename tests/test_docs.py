@@ -139,6 +139,14 @@ def test_the_data_frame_example_runs(capsys: pytest.CaptureFixture[str]) -> None
     assert "audio" in capsys.readouterr().out
 
 
+def test_the_example_of_known_pairs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = [(user, item, 5) for user in "ab" for item in "xyz"] + [("a", "w", 1), ("b", "w", 2)]
+    ratings = pd.DataFrame([*pairs, ("c", "w", 5)], columns=["user", "item", "rating"])
+    views = pd.DataFrame({"user": ["a", "b"], "item": ["x", "w"]})
+    run("docs/data.md", "python known", {"ratings": ratings, "views": views})
+    assert capsys.readouterr().out == "0 known pairs\n"  # w is liked once, and no 2-core has it
+
+
 def test_the_examples_on_files_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from alignrec_pyg.cli.options import (
     Item,
     Items,
     ItemsId,
+    Known,
     Quoted,
     Rating,
     Text,
@@ -37,6 +38,7 @@ def check(
     text: Text = None,
     image: ImageColumn = None,
     quoted: Quoted = True,
+    known: Known = None,
 ) -> int:
     """Say what data hold and what is wrong with them.
 
@@ -55,6 +57,7 @@ def check(
             columns=columns,
             text=text or (),
             image=image,
+            known=known,
             items_id=items_id,
             quoted=quoted,
         )

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alignrec_pyg.cli.options import (
+    VAL_FROM_TRAIN,
     Device,
     ImageColumn,
     Item,
     Items,
     ItemsId,
+    Known,
     OptionError,
     Quoted,
     Rating,
@@ -29,6 +31,7 @@ from alignrec_pyg.cli.options import (
     natural,
     number,
     positive_int,
+    share,
 )
 
 if TYPE_CHECKING:
@@ -70,9 +73,14 @@ def encode(
     rating: Rating = None,
     time: Time = None,
     quoted: Quoted = True,
+    known: Known = None,
     min_rating: Annotated[
         float | None,
-        typer.Option(parser=number, metavar="X", help="Leave lower ratings out: makes likes."),
+        typer.Option(
+            parser=number,
+            metavar="X",
+            help="Ratings below are no likes, but known, and never recommended.",
+        ),
     ] = None,
     k_core: Annotated[
         int,
@@ -87,8 +95,12 @@ def encode(
         typer.Option(help="Rule of the split.", show_default="the data's own labels, else random"),
     ] = None,
     seed: Annotated[
-        int, typer.Option(parser=natural, metavar="N", help="Seed of the random split.")
+        int,
+        typer.Option(parser=natural, metavar="N", help="Seed of what the split draws."),
     ] = 0,
+    val_from_train: Annotated[
+        float | None, typer.Option(parser=share, metavar="X", help=VAL_FROM_TRAIN)
+    ] = None,
     width: Annotated[
         int | None,
         typer.Option(
@@ -152,6 +164,7 @@ def encode(
             columns=columns,
             text=text or [],
             image=image,
+            known=known,
             items_id=items_id,
             quoted=quoted,
         )
@@ -182,7 +195,10 @@ def encode(
     data = _encoded(data, specs, there, width, max_failures, rows, place)
     rule = split or ("labels" if "split" in data[INTERACTS] else "random")
     with errors_about("--split"):
-        parts = SplitInteractions(rule, seed=seed, keep_cold_users=True)(data)
+        split_interactions = SplitInteractions(
+            rule, seed=seed, keep_cold_users=True, val_from_train=val_from_train
+        )
+        parts = split_interactions(data)
     print(f"split: {rule}\n{describe_split(*parts)}")
 
     to_mmrec(data, out, split=parts)
@@ -193,7 +209,7 @@ def encode(
 
 def _filtered(data: HeteroData, min_rating: float | None, k_core: int) -> HeteroData:
     """Without low ratings and rare users and items; those without any interaction always go."""
-    from alignrec_pyg.graph import INTERACTS, ITEM, USER
+    from alignrec_pyg.graph import INTERACTS, ITEM, USER, known_pairs
     from alignrec_pyg.transforms import KCore, MinRating
 
     if min_rating is not None:
@@ -204,6 +220,7 @@ def _filtered(data: HeteroData, min_rating: float | None, k_core: int) -> Hetero
     print(
         f"kept: {data[USER].num_nodes:,} users, {data[ITEM].num_nodes:,} items, "
         f"{data[INTERACTS].edge_index.size(1):,} interactions"
+        + (f", {num_known:,} known pairs" if (num_known := known_pairs(data).size(1)) else "")
     )
     return data
 

@@ -49,6 +49,14 @@ def evaluate(
             help="Also by activity of users and popularity of items, at the largest K.",
         ),
     ] = False,
+    exclude_known_pairs: Annotated[
+        bool,
+        typer.Option(
+            "--exclude-known-pairs",
+            help="Do not rank the user's known pairs, such as low ratings, and validation links; "
+            "published figures do.",
+        ),
+    ] = False,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the figures, unrounded.")
     ] = None,
@@ -65,30 +73,35 @@ def evaluate(
 
     trained = load_run(run, data, device_named(device))
     cut_offs = sorted(set(k or (10, 20)))
-    metrics = evaluate_model(trained.model, trained.test, cut_offs)
+    metrics = evaluate_model(
+        trained.model, trained.test, cut_offs, exclude_known_pairs=exclude_known_pairs
+    )
+    without = ", known pairs and validation links not ranked" if exclude_known_pairs else ""
     rows = [["", *(f"@{cut_off}" for cut_off in cut_offs)]]
     for name in _METRICS:
         rows.append([name, *(f"{metrics[f'{name}@{cut_off}']:.4f}" for cut_off in cut_offs)])
     print(
         f"{trained.settings.model} on the test links of {metrics['num_users']:,.0f} users "
-        f"({trained.data_folder.name}, split {trained.settings.split})\n{aligned_table(rows)}"
+        f"({trained.data_folder.name}, split {trained.settings.split}{without})\n"
+        f"{aligned_table(rows)}"
     )
     figures: dict[str, Any] = {"model": trained.settings.model, "metrics": metrics}
+    figures["exclude_known_pairs"] = exclude_known_pairs
     if groups:
-        figures["groups"] = _groups(trained, cut_offs[-1])
+        figures["groups"] = _groups(trained, cut_offs[-1], exclude_known_pairs)
     if json is not None:
         write_text(json, dumps(figures, indent=2) + "\n")
         log(f"written: {json}")
 
 
-def _groups(run: Run, k: int) -> dict[str, list[dict[str, Any]]]:
+def _groups(run: Run, k: int, exclude_known_pairs: bool) -> dict[str, list[dict[str, Any]]]:
     """Prints the groups' metrics and returns them."""
     from alignrec_pyg import activity_groups, popularity_groups, rank, user_metrics
     from alignrec_pyg.experiments.results import json_values
     from alignrec_pyg.graph import links_to_predict
 
     links = links_to_predict(run.test)
-    ranking = rank(run.model, run.test, k)
+    ranking = rank(run.model, run.test, k, exclude_known_pairs=exclude_known_pairs)
     found: dict[str, Sequence[Any]] = {
         "activity": activity_groups(user_metrics(ranking, links, k), run.train),
         "popularity": popularity_groups(ranking, run.train, links, k),

@@ -19,15 +19,18 @@ from alignrec_pyg.cli.options import (
     RUN,
     SYNTHETIC,
     TRAINING,
+    VAL_FROM_TRAIN,
     Device,
     OptionError,
     Seeds,
     SplitRule,
     device_named,
+    fraction,
     natural,
     number,
     option,
     positive_int,
+    share,
 )
 from alignrec_pyg.models import model_names
 
@@ -58,6 +61,7 @@ class DataOptions:
         SplitRule | None,
         option(DATA, "Rule of the split.", show_default="the file's labels, else random"),
     ] = None
+    val_from_train: Annotated[float | None, option(DATA, VAL_FROM_TRAIN, "X", parser=share)] = None
     tables: Annotated[
         tuple[str, ...],
         option(DATA, "Further feature tables; row r belongs to item r.", "NAME=FILE.npy ..."),
@@ -189,6 +193,26 @@ class ExperimentOptions(DataOptions):
             TRAINING, "Users drawn for validation.", "N", parser=positive_int, show_default="all"
         ),
     ] = None
+    known_negatives: Annotated[
+        float | None,
+        option(
+            TRAINING,
+            "Share of the negatives that are known pairs of the user, such as low ratings; with 0 "
+            "these may be drawn like any item.",
+            "X",
+            parser=fraction,
+            show_default="known pairs are no negatives",
+        ),
+    ] = None
+    exclude_known_pairs: Annotated[
+        bool,
+        option(
+            RUN,
+            "Do not rank known pairs, such as low ratings, on the test links; published figures "
+            "do. The table says it.",
+            name="--exclude-known-pairs",
+        ),
+    ] = False
     seeds: Seeds = 3
     jobs: Annotated[
         int | None,
@@ -230,6 +254,8 @@ class ExperimentOptions(DataOptions):
             scale=self.feature_scale,
             item_neighbors=self.item_neighbors,
             cache=cache,
+            val_from_train=self.val_from_train,
+            exclude_known_pairs=self.exclude_known_pairs,
         )
         data = prepared()
         if self.settings == "default":  # these depend on the data
@@ -263,6 +289,7 @@ class ExperimentOptions(DataOptions):
                 patience=self.patience,
                 lr=self.lr,
                 batch_size=self.batch_size,
+                known_negatives=self.known_negatives,
                 fan_out=self.fan_out or None,
                 eval_users=self.eval_users,
             )

@@ -154,7 +154,11 @@ def features(options: FeaturesOptions) -> None:
         problems.append(f"--score {options.score}: the data has no ratings (cosine, iuf need none)")
     try:
         seen = protocol_data(
-            data, targets=options.targets, links=options.links, split=options.split
+            data,
+            targets=options.targets,
+            links=options.links,
+            split=options.split,
+            val_from_train=options.val_from_train,
         )
     except SettingsError as error:
         problems += error.problems

@@ -68,6 +68,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number between 0 and 1."""
+    value = number(text)
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"needs to be between 0 and 1 (got {text!r})")
+    return value
+
+
 DATA = "Data"
 MODELS = "Models and settings"
 TRAINING = "Training"
@@ -80,6 +88,11 @@ SYNTHETIC = "synthetic"
 """What ``--data`` takes for data that is made here."""
 
 SplitRule = Literal["random", "leave_last_out", "global_time", "labels"]
+
+
+VAL_FROM_TRAIN = (
+    "Share of the training links that becomes the validation part, for labels without one."
+)
 
 
 def option(panel: str, text: str, metavar: str | None = None, **more: Any) -> Any:
@@ -126,6 +139,14 @@ Quoted = Annotated[
 Text = Annotated[
     list[str] | None,
     typer.Option(metavar="COLUMN ...", help="Text columns of --items, joined in this order."),
+]
+Known = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A table of further pairs that users have had, such as views: known, never "
+        "recommended, no interactions. It has the same user and item columns.",
+    ),
 ]
 ImageColumn = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Image path column of --items.")

@@ -76,7 +76,7 @@ def recommend(
     """Recommend items to users, in the ids of the data.
 
     A user's own items, test and validation items included, are known to the model and not
-    recommended.
+    recommended, nor are the user's other known pairs, such as what was rated low.
     """
     from alignrec_pyg.atomic import atomic_path
     from alignrec_pyg.cli.runs import load_run

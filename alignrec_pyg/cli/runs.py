@@ -25,13 +25,14 @@ ITEM_GRAPHS = "item_graphs"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What data are made of a folder; a ``"random"`` split has seed 0."""
+    """What data are made of a folder; what a split draws is drawn with seed 0."""
 
     model: str
     features: tuple[str, ...]
     feature_scale: Scale
     neighbors: int  # of an item in item graphs, itself included
     split: SplitRule
+    val_from_train: float | None = None
 
     def prepare(self, folder: Path, run: Path) -> PreparedData:
         """The data of a folder; item graphs are kept in the run's folder."""
@@ -42,6 +43,7 @@ class Settings:
             scale=self.feature_scale,
             item_neighbors=self.neighbors,
             cache=run / ITEM_GRAPHS,
+            val_from_train=self.val_from_train,
         )
 
 
@@ -91,7 +93,7 @@ def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
         folder / _MANIFEST, {"settings": dict, "data": str, "fingerprint": str}
     )
     stored = manifest["settings"]
-    if stored.keys() != {field.name for field in fields(Settings)}:
+    if {"val_from_train", *stored} != {field.name for field in fields(Settings)}:
         raise CheckpointError(f"{folder / _MANIFEST} is damaged or of another version: train anew")
     settings = Settings(**{**stored, "features": tuple(stored["features"])})
     try:

@@ -47,6 +47,7 @@ class TrainOptions(ExperimentOptions):
     models: tuple[str, ...] = field(default=(), init=False)
     tables: tuple[str, ...] = field(default=(), init=False)
     neighbors: tuple[str, ...] = field(default=(), init=False)
+    exclude_known_pairs: bool = field(default=False, init=False)
     seeds: int = field(default=1, init=False)
     jobs: int | None = field(default=1, init=False)
 
@@ -102,6 +103,7 @@ def _train(options: TrainOptions, out: Path) -> None:
         feature_scale=data.scale,
         neighbors=data.item_neighbors,
         split=data.split_rule,
+        val_from_train=data.val_from_train,
     )
     training = {
         "training": {**asdict(cell.config), "ks": list(cell.config.ks)},

@@ -207,7 +207,7 @@ def by_hand(session: Session, point: Point) -> str:
     words = ["alignrec", "compare"]
     for name, value in {**given, **changes}.items():
         if value != getattr(ExperimentOptions, name):
-            several = value if isinstance(value, tuple) else (value,)
+            several = value if isinstance(value, tuple) else () if value is True else (value,)
             words += [f"--{name.replace('_', '-')}", *map(str, several)]
     return shlex.join(words)
 

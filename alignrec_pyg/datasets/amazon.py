@@ -82,7 +82,9 @@ class AmazonReviews(InteractionDataset):
         version: ``"2014"`` or ``"2023"``.
         source: 2014 only: the published 5-core, or all ratings.
         k: Minimum number of interactions of a user or item; ``None`` keeps all.
-        min_rating: Lowest rating to keep; of a repeated pair, that of the row that ``keep`` keeps.
+        min_rating: Lowest rating of an interaction; of a repeated pair, that of the row that
+            ``keep`` keeps. Lower ones of the same users and items are known pairs
+            (:mod:`alignrec_pyg.graph`).
         text: Fields of an item's text, in order: ``"title"``, ``"brand"``, ``"categories"``,
             ``"description"``, and in the 2023 data also ``"features"`` and ``"details"``.
         image_features: 2014 only: whether to read the published image features.
@@ -128,8 +130,8 @@ class AmazonReviews(InteractionDataset):
 
         notes: list[str] = []
         links = _links(fetched("reviews"), version, source, notes)
-        links, repeated = _core(links, min_rating, k, keep, notes)
-        data, _ = assemble(links, notes, keep=keep)
+        links, lower, repeated = _core(links, min_rating, k, keep, notes)
+        data, _ = assemble(links, notes, known=lower, keep=keep)
         item_id: np.ndarray = data[ITEM].id
         meta = read_metadata(fetched("meta"), version, item_id, text, notes)
         data[ITEM].text = meta.text
@@ -220,24 +222,26 @@ def _links(path: Path, version: Version, source: str, notes: list[str]) -> LinkC
 
 def _core(
     links: LinkColumns, min_rating: float | None, k: int | None, keep: Keep, notes: list[str]
-) -> tuple[LinkColumns, int]:
-    """The links of the k-core, and the number of repeated links that were removed."""
+) -> tuple[LinkColumns, LinkColumns | None, int]:
+    """The links of the k-core, lower ratings of its users and items, and the number of repeats."""
     user, item = (
         pd.factorize(column.values, use_na_sentinel=False)[0] for column in (links.user, links.item)
     )
     pairs = pd.DataFrame({"user": user, "item": item})
     repeated = pairs.duplicated(keep=keep).to_numpy()
     rows = np.flatnonzero(~repeated)
+    lower = rows[:0]
     if min_rating is not None and links.rating is not None:
-        rating = pd.to_numeric(pd.Series(links.rating.values[rows]), errors="coerce").to_numpy()
-        high = ~(rating < min_rating)  # invalid numbers are rejected later
-        if not high.any():
+        rating = pd.to_numeric(pd.Series(links.rating.values), errors="coerce").to_numpy()
+        low = rating[rows] < min_rating  # invalid numbers are rejected later
+        lower, rows = rows[low], rows[~low]
+        if not len(rows):
             raise ValueError(f"'min_rating' leaves no interaction (got {min_rating})")
-        if not high.all():
+        if len(lower):
             notes.append(
-                f"{int((~high).sum()):,} of {len(rows):,} ratings below {min_rating} left out"
+                f"{len(lower):,} of {len(lower) + len(rows):,} ratings below {min_rating} are no "
+                "interactions"
             )
-        rows = rows[high]
     if k is not None:
         kept = core_links(torch.from_numpy(user[rows]), torch.from_numpy(item[rows]), k).numpy()
         if not len(kept):
@@ -245,4 +249,6 @@ def _core(
         if len(kept) < len(rows):
             notes.append(f"{k}-core: {len(kept):,} of {len(rows):,} interactions stay")
         rows = rows[kept]
-    return links.take(rows), int(repeated.sum())
+    there = np.isin(user[lower], user[rows]) & np.isin(item[lower], item[rows])
+    known = links.take(lower[there]) if there.any() else None
+    return links.take(rows), known, int(repeated.sum())

@@ -20,7 +20,7 @@ from alignrec_pyg.datasets.columns import (
     checked_split,
     checked_times,
 )
-from alignrec_pyg.datasets.interactions import Keep, interaction_graph
+from alignrec_pyg.datasets.interactions import Keep, KnownPairs, interaction_graph
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.tables import note_on_shared_ids, repr_short
 
@@ -52,12 +52,14 @@ def assemble(
     notes: list[str],
     *,
     catalogue: Column | None = None,
+    known: LinkColumns | None = None,
     keep: Keep = "first",
 ) -> tuple[HeteroData, int]:
     """Checks all columns, assigns indices to users and items, and builds the graph.
 
     Users are indexed in the sorted order of their ids. Items of ``catalogue`` come first, in its
-    order, followed by the other items in the sorted order of their ids.
+    order, followed by the other items in the sorted order of their ids. Known pairs of other users
+    or items are left out.
 
     Returns:
         The graph and the number of repeated rows that were removed.
@@ -85,6 +87,14 @@ def assemble(
     rating = checked(checked_numbers, links.rating)
     time = checked(checked_times, links.time)
     split = checked(checked_split, links.split)
+    others: list[Any] = []
+    if known is not None:
+        others = [
+            checked(partial(_ids, "user"), known.user),
+            checked(partial(_ids, "item"), known.item),
+            checked(checked_numbers, known.rating),
+            checked(checked_times, known.time),
+        ]
     if problems or users is None or linked is None:
         raise ValueError("\n".join(problems))
 
@@ -103,16 +113,25 @@ def assemble(
         rating=rating,
         time=time,
         split=split,
+        known=_numbered(KnownPairs(*others), user_id, item_id, notes) if others else None,
         keep=keep,
         where=links.user.where,
     )
 
 
-def with_equal_id_types(links: LinkColumns, catalogue: Column) -> tuple[LinkColumns, Column]:
-    """Converts the item ids of two text files to strings if only one has whole numbers only."""
-    if (catalogue.values.dtype == object) != (links.item.values.dtype == object):
-        return replace(links, item=as_strings(links.item)), as_strings(catalogue)
-    return links, catalogue
+def with_equal_id_types(
+    links: LinkColumns, catalogue: Column | None, known: LinkColumns | None
+) -> tuple[LinkColumns, Column | None, LinkColumns | None]:
+    """Converts the ids of several text files to strings if only some have whole numbers only."""
+    tables = [links] if known is None else [links, known]
+    if len({table.user.values.dtype == object for table in tables}) > 1:
+        tables = [replace(table, user=as_strings(table.user)) for table in tables]
+    listed = [] if catalogue is None else [catalogue]
+    items = [*listed, *(table.item for table in tables)]
+    if len({column.values.dtype == object for column in items}) > 1:
+        tables = [replace(table, item=as_strings(table.item)) for table in tables]
+        listed = [as_strings(column) for column in listed]
+    return tables[0], (listed[0] if listed else None), (tables[1] if len(tables) > 1 else None)
 
 
 def without_copies(
@@ -214,6 +233,32 @@ def _listed_ids(column: Column, notes: list[str]) -> np.ndarray:
     if twice.any():  # such as 1 and 1.0
         column.refuse(twice, "each item needs to be listed once")
     return ids
+
+
+def _numbered(
+    known: KnownPairs, user_id: np.ndarray, item_id: np.ndarray, notes: list[str]
+) -> KnownPairs:
+    """The known pairs by the numbers of their users and items, without those of others.
+
+    Raises:
+        ValueError: If none is left.
+    """
+    ends = []
+    for what, ids, there in (("user", known.user, user_id), ("item", known.item, item_id)):
+        ends.append(pd.Index(there).get_indexer(pd.Index(ids)))
+        if (ends[-1] < 0).all():
+            raise ValueError(
+                f"'known' needs {what}s of the interactions (none of its ids is one: it has "
+                f"{repr_short(ids[0])}, they have {repr_short(there[0])})"
+            )
+    kept = (ends[0] >= 0) & (ends[1] >= 0)
+    if not kept.all():
+        notes.append(
+            f"{int((~kept).sum()):,} of {len(kept):,} known pairs are of users or items that the "
+            "interactions do not have: left out"
+        )
+    values = (None if value is None else value[kept] for value in (known.rating, known.time))
+    return KnownPairs(ends[0][kept], ends[1][kept], *values)
 
 
 def _with_catalogue(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
+from types import EllipsisType
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 from torch_geometric.data import HeteroData
+from torch_geometric.data.storage import EdgeStorage
 
 from alignrec_pyg.atomic import atomic_folder
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
+    KNOWS,
     USER,
+    add_known_pairs,
     all_links,
     feature_mask,
     feature_names,
@@ -37,7 +42,8 @@ def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None
 
     ``<folder name>.inter`` with ``userID itemID [rating] [timestamp] x_label``,
     ``u_id_mapping.csv`` and ``i_id_mapping.csv`` with the original ids, and ``<name>.npy`` for each
-    feature table ``x_<name>`` (items without it have rows of zeros). MMRec looks for
+    feature table ``x_<name>`` (items without it have rows of zeros). Known pairs are in a file of
+    their own, ``<folder name>.known`` with ``userID itemID [rating] [timestamp]``. MMRec looks for
     ``image_feat.npy`` and ``text_feat.npy``, or what its configuration names. The folder appears
     when it is complete.
 
@@ -60,10 +66,18 @@ def to_mmrec(data: HeteroData, folder: str | Path, *, split: Split | None = None
         )
     rows = np.flatnonzero(labels >= 0)
     user, item = data[INTERACTS].edge_index.cpu().numpy()[:, rows]
-    columns = {"userID": user, "itemID": item, **_values(data, rows, "rating", "timestamp")}
+    columns = {
+        "userID": user,
+        "itemID": item,
+        **_values(data[INTERACTS], rows, "rating", "timestamp"),
+    }
     columns["x_label"] = labels[rows]
     with atomic_folder(Path(folder).resolve()) as made:
         _write_quoted(made / f"{made.name}.inter", columns)
+        if (known := _known(data)) is not None:
+            user, item = known.edge_index.cpu().numpy()
+            columns = {"userID": user, "itemID": item, **_values(known, ..., "rating", "timestamp")}
+            _write_quoted(made / f"{made.name}.known", columns)
         for ids, mapping, index, name in (
             (user_ids(data), "u_id_mapping.csv", "userID", "user_id"),
             (item_ids(data), "i_id_mapping.csv", "itemID", "item_id"),
@@ -82,7 +96,8 @@ def to_recbole(data: HeteroData, folder: str | Path, *, split: Split | None = No
     ``<folder name>.inter``, or with a split ``.train.inter``, ``.valid.inter`` and ``.test.inter``
     (RecBole's ``benchmark_filename``), with original ids; ``<folder name>.item`` with
     ``text:token_seq`` and each feature table as ``<name>:float_seq``, empty for items without it.
-    Double quotes are ordinary characters. The folder appears when it is complete.
+    Known pairs are in a file of their own, ``<folder name>.known``. Double quotes are ordinary
+    characters. The folder appears when it is complete.
 
     Args:
         data: Graph with all links, as in a dataset.
@@ -121,8 +136,13 @@ def to_recbole(data: HeteroData, folder: str | Path, *, split: Split | None = No
     with atomic_folder(Path(folder).resolve()) as made:
         for part, rows in parts.items():
             columns = {"user_id:token": user_id[user[rows]], "item_id:token": item_id[item[rows]]}
-            columns |= _values(data, rows, "rating:float", "timestamp:float")
+            columns |= _values(data[INTERACTS], rows, "rating:float", "timestamp:float")
             _write_plain(made / f"{made.name}{part}.inter", columns)
+        if (known := _known(data)) is not None:
+            user, item = known.edge_index.cpu().numpy()
+            columns = {"user_id:token": user_id[user], "item_id:token": item_id[item]}
+            columns |= _values(known, ..., "rating:float", "timestamp:float")
+            _write_plain(made / f"{made.name}.known", columns)
         _write_plain(made / f"{made.name}.item", content)
     return notes
 
@@ -155,8 +175,20 @@ def _labels(data: HeteroData, split: Split | None, notes: list[str]) -> np.ndarr
     return labels
 
 
-def _values(data: HeteroData, rows: np.ndarray, rating: str, time: str) -> dict[str, np.ndarray]:
-    links = data[INTERACTS]
+def _known(data: HeteroData) -> EdgeStorage | None:
+    """The known pairs with their values; ``None`` without any."""
+    if KNOWS not in data.edge_types:
+        return None
+    clean = copy.copy(data)
+    store = clean[KNOWS]
+    del clean[KNOWS]
+    add_known_pairs(clean, store.edge_index, store)
+    return clean[KNOWS] if KNOWS in clean.edge_types else None
+
+
+def _values(
+    links: EdgeStorage, rows: np.ndarray | EllipsisType, rating: str, time: str
+) -> dict[str, np.ndarray]:
     return {
         name: links[key].cpu().numpy()[rows]
         for key, name in (("rating", rating), ("time", time))

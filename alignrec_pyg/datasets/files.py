@@ -38,6 +38,7 @@ def from_files(
     text: str | Sequence[str] | None = None,
     image: str | None = None,
     image_url: str | None = None,
+    known: str | Path | None = None,
     keep: Keep = "first",
     nonfinite: NonFinite = "error",
     quoted: bool = True,
@@ -65,6 +66,9 @@ def from_files(
             folder of ``items``, stored as ``data["item"].image_path`` (list; None if empty).
         image_url: Column of ``items`` with the URL of an image, stored as
             ``data["item"].image_url`` for :func:`~alignrec_pyg.datasets.fetch_images`.
+        known: File with pairs that users have had but that are no interactions, such as views: the
+            known pairs of :mod:`alignrec_pyg.graph`, never recommended. It has the columns ``user``
+            and ``item``, and ``rating`` and ``time`` where they are there.
         keep: Whether to keep the first or the last row of a repeated (user, item) pair.
         nonfinite: Whether feature rows with NaN or infinity are an error or missing.
         quoted: Whether fields of csv and tsv files may be enclosed in double quotes, which are
@@ -88,7 +92,7 @@ def from_files(
         raise ValueError(
             "'text', 'image' and 'image_url' need the file 'items', whose columns they name"
         )
-    catalogue = None
+    catalogue, pairs = None, None
     columns: dict[str, Column] = {}
     if items is not None:
         key = items_id or item
@@ -103,8 +107,10 @@ def from_files(
         )
         columns = {name: listed.column(name) for name in content}
         catalogue, columns = without_copies(listed.ids(key), columns, notes)
-        links, catalogue = with_equal_id_types(links, catalogue)
-    data, duplicates = assemble(links, notes, catalogue=catalogue, keep=keep)
+    if known is not None:
+        pairs = _known_columns(Path(known), user, item, rating, time, notes, quoted)
+    links, catalogue, pairs = with_equal_id_types(links, catalogue, pairs)
+    data, duplicates = assemble(links, notes, catalogue=catalogue, known=pairs, keep=keep)
     if items is not None:
         folder = Path(items).parent
         add_content(
@@ -119,6 +125,25 @@ def from_files(
     return InteractionDataset(
         data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes)
     )
+
+
+def _known_columns(
+    path: Path,
+    user: str,
+    item: str,
+    rating: str | None,
+    time: str | None,
+    notes: list[str],
+    quoted: bool,
+) -> LinkColumns:
+    values = [name for name in (rating, time) if name is not None]
+    ids = [user, item]
+    table = open_table(path, ids, notes, optional=values, ids=ids, quoted=quoted)
+    others = (
+        table.column(name) if name is not None and name in table.columns else None
+        for name in (rating, time)
+    )
+    return LinkColumns(table.ids(user), table.ids(item), *others)
 
 
 def _row_ids(path: Path, item_id: np.ndarray, notes: list[str]) -> np.ndarray:

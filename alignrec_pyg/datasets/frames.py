@@ -37,6 +37,7 @@ def from_frames(
     text: str | Sequence[str] | None = None,
     image: str | None = None,
     image_url: str | None = None,
+    known: IntoDataFrame | None = None,
     keep: Keep = "first",
     nonfinite: NonFinite = "error",
 ) -> InteractionDataset:
@@ -64,6 +65,9 @@ def from_frames(
             ``data["item"].image_path`` (list; None if empty).
         image_url: Column of ``items`` with the URL of an image, stored as
             ``data["item"].image_url`` for :func:`~alignrec_pyg.datasets.fetch_images`.
+        known: Frame with pairs that users have had but that are no interactions, such as views: the
+            known pairs of :mod:`alignrec_pyg.graph`, never recommended. It has the columns ``user``
+            and ``item``, and ``rating`` and ``time`` where they are there.
         keep: Whether to keep the first or the last row of a repeated (user, item) pair.
         nonfinite: Whether feature rows with NaN or infinity are an error or missing.
 
@@ -106,6 +110,7 @@ def from_frames(
         LinkColumns(link(user), link(item), *others),
         notes,
         catalogue=listed,
+        known=None if known is None else _known(known, user, item, rating, time),
         keep=keep,
     )
     item_id: np.ndarray = data[ITEM].id
@@ -119,6 +124,18 @@ def from_frames(
     return InteractionDataset(
         data, describe(data, duplicates=duplicates, notes=notes, dtypes=dtypes)
     )
+
+
+def _known(
+    native: IntoDataFrame, user: str, item: str, rating: str | None, time: str | None
+) -> LinkColumns | None:
+    frame = _frame(native, "known")
+    column = partial(_column, frame, "known")
+    others = (
+        column(name) if name is not None and name in frame.columns else None
+        for name in (rating, time)
+    )
+    return LinkColumns(column(user), column(item), *others) if len(frame) else None
 
 
 def _frame(native: IntoDataFrame, argument: str) -> nw.DataFrame[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,26 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_choice
-from alignrec_pyg.graph import INTERACTS, ITEM, USER
+from alignrec_pyg.graph import INTERACTS, ITEM, USER, add_known_pairs
 from alignrec_pyg.report import DataReport
 
 Keep = Literal["first", "last"]
 """Which row of a repeated (user, item) pair is kept."""
+
+
+class KnownPairs(NamedTuple):
+    """Pairs that users have had but that are no links, as indices into the original ids.
+
+    Shapes:
+        - **user, item:** int64 :math:`(K)`
+        - **rating:** float :math:`(K)`
+        - **time:** int64 or float64 :math:`(K)`
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray | None = None
+    time: np.ndarray | None = None
 
 
 class InteractionDataset:
@@ -23,7 +38,8 @@ class InteractionDataset:
 
     Args:
         data: The graph, as described in :mod:`alignrec_pyg.graph`. ``edge_index`` contains *all*
-            links. If known, it has the attributes ``.time`` (int64 or float64 ``[E]``, in the unit
+            links; pairs that are known besides, such as low ratings, are its known pairs. If known,
+            it has the attributes ``.time`` (int64 or float64 ``[E]``, in the unit
             of the source), ``.rating`` (float32 ``[E]``) and ``.split`` (int8 ``[E]``: 0 train, 1
             validation, 2 test).
         report: Statistics and notes on the data.
@@ -52,13 +68,14 @@ def interaction_graph(
     rating: np.ndarray | None = None,
     time: np.ndarray | None = None,
     split: np.ndarray | None = None,
+    known: KnownPairs | None = None,
     keep: Keep = "first",
     where: Callable[[int], str] | None = None,
 ) -> tuple[HeteroData, int]:
     """Builds the graph of all links, in the order of their rows and without repeated pairs.
 
     ``user`` and ``item`` are indices into the original ids, int64 ``[E]``; ``where`` returns the
-    location of a row, for notes.
+    location of a row, for notes. Of the known pairs those that are no links stay, each once.
 
     Returns:
         The graph and the number of rows that were removed.
@@ -99,6 +116,15 @@ def interaction_graph(
         links.rating = torch.from_numpy(rating[kept].astype(np.float32))
     if split is not None:
         links.split = torch.from_numpy(split[kept])
+
+    if known is not None:
+        pairs = torch.from_numpy(np.stack([known.user, known.item]).astype(np.int64))
+        values: dict[str, torch.Tensor] = {}
+        if known.time is not None:
+            values["time"] = torch.from_numpy(known.time.copy())
+        if known.rating is not None:
+            values["rating"] = torch.from_numpy(known.rating.astype(np.float32))
+        add_known_pairs(data, pairs, values)
 
     for what, ids, used in (("user", user_id, user), ("item", item_id, item)):
         if len(ids) == 1:

@@ -22,7 +22,12 @@ from alignrec_pyg.datasets.folders import (
     ids_by_row,
     note_unread_files,
 )
-from alignrec_pyg.datasets.interactions import InteractionDataset, Keep, interaction_graph
+from alignrec_pyg.datasets.interactions import (
+    InteractionDataset,
+    Keep,
+    KnownPairs,
+    interaction_graph,
+)
 from alignrec_pyg.report import describe
 from alignrec_pyg.tables import NonFinite, read_npy
 
@@ -41,6 +46,9 @@ class MMRecFolder(InteractionDataset):
       ``data["item"].x_<feature>``, with underscores in place of characters that are not allowed in
       attributes: ``all-MiniLM-L6-v2.npy`` is ``x_all_MiniLM_L6_v2``. Files larger than 256 MiB are
       memory-mapped. Rows of zeros are missing features, which are marked in ``mask_<feature>``.
+    - ``<name>.known``, optional: header ``userID itemID [rating] [timestamp]``, pairs that users
+      have had but that are no interactions, such as low ratings (the known pairs of
+      :mod:`alignrec_pyg.graph`). Their ids count for the number of users and items.
     - ``i_id_mapping.csv``, ``u_id_mapping.csv``, optional: the original ids, whole numbers if all
       of them are, which are otherwise the row numbers.
 
@@ -79,19 +87,27 @@ class MMRecFolder(InteractionDataset):
         notes: list[str] = []
         files = _feature_files(folder, features)
         inter = _inter_file(folder, name)
-        wanted = [column for column in _OPTIONAL if column not in ignore]
-        table = DelimitedFile(inter, ["userID", "itemID"], notes, optional=wanted)
+        asked = [column for column in _OPTIONAL if column not in ignore]
+        table = DelimitedFile(inter, ["userID", "itemID"], notes, optional=asked)
         others = [c for c in table.columns if c not in ("userID", "itemID", *_OPTIONAL)]
         for left_out in (*others, *(c for c in ignore if c in table.columns)):
             notes.append(f"{inter.name}: column '{left_out}' left unread")
-        wanted = [column for column in wanted if column in table.columns]
+        wanted = [column for column in asked if column in table.columns]
 
         user = checked_row_numbers(table.column("userID"), notes)
         items = table.column("itemID")
         item = checked_row_numbers(items, notes)
         tables = {key: read_npy(file) for key, file in files.items()}
+        num_users, fewest = int(user.max()) + 1, int(item.max()) + 1
+        used = {inter.name, *(file.name for file in files.values())}
+        known, path = None, inter.with_name(f"{_stem(inter)}.known")
+        if path.is_file():
+            used.add(path.name)
+            known = _known(path, asked, notes)
+            num_users = max(num_users, int(known.user.max()) + 1)
+            fewest = max(fewest, int(known.item.max()) + 1)
         if num_items is None:
-            num_items = int(item.max()) + 1
+            num_items = fewest
             rows = {len(array) for array in tables.values() if array.ndim == 2}
             if len(rows) == 1 and max(rows) > num_items:
                 notes.append(
@@ -102,10 +118,9 @@ class MMRecFolder(InteractionDataset):
                 num_items = max(rows)
         elif item.max() >= num_items:
             items.refuse(item >= num_items, f"an id needs to be below num_items={num_items}")
-        used = {inter.name, *(file.name for file in files.values())}
-        user_id = _original_ids(
-            folder, "u_id_mapping.csv", "userID", int(user.max()) + 1, used, notes
-        )
+        elif fewest > num_items:
+            raise ValueError(f"{path}: ids need to be below num_items={num_items}")
+        user_id = _original_ids(folder, "u_id_mapping.csv", "userID", num_users, used, notes)
         item_id = _original_ids(folder, "i_id_mapping.csv", "itemID", num_items, used, notes)
 
         data, duplicates = interaction_graph(
@@ -117,6 +132,7 @@ class MMRecFolder(InteractionDataset):
             rating=checked_numbers(table.column("rating"), notes) if "rating" in wanted else None,
             time=checked_times(table.column("timestamp"), notes) if "timestamp" in wanted else None,
             split=checked_split(table.column("x_label"), notes) if "x_label" in wanted else None,
+            known=known,
             keep=keep,
             where=table.where,
         )
@@ -138,11 +154,24 @@ class MMRecFolder(InteractionDataset):
 
 def _inter_file(folder: Path, name: str | None) -> Path:
     files = {
-        file.name.removesuffix(".gz").removesuffix(".inter"): file
+        _stem(file): file
         for suffix in (".inter.gz", ".inter")  # the plain one wins
         for file in sorted(folder.glob(f"*{suffix}"))
     }
     return files[choose_stem(folder, files, name)]
+
+
+def _stem(inter: Path) -> str:
+    return inter.name.removesuffix(".gz").removesuffix(".inter")
+
+
+def _known(path: Path, optional: Sequence[str], notes: list[str]) -> KnownPairs:
+    table = DelimitedFile(path, ["userID", "itemID"], notes, optional=optional)
+    there = [name for name in optional if name in table.columns]
+    rating = checked_numbers(table.column("rating"), notes) if "rating" in there else None
+    time = checked_times(table.column("timestamp"), notes) if "timestamp" in there else None
+    user, item = (checked_row_numbers(table.column(name), notes) for name in ("userID", "itemID"))
+    return KnownPairs(user, item, rating, time)
 
 
 def _feature_files(folder: Path, features: Sequence[str] | None) -> dict[str, Path]:

@@ -15,7 +15,7 @@ import pandas as pd
 from alignrec_pyg.datasets.columns import checked_ids, checked_numbers, checked_times
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.folders import IMAGE_SUFFIXES, existing_folder, single_path
-from alignrec_pyg.datasets.interactions import InteractionDataset, interaction_graph
+from alignrec_pyg.datasets.interactions import InteractionDataset, KnownPairs, interaction_graph
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 
@@ -61,8 +61,9 @@ class MovieLens(InteractionDataset):
 
     Args:
         path: The folder.
-        min_rating: Lowest rating to keep (4 to treat ratings as likes). Of a movie that a user has
-            rated several times, the first row counts.
+        min_rating: Lowest rating of an interaction (4 to treat ratings as likes); lower ones of the
+            same users and movies are known pairs (:mod:`alignrec_pyg.graph`). Of a movie that a
+            user has rated several times, the first row counts.
         text: Fields of a movie's text, among ``"title"``, ``"genres"`` and ``"overview"``.
         require: Movies without one of these are removed with their ratings.
 
@@ -98,18 +99,26 @@ class MovieLens(InteractionDataset):
             }
         )
         repeated = frame.duplicated(["user", "movie"])
-        frame = frame[~repeated]
+        frame, lower = frame[~repeated], frame[:0]
         if min_rating is not None:
-            frame = _kept(frame, frame["rating"] >= min_rating, f"below {min_rating}", notes)
+            low = frame["rating"] < min_rating
+            lower = frame[low]
+            frame = _kept(frame, ~low, f"below {min_rating}", "are no interactions", notes)
         texts = _texts(folder, text, notes)
         source, posters = _posters(folder, notes)
         for what, there in (("text", texts), ("image", posters)):
             if what in require:
                 present = frame["movie"].isin(there.keys())
-                frame = _kept(frame, present, f"of movies without {what}", notes)
+                frame = _kept(frame, present, f"of movies without {what}", "left out", notes)
 
         user_index, user_id = pd.factorize(frame["user"].to_numpy(), sort=True)
         item_index, item_id = pd.factorize(frame["movie"].to_numpy(), sort=True)
+        ends = (
+            pd.Index(ids).get_indexer(lower[name].to_numpy())
+            for name, ids in (("user", user_id), ("movie", item_id))
+        )
+        lower = lower.assign(**dict(zip(("user", "movie"), ends, strict=True)))
+        lower = lower[(lower["user"] >= 0) & (lower["movie"] >= 0)]
         data, _ = interaction_graph(
             user_index.astype(np.int64),
             item_index.astype(np.int64),
@@ -118,6 +127,7 @@ class MovieLens(InteractionDataset):
             notes,
             rating=frame["rating"].to_numpy(),
             time=frame["time"].to_numpy(),
+            known=KnownPairs(*(lower[name].to_numpy() for name in lower.columns)),
         )
         data[ITEM].text = [texts.get(movie) for movie in item_id.tolist()]
         images = _read_posters(source, [posters.get(movie) for movie in item_id.tolist()])
@@ -143,12 +153,14 @@ def _numbers(table: DelimitedFile, name: str, notes: list[str]) -> np.ndarray:
     return values
 
 
-def _kept(frame: pd.DataFrame, keep: pd.Series, what: str, notes: list[str]) -> pd.DataFrame:
+def _kept(
+    frame: pd.DataFrame, keep: pd.Series, what: str, become: str, notes: list[str]
+) -> pd.DataFrame:
     left_out = int((~keep).sum())
     if left_out == len(frame):
         raise ValueError(f"at least one rating is needed (all {len(frame):,} are {what})")
     if left_out:
-        notes.append(f"{left_out:,} of {len(frame):,} ratings {what} left out")
+        notes.append(f"{left_out:,} of {len(frame):,} ratings {what} {become}")
     return frame[keep]
 
 

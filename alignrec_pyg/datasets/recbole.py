@@ -33,6 +33,8 @@ class RecBoleFolder(InteractionDataset):
     - ``<name>.inter``, or the parts of a split: ``<name>.train.inter``, ``<name>.valid.inter``,
       ``<name>.test.inter``. They are tab-separated; the header contains the types of the fields, as
       in ``user_id:token  item_id:token  rating:float  timestamp:float``.
+    - ``<name>.known``, optional, of the same form: pairs that users have had but that are no
+      interactions, such as low ratings (the known pairs of :mod:`alignrec_pyg.graph`).
     - ``<name>.item``, optional: the fields ``text`` are joined as ``data["item"].text``, and those
       of type ``float_seq`` (numbers separated by spaces) become feature tables ``x_<field>``.
 
@@ -99,6 +101,12 @@ class RecBoleFolder(InteractionDataset):
             split,
         )
         used = {file.name for file in parts}
+        known, pairs = None, folder / f"{stem}.known"
+        if pairs.is_file():
+            used.add(pairs.name)
+            there = _Atomic(pairs, [user, item], [rating, time], notes)
+            others = (there.column(n) if n in there.types else None for n in (rating, time))
+            known = LinkColumns(there.ids(user), there.ids(item), *others)
         catalogue, content = None, folder / f"{stem}.item"
         if content.is_file():
             used.add(content.name)
@@ -106,10 +114,10 @@ class RecBoleFolder(InteractionDataset):
             vectors = listed.vectors(features)
             fields = {field: listed.column(field) for field in (*text, *vectors)}
             catalogue, fields = without_copies(listed.ids(item), fields, notes)
-            links, catalogue = with_equal_id_types(links, catalogue)
         elif text or features:
             raise ValueError(f"'text' and 'features' need the file {content} (there is none)")
-        data, duplicates = assemble(links, notes, catalogue=catalogue, keep=keep)
+        links, catalogue, known = with_equal_id_types(links, catalogue, known)
+        data, duplicates = assemble(links, notes, catalogue=catalogue, known=known, keep=keep)
         dtypes = {}
         if catalogue is not None:
             add_content(data, fields, notes, text=text)

@@ -69,6 +69,7 @@ def from_path(
     columns: Mapping[str, str] | None = None,
     text: Sequence[str] = (),
     image: str | None = None,
+    known: str | Path | None = None,
     items_id: str | None = None,
     quoted: bool = True,
 ) -> InteractionDataset:
@@ -85,6 +86,8 @@ def from_path(
             ``parent_asin``, ``timestamp``, ...), with a note in the report.
         text: Columns of ``items`` with text.
         image: Column of ``items`` with paths of images.
+        known: If ``path`` is a file, a table with pairs that users have had but that are no
+            interactions, as :func:`~alignrec_pyg.datasets.from_files` reads it.
         items_id: Column of ``items`` with item ids, if it has neither the name of the item column
             of ``path`` nor a usual one.
         quoted: Whether fields of csv and tsv files may be enclosed in double quotes.
@@ -98,6 +101,7 @@ def from_path(
         columns=columns,
         text=text,
         image=image,
+        known=known,
         items_id=items_id,
         quoted=quoted,
     ).read()
@@ -110,6 +114,7 @@ def check(
     columns: Mapping[str, str] | None = None,
     text: Sequence[str] = (),
     image: str | None = None,
+    known: str | Path | None = None,
     items_id: str | None = None,
     quoted: bool = True,
 ) -> CheckResult:
@@ -124,6 +129,7 @@ def check(
         columns: Names of columns, as in :func:`~alignrec_pyg.datasets.from_path`.
         text: Columns of ``items`` with text.
         image: Column of ``items`` with paths of images.
+        known: As in :func:`~alignrec_pyg.datasets.from_path`.
         items_id: As in :func:`~alignrec_pyg.datasets.from_path`.
         quoted: As in :func:`~alignrec_pyg.datasets.from_path`.
 
@@ -136,6 +142,7 @@ def check(
         columns=columns,
         text=text,
         image=image,
+        known=known,
         items_id=items_id,
         quoted=quoted,
     )
@@ -152,6 +159,7 @@ def recognize(
     columns: Mapping[str, str] | None = None,
     text: Sequence[str] = (),
     image: str | None = None,
+    known: str | Path | None = None,
     items_id: str | None = None,
     quoted: bool = True,
 ) -> Recognized:
@@ -166,7 +174,8 @@ def recognize(
         raise ValueError(f"'columns' needs to be of {list(GUESSES)} (got {sorted(unknown)})")
     if path.is_dir():
         others = {"items": items, "items_id": items_id, "columns": columns, "text": text}
-        given = [name for name, value in {**others, "image": image}.items() if value]
+        others |= {"image": image, "known": known}
+        given = [name for name, value in others.items() if value]
         if given or not quoted:
             raise ValueError(
                 f"'{[*given, 'quoted'][0]}' is for a table of interactions ({path} is a folder)"
@@ -182,6 +191,7 @@ def recognize(
         items_id=items_id,
         text=text,
         image=image,
+        known=known,
         quoted=quoted,
     )
     return Recognized("table of interactions", read)

@@ -112,6 +112,11 @@ def rank_all_items(cell: Cell, model: Recommender, name: str, test: HeteroData) 
     return rank(model, test, RANKED)
 
 
+def rank_unknown_items(cell: Cell, model: Recommender, name: str, test: HeteroData) -> Ranking:
+    """The same without the known pairs."""
+    return rank(model, test, RANKED, exclude_known_pairs=True)
+
+
 class Parts(NamedTuple):
     """Graphs of an experiment, on the CPU; one of ``tests`` is called ``"test"``.
 

@@ -23,6 +23,7 @@ from alignrec_pyg.graph import (
     USER,
     content_hash,
     feature_table,
+    known_pairs,
     links_to_predict,
     with_links_to_predict,
 )
@@ -110,7 +111,7 @@ class ColdItems:
             self.data.val,
             dict.fromkeys(names, self.test),
             partial(_rank, self),
-            content_hash(_RANKED_BY, *tables),
+            content_hash(_RANKED_BY, str(self.data.exclude_known_pairs), *tables),
         )
 
     def baselines(self, seeds: Iterable[int]) -> list[CellResult]:
@@ -121,7 +122,8 @@ class ColdItems:
         for seed in seeds:
             popular = popularity_vectors(train, int(self.items[ITEM].num_nodes), seed)
             for row, vectors in (("popularity", popular), ("content", alike)):
-                results.append(untrained_result(row, seed, vectors, self.test, candidates))
+                given = (row, seed, vectors, self.test, candidates)
+                results.append(untrained_result(*given, self.data.exclude_known_pairs))
         return results
 
 
@@ -174,12 +176,15 @@ def untrained_result(
     vectors: tuple[Tensor, Tensor],
     test: HeteroData,
     candidates: Mapping[str, Tensor | None],
+    exclude_known_pairs: bool = False,
 ) -> CellResult:
     """Rankings by inner products of vectors of users and items, as a cell that trained for no time.
 
     ``candidates`` holds the items that may be ranked (``None``: all) by the name of the test.
     """
     label, known = links_to_predict(test), test[INTERACTS].edge_index
+    if exclude_known_pairs:
+        known = torch.cat([known, known_pairs(test)], dim=1)
     users = label[0].unique()
     rankings = {}
     for name, items in candidates.items():
@@ -221,4 +226,10 @@ def _rank(cold: ColdItems, cell: Cell, model: Recommender, name: str, test: Hete
         graphs = [KNNItemGraph(data.features, NUM_NEIGHBORS, name="id_vectors")]
     served, graph = add_items(model, test, cold.items, item_graphs=graphs, id_vectors=id_vectors)
     items = cold.numbers.to(test[INTERACTS].edge_index.device)
-    return rank(served, graph, RANKED, items=items if name.startswith(COLD) else None)
+    return rank(
+        served,
+        graph,
+        RANKED,
+        items=items if name.startswith(COLD) else None,
+        exclude_known_pairs=data.exclude_known_pairs,
+    )

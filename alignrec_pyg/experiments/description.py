@@ -20,7 +20,7 @@ def header(data: PreparedData, out: Path) -> str:
         [
             f"data: {data.name}, {counts.users:,} users, {counts.items:,} items, "
             f"{counts.interactions:,} interactions; features: {features}",
-            f"split: {data.split_rule}, {train} training, {val} validation, {test} test links",
+            f"split: {split_rule(data)}, {train} training, {val} validation, {test} test links",
             f"ranking: {masking_rule(data)}; {SELECTION}",
             f"settings: written with the results in {out}",
         ]
@@ -49,12 +49,24 @@ def description(
 
 def split_text(data: PreparedData) -> str:
     """The split and which items a ranking leaves out."""
-    lines = [f"split: {data.split_rule}", *_indented(str(data.split))]
+    lines = [f"split: {split_rule(data)}", *_indented(str(data.split))]
     return "\n".join([*lines, f"ranking: {masking_rule(data)}"])
+
+
+def split_rule(data: PreparedData) -> str:
+    """The rule of the split, and where its validation part is from."""
+    if data.val_from_train is None:
+        return data.split_rule
+    return f"{data.split_rule}, validation: {data.val_from_train:g} of the training links"
 
 
 def masking_rule(data: PreparedData) -> str:
     """Which items a ranking leaves out."""
+    if data.exclude_known_pairs:
+        return (
+            "all items but the user's training links and, at test time, known pairs and validation "
+            "links"
+        )
     if data.split.val_known_at_test:
         return "all items but the user's training and, at test time, validation links"
     return "all items but the user's training links; at test time validation links count as misses"

@@ -58,6 +58,7 @@ def protocol_data(
     targets: Literal["time", "val", "test"] | None = None,
     links: Literal["all", "train"] = "all",
     split: SplitRule | None = None,
+    val_from_train: float | None = None,
 ) -> ProtocolData:
     """Chooses the links that the protocols see.
 
@@ -76,7 +77,7 @@ def protocol_data(
     if links == "train" or targets != "time":
         rule: SplitRule = split or ("labels" if "split" in data[INTERACTS] else "random")
         with errors_about("--split"):
-            train, val, test = SplitInteractions(rule)(data)
+            train, val, test = SplitInteractions(rule, val_from_train=val_from_train)(data)
         if targets != "time":
             held_out = val if targets == "val" else test
             about = f"the {targets} links of the split '{rule}', with the train links as history"

@@ -17,11 +17,12 @@ from alignrec_pyg.checks import unknown_names
 from alignrec_pyg.datasets import MMRecFolder, Synthetic
 from alignrec_pyg.datasets.features import add_feature, feature_name
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
-from alignrec_pyg.experiments.cells import TEST, Parts
+from alignrec_pyg.experiments.cells import TEST, Parts, rank_unknown_items
 from alignrec_pyg.experiments.settings import SettingsError, models_of_links
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
+    KNOWS,
     USER,
     content_hash,
     feature_key,
@@ -30,6 +31,7 @@ from alignrec_pyg.graph import (
     feature_table,
     item_graph_names,
     knn_edge_type,
+    known_pairs,
     links_to_predict,
     mask_key,
 )
@@ -65,7 +67,8 @@ class PreparedData:
     """A split data set. Fused tables and item graphs are made when a model first reads them.
 
     ``train``, ``val`` and ``test`` are the parts, ``known`` has all links, to recommend from, and
-    ``cold`` the items held out entirely, where any were. ``hashes`` are of ids, links and labels,
+    ``cold`` the items held out entirely, where any were. ``exclude_known_pairs`` says that tests do
+    not rank them. ``hashes`` are of ids, links and labels,
     under ``""``, and of each table as it is stored; ``item_graphs`` says how each was made, with
     its hash, and ``graph_transforms`` what made it.
     """
@@ -87,11 +90,16 @@ class PreparedData:
     item_graphs: dict[str, str] = field(default_factory=dict)
     graph_transforms: dict[str, GraphTransform] = field(default_factory=dict)
     cold: HeteroData | None = None
+    val_from_train: float | None = None
+    exclude_known_pairs: bool = False
 
     @property
     def parts(self) -> Parts:
-        """The graphs, for ``run_cells``."""
-        return Parts(self.train, self.val, {TEST: self.test})
+        """The graphs, for ``run_cells``, and how the test graph is ranked."""
+        parts = Parts(self.train, self.val, {TEST: self.test})
+        if self.exclude_known_pairs:
+            parts = parts._replace(ranked=rank_unknown_items, ranked_by="without known pairs")
+        return parts
 
     @property
     def report(self) -> DataReport:
@@ -224,6 +232,8 @@ def prepare(
     held_out: HoldOutItems | None = None,
     item_neighbors: int | None = None,
     cache: Path | None = None,
+    val_from_train: float | None = None,
+    exclude_known_pairs: bool = False,
 ) -> PreparedData:
     """Reads, encodes and splits a data set.
 
@@ -239,6 +249,9 @@ def prepare(
         item_neighbors: Neighbours of an item in the graphs made of tables (default: 10, or as many
             as the smallest table has items).
         cache: Folder that keeps item graphs from one run to the next.
+        val_from_train: Share of the training links that becomes the validation part, where the
+            labels have none.
+        exclude_known_pairs: Whether known pairs are left out of the rankings of tests.
 
     Raises:
         SettingsError: If features are unknown, table or neighbour files unfit (it lists all of
@@ -259,6 +272,8 @@ def prepare(
         held_out=held_out,
         item_neighbors=item_neighbors,
         cache=cache,
+        val_from_train=val_from_train,
+        exclude_known_pairs=exclude_known_pairs,
     )
 
 
@@ -273,6 +288,8 @@ def prepare_graph(
     held_out: HoldOutItems | None = None,
     item_neighbors: int | None = None,
     cache: Path | None = None,
+    val_from_train: float | None = None,
+    exclude_known_pairs: bool = False,
 ) -> PreparedData:
     """Splits data that have been read and encoded; all their feature tables are used.
 
@@ -302,7 +319,7 @@ def prepare_graph(
             report = replace(report, notes=(*report.notes, note))
     rule: SplitRule = split or ("labels" if "split" in data[INTERACTS] else "random")
     with errors_about("--split"):
-        train, val, test = SplitInteractions(rule)(data)
+        train, val, test = SplitInteractions(rule, val_from_train=val_from_train)(data)
     return PreparedData(
         name=name,
         train=train,
@@ -319,6 +336,8 @@ def prepare_graph(
         cold=cold,
         item_neighbors=item_neighbors,
         cache=cache,
+        val_from_train=val_from_train,
+        exclude_known_pairs=exclude_known_pairs,
     )
 
 
@@ -357,7 +376,8 @@ def _hashes(data: HeteroData, features: Sequence[str]) -> dict[str, str]:
     ids = (np.asarray(data[kind].id).astype(str) for kind in (USER, ITEM))
     labels = [links.split] if "split" in links else []
     tables = {name: content_hash(feature_table(data, name)) for name in features}
-    return {"": content_hash(*ids, links.edge_index, *labels), **tables}
+    pairs = [known_pairs(data)] if KNOWS in data.edge_types else []
+    return {"": content_hash(*ids, links.edge_index, *labels, *pairs), **tables}
 
 
 def val_known_at_test(data: PreparedData) -> HeteroData:

@@ -21,6 +21,7 @@ from alignrec_pyg.experiments.description import (
     description,
     deviations,
     masking_rule,
+    split_rule,
 )
 from alignrec_pyg.experiments.memory import memory_description
 from alignrec_pyg.experiments.paper import PAPER_LABEL, PaperResults
@@ -248,7 +249,7 @@ def _names(stem: str) -> re.Pattern[str]:
 def _as_json(experiment: Experiment) -> dict[str, Any]:
     data = experiment.data
     split = {
-        "split_rule": data.split_rule,
+        "split_rule": split_rule(data),
         "split": asdict(data.split),
         "ranking": masking_rule(data),
     }

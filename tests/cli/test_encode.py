@@ -1,12 +1,14 @@
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from alignrec_pyg.cli import main
+from alignrec_pyg.cli.runs import load_run
 from alignrec_pyg.datasets import MMRecFolder, from_files
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder, images_by_id
-from alignrec_pyg.graph import INTERACTS, feature_names, feature_table
+from alignrec_pyg.graph import INTERACTS, feature_names, feature_table, known_pairs
 from alignrec_pyg.transforms import EncodeItems, KCore, MinRating, SplitInteractions
 
 
@@ -35,6 +37,9 @@ def test_equals_the_library_called_by_hand(shop, encoded):
     for ours, theirs in zip(found, expected, strict=True):
         assert ours[INTERACTS].edge_label_index.equal(theirs[INTERACTS].edge_label_index)
     assert folder.report.interactions == 40 * 12  # without those rated 1
+    assert known_pairs(folder.data).equal(known_pairs(data))
+    assert folder.report.known_pairs == 40
+    assert (encoded / "films.known").is_file()
     assert [path.name for path in encoded.parent.iterdir()] == ["films"]  # no cache, no half
 
 
@@ -45,7 +50,7 @@ def test_says_what_it_read_and_made(encode_command, tmp_path, capsys):
     for line in (
         "read as: table of interactions",
         "column 'user_id' taken as the user, by its name",
-        "kept: 40 users, 60 items, 480 interactions",
+        "kept: 40 users, 60 items, 480 interactions, 40 known pairs",
         "feature 'tfidf': 60 of 60 items have a row (0 from the cache)",
         "split: leave_last_out",
         "fingerprint: ",
@@ -100,6 +105,36 @@ def test_a_folder_of_a_known_kind(tmp_path):
     again = ["encode", str(out), "--out", str(tmp_path / "again")]
     assert main(again) == 0  # its texts are gone, its table stays
     assert feature_names(MMRecFolder(tmp_path / "again").data) == ["tfidf"]
+
+
+def test_a_published_split_without_validation_gets_one(tmp_path, capsys):
+    source, out = tmp_path / "split", tmp_path / "out"
+    source.mkdir()
+    rows = [(user, (user + step) % 9) for user in range(6) for step in range(5)]
+    lines = [f"{user}\t{item}\t{2 * (row % 5 == 4)}" for row, (user, item) in enumerate(rows)]
+    (source / "split.inter").write_text("\n".join(["userID\titemID\tx_label", *lines]) + "\n")
+    np.save(source / "text.npy", np.eye(9, dtype=np.float32))
+    command = ["train", str(source), "--model", "BPR", "--epochs", "1", "--out", str(out)]
+    assert main(command) == 2
+    assert "--split: by='labels' leaves no validation links" in (told := capsys.readouterr().err)
+    assert "--val-from-train 0.1" in told
+    assert main([*command, "--val-from-train", "0.25"]) == 0
+    assert main(["evaluate", str(out)]) == 0
+    assert load_run(out, None, "cpu").data.split.parts[1].interactions == 6
+    assert main([*command, "--val-from-train", "1"]) == 2
+    assert "needs to be between 0 and 1" in capsys.readouterr().err
+
+
+def test_views_are_known_pairs_of_their_own_file(shop, encode_command, tmp_path):
+    views = tmp_path / "views.csv"
+    views.write_text("user_id,item_id,rating\nu0,101,3\nu1,100,2\nnobody,100,1\n")
+    out = tmp_path / "films"
+    assert main([*encode_command(out), "--encoder", "tfidf", "--known", str(views)]) == 0
+    data = MMRecFolder(out).data
+    user, item = known_pairs(data).tolist()
+    pairs = set(zip(data["user"].id[user], data["item"].id[item], strict=True))
+    assert len(pairs) in (41, 42)  # a pair may be rated low too
+    assert {("u0", 101), ("u1", 100)} <= pairs
 
 
 def test_a_column_of_image_paths(shop, tmp_path):

@@ -13,7 +13,11 @@ def test_figures_are_the_librarys(run, tmp_path, capsys):
     assert main(["evaluate", str(run), "--k", "10", "5", "--json", str(file)]) == 0
     loaded = load_run(run, None, "cpu")
     expected = evaluate(loaded.model, loaded.data.test, (5, 10))
-    assert json.loads(file.read_text()) == {"model": "AlignRec", "metrics": expected}
+    assert json.loads(file.read_text()) == {
+        "model": "AlignRec",
+        "metrics": expected,
+        "exclude_known_pairs": False,
+    }
     captured = capsys.readouterr()
     title, header, *lines = captured.out.splitlines()
     assert title == "AlignRec on the test links of 40 users (films, split labels)"
@@ -23,6 +27,18 @@ def test_figures_are_the_librarys(run, tmp_path, capsys):
         for name in ("recall", "ndcg", "precision", "map", "mrr")
     ]
     assert captured.err == f"written: {file}\n"
+
+
+def test_known_pairs_are_left_out_where_that_is_asked_for(run, tmp_path, capsys):
+    file = tmp_path / "test.json"
+    command = ["evaluate", str(run), "--exclude-known-pairs", "--groups", "--json", str(file)]
+    assert main(command) == 0
+    loaded = load_run(run, None, "cpu")
+    expected = evaluate(loaded.model, loaded.test, (10, 20), exclude_known_pairs=True)
+    assert expected != evaluate(loaded.model, loaded.test, (10, 20))
+    figures = json.loads(file.read_text())
+    assert (figures["metrics"], figures["exclude_known_pairs"]) == (expected, True)
+    assert "known pairs and validation links not ranked" in capsys.readouterr().out
 
 
 def test_groups(run, tmp_path, capsys):

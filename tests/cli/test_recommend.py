@@ -7,6 +7,7 @@ from alignrec_pyg import recommend
 from alignrec_pyg.cli import main
 from alignrec_pyg.cli.recommend import checked_ids, read_items
 from alignrec_pyg.cli.runs import load_run
+from alignrec_pyg.graph import known_pairs
 from alignrec_pyg.serving import explain, similar, similar_items
 
 
@@ -29,6 +30,19 @@ def test_users_in_their_own_ids(run, loaded, capsys):
         for user, items in zip(["u7", "u2"], expected, strict=True)
         for rank, item in enumerate(items, start=1)
     ]
+
+
+def test_no_known_pair_is_recommended(run, loaded, tmp_path):
+    out = tmp_path / "best.parquet"
+    assert main(["recommend", str(run), "--all", "--k", "60", "--out", str(out)]) == 0
+    table = pq.read_table(out)
+    listed = set(zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
+    user, item = known_pairs(loaded.data.known).tolist()
+    ids = loaded.data.known["user"].id[user], loaded.data.known["item"].id[item]
+    disliked = set(zip(*(part.tolist() for part in ids), strict=True))
+    assert len(disliked) == 40
+    assert not listed & disliked
+    assert len(listed) == 40 * (60 - 12 - 1)
 
 
 def test_titles_and_reasons(run, loaded, shop, capsys):

@@ -218,11 +218,13 @@ def test_a_folder_without_data(tmp_path, capsys):
     )
 
 
-def test_sampling_of_neighbours_and_users_reaches_training(train_command, tmp_path, capsys):
+def test_sampling_reaches_training(train_command, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--epochs", "1", "--fan-out", "3", "-1", "--eval-users", "7"]
+    options += ["--known-negatives", "0.5"]
     assert main([*train_command(out), *options]) == 0
     training = json.loads((out / "run.json").read_text())["training"]
     assert (training["fan_out"], training["eval_users"]) == ([3, -1], 7)
+    assert training["known_negatives"] == 0.5
     assert main([*train_command(tmp_path / "other"), "--fan-out", "0"]) == 2
     assert "--fan-out needs to be a list of positive integers" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 
 from alignrec_pyg.datasets import AmazonReviews, fetch_images, from_frames
 from alignrec_pyg.datasets.amazon import PAPER_STATISTICS, Statistics, compare_statistics
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, known_pairs
 from alignrec_pyg.transforms import KCore, MinRating
 
 ASINS = ("B000000001", "B000000002", "B000000003")
@@ -127,7 +127,8 @@ def test_what_is_left_out_is_counted(mirror, tmp_path):
     assert last.rating[last.edge_index.sum(0) == 0].tolist() == [2]
     liked = AmazonReviews(tmp_path, "Toy", mirror=mirror.url, k=None, min_rating=4).report
     assert (liked.users, liked.items, liked.interactions, liked.duplicates) == (3, 3, 5, 1)
-    assert "1 of 6 ratings below 4 left out" in liked.notes
+    assert liked.known_pairs == 1
+    assert "1 of 6 ratings below 4 are no interactions" in liked.notes
 
 
 def test_repeated_rows_go_before_low_ratings_as_with_frames(server, tmp_path):
@@ -145,6 +146,17 @@ def test_repeated_rows_go_before_low_ratings_as_with_frames(server, tmp_path):
             user, item = graph[INTERACTS].edge_index.tolist()
             pairs = zip(graph["user"].id[user], graph["item"].id[item], strict=True)
             assert sorted(pairs) == liked
+
+
+def test_lower_ratings_of_the_users_and_items_that_stay_are_known_pairs(mirror, tmp_path):
+    # with the last rating of user a, nobody likes item 0
+    for keep, known in (("first", [("Ub", ASINS[0])]), ("last", [])):
+        options = {"k": None, "min_rating": 4, "keep": keep, "text": ["title"]}
+        data = AmazonReviews(tmp_path, "Toy", mirror=mirror.url, **options).data
+        user, item = known_pairs(data).tolist()
+        pairs = zip(data["user"].id[user], data["item"].id[item], strict=True)
+        assert list(pairs) == known
+        assert (ASINS[0] in data["item"].id) == bool(known)
 
 
 def test_hashes_are_checked(mirror, tmp_path):

@@ -6,8 +6,8 @@ import torch
 from torch_geometric.transforms import RandomLinkSplit
 
 from alignrec_pyg.datasets import MMRecFolder, RecBoleFolder, from_frames, to_mmrec, to_recbole
-from alignrec_pyg.graph import INTERACTS, links_to_predict
-from alignrec_pyg.transforms import SplitInteractions
+from alignrec_pyg.graph import INTERACTS, KNOWS, known_pairs, links_to_predict
+from alignrec_pyg.transforms import KCore, MinRating, SplitInteractions
 
 pd = pytest.importorskip("pandas")
 
@@ -115,6 +115,21 @@ def test_links_in_no_part_are_counted(data, tmp_path):
     assert "2 interactions in no part of the split left out" in notes
     with pytest.raises(ValueError, match="hold every link of 'data' once at most .test does not"):
         to_mmrec(data, tmp_path / "c", split=(train, test, test))
+
+
+@pytest.mark.parametrize("write", [to_mmrec, to_recbole])
+def test_known_pairs_and_back(data, tmp_path, write):
+    likes = KCore(2)(MinRating(3)(data))
+    write(likes, tmp_path / "toy", split=SplitInteractions("random")(likes))
+    back = {to_mmrec: MMRecFolder, to_recbole: RecBoleFolder}[write](tmp_path / "toy").data
+
+    def known(graph):
+        user, item = known_pairs(graph).tolist()
+        ids = (graph["user"].id[user].tolist(), graph["item"].id[item].tolist())
+        return set(zip(*ids, graph[KNOWS].rating.tolist(), graph[KNOWS].time.tolist(), strict=True))
+
+    assert len(known(likes)) > 10
+    assert known(back) == known(likes)
 
 
 def test_a_split_of_pyg_is_written_without_its_negatives(data, tmp_path):

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from alignrec_pyg.datasets import from_files
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, KNOWS, known_pairs
 
 RATINGS = "who,what,stars,when\nu1,10,4.5,1700000001\nu2,20,3,1700000002\nu1,30,5,1700000003\n"
 ITEMS = (
@@ -196,3 +196,12 @@ def test_arguments_are_checked(folder):
             from_files(folder / "ratings.csv", features=features, **NAMES)
     with pytest.raises(ValueError, match="line 1: a header with 'user', 'item'"):
         from_files(folder / "ratings.csv")
+
+
+def test_known_pairs_of_their_own_file(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,rating\n1,10,5\n2,x,4\n1,x,4\n")
+    (tmp_path / "views.tsv").write_text("item\tuser\trating\n10\t2\t1.5\n10\t1\t1\n")
+    data = from_files(tmp_path / "a.csv", rating="rating", known=tmp_path / "views.tsv").data
+    user, item = known_pairs(data).tolist()
+    assert (data["user"].id[user].tolist(), data["item"].id[item].tolist()) == ([2], ["10"])
+    assert data[KNOWS].rating.tolist() == [1.5]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignrec_pyg.datasets import from_frames
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, known_pairs
 
 LINKS = {"who": ["zoe", "ann", "zoe"], "what": [30, 10, 20], "when": [7, 8, 9], "part": [0, 1, 2]}
 ITEMS = {
@@ -242,3 +242,28 @@ def test_only_eager_frames():
         from_frames([("a", 1)])
     with pytest.raises(ValueError, match="collect a lazy one first"):
         from_frames(pl.LazyFrame({"user": [1], "item": [1]}))
+
+
+@pytest.mark.parametrize("frame", BACKENDS)
+def test_known_pairs_of_users_and_items_that_are_there(frame):
+    views = {
+        "who": ["ann", "bob", "dan", "ann", "bob", "ann"],
+        "what": ["pot", "tea", "cup", "cup", "pan", "pot"],
+        "stars": [1, 2, 3, 4, 5, 6],
+    }
+    links = pd.DataFrame({"who": ["ann", "ann", "bob"], "what": ["tea", "cup", "pot"]})
+    dataset = from_frames(links, known=frame(views), user="who", item="what", rating=None)
+    data = dataset.data
+    user, item = known_pairs(data).tolist()  # (ann, cup) is a link
+    assert data["user"].id[user].tolist() == ["ann", "bob"]
+    assert data["item"].id[item].tolist() == ["pot", "tea"]
+    assert "2 of 6 known pairs are of users or items that" in dataset.report.notes[-1]
+    assert "known pairs" in str(dataset.report)
+
+
+def test_known_pairs_of_nobody_are_refused():
+    links = pd.DataFrame({"user": ["1", "2"], "item": ["a", "b"]})
+    with pytest.raises(ValueError, match=r"'known' needs users of .*it has 1, they have '1'"):
+        from_frames(links, known=pd.DataFrame({"user": [1, 2], "item": ["a", "a"]}))
+    with pytest.raises(ValueError, match=r"'known' needs a column 'item'"):
+        from_frames(links, known=pd.DataFrame({"user": ["1"]}))

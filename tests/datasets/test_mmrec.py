@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alignrec_pyg.datasets import MMRecFolder, mmrec
-from alignrec_pyg.graph import INTERACTS, feature_names
+from alignrec_pyg.graph import INTERACTS, KNOWS, feature_names, known_pairs
 
 INTER = (
     "userID\titemID\trating\ttimestamp\tx_label\n0\t1\t5.0\t9\t0\n0\t0\t4.5\t8\t1\n2\t3\t1\t9\t2\n"
@@ -248,3 +248,18 @@ def test_a_mapping_needs_a_column_of_ids(folder):
     (folder / "i_id_mapping.csv").write_text("itemID\n0\n1\n")
     with pytest.raises(ValueError, match="line 1: a column with ids is needed"):
         MMRecFolder(folder)
+
+
+def test_known_pairs_are_in_a_file_beside(folder):
+    (folder / f"{folder.name}.inter").write_text("userID\titemID\tx_label\n0\t0\t0\n1\t1\t0\n")
+    beside = folder / f"{folder.name}.known"
+    beside.write_text("userID\titemID\trating\n1\t0\t2.5\n0\t0\t1\n0\t3\t3\n")
+    dataset = MMRecFolder(folder, features=[])
+    assert known_pairs(dataset.data).tolist() == [[1, 0], [0, 3]]
+    assert dataset.data[KNOWS].rating.tolist() == [2.5, 3.0]
+    assert (dataset.report.items, dataset.report.known_pairs) == (4, 2)
+    with pytest.raises(ValueError, match=r"known: ids need to be below num_items=3"):
+        MMRecFolder(folder, features=[], num_items=3)
+    beside.write_text("userID\titemID\n1\tx\n")
+    with pytest.raises(ValueError, match=r"\.known, line 2, column 'itemID'"):
+        MMRecFolder(folder, features=[])

@@ -4,7 +4,7 @@ import pytest
 
 from alignrec_pyg.datasets import MovieLens
 from alignrec_pyg.datasets.movielens import Poster
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, KNOWS, known_pairs
 from alignrec_pyg.pretraining.pairs import image_identity
 from alignrec_pyg.transforms import KCore
 
@@ -82,7 +82,17 @@ def test_likes_are_ratings_from_a_bound_on(folder):
     dataset = MovieLens(folder, min_rating=4)
     assert dataset.data["item"].id.tolist() == [20, 30]
     assert dataset.data[INTERACTS].rating.tolist() == [4.0, 5.0, 4.5]
-    assert "1 of 4 ratings below 4 left out" in dataset.report.notes
+    assert "1 of 4 ratings below 4 are no interactions" in dataset.report.notes
+    assert dataset.report.known_pairs == 0  # movie 10 has no other rating
+
+
+def test_lower_ratings_are_known_pairs(folder):
+    (folder / "ratings.csv").write_text(RATINGS + "2,10,4.0,964983900\n7,20,1.0,964983901\n")
+    data = MovieLens(folder, min_rating=4).data
+    assert known_pairs(data).tolist() == [[1, 1], [0, 1]]
+    assert data[KNOWS].rating.tolist() == [3.5, 1.0]
+    assert data[KNOWS].time.tolist() == [964981247, 964983901]
+    assert MovieLens(folder, min_rating=4).report.known_pairs == 2
 
 
 def test_movies_without_content_may_be_left_out(folder):

@@ -37,6 +37,13 @@ def test_ranking_may_know_validation_links(synthetic):
     assert split_text(known).endswith(masking_rule(known))
 
 
+def test_known_pairs_that_are_not_ranked_and_drawn_validation_links_are_told(synthetic, tmp_path):
+    other = replace(synthetic, exclude_known_pairs=True, val_from_train=0.1, split_rule="labels")
+    for text in (header(other, tmp_path), split_text(other)):
+        assert "training links and, at test time, known pairs and validation links" in text
+        assert "split: labels, validation: 0.1 of the training links" in text
+
+
 def test_description_has_hashes_split_and_settings(synthetic, settings):
     text = description(synthetic, settings)
     assert synthetic.split.fingerprint in text

@@ -1,9 +1,12 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from alignrec_pyg import BPR, TrainConfig, rank
+from alignrec_pyg.experiments.cells import Cell, data_version
 from alignrec_pyg.experiments.prepare import prepare, val_known_at_test
 from alignrec_pyg.experiments.settings import SettingsError, package_models
 from alignrec_pyg.graph import INTERACTS, feature_names, feature_table, knn_edge_type
@@ -55,6 +58,22 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
     assert data.split_rule == "labels"
     assert data.train[INTERACTS].edge_index.size(1) == 24 * 6
     assert [report.name for report in data.report.features] == ["image", "image+text", "text"]
+
+
+def test_known_pairs_are_ranked_on_the_test_links_unless_they_are_left_out(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / tiny_folder.name)
+    usual = prepare(str(folder))
+    inter = next(folder.glob("*.inter"))
+    inter.with_suffix(".known").write_text("userID\titemID\n0\t1\n1\t0\n2\t3\n3\t5\n")
+    data = prepare(str(folder), exclude_known_pairs=True)
+    assert data.fingerprint([]) != usual.fingerprint([])
+    cell = Cell(row="BPR", model=BPR, hparams={}, config=TrainConfig())
+    model = cell.build(data.train)
+    ranking = data.parts.ranked(cell, model, "test", data.test)
+    assert ranking.item.equal(rank(model, data.test, exclude_known_pairs=True).item)
+    parts = prepare(str(folder)).parts
+    assert parts.ranked(cell, model, "test", data.test).item.equal(rank(model, data.test).item)
+    assert len({data_version(cell, part) for part in (data.parts, parts, usual.parts)}) == 3
 
 
 def test_another_number_of_neighbours_makes_graphs_of_other_names(tiny_folder):
