@@ -15,7 +15,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -247,15 +247,17 @@ def remove_with_files(path: Path) -> None:
     remove_empty(path.parent)
 
 
-def remove_cache(folder: Path) -> None:
-    """Removes what :func:`store_tensors` keeps in a folder, and an empty folder, too.
+def remove_cache(folder: Path, keys: Iterable[str] | None = None) -> None:
+    """Removes what :func:`store_tensors` keeps in a folder: all, with an empty folder, or ``keys``.
 
     What else is there, or is damaged, stays, with a warning.
     """
+    paths = folder.glob("*.json") if keys is None else [folder / f"{key}.json" for key in keys]
     with folder_lock(folder):
-        for path in sorted(folder.glob("*.json")):
+        for path in sorted(paths):
             _remove(path)
-    remove_empty(folder)
+    if keys is None:
+        remove_empty(folder)
 
 
 def pending(path: Path) -> Path:

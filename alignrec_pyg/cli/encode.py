@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
     from alignrec_pyg.cli.encoder_specs import EncoderSpec
+    from alignrec_pyg.transforms import EncodingReport
 
 
 def encode(
@@ -118,10 +119,15 @@ def encode(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where encoded batches are kept, to go on after an interruption.",
+            help="Where encoded items are kept: to go on after an interruption, and for the next "
+            "time, when only new items are encoded.",
             show_default="beside --out until it is written",
         ),
     ] = None,
+    clear_cache: Annotated[
+        bool,
+        typer.Option("--clear-cache", help="Remove from --cache what this run has not used."),
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Turn raw data into a folder of feature tables with a split.
@@ -141,8 +147,10 @@ def encode(
     from alignrec_pyg.graph import INTERACTS, feature_names
     from alignrec_pyg.report import describe_split
     from alignrec_pyg.storage import remove_cache
-    from alignrec_pyg.transforms import SplitInteractions
+    from alignrec_pyg.transforms import SplitInteractions, remove_rows, unused_rows
 
+    if clear_cache and cache is None:
+        raise OptionError("--clear-cache", "needs --cache, whose folder stays")
     if images is not None and image is not None:
         raise OptionError("--image, --images", "give one of them (got both)")
     if items is not None and not text and image is None:
@@ -192,7 +200,7 @@ def encode(
             raise OptionError(
                 "--encoder", f"the data have a table '{spec.name}' already: name another"
             )
-    data = _encoded(data, specs, there, width, max_failures, rows, place)
+    data, reports = _encoded(data, specs, there, width, max_failures, rows, place)
     rule = split or ("labels" if "split" in data[INTERACTS] else "random")
     with errors_about("--split"):
         split_interactions = SplitInteractions(
@@ -204,6 +212,13 @@ def encode(
     to_mmrec(data, out, split=parts)
     if cache is None and rows.exists():
         remove_cache(rows)
+    elif (unused := unused_rows(rows, reports)).shards and clear_cache:
+        remove_rows(rows, unused)
+    elif unused.shards:
+        log(
+            f"note: {unused.num_bytes / 1e6:.1f} MB in {cache} were not used (other encoders or "
+            "former items): --clear-cache removes them"
+        )
     log(f"written: {out}")
 
 
@@ -251,11 +266,12 @@ def _encoded(
     max_failures: float,
     cache: Path,
     device: str,
-) -> HeteroData:
+) -> tuple[HeteroData, list[EncodingReport]]:
     from alignrec_pyg.encoders.scikit import DEFAULT_DIM
     from alignrec_pyg.graph import feature_table
     from alignrec_pyg.transforms import EncodeItems
 
+    reports = []
     for spec in specs:
         option = f"--encoder {spec.name}={spec.source}"
         if not spec.source:
@@ -270,11 +286,13 @@ def _encoded(
             data = encode_items(data)
         except ValueError as error:
             raise ValueError(f"{option}: {error}") from error
+        if encode_items.report is not None:
+            reports.append(encode_items.report)
         print(encode_items.report)
         made = feature_table(data, spec.name).size(1)
         if not spec.source and width is None and made < DEFAULT_DIM:
             log(f"note: '{spec.name}' is {made} wide instead of {DEFAULT_DIM}: the items are few")
-    return data
+    return data, reports
 
 
 def _specs(texts: Sequence[str] | None) -> list[EncoderSpec]:

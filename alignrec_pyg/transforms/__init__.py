@@ -2,6 +2,7 @@
 
 from alignrec_pyg.transforms.concat_features import ConcatFeatures
 from alignrec_pyg.transforms.encode_items import EncodeItems
+from alignrec_pyg.transforms.encoding_cache import UnusedRows, remove_rows, unused_rows
 from alignrec_pyg.transforms.encoding_report import ContentFailure, EncodingReport
 from alignrec_pyg.transforms.filters import KCore, MinRating
 from alignrec_pyg.transforms.hold_out_items import HoldOutItems
@@ -23,4 +24,7 @@ __all__ = [
     "NeighborLists",
     "RayActors",
     "SplitInteractions",
+    "UnusedRows",
+    "remove_rows",
+    "unused_rows",
 ]

@@ -39,10 +39,11 @@ class EncodeItems(BaseTransform):
     item without an image; ``report`` contains the reason.
 
     With ``cache_dir``, each batch is written when it is finished. A killed or interrupted run is
-    resumed at the next batch; a finished one is only read, without fitting its encoder. The key of
-    a batch depends on everything that determines its rows: the content of its items (the bytes of
-    files, neither their names nor times), and the weights, preprocessing and arguments of the
-    encoder.
+    resumed at the next batch; a finished one is only read, without fitting its encoder. The cache
+    is by item: a catalogue with another item encodes this one alone. The key of a row depends on
+    everything that determines it: the content of the item (the bytes of files, neither their names
+    nor times), and the weights, preprocessing and arguments of the encoder; of one that is fitted,
+    the content of all items. :func:`unused_rows` finds what is no longer needed.
 
     Args:
         encoder: The encoder.
@@ -164,6 +165,7 @@ class EncodeItems(BaseTransform):
             repairs=dict(sorted(repairs.items())),
             zero_rows=int((~encoded[run.with_content()]).sum()),
             notes=tuple(getattr(self.encoder, "notes", ())),
+            shards=frozenset(run.shards),
         )
         if self.report.encoded == 0 and self.fit:  # new items may all be without content
             raise ValueError(

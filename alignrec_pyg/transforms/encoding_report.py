@@ -38,6 +38,8 @@ class EncodingReport:
         repairs: Number of texts that needed each repair.
         zero_rows: Number of items with content for which the encoder returned a row of zeros.
         notes: Notes of the encoder.
+        shards: Parts of the cache that were read or written, see
+            :func:`~alignrec_pyg.transforms.unused_rows`.
     """
 
     name: str
@@ -49,6 +51,7 @@ class EncodingReport:
     repairs: Mapping[str, int] = field(default_factory=dict)
     zero_rows: int = 0
     notes: tuple[str, ...] = ()
+    shards: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __str__(self) -> str:
         """The report as text, with the counts and first items of the failures."""

@@ -1,4 +1,4 @@
-"""A run of an encoder over all items, batch by batch, with a cache of finished batches."""
+"""A run of an encoder over all items, batch by batch, with a cache of encoded items."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tqdm import tqdm
 from alignrec_pyg.encoders.base import ItemEncoder, needs_fit
 from alignrec_pyg.graph import content_hash
 from alignrec_pyg.interrupt import StopRequest
-from alignrec_pyg.storage import load_tensors, store_tensors
 from alignrec_pyg.transforms.content_reader import ContentReader, LoadedImage
+from alignrec_pyg.transforms.encoding_cache import EncodingCache
 from alignrec_pyg.transforms.encoding_report import ContentFailure, failure_lines
 
 # Part of every cache key: increase it with each change of the input of encoders.
@@ -47,7 +47,8 @@ class EncodingRun:
         self.stop = stop
         self._fits = fit and needs_fit(encoder)
         self._ready = not self._fits
-        self._key = ""
+        self._cache: EncodingCache | None = None
+        self.actors_shards: set[str] = set()
         self.present = reader.present()
         self.rows = sorted(set(chain.from_iterable(self.present.values())))
         self.failures: dict[int, str] = {}
@@ -63,7 +64,12 @@ class EncodingRun:
     def begin(self) -> None:
         """Prepares the cache, if any."""
         if self._cache_dir is not None:
-            self._key = self._run_key()
+            self._cache = EncodingCache(self._cache_dir, self._run_key())
+
+    @property
+    def shards(self) -> set[str]:
+        """Names of the parts of the cache whose rows were read or written."""
+        return self.actors_shards | (set() if self._cache is None else self._cache.used)
 
     def parts(self) -> Iterator[list[int]]:
         """The items of every batch."""
@@ -73,23 +79,29 @@ class EncodingRun:
     def encode(self, items: list[int]) -> Tensor:
         """The rows of one batch, from the cache or computed and added to it."""
         images = self._reader.load(items)
-        if self._cache_dir is None:
+        if self._cache is None:
             return self._encoded(items, images)
-        key = f"encoded_{content_hash(self._key, self._reader.digests(items, images))}"
-        kept = load_tensors(self._cache_dir, key, "encoded items")
-        if kept is not None:
-            tensors, facts = kept
-            self.note({items[position]: reason for position, reason in facts["failures"]})
-            self.cached_rows += items
-            return tensors["rows"]
-        rows = self._encoded(items, images)
-        failures = [
-            [position, self.failures[item]]
-            for position, item in enumerate(items)
-            if item in self.failures
-        ]
-        store_tensors(self._cache_dir, key, {"rows": rows}, {"failures": failures})
-        return rows
+        cache, digests = self._cache, self._reader.digests(items, images)
+        rows: dict[int, Tensor] = {}
+        for position, place in enumerate(cache.find(digests)):
+            row = None if place is None else cache.row(place)
+            if place is not None and row is not None:
+                rows[position] = row
+                self.cached_rows.append(items[position])
+                if place.failure is not None:
+                    self.note({items[position]: place.failure})
+        missing = [position for position in range(len(items)) if position not in rows]
+        if missing:
+            own = [items[position] for position in missing]
+            made = self._encoded(own, [images[position] for position in missing])
+            failures = {
+                number: self.failures[item]
+                for number, item in enumerate(own)
+                if item in self.failures
+            }
+            cache.store([digests[position] for position in missing], made, failures)
+            rows |= zip(missing, made, strict=True)
+        return torch.stack([rows[position] for position in range(len(items))])
 
     def note(self, failures: dict[int, str]) -> None:
         """Records images that cannot be read, by item."""

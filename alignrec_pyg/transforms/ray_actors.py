@@ -98,8 +98,8 @@ def batches_from_actors(
             raise ValueError(found["problem"])
         items = parts[found["part"]]
         run.note({int(item): reason for item, reason in json.loads(found["failures"]).items()})
-        if found["cached"]:
-            run.cached_rows += items
+        run.cached_rows += [items[position] for position in json.loads(found["cached"])]
+        run.actors_shards |= set(json.loads(found["shards"]))
         rows = torch.frombuffer(bytearray(found["rows"]), dtype=torch.float32)
         yield items, rows.view(len(items), -1)
         run.stop.exit_if_requested()
@@ -124,7 +124,7 @@ class _Actor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         items = self._parts[row["part"]]
-        num_cached = len(self._run.cached_rows)
+        self._run.cached_rows.clear()
         rows, problem = b"", ""
         try:
             with quiet_pillow():
@@ -136,6 +136,7 @@ class _Actor:
             "part": row["part"],
             "rows": rows,
             "failures": json.dumps({item: failures[item] for item in items if item in failures}),
-            "cached": len(self._run.cached_rows) > num_cached,
+            "cached": json.dumps([items.index(item) for item in self._run.cached_rows]),
+            "shards": json.dumps(sorted(self._run.shards)),
             "problem": problem,
         }

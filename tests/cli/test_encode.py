@@ -241,3 +241,24 @@ def test_messages_name_options(shop, tmp_path, capsys):
     (tmp_path / "a.tsv").write_text('user\titem\tx\na\tx\t"so so\nb\ty\tz\n')
     assert main(["encode", str(tmp_path / "a.tsv"), "--out", str(tmp_path / "out")]) == 1
     assert "; --unquoted takes double quotes as ordinary" in capsys.readouterr().err
+
+
+def test_a_cache_is_for_the_next_time_and_cleared_when_asked(encode_command, tmp_path, capsys):
+    cache = tmp_path / "cache"
+    command = [*encode_command(tmp_path / "one"), "--encoder", "tfidf", "--cache", str(cache)]
+    assert main(command) == 0
+    assert "--clear-cache" not in capsys.readouterr().err
+    old = {path.name for path in cache.glob("encoded_*")}
+    again = [*encode_command(tmp_path / "two"), "--encoder", "tfidf", "--cache", str(cache)]
+    assert main([*again, "--width", "5"]) == 0
+    assert f"MB in {cache} were not used" in capsys.readouterr().err
+    third = [*encode_command(tmp_path / "three"), "--encoder", "tfidf", "--cache", str(cache)]
+    assert main([*third, "--width", "5", "--clear-cache"]) == 0
+    output = capsys.readouterr()
+    assert "(60 from the cache)" in output.out
+    assert "were not used" not in output.err
+    left = {path.name for path in cache.glob("encoded_*")}
+    assert left
+    assert not left & old
+    assert main([*encode_command(tmp_path / "four"), "--clear-cache"]) == 2
+    assert "--clear-cache: needs --cache" in capsys.readouterr().err
