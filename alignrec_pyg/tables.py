@@ -33,15 +33,18 @@ def read_npy(path: Path) -> np.ndarray:
         ValueError: If the file is damaged or contains Python objects, which are not read because
             unpickling may run code.
     """
-    mode: Literal["c"] | None = "c" if path.stat().st_size > MMAP_BYTES else None
     try:
-        array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        # mapping compares the shape with the size of the file before anything is allocated
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("a zip file of arrays")
+    except Exception as error:  # a damaged header is parsed as Python, which raises all kinds
         raise ValueError(
-            f"{path} needs to be an intact .npy array of numbers ({error}): write it anew with "
-            "numpy.save, or leave it out"
+            f"{path} needs to be an intact .npy array of numbers ({str(error)[:200]}): write it "
+            "anew with numpy.save, or leave it out"
         ) from error
-    return array
+    return array if array.nbytes > MMAP_BYTES else np.array(array)
 
 
 def check_table(name: str, table: np.ndarray, expected_rows: int) -> None:

@@ -62,6 +62,25 @@ def test_what_float32_cannot_hold_is_not_finite():
     check_finite("t", np.zeros(4, dtype=bool))
 
 
+def test_npy_files_that_are_something_else_are_refused(tmp_path):
+    path = tmp_path / "a.npy"
+    np.savez(tmp_path / "a.npz", x=np.ones(3))
+    whole = (tmp_path / "a.npz").read_bytes()
+    np.save(path, np.ones((3, 4)))
+    array = path.read_bytes()
+    larger = array.replace(b"(3, 4), }    ", b"(3000000, 400000), }"[:13])
+    others = (whole, b"", b"x", array[:50], array[:-1], array.replace(b"descr", b"desxr"), larger)
+    for content in (*others, array.replace(b"(3, 4)", b"(3,4e9"), array.replace(b"3, 4", b"9**9")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="a.npy needs to be an intact .npy array of numbers"):
+            read_npy(path)
+    for shape in ((3, 4), (0, 4), (5,)):
+        np.save(path, np.ones(shape))
+        read = read_npy(path)
+        assert np.array_equal(read, np.ones(shape))
+        assert not isinstance(read, np.memmap)
+
+
 def test_rows_are_found_by_id():
     ids = np.array(["c", "zz", "a"], dtype=object)
     items = np.array(["a", "b", "c"], dtype=object)

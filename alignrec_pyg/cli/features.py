@@ -61,9 +61,14 @@ class FeaturesOptions(DataOptions):
         Literal["last", "random", "min_id", "max_id"],
         option(EXPERIMENT, "Which of several links of equal time is the latest."),
     ] = "last"
-    normalize_parts: Annotated[
-        bool, option(EXPERIMENT, "Rows of each table at length 1.", name="--normalize-parts")
-    ] = False
+    feature_scale: Annotated[
+        Literal["rows", "raw"],
+        option(
+            EXPERIMENT,
+            "Rows of the tables of a set a+b at length 1, as models read them, or as stored, where "
+            "the table of longer rows rules.",
+        ),
+    ] = "rows"
     normalize_items: Annotated[
         bool, option(EXPERIMENT, "Rows of a history at length 1.", name="--normalize-items")
     ] = False
@@ -92,9 +97,9 @@ def features(options: FeaturesOptions) -> None:
             --encoders tfidf patch_pca minilm=hub:all-MiniLM-L6-v2 beit3=stage1/encoder
 
     PATH is a folder that encode wrote, or any in MMRec's format; without it, generated data. Each
-    set is one or more of the data's tables (a+b, concatenated); by default each table alone and all
-    together. The files of --tables hold the output of any encoder; --encoders makes tables here,
-    from a --catalogue with --images. Three protocols:
+    set is one or more of the data's tables (a+b, side by side, with rows at length 1 as models read
+    them); by default each table alone and all together. The files of --tables hold the output of
+    any encoder; --encoders makes tables here, from a --catalogue with --images. Three protocols:
 
         zero-shot   is a user's latest item like the mean of the earlier ones?
         mask N %    the same where that share of the items has lost one table of the set (zeros in
@@ -118,6 +123,7 @@ def features(options: FeaturesOptions) -> None:
         FeatureSet,
         Protocols,
         feature_sets,
+        is_scaled,
         protocol_data,
         replacement_tables,
     )
@@ -175,7 +181,9 @@ def features(options: FeaturesOptions) -> None:
     report = FeaturesReport(
         blocks=protocols.evaluate(seen, sets, replacements, device),
         sets={
-            text: FeatureSet.of(data, parts, normalize_parts=options.normalize_parts)
+            text: FeatureSet.of(
+                data, parts, normalize_parts=is_scaled(parts, options.feature_scale)
+            )
             for text, parts in sets.items()
         },
         paper=paper,

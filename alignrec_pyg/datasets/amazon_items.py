@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from alignrec_pyg.datasets.assemble import strings_in
-from alignrec_pyg.datasets.delimited import open_bytes
+from alignrec_pyg.datasets.delimited import lines_of, open_bytes
 from alignrec_pyg.tables import repr_short
 
 Version = Literal["2014", "2023"]
@@ -81,7 +81,7 @@ def read_metadata(
     seen = np.zeros(len(row_of), dtype=bool)
     try:
         with open_bytes(path) as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in lines_of(file, path):
                 # another field may contain an id: the parsed line is decisive
                 candidates = _ID[version].findall(line)
                 if not any(candidate in row_of for candidate in candidates):

@@ -9,9 +9,9 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
-from typing import BinaryIO, NoReturn, cast
+from typing import BinaryIO, NoReturn, TextIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,11 @@ from alignrec_pyg.datasets.columns import Column
 from alignrec_pyg.tables import repr_short
 
 _SEPARATORS = {"\t": "tab", ",": "comma"}
+MAX_LINE_BYTES = 1 << 26
+"""Most bytes of a line of a file, 64 MiB: a small gzip file may inflate to any number."""
+
 _HEADER_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 24
-_MAX_LINE_BYTES = 1 << 26
 _END = "end"  # a line after the last one: a row of its own unless it is within quotes
 _BOM = b"\xef\xbb\xbf"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -33,6 +35,28 @@ _TEXT = pa.dictionary(pa.int32(), pa.string())
 def open_bytes(path: Path) -> BinaryIO:
     """Opens a file for reading bytes; files whose names end in ``.gz`` are decompressed."""
     return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def lines_of(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
+    """The number (from 1) and bytes of every line.
+
+    Raises:
+        ValueError: If a line has more than :data:`MAX_LINE_BYTES`.
+    """
+    for number in count(1):
+        line = file.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            return
+        _check_length(line, f"{path}, line {number}")
+        yield number, line
+
+
+def _check_length(line: str | bytes, where: str) -> None:
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(
+            f"{where}: a line needs to be below {MAX_LINE_BYTES:,} bytes: break it up, or write "
+            "the table as parquet"
+        )
 
 
 class DelimitedFile:
@@ -175,7 +199,7 @@ class DelimitedFile:
             text = io.TextIOWrapper(file, "utf-8", errors="replace", newline="")
             with _long_fields():
                 reader = csv.reader(
-                    chain(text, more),
+                    chain(self._text_lines(text), more),
                     delimiter=self._separator,
                     quoting=csv.QUOTE_MINIMAL if self._quoted else csv.QUOTE_NONE,
                 )
@@ -188,6 +212,11 @@ class DelimitedFile:
                     raise ValueError(
                         f"{self.path}, line {line} cannot be parsed: {error}"
                     ) from error
+
+    def _text_lines(self, text: TextIO) -> Iterator[str]:
+        while line := text.readline(MAX_LINE_BYTES + 1):
+            _check_length(line, str(self.path))
+            yield line
 
     def _header(
         self, required: Sequence[str], names: Sequence[str] | None, notes: list[str]
@@ -275,7 +304,7 @@ class DelimitedFile:
         bad: list[pa_csv.InvalidRow] | None = None,
     ) -> pa.Table:
         def handle(row: pa_csv.InvalidRow) -> str:
-            if bad is not None and not bad:
+            if bad is not None:
                 bad.append(row)
             return "error"
 
@@ -284,7 +313,7 @@ class DelimitedFile:
                 file,
                 read_options=pa_csv.ReadOptions(
                     use_threads=threads,
-                    block_size=_BLOCK_BYTES if threads else _MAX_LINE_BYTES,
+                    block_size=_BLOCK_BYTES if threads else MAX_LINE_BYTES,
                     skip_rows=self._first_line - 1,
                     column_names=self.columns,
                 ),
@@ -293,7 +322,8 @@ class DelimitedFile:
                     quote_char='"' if self._quoted else False,
                     newlines_in_values=self._quoted,
                     ignore_empty_lines=False,  # so that row r is line r + 2
-                    invalid_row_handler=handle,
+                    # of text that is not UTF-8, calling it would print an error of its own
+                    invalid_row_handler=None if bad is None else handle,
                 ),
                 convert_options=pa_csv.ConvertOptions(
                     include_columns=chosen, column_types=dict.fromkeys(text, _TEXT)
@@ -312,7 +342,7 @@ class DelimitedFile:
 
     def _refuse_encoding(self, error: Exception | None) -> None:
         with open_bytes(self.path) as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in lines_of(file, self.path):
                 try:
                     line.decode()
                 except UnicodeDecodeError as place:

@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
+from urllib3.util import parse_url
 
 from alignrec_pyg.atomic import atomic_path
 from alignrec_pyg.checks import check_integer, check_number
@@ -184,9 +185,12 @@ class _Fetcher:
     def _fetch(self, url: str) -> bytes:
         until = time.monotonic() + self.max_seconds
         for _ in range(_REDIRECTS + 1):
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or (parts.hostname or "") not in self.hosts:
-                raise _NoImageError(f"the host {parts.hostname!r} is not allowed", final=False)
+            # the very address that is fetched; two parsers may read others differently
+            url = requests.Request("GET", url).prepare().url or ""
+            hosts = {urlsplit(url).hostname, parse_url(url).host}
+            if urlsplit(url).scheme not in ("http", "https") or not hosts <= self.hosts:
+                name = " or ".join(sorted(map(str, hosts)))
+                raise _NoImageError(f"the host '{name}' is not allowed", final=False)
             with requests.get(
                 url,
                 headers={"Accept": "image/*"},

@@ -14,7 +14,7 @@ import pyarrow.json as pa_json
 
 from alignrec_pyg.datasets.arrow import column_values, id_values
 from alignrec_pyg.datasets.columns import Column
-from alignrec_pyg.datasets.delimited import open_bytes
+from alignrec_pyg.datasets.delimited import lines_of, open_bytes
 from alignrec_pyg.tables import repr_short
 
 _BLOCK_BYTES = 1 << 24
@@ -100,7 +100,7 @@ class JsonLines:
         """The number and text of every line that is not blank."""
         self._last_line = 0
         with open_bytes(self.path) as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in lines_of(file, self.path):
                 if line.strip():
                     self._last_line = number
                     yield number, line

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from alignrec_pyg.datasets.arrow import id_values
 from alignrec_pyg.datasets.columns import Column, checked_row_numbers, concatenated
+from alignrec_pyg.datasets.delimited import lines_of
 from alignrec_pyg.datasets.folders import ids_by_row, note_unread_files
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep, interaction_graph
 from alignrec_pyg.report import describe
@@ -73,7 +74,7 @@ def _read(path: Path, notes: list[str]) -> tuple[Column, Column]:
     counts: list[int] = []
     blank = without = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in lines_of(file, path):
             fields = line.split()
             try:
                 values = np.fromiter(map(int, fields), dtype=np.int64, count=len(fields))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from alignrec_pyg.datasets.assemble import LinkColumns, assemble
-from alignrec_pyg.datasets.delimited import DelimitedFile
+from alignrec_pyg.datasets.delimited import DelimitedFile, lines_of
 from alignrec_pyg.datasets.folders import IMAGE_SUFFIXES, single_path
 from alignrec_pyg.datasets.interactions import InteractionDataset
 from alignrec_pyg.graph import ITEM
@@ -68,7 +68,7 @@ class MicroLens(InteractionDataset):
 def _titles(path: Path) -> dict[str, str]:
     titles: dict[str, str] = {}
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in lines_of(file, path):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from alignrec_pyg.archives import ArchiveError, open_archive, read_member
 from alignrec_pyg.datasets.columns import checked_ids, checked_numbers, checked_times
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.folders import IMAGE_SUFFIXES, existing_folder, single_path
@@ -19,7 +19,11 @@ from alignrec_pyg.datasets.interactions import InteractionDataset, KnownPairs, i
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
 
-_MAX_POSTER_BYTES = 32 * 2**20  # protects from archives that do not fit in memory
+MAX_POSTER_BYTES = 32 * 2**20
+"""Most bytes of a poster in a zip file."""
+
+MAX_POSTERS_BYTES = 2**30
+"""Most bytes of all posters in a zip file, which are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class MovieLens(InteractionDataset):
             known=KnownPairs(*(lower[name].to_numpy() for name in lower.columns)),
         )
         data[ITEM].text = [texts.get(movie) for movie in item_id.tolist()]
-        images = _read_posters(source, [posters.get(movie) for movie in item_id.tolist()])
+        images = _read_posters(source, [posters.get(movie) for movie in item_id.tolist()], notes)
         data[ITEM].image = images
         for what, column in (("text", data[ITEM].text), ("poster", images)):
             missing = sum(entry is None for entry in column)
@@ -204,15 +208,14 @@ def _posters(folder: Path, notes: list[str]) -> tuple[Path, dict[int, str]]:
     if source.is_dir():
         names = sorted(path.name for path in source.iterdir())
     else:
-        try:
-            with zipfile.ZipFile(source) as archive:
-                members = archive.infolist()
-        except (zipfile.BadZipFile, OSError) as error:
-            raise ValueError(f"{source} cannot be read: {error}") from error
-        large = [m.filename for m in members if m.file_size > _MAX_POSTER_BYTES]
-        if large:
+        with open_archive(source) as archive:
+            members = archive.infolist()
+        total = sum(member.file_size for member in members)
+        if total > MAX_POSTERS_BYTES:
             raise ValueError(
-                f"{source}: a poster needs to be below {_MAX_POSTER_BYTES:,} bytes (got {large[0]})"
+                f"{source}: posters in a zip file need to be below {MAX_POSTERS_BYTES:,} bytes in "
+                f"all (got {total:,}): unpack it into a folder {source.with_suffix('').name}, "
+                "whose files are read one at a time"
             )
         names = [m.filename for m in members if not m.is_dir()]
     found: dict[int, str] = {}
@@ -228,17 +231,25 @@ def _posters(folder: Path, notes: list[str]) -> tuple[Path, dict[int, str]]:
     return source, found
 
 
-def _read_posters(source: Path, names: list[str | None]) -> list[Path | Poster | None]:
+def _read_posters(
+    source: Path, names: list[str | None], notes: list[str]
+) -> list[Path | Poster | None]:
+    """The posters; those that cannot be read are missing, with a note."""
     if source.is_dir():
         return [None if name is None else source / name for name in names]
     images: list[Path | Poster | None] = []
-    with zipfile.ZipFile(source) as archive:
+    failures: list[str] = []
+    with open_archive(source) as archive:
         for name in names:
-            try:
-                images.append(None if name is None else Poster(archive.read(name)))
-            except (zipfile.BadZipFile, OSError) as error:
-                movie = Path(name or "").stem
-                raise ValueError(
-                    f"{source}: the poster of movie {movie} is damaged ({error})"
-                ) from error
+            images.append(None)
+            if name is not None:
+                try:
+                    images[-1] = Poster(read_member(archive, name, MAX_POSTER_BYTES))
+                except ArchiveError as error:
+                    failures.append(f"{name}: {error}")
+    if failures:
+        notes.append(
+            f"ATTENTION: {source.name}: {len(failures):,} posters cannot be read (first: "
+            f"{failures[0]})"
+        )
     return images

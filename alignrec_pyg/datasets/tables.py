@@ -19,6 +19,9 @@ JSON_LINES = (".jsonl", ".json", ".ndjson")
 PARQUET = (".parquet", ".pq")
 
 
+_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last of names and metadata
+
+
 class ParquetFile:
     """The columns of a parquet file, as :class:`~alignrec_pyg.datasets.delimited.DelimitedFile`.
 
@@ -32,18 +35,21 @@ class ParquetFile:
         self.path = path
         try:
             schema = pa_parquet.read_schema(path)
-            self.columns = list(schema.names)
-            missing = [name for name in required if name not in self.columns]
-            if missing:
-                raise ValueError(
-                    f"{path}: the columns {', '.join(map(repr, required))} are needed "
-                    f"(got {self.columns})"
-                )
-            chosen = [n for n in self.columns if optional is None or n in (*required, *optional)]
+        except _DAMAGE as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+        self.columns = list(schema.names)
+        missing = [name for name in required if name not in self.columns]
+        if missing:
+            raise ValueError(
+                f"{path}: the columns {', '.join(map(repr, required))} are needed "
+                f"(got {self.columns})"
+            )
+        chosen = [n for n in self.columns if optional is None or n in (*required, *optional)]
+        try:
             strings = [name for name in chosen if pa.types.is_string(schema.field(name).type)]
             if chosen:
                 self._table = pa_parquet.read_table(path, columns=chosen, read_dictionary=strings)
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
         if chosen and self._table.num_rows == 0:
             raise ValueError(f"{path}: at least one row is needed")

@@ -14,11 +14,17 @@ from torch import Tensor
 from alignrec_pyg.checks import check_integer
 from alignrec_pyg.encoders.base import ItemContent, check_modalities
 from alignrec_pyg.encoders.beit3_checkpoint import load_official, read_beit3, write_beit3
-from alignrec_pyg.encoders.beit3_model import BEiT3Config, BEiT3Model, normalized_pixels
+from alignrec_pyg.encoders.beit3_model import (
+    RELEASED_VOCABULARY,
+    BEiT3Config,
+    BEiT3Model,
+    normalized_pixels,
+)
 from alignrec_pyg.encoders.images import read_image, resize_square
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
 from alignrec_pyg.encoders.weights import weights_hash
 
+_RELEASED_IDS = 64_002  # of beit3.spm: 64,000 pieces, <pad> and <mask>
 _PREPROCESSING = "bicubic square, [-1, 1]"
 
 
@@ -64,6 +70,7 @@ class BEiT3Encoder:
                 f"{tokenizer.vocab_size}): use the one the model was trained with, or build the "
                 f"model with vocab_size={tokenizer.vocab_size}"
             )
+        self.notes: tuple[str, ...] = ()
         self.modalities = check_modalities(modalities)
         self.max_tokens = check_integer("max_tokens", max_tokens, 3, config.longest_text)
         self.tokenizer = tokenizer
@@ -98,6 +105,13 @@ class BEiT3Encoder:
     ) -> BEiT3Encoder:
         """Loads weights released by BEiT3's authors from a local file.
 
+        Of the released files the pre-trained ones and those of captioning and retrieval serve; that
+        of NLVR2 has another head, those of VQA and ImageNet lack the last norm. The rows are the
+        CLS vectors as they are, also of retrieval weights, whose official vectors are
+        ``normalize(head(CLS))``. What was not loaded as it is stored (positions of another size,
+        heads) is in the attribute ``notes``, and in the report of
+        :class:`~alignrec_pyg.transforms.EncodeItems`.
+
         Args:
             path: Such as ``beit3_base_patch16_224.pth``.
             tokenizer: ``SentencePieceTokenizer("beit3.spm")``, the file released beside it.
@@ -108,9 +122,22 @@ class BEiT3Encoder:
 
         Raises:
             CheckpointError: If the file is missing, damaged or does not fit the model.
+            ValueError: If a model of the released vocabulary gets another tokenizer.
         """
-        model = load_official(Path(path), config or BEiT3Config.base()).model
-        return cls(model, tokenizer, modalities=modalities, max_tokens=max_tokens, device=device)
+        config = config or BEiT3Config.base()
+        if config.vocab_size == RELEASED_VOCABULARY and tokenizer.vocab_size != _RELEASED_IDS:
+            raise ValueError(
+                f"'tokenizer' needs the {_RELEASED_IDS:,} ids of beit3.spm, the file released "
+                f"beside the weights (got {tokenizer.vocab_size:,}): with another one, or a part "
+                "of the file, every word would mean another; stage 1 trains the weights for a "
+                "tokenizer of your own"
+            )
+        found = load_official(Path(path), config)
+        encoder = cls(
+            found.model, tokenizer, modalities=modalities, max_tokens=max_tokens, device=device
+        )
+        encoder.notes = tuple(found.notes)
+        return encoder
 
     def save_pretrained(self, folder: str | Path, notes: dict[str, Any] | None = None) -> None:
         """Saves weights, tokenizer and ``beit3.json``, which names and describes them.

@@ -22,6 +22,10 @@ _KEYS = {"config": dict, "max_tokens": int, "notes": dict}
 _TENSORS = "beit3.safetensors"
 _PREFIX = "beit3."
 _HEADS = ("mlm_head.", "mim_head.", "language_head.", "vision_head.", "logit_scale")
+_SERVING = (
+    "of the released files the pre-trained ones and those of captioning and retrieval serve (NLVR2 "
+    "has another head, VQA and ImageNet lack the last norm)"
+)
 _TEXT_EMBEDDING = "beit3.text_embed.weight"
 _IMAGE_POSITIONS = "beit3.encoder.embed_positions.A.weight"
 _TEXT_POSITIONS = "beit3.encoder.embed_positions.B.weight"
@@ -69,7 +73,7 @@ def load_official(
     if not stored or unknown:
         raise CheckpointError(
             f"{path} needs to hold BEiT3: names that begin with {_PREFIX!r}, and heads among "
-            f"{_HEADS} (got {unknown[:5] or 'none of them'})"
+            f"{_HEADS} (got {unknown[:5] or 'none of them'}): {_SERVING}"
         )
     model = BEiT3Model(config, seed=seed)
     expected = model.state_dict()
@@ -169,5 +173,5 @@ def _check_fit(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]
         raise CheckpointError(
             f"{path} does not fit the model: {len(differing)} tensors are missing, unknown or of "
             f"another shape (stored, expected), such as {examples}; for another vocabulary or "
-            "number of layers see 'new_vocabulary' and 'partial' of load_official"
+            f"number of layers see 'new_vocabulary' and 'partial' of load_official; {_SERVING}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import asdict, dataclass, fields
+from threading import Lock
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ from torch import Tensor, nn
 from alignrec_pyg.checks import check_integer, require_package
 
 _INIT_STD = 0.02
+RELEASED_VOCABULARY = 64_010
+"""Rows of the text embedding of released weights."""
+
+_ONE_AT_A_TIME = Lock()  # torchscale writes where the texts begin onto the layers
 _UNUSED_POSITIONS = 2  # first rows of both position tables, as in fairseq
 _RESCALED = ("fc1", "fc2", "out_proj", "v_proj")  # by Magneto's initialisation
 _TORCHSCALE = "torchscale==0.3.0"
@@ -42,7 +47,7 @@ class BEiT3Config:
     num_layers: int = 12
     image_size: int = 224
     patch_size: int = 16
-    vocab_size: int = 64_010
+    vocab_size: int = RELEASED_VOCABULARY
     max_positions: int = 1024
 
     def __post_init__(self) -> None:
@@ -162,12 +167,13 @@ class BEiT3Model(nn.Module):
         image_mask: Tensor | None = None,
     ) -> Tensor:
         """Vectors of all tokens; patches at ``image_mask`` are replaced by the mask token."""
-        encoded = self.beit3(
-            textual_tokens=tokens,
-            visual_tokens=images,
-            text_padding_position=padding,
-            vision_masked_position=image_mask,
-        )
+        with _ONE_AT_A_TIME:
+            encoded = self.beit3(
+                textual_tokens=tokens,
+                visual_tokens=images,
+                text_padding_position=padding,
+                vision_masked_position=image_mask,
+            )
         return encoded["encoder_out"]
 
     @property

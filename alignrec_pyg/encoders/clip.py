@@ -39,8 +39,10 @@ class CLIPEncoder:
         modalities: Parts to encode, in this order; ``("image",)`` or ``("text",)`` alone give a
             table of one modality.
         preprocess_as: Tag of the published weights whose preprocessing goes with the weights of a
-            file; required if the published weights of the architecture differ in it. (OpenAI's
-            weights belong to the architectures named ``...-quickgelu``.)
+            file; required if the published weights of the architecture differ in it. (Weights of
+            OpenAI belong to the architectures named ``...-quickgelu``. Their own files, such as
+            ``ViT-B-32.pt``, are TorchScript archives with code in them, and refused; the tag
+            ``"openai"``, or the state dict of a model loaded from it, has the same weights.)
         device: Where the model runs.
         batch_size: Items per forward pass.
 

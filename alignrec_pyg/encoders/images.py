@@ -11,13 +11,15 @@ from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from alignrec_pyg.archives import ArchiveError, open_archive, read_member
 
 ImageSource: TypeAlias = Path | bytes | Image.Image | np.ndarray | Tensor | Callable[[], bytes]
 """An image: a file, its bytes, a Pillow image, an array ``[H, W]`` or ``[H, W, C]``, a tensor
@@ -30,9 +32,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
 """Default limit of the number of pixels of an image."""
 
+MAX_ARCHIVED_BYTES = 200_000_000
+"""Most bytes of an image in a zip file."""
+
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits: a larger file cannot be an image of so many pixels
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_MOST_BYTES = 200_000_000  # of an image in an archive
 _WHITE = (255, 255, 255, 255)
 
 
@@ -190,11 +194,8 @@ class ArchivedImage:
     def __call__(self) -> bytes:
         """Reads its bytes."""
         try:
-            archive = _opened(self.archive, os.getpid())
-            if archive.getinfo(self.name).file_size > _MOST_BYTES:
-                raise ImageError(f"{self!r} is larger than {_MOST_BYTES} bytes")
-            return archive.read(self.name)
-        except (BadZipFile, KeyError, OSError, RuntimeError, EOFError) as error:
+            return read_member(_opened(self.archive, os.getpid()), self.name, MAX_ARCHIVED_BYTES)
+        except ArchiveError as error:
             raise ImageError(f"{self!r} cannot be read ({error})") from error
 
     def __repr__(self) -> str:
@@ -217,8 +218,8 @@ def images_by_id(source: str | Path) -> dict[str, ImageSource]:
     if source.suffix == ".zip" and source.is_file():
         try:
             names = sorted(_opened(source, os.getpid()).namelist())
-        except BadZipFile as error:
-            raise ValueError(f"'images' needs to be a zip file ({source}: {error})") from error
+        except ArchiveError as error:
+            raise ValueError(f"'images': {error}") from error
         return _unique((Path(name), ArchivedImage(source, name)) for name in names)
     if not source.is_dir():
         raise ValueError(f"'images' needs to be a folder or a zip file (got {source})")
@@ -295,4 +296,4 @@ def _unique(images: Iterable[tuple[Path, ImageSource]]) -> dict[str, ImageSource
 @lru_cache(maxsize=8)
 def _opened(archive: Path, process: int) -> ZipFile:
     """The archive, opened by this process: a forked one must not share the file's position."""
-    return ZipFile(archive)
+    return open_archive(archive)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ def released_tensors(path: Path) -> dict[str, Tensor]:
     """Reads the tensors of a ``.safetensors`` or pickled file, as float32 on the CPU.
 
     No code in the file is executed. A pickled file may hold the tensors under "model", "module" or
-    "state_dict", and beside them the command line (``argparse.Namespace``), as the files of BEiT's
-    authors do.
+    "state_dict", and beside them the command line (``argparse.Namespace``, with paths in it), as
+    the files of BEiT's authors do.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: released weights need to be downloaded by hand")
@@ -30,11 +31,11 @@ def released_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
         else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with torch.serialization.safe_globals([argparse.Namespace, type(Path())]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # half a file makes the readers raise what they stumble on
         raise CheckpointError(
-            f"{path} cannot be read as weights ({reading_failure(error)}): download it again"
+            f"{path} cannot be read as weights ({reading_failure(error)})"
         ) from error
     for container in _CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(container), dict):
@@ -46,9 +47,14 @@ def released_tensors(path: Path) -> dict[str, Tensor]:
 
 def reading_failure(error: Exception) -> str:
     """Why a file of weights cannot be read, without torch's advice to execute code in it."""
-    if "weights_only" in str(error):
-        return "it is damaged, or contains code, which is not executed"
-    return str(error)
+    other = re.search(r"GLOBAL (\S+)|(TorchScript)", str(error))
+    if other:
+        return (
+            f"it holds {other[1] or other[2]} beside tensors: it contains code, which is not "
+            "executed; where you trust it, save its tensors alone, as safetensors"
+        )
+    reason = "no weights, or damaged" if "weights_only" in str(error) else str(error)
+    return f"{reason}; download it again"
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:

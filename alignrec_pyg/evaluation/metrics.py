@@ -95,19 +95,22 @@ def evaluate(
     ks = check_cut_offs(ks)
     model.check_fits(data, "data")
     label = links_to_predict(data)
+    longest = {k: min(k, model.num_items) for k in ks}  # beyond, places would be empty
     metrics = LinkPredMetricCollection(
-        {f"{name}@{k}": metric(k) for k in ks for name, metric in _METRICS.items()}
+        {f"{name}@{k}": metric(longest[k]) for k in ks for name, metric in _METRICS.items()}
     ).to(label.device)
     label = label[:, label[0].argsort(stable=True)]
     users = label[0].unique()
     left_out = data[INTERACTS].edge_index
     if exclude_known_pairs:
         left_out = torch.cat([left_out, known_pairs(data)], dim=1)
-    for block, ranked, _ in rank_blocks(model, data, users, max(ks), left_out):
+    for block, ranked, _ in rank_blocks(model, data, users, max(longest.values()), left_out):
         inside = row_slice(label[0], block)
         row = torch.searchsorted(block, label[0, inside])
         metrics.update(ranked, torch.stack([row, label[1, inside]]))
     result = {name: float(value) for name, value in metrics.compute().items()}
+    for k in ks:
+        result[f"precision@{k}"] *= longest[k] / k
     return {**result, "num_users": float(users.numel())}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import unknown_names
-from alignrec_pyg.experiments.prepare import errors_about
+from alignrec_pyg.experiments.prepare import Scale, errors_about
 from alignrec_pyg.experiments.session import log
 from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.feature_eval import (
@@ -101,7 +101,7 @@ class Protocols:
     similarity: Similarity = "cosine"
     exclude_history: bool = False
     ties: Ties = "last"
-    normalize_parts: bool = False
+    feature_scale: Scale = "rows"
     normalize_items: bool = False
     score: Score = "cosine"
     min_common: int = 1
@@ -131,7 +131,6 @@ class Protocols:
             similarity=self.similarity,
             exclude_history=self.exclude_history,
             ties=self.ties,
-            normalize_parts=self.normalize_parts,
             normalize_items=self.normalize_items,
             seed=self.seed,
         )
@@ -141,7 +140,6 @@ class Protocols:
             score=self.score,
             min_common=self.min_common,
             similarity=self.similarity,
-            normalize_parts=self.normalize_parts,
         )
         blocks: dict[str, dict[str, FeatureRecall]] = {}
 
@@ -156,8 +154,11 @@ class Protocols:
             if isinstance(found, ItemCFRecall):
                 blocks.setdefault(ANY_TIED, {})[name] = found.any_tied
 
+        def scaled(protocol: Callable[..., FeatureRecall], parts: Sequence[str]) -> Any:
+            return partial(protocol, normalize_parts=is_scaled(parts, self.feature_scale))
+
         for name, parts in sets.items():
-            run(ZERO_SHOT, name, find_users_items, users, parts)
+            run(ZERO_SHOT, name, scaled(find_users_items, parts), users, parts)
         for name, parts in sets.items():
             masked: dict[str, tuple[str, str | None]] = {}
             if len(parts) > 1:
@@ -169,12 +170,12 @@ class Protocols:
                     ratio=self.mask_ratio,
                     seed=self.seed,
                     replacement=replacement,
-                    protocol=find_users_items,
+                    protocol=scaled(find_users_items, parts),
                 )
                 block = f"{MASK} {100 * self.mask_ratio:g} % {modality}"
                 run(block, name, protocol, users, parts, table)
         for name, parts in sets.items():
-            run(ITEM_CF, name, find_items_items, links, parts)
+            run(ITEM_CF, name, scaled(find_items_items, parts), links, parts)
         return blocks
 
     def __str__(self) -> str:
@@ -182,7 +183,7 @@ class Protocols:
             "similarity": self.similarity,
             "history": "no candidates" if self.exclude_history else "candidates",
             "equal times": self.ties,
-            "tables": "at length 1" if self.normalize_parts else "as stored",
+            "tables side by side": "at length 1" if self.feature_scale == "rows" else "as stored",
             "rows of a history": "at length 1" if self.normalize_items else "as they are",
             "item-CF score": self.score,
             "common users": f"{self.min_common} or more",
@@ -190,6 +191,14 @@ class Protocols:
             "seed": self.seed,
         }
         return ", ".join(f"{name} {value}" for name, value in told.items())
+
+
+def is_scaled(tables: Sequence[str], scale: Scale) -> bool:
+    """Whether the rows of each table of a set are scaled to length 1, as models read them.
+
+    Side by side, the table of longer rows would rule; alone, a table stays as it is stored.
+    """
+    return scale == "rows" and len(tables) > 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -302,6 +302,12 @@ def _joined_ids(data: HeteroData, new: HeteroData) -> np.ndarray | None:
             f"(data: {'none' if known is None else 'ids'})"
         )
     there = set(item_ids(data).tolist())
+    first, other = next(iter(there)), np.asarray(others).tolist()
+    if any(isinstance(entry, str) != isinstance(first, str) for entry in other):
+        raise ValueError(
+            f"'new' needs ids of the type of the known ones, which are like {first!r} (got "
+            f"{other[:5]})"
+        )
     twice = [entry for entry in np.asarray(others).tolist() if entry in there]
     if twice:
         raise ValueError(

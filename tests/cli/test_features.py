@@ -98,7 +98,7 @@ def test_the_picture_is_written(timed_folder, run, tmp_path):
 def test_options_reach_the_protocols(timed_folder, run, no_maps):
     status, out, err, saved = run(
         *("--data", timed_folder, "--sets", "text", "audio+text", "--similarity", "dot"),
-        *("--exclude-history", "--ties", "max_id", "--normalize-items", "--normalize-parts"),
+        *("--exclude-history", "--ties", "max_id", "--normalize-items"),
         *("--score", "iuf", "--min-common", "2", "--mask-ratio", "0.3", "--seed", "5"),
     )
     assert status == 0, err

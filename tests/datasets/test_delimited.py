@@ -3,6 +3,7 @@ import gzip
 import pytest
 
 from alignrec_pyg.datasets.delimited import DelimitedFile
+from alignrec_pyg.datasets.json_lines import JsonLines
 
 
 def write(path, content):
@@ -121,6 +122,18 @@ def test_a_stray_quote_is_told(tmp_path):
 def test_lines_that_end_in_cr_alone_are_refused(tmp_path, rows):
     with pytest.raises(ValueError, match="line 1: lines need to end in LF or CRLF"):
         DelimitedFile(write(tmp_path / "a.csv", rows), ["u", "i"], [])
+
+
+def test_a_line_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("alignrec_pyg.datasets.delimited.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("alignrec_pyg.datasets.delimited._BLOCK_BYTES", 500)
+    path = write(tmp_path / "a.csv.gz", gzip.compress(b"u,i\na,b\n" + b"x" * 5000 + b",y\n"))
+    with pytest.raises(ValueError, match="line 3: a line needs to be below 1,000 bytes: break it"):
+        DelimitedFile(path, ["u", "i"], [])
+    rows = (b'{"u": "a"}\n', b'{"u": "' + b"x" * 5000 + b'"}\n')
+    path = write(tmp_path / "a.jsonl.gz", gzip.compress(b"".join(rows)))
+    with pytest.raises(ValueError, match="line 2: a line needs to be below 1,000 bytes"):
+        JsonLines(path, ["u"], [])
 
 
 def test_quotes_may_be_characters_like_others(tmp_path):

@@ -140,3 +140,26 @@ def test_arguments_are_checked(tmp_path):
             fetch_images(items("http://x/y"), tmp_path, **{name: 0})
     with pytest.raises(ValueError, match="'hosts' needs to be a list"):
         fetch_images(items("http://x/y"), tmp_path, hosts="x")
+
+
+def test_the_address_that_is_fetched_is_the_one_that_is_checked(server, tmp_path):
+    """Parsers disagree on what the host of these is."""
+    server.serve("/x.jpg", JPEG)
+    at = server.url.removeprefix("http://")
+    tricks = [
+        rf"http://{at}\@m.media-amazon.com/x.jpg",
+        f"http://{at}#@m.media-amazon.com/x.jpg",
+        f"http://{at}/x.jpg?@m.media-amazon.com/",
+        f"http://m.media-amazon.com@{at}/x.jpg",
+        rf"http:\\{at}/x.jpg",
+        f"http://{at}%2f@m.media-amazon.com:0/x.jpg",
+        f" http://{at}/x.jpg",
+        "http:///x.jpg",
+        "http://[::1/x.jpg",
+        f"file://{tmp_path}/x.jpg",
+    ]
+    data = items(*tricks)
+    report = fetch_images(data, tmp_path, hosts=["m.media-amazon.com"], timeout=2)
+    assert server.requests == []
+    assert data["item"].image_path == [None] * len(tricks)
+    assert sum(report.failed.values()) == len(tricks)

@@ -141,20 +141,26 @@ def test_places_of_mistakes_are_named(folder, file, text, message):
         MovieLens(folder)
 
 
-def test_damaged_archives_are_refused(folder):
+def test_damaged_archives_are_refused_and_damaged_posters_counted(folder):
     archive = folder / "posters_112.zip"
     whole = archive.read_bytes()
     archive.write_bytes(whole[:40])
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="posters_112.zip needs to be a zip file"):
         MovieLens(folder)
     archive.write_bytes(whole.replace(b"heat", b"hEat"))
-    with pytest.raises(ValueError, match="the poster of movie 30 is damaged"):
-        MovieLens(folder)
+    dataset = MovieLens(folder)
+    images = dataset.data["item"].image
+    assert [image and image() for image in images] == [b"toys", None, None]
+    note = "ATTENTION: posters_112.zip: 1 posters cannot be read (first: posters_112/30.jpg"
+    assert any(entry.startswith(note) for entry in dataset.report.notes)
 
 
-def test_posters_of_absurd_size_are_refused(folder, monkeypatch):
-    monkeypatch.setattr("alignrec_pyg.datasets.movielens._MAX_POSTER_BYTES", 3)
-    with pytest.raises(ValueError, match="below 3 bytes"):
+def test_posters_of_absurd_size(folder, monkeypatch):
+    monkeypatch.setattr("alignrec_pyg.datasets.movielens.MAX_POSTER_BYTES", 3)
+    notes = MovieLens(folder).report.notes
+    assert any("2 posters cannot be read" in n and "larger than 3 bytes" in n for n in notes)
+    monkeypatch.setattr("alignrec_pyg.datasets.movielens.MAX_POSTERS_BYTES", 7)
+    with pytest.raises(ValueError, match="below 7 bytes in all .got 20.: unpack it into a folder"):
         MovieLens(folder)
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from torch_geometric.data import HeteroData
 
 from alignrec_pyg.encoders import (
     BEiT3Config,
@@ -15,6 +17,7 @@ from alignrec_pyg.encoders import (
     SentencePieceTokenizer,
 )
 from alignrec_pyg.encoders.images import ImageError, resize_square
+from alignrec_pyg.transforms import EncodeItems
 
 pytest.importorskip("torchscale", exc_type=ImportError)
 pytest.importorskip("sentencepiece")
@@ -168,3 +171,37 @@ def test_rejects_a_larger_vocabulary(tokenizer):
     assert "modalities=('image', 'text')" in repr(
         BEiT3Encoder(BEiT3Config.tiny(vocab_size=tokenizer.vocab_size), tokenizer)
     )
+
+
+def test_two_threads_do_not_disturb_each_other(encoder, items):
+    """One with images and texts, one with texts alone: each keeps its own rows."""
+    texts = ItemContent(items.text)
+    expected = [encoder(items), encoder(texts)]
+    with ThreadPoolExecutor(4) as pool:
+        for both, alone in zip(
+            pool.map(encoder, [items] * 30), pool.map(encoder, [texts] * 30), strict=True
+        ):
+            torch.testing.assert_close(both, expected[0])
+            torch.testing.assert_close(alone, expected[1])
+
+
+def test_released_weights_take_the_released_tokenizer_alone(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match=f"64,002 ids of beit3.spm.*got {tokenizer.vocab_size}"):
+        BEiT3Encoder.from_official(tmp_path / "beit3.pth", tokenizer)
+
+
+def test_what_was_not_loaded_as_stored_is_told(model, tokenizer, tmp_path):
+    tensors = {**model.state_dict(), "mlm_head.bias": torch.ones(3)}
+    torch.save({"model": tensors}, tmp_path / "beit3.pth")
+    larger = BEiT3Config.tiny(vocab_size=tokenizer.vocab_size, image_size=48)
+    encoder = BEiT3Encoder.from_official(tmp_path / "beit3.pth", tokenizer, larger)
+    assert len(encoder.notes) == 2
+    assert "mlm_head.bias" in encoder.notes[0]
+    assert "resized to a grid of 6" in encoder.notes[1]
+    data = HeteroData()
+    data["item"].num_nodes = 1
+    data["item"].text = ["red shirt"]
+    data["item"].image = [None]
+    encode = EncodeItems(encoder, "mm")
+    encode(data)
+    assert "resized to a grid of 6" in str(encode.report)

@@ -25,6 +25,11 @@ def test_tensors_and_the_command_line_beside_them(tmp_path, container):
     assert found["b"].dtype == torch.float32
 
 
+def test_a_path_in_the_command_line_is_read(tmp_path):
+    torch.save({"model": TENSORS, "args": argparse.Namespace(out=tmp_path)}, tmp_path / "a.pth")
+    assert released_tensors(tmp_path / "a.pth").keys() == TENSORS.keys()
+
+
 def test_safetensors_and_half_precision(tmp_path):
     save_file({"a": TENSORS["a.weight"].half()}, tmp_path / "weights.safetensors")
     found = released_tensors(tmp_path / "weights.safetensors")
@@ -41,8 +46,10 @@ class Code:
 
 def test_code_is_refused_and_not_run(tmp_path):
     torch.save({"model": Code(str(tmp_path / "was_run"))}, tmp_path / "weights.pth")
-    with pytest.raises(CheckpointError, match="contains code, which is not executed"):
+    with pytest.raises(CheckpointError, match="contains code, which is not executed") as refused:
         released_tensors(tmp_path / "weights.pth")
+    assert "save its tensors alone" in str(refused.value)
+    assert "download it again" not in str(refused.value)  # it would be the same
     assert not (tmp_path / "was_run").exists()
 
 

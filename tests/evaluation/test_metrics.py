@@ -11,7 +11,7 @@ from alignrec_pyg.evaluation.metrics import evaluate, evaluate_users, recommend,
 from alignrec_pyg.evaluation.ranking import Ranking, rank
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.ids import UnknownItemError, UnknownUserError
-from alignrec_pyg.models import Recommender
+from alignrec_pyg.models import BPR, Recommender
 
 
 class Fixed(Recommender):
@@ -338,3 +338,15 @@ def test_recommend_names_unknown_items(named):
     for argument in ("candidates", "exclude"):
         with pytest.raises(UnknownItemError, match=rf"'{argument}' .* 4 items.* 'w' .*: 'q'\)"):
             recommend(model, data, "ann", **{argument: ["w", "q"]})
+
+
+def test_cut_offs_beyond_the_number_of_items(toy):
+    """What lists of all items give, whatever the cut-off; precision divides by it."""
+    torch.manual_seed(0)
+    model = BPR(toy)
+    toy[INTERACTS].edge_label_index = torch.tensor([[0, 1, 2], [3, 2, 0]])
+    n = model.num_items
+    found = evaluate(model, toy, ks=(10**9, 1, n))
+    for name in ("recall", "ndcg", "map", "mrr"):
+        assert found[f"{name}@{10**9}"] == found[f"{name}@{n}"]
+    assert found[f"precision@{10**9}"] == pytest.approx(found[f"precision@{n}"] * n / 10**9)

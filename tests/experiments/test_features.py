@@ -8,6 +8,7 @@ from alignrec_pyg.experiments.features import (
     FeatureSet,
     Protocols,
     feature_sets,
+    is_scaled,
     protocol_data,
     replacement_tables,
 )
@@ -18,6 +19,12 @@ from alignrec_pyg.graph import INTERACTS
 @pytest.fixture
 def timed(timed_folder):
     return MMRecFolder(timed_folder).data
+
+
+def test_tables_side_by_side_are_scaled_as_models_read_them():
+    assert is_scaled(["image", "text"], "rows")
+    assert not is_scaled(["image", "text"], "raw")
+    assert not is_scaled(["image"], "rows")  # alone, as it is stored
 
 
 def test_links_are_those_of_the_paper_by_default(timed):

@@ -278,6 +278,17 @@ def test_ids_may_be_numbers_only(data):
     assert larger["item"].num_nodes == 11
 
 
+def test_ids_are_of_the_type_of_the_known_ones(data):
+    model, rows = built(VBPR, data), features(1, 5)
+    wrong = 5 if isinstance(data["item"].id.tolist()[0], str) else "5"
+    with pytest.raises(ValueError, match="'new' needs ids of the type of the known ones"):
+        add_items(model, data, new_items([wrong], features=rows))
+    texts = copy.copy(data)
+    texts["item"].id = data["item"].id.astype(str).astype(object)
+    with pytest.raises(ValueError, match="'new' needs ids of the type of the known .* .got .5.."):
+        add_items(built(VBPR, texts), texts, new_items([5], features=rows))
+
+
 @pytest.fixture
 def larger(toy):
     """Two items more."""

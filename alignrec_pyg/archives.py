@@ -1,0 +1,59 @@
+"""Members of zip files, which may be damaged, encrypted, or made to fill the memory."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
+
+_DAMAGE = (
+    BadZipFile,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,  # a password, or a version that Python lacks
+    ValueError,
+    zlib.error,
+)
+
+
+class ArchiveError(ValueError):
+    """A zip file or one of its members cannot be read."""
+
+
+def open_archive(path: Path) -> ZipFile:
+    """Opens a zip file.
+
+    Raises:
+        ArchiveError: If it is missing, damaged or no zip file.
+    """
+    try:
+        return ZipFile(path)
+    except _DAMAGE as error:
+        raise ArchiveError(f"{path} needs to be a zip file ({error})") from error
+
+
+def read_member(archive: ZipFile, name: str, most_bytes: int) -> bytes:
+    """The bytes of a member, of which never more than ``most_bytes`` are inflated.
+
+    What a member says of its size need not be true; one that holds more is damaged.
+
+    Raises:
+        ArchiveError: If it is missing, damaged, encrypted, larger, or compressed in another way
+            than Python can read.
+    """
+    try:
+        info = archive.getinfo(name)
+        size = info.file_size
+        if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):  # Python cannot stop the others
+            raise ArchiveError("compressed neither by deflate nor at all: pack it so")
+        if size > most_bytes:
+            raise ArchiveError(f"larger than {most_bytes:,} bytes")
+        with archive.open(name) as member:
+            # with a size, the inflating stops there; without, it would go on to the end
+            content = member.read(size + 1)
+    except ArchiveError:
+        raise
+    except _DAMAGE as error:
+        raise ArchiveError(str(error)) from error
+    return content
