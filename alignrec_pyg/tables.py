@@ -30,6 +30,7 @@ def read_npy(path: Path) -> np.ndarray:
     """Reads an array, memory-mapped (copy on write) if the file exceeds :data:`MMAP_BYTES`.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged or contains Python objects, which are not read because
             unpickling may run code.
     """
@@ -39,6 +40,8 @@ def read_npy(path: Path) -> np.ndarray:
         if not isinstance(array, np.ndarray):
             array.close()
             raise ValueError("a zip file of arrays")
+    except FileNotFoundError:
+        raise
     except Exception as error:  # a damaged header is parsed as Python, which raises all kinds
         raise ValueError(
             f"{path} needs to be an intact .npy array of numbers ({str(error)[:200]}): write it "
@@ -122,7 +125,7 @@ def note_on_shared_ids(
     if num_shared == 0:
         raise ValueError(
             f"{source} needs ids of the items: none of {len(ids):,} is one ({examples}): both need "
-            "to be written alike, leading zeros included"
+            "to be of one type and written alike, leading zeros included"
         )
     if 2 * num_shared >= min(len(ids), len(item_id)):
         return None

@@ -90,7 +90,7 @@ def test_rows_that_are_not_finite_may_count_as_missing():
 def test_bad_ids_are_refused():
     with pytest.raises(ValueError, match="'ids' row 1: each id needs to occur once .7"):
         Precomputed(TABLE, ids=[7, 7, 8]).fit(ItemContent(id=[7]))
-    with pytest.raises(ValueError, match="none of the 3 ids belongs"):
+    with pytest.raises(ValueError, match="none of 3 is one"):
         Precomputed(TABLE, ids=["1", "2", "3"]).fit(ItemContent(id=[1, 2]))
     encoder = Precomputed(TABLE)
     with pytest.raises(ValueError, match="needs to be fitted first"):
