@@ -288,7 +288,7 @@ def test_new_items_join(case):
         "image": torch.randn(3, 24, generator=generator),
         "text": torch.randn(3, 16, generator=generator),
     }
-    new = new_items(["n1", "n2", "n3"], features=rows)
+    new = new_items([901, 902, 903], features=rows)
     grown, larger = add_items(model, test, new, item_graphs=[GRAPH])
     moved_grown, moved_larger = add_items(moved, moved_test, new, item_graphs=[GRAPH])
     assert_same(grown(larger), moved_grown(moved_larger))

@@ -204,18 +204,22 @@ def test_the_serving_example_runs(
     pytest.importorskip("pyarrow")
     monkeypatch.chdir(tmp_path)
     data, items = parts["data"], parts["data"]["item"].id.tolist()
-    scope = parts | {
-        "model": AlignRec(parts["train"], features=["mm"], item_graph="mm"),
-        "user_ids": data["user"].id[:3],
-        "user_id": data["user"].id[0],
-        "in_stock": items[:40],
-        "sold_out": items[3],
-        "item_id": items[5],
-        "texts": data["item"].text[:2],
-        "images": list(data["item"].image[:2]),
-        "text_encoder": encoders[0],
-        "image_encoder": encoders[1],
-    }
+    scope = (
+        parts
+        | {
+            "model": AlignRec(parts["train"], features=["mm"], item_graph="mm"),
+            "user_ids": data["user"].id[:3],
+            "user_id": data["user"].id[0],
+            "in_stock": items[:40],
+            "sold_out": items[3],
+            "item_id": items[5],
+            "new_ids": [900, 901],  # of the type of the others
+            "texts": data["item"].text[:2],
+            "images": list(data["item"].image[:2]),
+            "text_encoder": encoders[0],
+            "image_encoder": encoders[1],
+        }
+    )
     scope = run("docs/serving.md", "python serving", scope)
     assert scope["served"]["item"].num_nodes == 152
     copied = scope["served"]["item"].x_mm
