@@ -145,7 +145,7 @@ def write_with_files(
     folder = path.parent
     clear_replaced(path)
     try:
-        before = _files_of(path)
+        before = files_of(path)
     except CheckpointError:
         if not over_damage:
             raise
@@ -194,6 +194,20 @@ def read_with_files(
                 raise
 
 
+def files_of(path: Path) -> dict[str, Any]:
+    """What a manifest of any version lists, by name with its SHA-256; nothing if there is none.
+
+    Raises:
+        CheckpointError: If it is damaged, or holds something else.
+    """
+    if not path.exists():
+        return {}
+    files = _read_body(path).get(_FILES)
+    if not isinstance(files, dict):
+        raise CheckpointError(f"{path} holds something else (it lists no files)")
+    return files
+
+
 def clear_replaced(path: Path) -> None:
     """Removes what :func:`write_with_files` wrote to or replaced, and ``path`` does not list.
 
@@ -207,7 +221,7 @@ def clear_replaced(path: Path) -> None:
         listed = read_manifest(note, {"old": dict, "new": dict})
         # Without a manifest it is not known why what it listed is there.
         ours = listed["new"] | (listed["old"] if path.exists() else {})
-        valid = _files_of(path)
+        valid = files_of(path)
     except CheckpointError as error:
         warnings.warn(f"files beside {path} are left: {error}", stacklevel=2)
         return
@@ -342,7 +356,7 @@ def _save(path: Path, content: Content) -> str:
 def _remove(path: Path) -> None:
     try:
         clear_replaced(path)
-        remove_listed(path.parent, _files_of(path))
+        remove_listed(path.parent, files_of(path))
     except CheckpointError as error:
         warnings.warn(f"files beside {path} are left: {error}", stacklevel=3)
     else:
@@ -389,16 +403,6 @@ def _read_files(path: Path, listed: Mapping[str, Any], needed: Sequence[str]) ->
     if missing:
         raise CheckpointError(f"{path} holds something else (it lists no {missing[0]})")
     return contents
-
-
-def _files_of(path: Path) -> dict[str, Any]:
-    """What a manifest of any version lists; nothing if there is none."""
-    if not path.exists():
-        return {}
-    files = _read_body(path).get(_FILES)
-    if not isinstance(files, dict):
-        raise CheckpointError(f"{path} holds something else (it lists no files)")
-    return files
 
 
 def _is_whole(path: Path, sha256: Any) -> bool:

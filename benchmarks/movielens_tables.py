@@ -126,7 +126,7 @@ class Options:
 
 def write_folder(options: Options) -> None:
     """Writes the folder."""
-    import numpy as np
+    from alignrec_pyg.storage import write_array
 
     out = options.out.resolve()
     if problems := problems_of_folder(out):
@@ -137,7 +137,8 @@ def write_folder(options: Options) -> None:
     write_interactions(data, out)
     for name, encoder in encoders(options.minilm, options.stage1):
         encode = alignrec_pyg.transforms.EncodeItems(encoder, name, cache_dir=out / "cache")
-        np.save(out / f"{name}.npy", alignrec_pyg.graph.feature_table(encode(data), name).numpy())
+        table = alignrec_pyg.graph.feature_table(encode(data), name)
+        write_array(out / f"{name}.npy", table.numpy())
         print(encode.report)
     print(f"written: {out}")
 

@@ -75,16 +75,14 @@ def spectral_features(
 
 def write_table(options: Options) -> None:
     """Writes the table."""
-    import numpy as np
-
+    from alignrec_pyg.storage import write_array
     from alignrec_pyg.transforms import NeighborLists
 
     lists = NeighborLists.load(options.neighbors)
     if lists.cosine is None:
         raise ValueError(f"{options.neighbors} needs an array 'cosine' [items, k]")
     table = spectral_features(lists.neighbor.numpy(), lists.cosine.numpy(), options.dim)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    np.save(options.out, table)
+    write_array(options.out, table)
     print(f"written: {options.out} {table.shape}")
 
 

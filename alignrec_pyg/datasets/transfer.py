@@ -13,6 +13,8 @@ import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from alignrec_pyg.atomic import private_folder, publish
+
 _CHUNK = 1 << 16  # maximum loss if the connection breaks
 _SNIFF = 512
 _TIMEOUT = (15, 60)  # seconds to connect, and between two chunks
@@ -90,14 +92,16 @@ def _is_there(path: Path, sha256: str | None) -> bool:
 def _fetch(url: str, path: Path, sha256: str | None, attempts: int, backoff: float) -> None:
     transfer = _Transfer(path, attempts, backoff)
     try:
-        # pooch renames the file only if its hash is correct
-        pooch.retrieve(
-            url,
-            known_hash=None if sha256 is None else f"sha256:{sha256.lower()}",
-            fname=path.name,
-            path=path.parent,
-            downloader=transfer,
-        )
+        # pooch gives the file its name only if its hash is correct
+        with private_folder(path) as private:
+            pooch.retrieve(
+                url,
+                known_hash=None if sha256 is None else f"sha256:{sha256.lower()}",
+                fname=path.name,
+                path=private,
+                downloader=transfer,
+            )
+            publish(private / path.name, path)
     except (OSError, _RefusedError) as error:
         raise RuntimeError(
             f"{url} could not be fetched ({error}). By hand: open the address in a browser, or "

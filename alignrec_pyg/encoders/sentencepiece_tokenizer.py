@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alignrec_pyg.atomic import atomic_path
 from alignrec_pyg.checks import check_integer, require_package
 
 _UNK, _BOS, _EOS = 0, 1, 2  # ids of these pieces inside the sentencepiece model
@@ -151,7 +152,8 @@ class SentencePieceTokenizer:
 
     def save(self, path: str | Path) -> None:
         """Writes the model, for this class or for sentencepiece itself."""
-        Path(path).write_bytes(self.model)
+        with atomic_path(Path(path)) as file:
+            file.write_bytes(self.model)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(vocab_size={self.vocab_size})"

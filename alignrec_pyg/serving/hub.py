@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import require_package
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.storage import CheckpointError
+from alignrec_pyg.storage import CheckpointError, files_of
 
 ModelT = TypeVar("ModelT", bound=Recommender)
 
@@ -30,7 +30,7 @@ def push_to_hub(
 
     The upload contains the weights, including trainable feature tables, and hashes of the ids,
     frozen features and item graphs. It contains neither interactions nor ids: the graph that the
-    model was trained on is needed to load it.
+    model was trained on is needed to load it. Weights of an earlier upload are deleted, others not.
 
     Args:
         model: A trained model.
@@ -53,13 +53,20 @@ def push_to_hub(
         model.save_pretrained(folder)
         Path(folder, "README.md").write_text(_card(model, repo_id), encoding="utf-8")
         api.create_repo(repo_id, private=private, exist_ok=True)
+        present = hub.snapshot_download(
+            repo_id, revision=revision, token=token, allow_patterns=_FILES[:1]
+        )
+        try:
+            earlier = list(files_of(Path(present, _FILES[0])))
+        except CheckpointError:  # not known to be ours
+            earlier = []
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             revision=revision,
             commit_message=message,
             allow_patterns=[*_FILES, "README.md"],
-            delete_patterns=_FILES[1:],  # the weights of an earlier upload
+            delete_patterns=earlier,  # the weights of the upload before
         )
     return str(commit.commit_url)
 

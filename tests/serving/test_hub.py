@@ -39,7 +39,7 @@ def hub(tmp_path, monkeypatch):
             shutil.copy(path, root / repo_id)
         return SimpleNamespace(commit_url=f"hub/{repo_id}/1")
 
-    def snapshot_download(repo_id, *, revision, token, cache_dir, allow_patterns):
+    def snapshot_download(repo_id, *, revision, token, allow_patterns, cache_dir=None):
         calls.append(("download", repo_id, revision, token))
         target = tmp_path / "cache" / repo_id
         shutil.rmtree(target, ignore_errors=True)
@@ -69,6 +69,7 @@ def test_a_model_comes_back_as_it_was(model_cls, toy, hub):
         assert torch.equal(a, b)
     assert hub.calls == [
         ("create", "me/rec", True, True),
+        ("download", "me/rec", None, None),
         ("upload", "me/rec", None, "First"),
         ("download", "me/rec", "abc", None),
     ]
@@ -85,6 +86,17 @@ def test_an_upload_replaces_the_weights_before(toy, hub):
     assert len(list((hub.root / "me/rec").glob("*.safetensors"))) == 1
     loaded = from_hub(BPR, "me/rec", toy)
     assert torch.equal(loaded.user_embedding.weight, model.user_embedding.weight)
+
+
+def test_an_upload_leaves_the_weights_of_somebody_else(toy, hub):
+    repo = hub.root / "me/rec"
+    repo.mkdir(parents=True)
+    (repo / "config.json").write_text('{"architectures": []}')
+    (repo / "model-00001-of-00002.safetensors").write_text("theirs")
+    push_to_hub(BPR(toy), "me/rec")
+    push_to_hub(BPR(toy), "me/rec")
+    assert (repo / "model-00001-of-00002.safetensors").read_text() == "theirs"
+    assert len(list(repo.glob("*.safetensors"))) == 2
 
 
 class Boom:
