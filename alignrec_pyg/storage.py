@@ -304,9 +304,9 @@ def store_tensors(
     Readers never meet half of it, and other writers wait.
     """
     on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
-    contents = {f"{key}.safetensors": on_cpu}
+    contents, manifest = {f"{key}.safetensors": on_cpu}, {"facts": dict(facts or {})}
     with folder_lock(folder):
-        write_with_files(folder / f"{key}.json", {"facts": dict(facts or {})}, contents)
+        write_with_files(folder / f"{key}.json", manifest, contents, over_damage=True)
 
 
 def load_tensors(
