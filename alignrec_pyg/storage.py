@@ -166,7 +166,7 @@ def write_with_files(
                 files[name], made[name] = sha256, file
             # Until the manifest lists them, this says that they are ours.
             new = {name: files[name] for name in made if name not in before}
-            write_manifest(pending(path), {"old": before, "new": new})
+            write_manifest(pending(path), {"old": {**_noted(path), **before}, "new": new})
             for name, file in made.items():
                 publish(file, folder / name)
         write_manifest(path, {**manifest, _FILES: files}, version=version)
@@ -351,6 +351,15 @@ def _save(path: Path, content: Content) -> str:
         raise OSError(number, os.strerror(number), str(path)) from error
     path.chmod(mode)
     return file_sha256(path)
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """What :func:`clear_replaced` could not remove yet."""
+    try:
+        listed = read_manifest(pending(path), {"old": dict, "new": dict})
+    except CheckpointError:  # as a rule there is no note
+        return {}
+    return {**listed["old"], **listed["new"]}
 
 
 def _remove(path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -457,6 +458,25 @@ def test_killed_at_any_step_it_is_whole_and_the_next_one_leaves_nothing(
         assert len(_names(folder)) == 3, _names(folder)
         number += 1
     assert number > 8
+
+
+def test_what_somebody_reads_on_windows_is_removed_later(tmp_path, monkeypatch):
+    _saved(tmp_path, 1)
+    unlink = Path.unlink
+
+    def in_use(path, **options):
+        if path.name.startswith("last-"):
+            raise PermissionError(13, "in use", str(path))
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", in_use)
+        patch.setattr("alignrec_pyg.atomic._remove_private", shutil.rmtree)
+        for value in (2, 3):
+            path = _saved(tmp_path, value)
+    assert len(_names(tmp_path)) == 5
+    _saved(tmp_path, 4)
+    assert (_value(path), len(_names(tmp_path))) == (4, 2)
 
 
 def test_a_reader_meets_either_all_of_the_old_or_of_the_new(tmp_path, monkeypatch):

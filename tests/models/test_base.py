@@ -5,6 +5,7 @@ import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -309,3 +310,26 @@ def test_a_model_of_somebody_else_is_not_replaced(toy, tmp_path):
     (tmp_path / "config.json").unlink()
     BPR(toy).save_pretrained(tmp_path)
     assert (tmp_path / "model-00001-of-00002.safetensors").exists()
+
+
+class Built(BPR):
+    """Tells where its parameters are made."""
+
+    devices: ClassVar[list[str]] = []
+
+    def __init__(self, data, *, embedding_dim=8):
+        super().__init__(data, embedding_dim=embedding_dim)
+        self.devices.append(self.user_embedding.weight.device.type)
+
+
+def test_sizes_are_compared_before_there_is_memory_for_them(toy, tmp_path, monkeypatch):
+    Built(toy).save_pretrained(tmp_path)
+    monkeypatch.setattr(Built, "devices", [])
+    Built.from_pretrained(tmp_path, toy)
+    assert Built.devices == ["meta", "cpu"]
+    config = read_manifest(tmp_path / "config.json")
+    write_manifest(tmp_path / "config.json", {**config, "hparams": {"embedding_dim": 9}})
+    monkeypatch.setattr(Built, "devices", [])
+    with pytest.raises(CheckpointError, match=r"'user_embedding.weight': \(\(3, 8\), \(3, 9\)\)"):
+        Built.from_pretrained(tmp_path, toy)
+    assert Built.devices == ["meta"]

@@ -93,6 +93,22 @@ def test_interruption_leaves_the_previous_state(tmp_path, monkeypatch):
     assert sorted(path.name[:5] for path in tmp_path.iterdir()) == ["last-", "state"]
 
 
+def test_what_a_killed_process_left_goes_when_a_run_goes_on(tmp_path, monkeypatch):
+    model, optimizer = trained()
+    save(tmp_path, {}, TrainState(epoch=1), model, optimizer)
+    before = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patched:  # a killed process does not clear away
+        patched.setattr("alignrec_pyg.storage.clear_replaced", lambda path: None)
+        save(tmp_path, {}, TrainState(epoch=2), *trained())
+        model.weight.data += 1
+        save(tmp_path, {}, TrainState(epoch=3), model, optimizer)
+    assert len(list(tmp_path.iterdir())) > len(before)
+    with run_lock(tmp_path):
+        names = sorted(path.name[:5] for path in tmp_path.glob("[!.]*"))
+        assert names == ["last-", "state"]
+        assert not list(tmp_path.glob("*.pending"))
+
+
 def test_somebody_else_s_files_stay(tmp_path):
     """As those of a model that was saved into the folder of its run."""
     others = ["my_features.safetensors", "model-0123456789abcdef.safetensors", "thesis.part"]
