@@ -251,10 +251,15 @@ def positive_links(data: HeteroData) -> Tensor:
     Raises:
         ValueError: If ``edge_label`` does not have one value for each link.
     """
+    return _distinct(_positive(data), data)
+
+
+def _positive(data: HeteroData) -> Tensor:
+    """The same, but repeated links as often as they occur."""
     store = data[INTERACTS]
     prefix = next((prefix for prefix in _LABELS if f"{prefix}_index" in store), None)
     if prefix is None:
-        return _distinct(store.edge_index, data)
+        return store.edge_index
     links: Tensor = store[f"{prefix}_index"]
     label: Tensor | None = store.get(prefix)
     if label is not None:
@@ -265,7 +270,7 @@ def positive_links(data: HeteroData) -> Tensor:
             )
         if not bool((label > 0).all()):
             links = links[:, label > 0]
-    return _distinct(links, data)
+    return links
 
 
 def has_links_to_predict(data: HeteroData) -> bool:
@@ -318,10 +323,10 @@ def all_links(data: HeteroData) -> Tensor:
     In a training graph these are the links of training, also where some are only used and the
     others only trained on (``RandomLinkSplit(disjoint_train_ratio=...)``).
     """
-    links, positive = data[INTERACTS].edge_index, positive_links(data)
-    if positive.shape == links.shape and torch.equal(positive, links):
-        return positive
-    return _distinct(torch.cat([links, positive], dim=1), data)
+    links, positive = data[INTERACTS].edge_index, _positive(data)
+    if positive.shape != links.shape or not torch.equal(positive, links):
+        links = torch.cat([links, positive], dim=1)
+    return _distinct(links, data)
 
 
 def add_known_pairs(data: HeteroData, pairs: Tensor, values: Mapping[str, Any]) -> None:
@@ -355,13 +360,20 @@ def with_known_pairs(data: HeteroData, pairs: Tensor) -> HeteroData:
     return result
 
 
-def known_links(data: HeteroData) -> Tensor:
+def known_links(data: HeteroData, users: Tensor | None = None) -> Tensor:
     """All that users have had as far as the graph tells, each once, int64 ``[2, N]``.
 
-    These are :func:`all_links` and the :func:`known_pairs`, the items that are not recommended.
+    These are :func:`all_links` and the :func:`known_pairs`, the items that are not recommended, of
+    all users or of some, int64 ``[n]``.
     """
-    links, pairs = all_links(data), known_pairs(data)
-    return torch.cat([links, pairs], dim=1) if pairs.size(1) else links
+    parts = [data[INTERACTS].edge_index, _positive(data)]
+    if KNOWS in data.edge_types and "edge_index" in data[KNOWS]:
+        parts.append(data[KNOWS].edge_index)
+    if users is not None:  # before anything is sorted
+        asked = torch.zeros(int(data[USER].num_nodes), dtype=torch.bool, device=users.device)
+        asked[users] = True
+        parts = [part[:, asked[part[0]]] for part in parts]
+    return _distinct(torch.cat(parts, dim=1), data)
 
 
 def _key(links: Tensor, data: HeteroData) -> Tensor:

@@ -224,6 +224,14 @@ def test_known_pairs_are_no_links_and_each_once():
     assert pairs(known_links(data)) == [(0, 0), (1, 1), (2, 2), (0, 3), (1, 4), (2, 3)]
 
 
+def test_known_links_of_some_users():
+    data = linked([(0, 0), (1, 1), (0, 2)], edge_label_index=[[2, 0], [2, 4]], edge_label=[0, 1])
+    data = with_known_pairs(data, torch.tensor([[0, 2, 1], [3, 2, 4]]))
+    assert pairs(known_links(data, torch.tensor([0]))) == [(0, 0), (0, 2), (0, 4), (0, 3)]
+    assert pairs(known_links(data, torch.tensor([2, 1]))) == [(1, 1), (2, 2), (1, 4)]
+    assert len(pairs(known_links(data))) == 7
+
+
 def test_known_pairs_survive_collation_and_moves():
     data = with_known_pairs(linked([(0, 0), (1, 1)]), torch.tensor([[2, 0], [4, 3]]))
     assert pairs(known_pairs(data.clone().to("cpu"))) == [(2, 4), (0, 3)]

@@ -237,12 +237,13 @@ def _recommended(
     if users is None:
         users = user_ids(run.known).tolist()
     asked = user_indices(run.known, users, "users")
+    distinct = asked.unique()
     blocks = rank_blocks(
         run.model,
         run.known,
-        asked.unique(),
+        distinct,
         min(k, run.model.num_items),
-        left_out(run.known, exclude_known=True),
+        left_out(run.known, distinct, exclude_known=True),
         items=allowed_items(run.known, limits["candidates"], limits["exclude"]),
     )
     names = item_ids(run.known).tolist()

@@ -226,17 +226,16 @@ def recommend(
     asked, row = user.unique(return_inverse=True)
     if asked.numel() == 0:
         return []
-    blocks = rank_blocks(
-        model, data, asked, min(k, model.num_items), left_out(data, exclude_known), items=items
-    )
+    links = left_out(data, asked, exclude_known)
+    blocks = rank_blocks(model, data, asked, min(k, model.num_items), links, items=items)
     item_id = item_ids(data)
     rows = torch.cat([block.item for block in blocks])[row].cpu().numpy()
     return [item_id[row[row < item_id.shape[0]]] for row in rows]
 
 
-def left_out(data: HeteroData, exclude_known: bool) -> Tensor:
-    """The links whose items are not recommended to their user, int64 ``[2, E]``."""
-    return known_links(data) if exclude_known else data[INTERACTS].edge_index[:, :0]
+def left_out(data: HeteroData, users: Tensor, exclude_known: bool) -> Tensor:
+    """The links of some users whose items are not recommended to them, int64 ``[2, E]``."""
+    return known_links(data, users) if exclude_known else data[INTERACTS].edge_index[:, :0]
 
 
 def allowed_items(

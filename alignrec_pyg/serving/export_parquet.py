@@ -80,10 +80,9 @@ def export_recommendations(
     types = (user_type, arrow.int32(), item_type, arrow.float32())
     schema = arrow.schema(zip(("user_id", "rank", "item_id", "score"), types, strict=True))
     items = allowed_items(data, candidates, exclude)
+    links = left_out(data, asked, exclude_known)
     blocks: Iterable[RankedBlock] = (
-        rank_blocks(
-            model, data, asked, min(k, model.num_items), left_out(data, exclude_known), items=items
-        )
+        rank_blocks(model, data, asked, min(k, model.num_items), links, items=items)
         if asked.numel()
         else ()
     )

@@ -81,7 +81,8 @@ class ItemIndex:
             user_x: User vectors, ``[n, d]``: rows of ``model(data)`` or of
                 :func:`~alignrec_pyg.serving.fold_in_users`.
             k: Length of the lists.
-            known: Links to exclude, int64 ``[2, E]``: row of ``user_x`` and index of the item.
+            known: Links to exclude, int64 ``[2, E]``: row of ``user_x`` and index of the item. For
+                all users they are :func:`~alignrec_pyg.graph.known_links`.
 
         Returns:
             One array of item ids per user, best first.

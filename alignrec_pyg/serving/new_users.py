@@ -83,6 +83,7 @@ def recommend_new_users(
     histories: Sequence[ArrayLike],
     k: int = 20,
     *,
+    known: Sequence[ArrayLike] | None = None,
     candidates: ArrayLike | None = None,
     exclude: ArrayLike = (),
     exclude_known: bool = True,
@@ -98,9 +99,11 @@ def recommend_new_users(
         data: The graph to serve.
         histories: Ids of the items in the history of each user, at least one each.
         k: Length of the lists.
+        known: Ids of further items that each user has had without liking them, such as low ratings:
+            they are no part of the history, and not recommended to the user.
         candidates: Ids of the items that may be recommended (default: all).
         exclude: Ids of items that may not be recommended.
-        exclude_known: Whether to exclude the items of each user's history.
+        exclude_known: Whether to exclude the items of each user's history and of ``known``.
         ridge: See :func:`fold_in_users`.
 
     Returns:
@@ -108,26 +111,32 @@ def recommend_new_users(
 
     Raises:
         UnknownItemError: If an item id is not in the data.
-        ValueError: If a history is empty, ``k`` is not a positive integer or ``data`` does not fit
-            the model.
+        ValueError: If a history is empty, ``known`` is not one list for each of them, ``k``
+            is not a positive integer or ``data`` does not fit the model.
         FloatingPointError: If a score is NaN.
     """
     k = check_integer("k", k, 1)
     model.check_fits(data, "data")
-    known = [_items(data, history, number) for number, history in enumerate(histories)]
-    if not known:
+    items = [_items(data, history, number) for number, history in enumerate(histories)]
+    others = [[]] * len(items) if known is None else known
+    if len(others) != len(items):
+        raise ValueError(
+            f"'known' needs a list of items for each of the {len(items)} histories (got "
+            f"{len(others)})"
+        )
+    if not items:
         return []
-    item = torch.cat(known)
-    sizes = torch.tensor([numbers.numel() for numbers in known], device=item.device)
-    users = torch.arange(len(known), device=item.device)
-    links = torch.stack([users.repeat_interleave(sizes), item])
+    links = _links(items)
+    more = [item_indices(data, ids, f"known[{number}]") for number, ids in enumerate(others)]
+    had = torch.cat([links, _links(more)], dim=1)
+    users = torch.arange(len(items), device=links.device)
     _, item_x = embeddings(model, data)
-    user_x = fold_in_users(item_x, links, len(known), ridge=ridge)
+    user_x = fold_in_users(item_x, links, len(items), ridge=ridge)
     allowed = allowed_items(data, candidates, exclude)
     blocks = top_items(
         inner_products(user_x, item_x, allowed),
         users,
-        links if exclude_known else links[:, :0],
+        had if exclude_known else had[:, :0],
         min(k, model.num_items),
         num_items=model.num_items,
         items=allowed,
@@ -136,6 +145,13 @@ def recommend_new_users(
     ids = item_ids(data)
     rows = torch.cat([block.item for block in blocks]).cpu().numpy()
     return [ids[row[row < ids.shape[0]]] for row in rows]
+
+
+def _links(items: Sequence[Tensor]) -> Tensor:
+    """Links from users 0, 1, ... to their items, int64 ``[2, E]``."""
+    sizes = torch.tensor([numbers.numel() for numbers in items], device=items[0].device)
+    users = torch.arange(len(items), device=items[0].device)
+    return torch.stack([users.repeat_interleave(sizes), torch.cat(list(items))])
 
 
 def _items(data: HeteroData, history: Any, number: int) -> Tensor:

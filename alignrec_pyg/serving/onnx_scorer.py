@@ -30,7 +30,8 @@ def export_onnx(model: Recommender, data: HeteroData, path: str | Path, k: int =
       infinity where no candidate is left.
 
     The metadata of the file contain ``user_id`` and ``item_id``, the original ids by index, as JSON
-    lists. The file does not contain the known links: pass the items to exclude as an input.
+    lists. The file does not contain the known links: pass the items to exclude as an input, those
+    of :func:`~alignrec_pyg.graph.known_links`.
 
     Args:
         model: Any recommender; it is in evaluation mode meanwhile.

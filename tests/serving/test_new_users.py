@@ -59,6 +59,13 @@ def test_filters_and_bad_histories(toy):
     (row,) = recommend_new_users(model, toy, [[10]], k=9, exclude_known=False)
     assert sorted(row) == [10, 20, 30, 40]
     assert recommend_new_users(model, toy, []) == []
+    alone, other = recommend_new_users(model, toy, [[10], [20]], k=9, known=[[30, 10], []])
+    assert (sorted(alone), sorted(other)) == ([20, 40], [10, 30, 40])
+    options = {"k": 9, "exclude_known": False}
+    (same,) = recommend_new_users(model, toy, [[10]], known=[[30]], **options)
+    assert same.tolist() == recommend_new_users(model, toy, [[10]], **options)[0].tolist()
+    with pytest.raises(ValueError, match=r"'known' needs a list .* of the 1 histories \(got 2\)"):
+        recommend_new_users(model, toy, [[10]], known=[[], []])
     with pytest.raises(ValueError, match=r"'histories\[1\]' needs at least one item"):
         recommend_new_users(model, toy, [[10], []])
     with pytest.raises(UnknownItemError, match=r"'histories\[0\]' .*\(unknown: 11\)"):
