@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from alignrec_pyg.cli.entry_points import in_options
 from alignrec_pyg.cli.options import (
     ImageColumn,
     Item,
@@ -24,6 +25,7 @@ from alignrec_pyg.cli.options import (
 
 
 def check(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder or file.")],
     items: Items = None,
     user: User = None,
@@ -61,5 +63,5 @@ def check(
             items_id=items_id,
             quoted=quoted,
         )
-    print(result)
+    print(in_options(str(result), context.command.params))
     return 1 if result.problems else 0

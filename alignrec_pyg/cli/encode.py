@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from alignrec_pyg.cli.entry_points import in_options
 from alignrec_pyg.cli.options import (
     VAL_FROM_TRAIN,
     Device,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 
 def encode(
+    context: typer.Context,
     path: Annotated[
         Path,
         typer.Argument(
@@ -177,7 +179,8 @@ def encode(
             quoted=quoted,
         )
     dataset = found.read()
-    print(f"read as: {found.kind}\n{dataset.report}")
+    report = in_options(str(dataset.report), context.command.params)
+    print(f"read as: {found.kind}\n{report}")
     data = _filtered(dataset.data, min_rating, k_core)
     if images is not None:
         _add_images(data, images)

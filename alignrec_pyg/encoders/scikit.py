@@ -26,6 +26,8 @@ from alignrec_pyg.encoders.images import image_patches, read_image, resize_squar
 DEFAULT_DIM = 64
 """Width of a row where none is given and the content is rich enough."""
 
+_SHARED = 0.05  # share of terms in more than one text, below which texts are hardly alike
+_TEXTS_TO_JUDGE = 20
 _PATCHES_TO_FIT = 20_000  # enough for the few directions of small patches, whatever the catalogue
 
 
@@ -60,6 +62,7 @@ class TfidfEncoder:
         self._is_lowered = out_dim is None
         self.min_df = check_integer("min_df", min_df, 1)
         self.seed = seed
+        self.notes: tuple[str, ...] = ()
         self._vectorizer: TfidfVectorizer | None = None
         self._svd: TruncatedSVD | None = None
 
@@ -85,7 +88,16 @@ class TfidfEncoder:
                 f"'items' needs texts with words that are no stop words, {self.min_df} texts or "
                 f"more for a word (got {len(texts)} texts without one)"
             ) from error
-        limit = min(counts.shape) - 1
+        num_texts, num_terms = counts.shape
+        shared = int((counts.getnnz(axis=0) > 1).sum())
+        self.notes = ()
+        if num_texts >= _TEXTS_TO_JUDGE and shared < _SHARED * num_terms:
+            self.notes = (
+                f"ATTENTION: only {shared:,} of {num_terms:,} terms occur in more than one text, "
+                "so that few texts are alike: is this a language without blanks between words? A "
+                "sentence transformer reads it",
+            )
+        limit = min(num_texts, num_terms) - 1
         if self._is_lowered and limit:
             self.out_dim = min(DEFAULT_DIM, limit)
         if self.out_dim > limit:

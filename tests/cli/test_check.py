@@ -39,3 +39,17 @@ def test_every_role_has_an_option(option, tmp_path, capsys):
     path.write_text("user,item\nu1,1\n")
     assert main(["check", str(path), option, "nix"]) == 1
     assert "'nix'" in capsys.readouterr().out
+
+
+def test_ways_out_are_options(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("user,item\na,1\nb,2\n")
+    (tmp_path / "i.csv").write_text("sku,title\n1,one\n2,two\n")
+    command = ["check", str(tmp_path / "a.csv"), "--items", str(tmp_path / "i.csv")]
+    assert main([*command, "--text", "title"]) == 1
+    assert "or one that you name with --items-id (got ['sku', 'title'])" in capsys.readouterr().out
+    assert main([*command, "--text", "title", "--items-id", "sku"]) == 0
+    (tmp_path / "q.tsv").write_text('user\titem\tx\na\tx\t"so so\nb\ty\t"\n')
+    assert main(["check", str(tmp_path / "q.tsv")]) == 0
+    assert "; --unquoted takes double quotes as ordinary characters" in capsys.readouterr().out
+    assert main(["check", str(tmp_path / "q.tsv"), "--unquoted"]) == 0
+    assert "interactions                2" in capsys.readouterr().out

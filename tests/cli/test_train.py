@@ -194,6 +194,10 @@ def test_a_class_of_ones_own(encoded, tmp_path, monkeypatch):
     [
         ("--set cca_wieght=1", 2, "--set cca_wieght=1: argument 'cca_wieght' is unknown: did you"),
         ("--set temperature=0", 2, "AlignRec: 'temperature' needs to be finite and positive"),
+        ("--set cca_weight=-1", 2, "AlignRec: 'cca_weight' needs to be finite and 0 or more (got"),
+        ("--set temperature=inf", 2, "--set temperature=inf: needs to be a number (got 'inf')"),
+        ("--set embedding_dim=1000000000", 2, "'embedding_dim' needs to be in [1, 65536] (got 10"),
+        ("--model AlignRek", 2, "model 'AlignRek' is unknown: did you mean 'AlignRec'?"),
         ("--features tfdif", 2, "--features: feature 'tfdif' is unknown: did you mean 'tfidf'?"),
         ("--lr -1", 2, "AlignRec: --lr needs to be finite and positive (got -1.0)"),
         ("--item-neighbors 61", 2, "--item-neighbors: 'k' needs to be in [1, 60] (got 61)"),

@@ -241,3 +241,17 @@ def test_rejects_arguments(make):
     with pytest.raises(ValueError, match="'out_dim' needs to be 1 or more"):
         make(0)
     assert repr(make(8)).startswith(f"{make.__name__}(out_dim=8")
+
+
+def test_terms_that_hardly_repeat_are_told():
+    """Titles of a language without blanks are one term each."""
+    signs = [chr(0x4E00 + number) for number in range(120)]
+    titles = ["".join(signs[(7 * n + 11 * k) % 120] for k in range(6)) for n in range(60)]
+    encoder = TfidfEncoder(4)
+    encoder.fit(ItemContent(text=titles))
+    (note,) = encoder.notes
+    assert note.startswith("ATTENTION: only 0 of 60 terms occur in more than one text")
+    words = ["red", "blue", "cup", "tea", "lamp"]
+    texts = [f"{words[n % 5]} {words[(n + n // 5) % 5]}" for n in range(25)]
+    encoder.fit(ItemContent(text=texts))
+    assert encoder.notes == ()
