@@ -222,7 +222,7 @@ class SplitInteractions(BaseTransform):
         if there:
             raise ValueError(
                 f"'val_from_train' needs labels without a validation part (there are {there} "
-                "validation links): leave it out (on the command line --val-from-train)"
+                "validation links): leave it out"
             )
         train = (part == _TRAIN).nonzero()[:, 0]
         generator = torch.Generator().manual_seed(self.seed)
@@ -235,10 +235,7 @@ class SplitInteractions(BaseTransform):
 
     def _way_out(self, empty: int) -> str:
         if self.by == "labels" and empty == _VAL:
-            return (
-                "val_from_train=0.1 draws a tenth of the training links for validation (on the "
-                "command line --val-from-train 0.1)"
-            )
+            return "val_from_train=0.1 draws a tenth of the training links for validation"
         return "give more interactions, or choose another rule"
 
     def _global_time_parts(self, time: Tensor) -> Tensor:
