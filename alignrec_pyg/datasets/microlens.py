@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from alignrec_pyg.datasets.folders import IMAGE_SUFFIXES, single_path
 from alignrec_pyg.datasets.interactions import InteractionDataset
 from alignrec_pyg.graph import ITEM
 from alignrec_pyg.report import describe
-from alignrec_pyg.tables import repr_short
+from alignrec_pyg.tables import note_on_shared_ids, repr_short
 
 
 class MicroLens(InteractionDataset):
@@ -52,17 +54,28 @@ class MicroLens(InteractionDataset):
         item_id: np.ndarray = data[ITEM].id
         titles = single_path(folder.glob("*_title*.csv"), folder, "*_title*.csv")
         if titles is not None:
-            text = _titles(titles)
-            data[ITEM].text = [text.get(str(item)) for item in item_id.tolist()]
+            data[ITEM].text = _of_items(item_id, _titles(titles), titles, notes)
             _note(data[ITEM].text, f"no title in {titles.name}", notes)
         covers = single_path(folder.glob("*covers*/"), folder, "*covers*/")
         if covers is not None:
             there = {
                 p.stem: p for p in sorted(covers.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES
             }
-            data[ITEM].image_path = [there.get(str(item)) for item in item_id.tolist()]
+            data[ITEM].image_path = _of_items(item_id, there, covers, notes)
             _note(data[ITEM].image_path, f"no cover in {covers.name}", notes)
         super().__init__(data, describe(data, duplicates=duplicates, notes=notes))
+
+
+def _of_items(
+    item_id: np.ndarray, by_id: Mapping[str, Any], source: Path, notes: list[str]
+) -> list[Any]:
+    """What ``source`` has for each item."""
+    ids = [str(item) for item in item_id.tolist()]
+    shared = sum(item in by_id for item in ids)
+    few = note_on_shared_ids(str(source), shared, list(by_id), ids)
+    if few:
+        notes.append(few)
+    return [by_id.get(item) for item in ids]
 
 
 def _titles(path: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from alignrec_pyg.encoders.images import ArchivedImage, ImageSource, images_by_i
 from alignrec_pyg.encoders.texts import FIELDS, clean_text, item_text
 from alignrec_pyg.graph import ITEM, feature_key
 from alignrec_pyg.storage import write_array, write_manifest
+from alignrec_pyg.tables import note_on_shared_ids
 from alignrec_pyg.transforms import EncodeItems
 
 _READERS = {
@@ -81,6 +82,8 @@ def read_catalogue(
     elif images is not None:
         by_id = images_by_id(images)
         found = [by_id.get(item) for item in ids]
+        num_found = sum(image is not None for image in found)
+        note_on_shared_ids(f"{images}, by their names,", num_found, list(by_id), ids)
     else:
         raise ValueError("'image' (a column) or 'images' (a folder or zip file) is needed")
     both = sum(t is not None and i is not None for t, i in zip(texts, found, strict=True))
@@ -94,6 +97,8 @@ def read_catalogue(
 def _ids(column: pd.Series, name: str) -> list[str]:
     if column.isna().any():
         raise ValueError(f"{name} needs an id in every row (row {int(column.isna().argmax())})")
+    if column.dtype.kind == "f" and (column == column.round()).all():
+        column = column.astype("int64")  # a column that once held a missing value
     ids = [str(value) for value in column]
     twice = column[column.duplicated()]
     if len(twice):

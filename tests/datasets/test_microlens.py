@@ -35,6 +35,18 @@ def test_titles_and_covers(folder, header):
     assert any("1 of 2 items have no cover" in note for note in dataset.report.notes)
 
 
+def test_titles_and_covers_of_other_items_are_refused(folder):
+    titles = folder / "x_titles.csv"
+    titles.write_text("0010,a\n0020,b\n")
+    with pytest.raises(ValueError, match="x_titles.csv needs ids .*got '0010', the items are like"):
+        MicroLens(folder)
+    titles.unlink()
+    (folder / "covers").mkdir()
+    (folder / "covers" / "0010.jpg").write_bytes(b"x")
+    with pytest.raises(ValueError, match="covers needs ids of the items: none of 1 is one"):
+        MicroLens(folder)
+
+
 def test_mistakes_are_named(folder):
     titles = folder / "x_titles.csv"
     titles.write_text("10 no comma\n")

@@ -90,9 +90,20 @@ def test_numbers_as_ids_and_lists_and_bytes_of_a_parquet_file(folder):
 
 def test_ids_keep_their_zeros(folder):
     (folder / "z.csv").write_text("id,title\n007,Red\n")
+    with pytest.raises(ValueError, match="images, by .* none of 2 is one .got 'a1', .* like '007'"):
+        read_catalogue(folder / "z.csv", fields=["title"], images=folder / "images")
+    (folder / "images" / "007.png").write_bytes(b"seven")
     assert read_catalogue(folder / "z.csv", fields=["title"], images=folder / "images").id == [
         "007"
     ]
+
+
+def test_whole_floats_are_whole_numbers(folder):
+    pd.DataFrame({"id": [7.0, 8.0], "title": ["a", "b"]}).to_parquet(folder / "f.parquet")
+    (folder / "images" / "7.png").write_bytes(b"seven")
+    found = read_catalogue(folder / "f.parquet", fields=["title"], images=folder / "images")
+    assert found.id == ["7", "8"]
+    assert found.pairs() == [0]
 
 
 @pytest.mark.parametrize(
