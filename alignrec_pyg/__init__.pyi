@@ -53,6 +53,7 @@ from .models import DualGNN as DualGNN
 from .models import LightGCN as LightGCN
 from .models import Recommender as Recommender
 from .models import SLMRec as SLMRec
+from .models.loading import load as load
 from .storage import CheckpointError as CheckpointError
 from .train_config import TrainConfig as TrainConfig
 from .training.loop import FitResult as FitResult

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.fingerprint import compare, data_fingerprints
 from alignrec_pyg.graph import InteractionBatch, Nodes, feature_table
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.content import ContentRecommender, alignment_of
@@ -89,6 +90,7 @@ class Aligned(Recommender):
         self.features = require_features(
             data, backbone.features if features is None else features, "Aligned"
         )
+        self.fingerprints |= data_fingerprints(data, self.features, ())
         self.supports_new_items = backbone.supports_new_items
         self.supports_neighbor_sampling = backbone.supports_neighbor_sampling
         self.alignment = alignment_of(self, data)
@@ -165,6 +167,8 @@ class Aligned(Recommender):
         folder: str | Path,
         data: HeteroData,
         backbone: ContentRecommender | None = None,
+        *,
+        strict: bool = False,
     ) -> AlignedT:
         """Builds the model that ``save_pretrained`` wrote, around a backbone built anew.
 
@@ -173,6 +177,7 @@ class Aligned(Recommender):
             data: The graph it was trained on.
             backbone: A model built with the same arguments as the trained one; takes its weights
                 and becomes part of the result. Subclasses that build it do without.
+            strict: Whether data that differ by rounding are refused.
 
         Raises:
             CheckpointError: If files are missing or damaged, or belong to another model, backbone
@@ -185,7 +190,7 @@ class Aligned(Recommender):
                     "'backbone' needs to be a model built with the arguments of the trained one: "
                     f"{cls.__name__}.from_pretrained(folder, data, MGCN(data))"
                 )
-            return super().from_pretrained(folder, data)
+            return super().from_pretrained(folder, data, strict=strict)
         _require_content(backbone)
         path = Path(folder) / "config.json"
         stored, given = read_manifest(path, {"model": str}).get("backbone"), backbone.description()
@@ -201,7 +206,7 @@ class Aligned(Recommender):
                 f"{folder} was trained with another backbone (stored, given): {differing}; build "
                 "it with the stored arguments, on the data it was trained on"
             )
-        return cls._load(folder, data, backbone)
+        return cls._load(folder, data, backbone, strict=strict)
 
     def _take_data_of(self, backbone: ContentRecommender) -> None:
         """Adds what the backbone read to what a saved model remembers of its data."""
@@ -214,6 +219,10 @@ class Aligned(Recommender):
                 f"{self.num_items} items (got {backbone.num_users} and {backbone.num_items})"
             )
         self._data_hashes = dict(backbone._data_hashes)
+        for name in self.fingerprints.keys() & backbone.fingerprints.keys():
+            if compare(self.fingerprints[name], backbone.fingerprints[name]):
+                raise ValueError(f"'backbone' needs to be built on 'data' (other {name} found)")
+        self.fingerprints |= backbone.fingerprints
 
     def _target(self, items: Tensor) -> Tensor:
         return torch.cat([table(items) for table in self.encoder_features], dim=1)

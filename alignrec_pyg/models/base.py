@@ -25,6 +25,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.atomic import folder_lock
 from alignrec_pyg.checks import check_choice, check_integer, check_number
+from alignrec_pyg.fingerprint import check_fingerprints, data_fingerprints
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
@@ -34,6 +35,7 @@ from alignrec_pyg.graph import (
     content_hash,
     feature_table,
     knn_edge_type,
+    on_device,
     require_graph,
 )
 from alignrec_pyg.models.inputs import (
@@ -44,9 +46,9 @@ from alignrec_pyg.models.inputs import (
     select_item_graph,
     select_item_graphs,
 )
+from alignrec_pyg.models.saved_graph import graph_from_tensors, graph_tensors
 from alignrec_pyg.nn import (
     Adjacency,
-    FeatureTable,
     ItemToUserAggregation,
     MessageFlow,
     item_to_user_adjacency,
@@ -59,9 +61,13 @@ ModelT = TypeVar("ModelT", bound="Recommender")
 PreparedT = TypeVar("PreparedT")
 
 
-_CONFIG = "config.json"
+CONFIG = "config.json"
+"""The manifest of a saved model."""
+
 _WEIGHTS = "model.safetensors"
-_KEYS = {"model": str, "hparams": dict, "data": dict, "frozen_features": dict}
+_FINGERPRINTS = "fingerprints.safetensors"
+_GRAPH = "graph.safetensors"
+_KEYS = {"model": str, "hparams": dict, "data": dict}
 
 _MAX_DIM = 1 << 16  # wider vectors are a slip of the pen, which would ask for all memory
 _MAX_INTEGER = 1 << 63
@@ -139,9 +145,10 @@ class Recommender(nn.Module, ABC):
             )
         self.embedding_dim = embedding_dim
         self._data_hashes = {
-            "user ids": content_hash(data[USER].get("id")),
-            "item ids": content_hash(data[ITEM].get("id")),
+            "user ids": _ids_hash(data[USER].get("id")),
+            "item ids": _ids_hash(data[ITEM].get("id")),
         }
+        self.fingerprints: dict[str, Tensor] = {}
         self._graphs: dict[str, tuple[_PreparedGraph, ...]] = {}
         if hparams is not None:
             self._store_hparams(data, hparams)
@@ -158,6 +165,8 @@ class Recommender(nn.Module, ABC):
             self.features = select_features(data, hparams["features"])
         elif tables != "none":
             self.features = require_features(data, hparams["features"], type(self).__name__)
+        if tables != "none":
+            self.fingerprints |= data_fingerprints(data, self.features, ())
         if "item_graph" in hparams:
             self.item_graph = self.select_item_graph(data, hparams["item_graph"])
         if "item_graphs" in hparams:
@@ -286,21 +295,40 @@ class Recommender(nn.Module, ABC):
         """Everything but prepared graphs, which forward makes again, and ``not_copied``."""
         return {**self.__dict__, "_graphs": {}, **dict.fromkeys(self.not_copied)}
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, data: HeteroData | None = None) -> None:
         """Writes ``model-<hash>.safetensors`` and ``config.json`` (which names it, and the rest).
 
         The file of a model that was there goes last, so an interruption leaves it whole. Another
         process that saves to the folder is waited for.
 
+        Args:
+            folder: Where to save.
+            data: The graph to recommend from. With it the folder holds all that
+                :func:`~alignrec_pyg.load` needs on another machine: ids, known links, and the
+                tables and item graphs that the model reads.
+
         Raises:
             CheckpointError: If the folder has a ``config.json`` that is damaged or somebody else's.
             OSError: If the folder cannot be written; a model that was there stays whole.
-            ValueError: If a hyper-parameter has a value that JSON cannot hold.
+            ValueError: If a hyper-parameter has a value that JSON cannot hold, or ``data`` is not
+                of this model.
         """
-        path = Path(folder) / _CONFIG
-        config = {**self.description(), "frozen_features": frozen_feature_hashes(self)}
+        path = Path(folder) / CONFIG
+        config = self.description()
+        contents: dict[str, Mapping[str, Tensor]] = {_WEIGHTS: self.state_dict()}
+        if self.fingerprints:
+            contents[_FINGERPRINTS] = self.fingerprints
+        if data is not None:
+            self.check_fits(data, "data")
+            contents[_GRAPH], config["graph"] = graph_tensors(data, *self._read())
         with folder_lock(path.parent, path.name):
-            write_with_files(path, config, {_WEIGHTS: self.state_dict()})
+            write_with_files(path, config, contents)
+
+    def _read(self) -> tuple[list[str], list[str]]:
+        """Names of the tables and item graphs that the model reads."""
+        names = sorted(self.fingerprints)
+        features = [name.removeprefix("x_") for name in names if name.startswith("x_")]
+        return features, [name.removeprefix("knn_") for name in names if name.startswith("knn_")]
 
     def description(self) -> dict[str, Any]:
         """What identifies the model on disk: class, hyper-parameters and sizes.
@@ -346,22 +374,37 @@ class Recommender(nn.Module, ABC):
             )
 
     @classmethod
-    def from_pretrained(cls: type[ModelT], folder: str | Path, data: HeteroData) -> ModelT:
+    def from_pretrained(
+        cls: type[ModelT], folder: str | Path, data: HeteroData, *, strict: bool = False
+    ) -> ModelT:
         """Builds the model that :meth:`save_pretrained` wrote, on the graph it was trained on.
 
-        The known links may have changed since; users, items, frozen features and the item graph
-        may not. The model is in evaluation mode, on the device of ``data``.
+        The known links may have changed since; users and items may not, and features and item
+        graphs only by the rounding of another machine or number of threads (up to a thousandth of
+        an item's values), which a warning tells. The model is in evaluation mode, on the device of
+        ``data``.
+
+        Args:
+            folder: Where it was saved.
+            data: The graph it was trained on. :func:`~alignrec_pyg.load` needs none.
+            strict: Whether rounding is an error, too.
 
         Raises:
             CheckpointError: If files are missing or damaged, or belong to another model or graph.
         """
-        return cls._load(folder, data)
+        return cls._load(folder, data, strict=strict)
 
     @classmethod
-    def _load(cls: type[ModelT], folder: str | Path, data: HeteroData, *parts: nn.Module) -> ModelT:
+    def _load(
+        cls: type[ModelT],
+        folder: str | Path,
+        data: HeteroData,
+        *parts: nn.Module,
+        strict: bool = False,
+    ) -> ModelT:
         """Like :meth:`from_pretrained`; the constructor takes ``parts`` after ``data``."""
         folder = Path(folder)
-        config, files = read_with_files(folder / _CONFIG, _KEYS, [_WEIGHTS])
+        config, files = read_with_files(folder / CONFIG, _KEYS, [_WEIGHTS])
         if config["model"] != cls.__name__:
             raise CheckpointError(
                 f"{folder} holds a {config['model']}, not a {cls.__name__}: "
@@ -387,11 +430,8 @@ class Recommender(nn.Module, ABC):
                 f"{folder} was trained with other {' and '.join(other)} than those of 'data': pass "
                 "the data it was trained on"
             )
-        if frozen_feature_hashes(model) != config["frozen_features"]:
-            raise CheckpointError(
-                f"{folder} was trained on other features than those of 'data' (content hashes "
-                "differ): pass the data it was trained on"
-            )
+        stored = files.get(_FINGERPRINTS, {})
+        check_fingerprints(folder, stored, model.fingerprints, strict=strict)
         model.load_state_dict(state)
         return model.to(data[INTERACTS].edge_index.device).eval()
 
@@ -516,7 +556,7 @@ class Recommender(nn.Module, ABC):
     def select_item_graph(self, data: HeteroData, item_graph: str | None) -> str:
         """The kNN item graph to read: the one named, or the only one of ``data``."""
         name = select_item_graph(data, item_graph)
-        self._data_hashes["item graph"] = _item_graph_hash(data, name)
+        self.fingerprints |= data_fingerprints(data, (), [name])
         return name
 
     def select_item_graphs(
@@ -524,8 +564,7 @@ class Recommender(nn.Module, ABC):
     ) -> list[str]:
         """The kNN item graphs to read, one for each feature set."""
         names = select_item_graphs(data, item_graphs, features)
-        for name in names:
-            self._data_hashes[f"item graph {name!r}"] = _item_graph_hash(data, name)
+        self.fingerprints |= data_fingerprints(data, (), names)
         return names
 
 
@@ -573,18 +612,29 @@ def inner_products(
     return scores
 
 
-def frozen_feature_hashes(model: nn.Module) -> dict[str, str]:
-    """Content hash of every frozen feature table, which no ``state_dict`` carries."""
-    return {
-        name: content_hash(module.weight)
-        for name, module in model.named_modules()
-        if isinstance(module, FeatureTable) and not module.trainable
-    }
+def stored_graph(folder: Path, device: torch.device | str) -> HeteroData:
+    """The graph that :meth:`Recommender.save_pretrained` wrote.
+
+    Raises:
+        CheckpointError: If there is none, or files are missing or damaged.
+    """
+    config, files = read_with_files(folder / CONFIG, _KEYS)
+    if _GRAPH not in files:
+        raise CheckpointError(
+            f"{folder} holds a model without its graph: load it on the graph it was trained on, "
+            f"{config['model']}.from_pretrained(folder, data), or save it with "
+            "save_pretrained(folder, data)"
+        )
+    try:
+        data = graph_from_tensors(files[_GRAPH], config["graph"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds a graph that cannot be read ({error!r})") from error
+    return on_device(data, device)
 
 
-def _item_graph_hash(data: HeteroData, name: str) -> str:
-    edges = data[knn_edge_type(name)]
-    return content_hash(edges.edge_index, edges.edge_weight)
+def _ids_hash(ids: Any) -> str:
+    """The same for equal ids, whatever the type of the array."""
+    return content_hash(None if ids is None else np.asarray(ids).tolist())
 
 
 def _check_hparam(name: str, value: Any, kind: Any) -> None:

@@ -14,7 +14,7 @@ from alignrec_pyg.storage import CheckpointError, files_of
 
 ModelT = TypeVar("ModelT", bound=Recommender)
 
-_FILES = ["config.json", "model-*.safetensors"]
+_FILES = ["config.json", "model-*.safetensors", "fingerprints-*.safetensors"]
 
 
 def push_to_hub(
@@ -28,9 +28,10 @@ def push_to_hub(
 ) -> str:
     """Uploads the files of ``save_pretrained`` and a model card that explains how to load them.
 
-    The upload contains the weights, including trainable feature tables, and hashes of the ids,
-    frozen features and item graphs. It contains neither interactions nor ids: the graph that the
-    model was trained on is needed to load it. Weights of an earlier upload are deleted, others not.
+    The upload contains the weights, including trainable feature tables, a hash of the ids, and
+    eight numbers for each item by which its features and neighbours are known again. It contains
+    neither interactions nor ids: the graph that the model was trained on is needed to load it.
+    Weights of an earlier upload are deleted, others not.
 
     Args:
         model: A trained model.
@@ -82,8 +83,9 @@ def from_hub(
 ) -> ModelT:
     """Downloads a model and builds it on the graph that it was trained on.
 
-    Only ``config.json`` and ``model-*.safetensors`` are downloaded, and the hash of the latter is
-    checked. Pickled weights (``.bin``, ``.pt``, ``.pth``) are neither downloaded nor read.
+    Only ``config.json`` and the ``.safetensors`` files of ``save_pretrained`` are downloaded, and
+    the hashes of the latter are checked. Pickled weights (``.bin``, ``.pt``, ``.pth``) are neither
+    downloaded nor read.
 
     Args:
         model_class: Class of the model.

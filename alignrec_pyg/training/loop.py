@@ -17,10 +17,15 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_number, require_package
+from alignrec_pyg.fingerprint import data_fingerprints
 from alignrec_pyg.graph import (
     INTERACTS,
     NeighborSampling,
     content_hash,
+    feature_key,
+    feature_names,
+    item_graph_names,
+    knn_edge_type,
     links_to_predict,
     with_links_to_predict,
 )
@@ -264,6 +269,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.autocast == "float16")
         self.state = TrainState()
         self._identity: dict[str, Any] = {}
+        self._fingerprints: dict[str, Tensor] = {}  # of what rounding may change
         self._begun = 0, time.monotonic()  # batches done before, and when it went on
 
     def begin(self, folder: Path | None) -> None:
@@ -271,7 +277,16 @@ class _Run:
         if folder is not None or self.workers.world_size > 1:
             self._identity = self._describe()
         if folder is not None:
-            restore(folder, self._saved_identity, self.state, self.model, self.optimizer)
+            names = feature_names(self.train), item_graph_names(self.train)
+            self._fingerprints = data_fingerprints(self.train, *names)
+            restore(
+                folder,
+                self._saved_identity,
+                self.state,
+                self.model,
+                self.optimizer,
+                self._fingerprints,
+            )
             if self.state.loss_scale:
                 self.scaler.load_state_dict(self.state.loss_scale)
         if self.workers.world_size > 1:
@@ -382,7 +397,14 @@ class _Run:
                 )
         self.state.seconds = seconds
         self.state.loss_scale = self.scaler.state_dict()
-        save(folder, self._saved_identity, self.state, self.model, self.optimizer)
+        save(
+            folder,
+            self._saved_identity,
+            self.state,
+            self.model,
+            self.optimizer,
+            self._fingerprints,
+        )
 
     def show(self, bar: Progress) -> None:
         """Shows how far training has come."""
@@ -434,18 +456,11 @@ class _Run:
     def _saved_identity(self) -> dict[str, Any]:
         """What has to be the same for a saved state to be continued."""
         config = {n: v for n, v in self._identity["config"].items() if n not in _SCHEDULE}
-        return {**self._identity, "config": config}
+        graphs = content_hash(*self._tensors(rounded=False))
+        return {**self._identity, "config": config, "graphs": graphs}
 
     def _describe(self) -> dict[str, Any]:
         """What has to be the same for all workers."""
-        tensors = [
-            value
-            for store in self.train.stores
-            for _, value in sorted(store.items())
-            if isinstance(value, Tensor)
-        ]
-        if self.val is not None:
-            tensors += [self.val[INTERACTS].edge_index, links_to_predict(self.val)]
         return {
             "format": _FORMAT,
             "workers": self.workers.world_size,
@@ -456,8 +471,23 @@ class _Run:
             },
             "optimizer": self._optimizer_name,
             **self.model.description(),
-            "graphs": content_hash(*tensors),
+            "graphs": content_hash(*self._tensors(rounded=True)),
         }
+
+    def _tensors(self, *, rounded: bool) -> list[Tensor]:
+        """What training reads; without what is told by fingerprints unless ``rounded``."""
+        told = {feature_key(name) for name in feature_names(self.train)}
+        kinds = {knn_edge_type(name) for name in item_graph_names(self.train)}
+        tensors = [
+            value
+            for store in self.train.stores
+            for name, value in sorted(store.items())
+            if isinstance(value, Tensor)
+            and (rounded or (name not in told and store._key not in kinds))
+        ]
+        if self.val is not None:
+            tensors += [self.val[INTERACTS].edge_index, links_to_predict(self.val)]
+        return tensors
 
 
 def _check_sampling(config: TrainConfig, model: Recommender, device: torch.device) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alignrec_pyg.atomic import folder_lock, remove_partial_files
+from alignrec_pyg.fingerprint import check_fingerprints
 from alignrec_pyg.storage import (
     CheckpointError,
     clear_replaced,
@@ -25,6 +26,7 @@ from alignrec_pyg.storage import (
 _MANIFEST = "state.json"
 _KEYS = {"run": dict, "state": dict}
 _LAST, _BEST = "last.safetensors", "best.safetensors"
+_FINGERPRINTS = "fingerprints.safetensors"
 _LOCK_SECONDS = 30.0
 _PAUSE = 20  # times what a save took until the next one: saving takes 5 % of the time at most
 
@@ -112,12 +114,19 @@ def save(
     state: RunState,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    fingerprints: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes the state; until the last step the previous one stays whole."""
+    """Writes the state; until the last step the previous one stays whole.
+
+    ``fingerprints`` tell the tables and graphs that are trained on.
+    """
     path = folder / _MANIFEST
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    contents = {_LAST: tensors | _optimizer_tensors(optimizer)}
+    contents: dict[str, Mapping[str, Tensor]] = {_LAST: tensors | _optimizer_tensors(optimizer)}
     unchanged: list[str] = []
+    if fingerprints is not None:
+        contents[_FINGERPRINTS] = fingerprints
+        unchanged.append(_FINGERPRINTS)
     if state.best_weights:
         contents[_BEST] = state.best_weights
         if path.exists() and read_manifest(path, _KEYS)["state"]["best_epoch"] == state.best_epoch:
@@ -132,10 +141,12 @@ def restore(
     state: RunState,
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
+    fingerprints: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Reads a saved state into ``state``, ``model`` and ``optimizer``, if there is one.
 
-    Without ``run`` it may be that of any run; without ``optimizer`` its state is left out.
+    Without ``run`` it may be that of any run; without ``optimizer`` its state is left out. Tables
+    and graphs with other ``fingerprints`` may differ by rounding only, which a warning tells.
 
     Raises:
         CheckpointError: If files are missing or damaged, or belong to another run.
@@ -147,6 +158,8 @@ def restore(
         _check_same_run(folder, read_manifest(path, _KEYS)["run"], run)
     manifest, files = read_with_files(path, _KEYS, [_LAST])
     stored = files[_LAST]
+    if fingerprints is not None:
+        check_fingerprints(folder, files.get(_FINGERPRINTS, {}), fingerprints)
     try:
         for name in _told(state):
             value, kind = manifest["state"][name], type(getattr(state, name))

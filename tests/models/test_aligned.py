@@ -234,7 +234,7 @@ def test_loading_refuses_another_backbone_or_another_graph(data, tmp_path):
         Aligned.from_pretrained(tmp_path, data, BPR(data))
     changed = copy.copy(data)
     changed["item"].x_text = data["item"].x_text + 1
-    with pytest.raises(CheckpointError, match="trained on other features"):
+    with pytest.raises(CheckpointError, match="trained with other features"):
         Aligned.from_pretrained(tmp_path, changed, build(MGCN, changed))
     regraphed = copy.copy(data)
     regraphed["item", "knn_text", "item"].edge_weight = torch.ones(8)

@@ -94,10 +94,44 @@ def test_loading_names_what_does_not_fit(toy, tmp_path):
 
 def test_loading_notices_other_ids_and_item_graphs(toy, tmp_path):
     AlignRec(toy).save_pretrained(tmp_path)
-    toy[("item", "knn_image", "item")].edge_weight = torch.ones(8)
-    toy["user"].id = toy["user"].id[::-1].copy()
-    with pytest.raises(CheckpointError, match="with other user ids and item graph than those"):
+    ids = toy["user"].id
+    toy["user"].id = ids[::-1].copy()
+    with pytest.raises(CheckpointError, match="trained with other user ids than those"):
         AlignRec.from_pretrained(tmp_path, toy)
+    toy["user"].id = ids
+    toy[("item", "knn_image", "item")].edge_weight = torch.ones(8)
+    with pytest.raises(CheckpointError, match=r"trained with other item graph 'image' .*4 of 4"):
+        AlignRec.from_pretrained(tmp_path, toy)
+
+
+def test_ids_are_equal_by_value(toy, tmp_path):
+    toy["item"].id = np.array([3, 1, 4, 5], dtype=np.int32)
+    toy["user"].id = np.array(["ann", "bob", "cy"])
+    BPR(toy).save_pretrained(tmp_path)
+    toy["item"].id = np.array([3, 1, 4, 5], dtype=np.int64)
+    toy["user"].id = np.array(["ann", "bob", "cy"], dtype=object)
+    BPR.from_pretrained(tmp_path, toy)
+    toy["item"].id = np.array(["3", "1", "4", "5"])
+    with pytest.raises(CheckpointError, match="other item ids"):
+        BPR.from_pretrained(tmp_path, toy)
+
+
+def test_features_that_were_made_again_may_differ_by_rounding(toy, tmp_path):
+    """Trained and frozen tables, and the item graph that is made of them."""
+    AlignRec(toy, features=["text"]).save_pretrained(tmp_path / "trained")
+    VBPR(toy, features=["text"]).save_pretrained(tmp_path / "frozen")
+    toy["item"].x_text = toy["item"].x_text * (1 + 2e-5)
+    toy[("item", "knn_image", "item")].edge_weight *= 1 - 1e-4
+    for name, model in (("trained", AlignRec), ("frozen", VBPR)):
+        folder = tmp_path / name
+        with pytest.warns(UserWarning, match=r"differ by rounding, .*'text' by 2e-05 of"):
+            model.from_pretrained(folder, toy)
+        with pytest.raises(CheckpointError, match=r"by rounding .*or strict=False"):
+            model.from_pretrained(folder, toy, strict=True)
+    toy["item"].x_text[2, 0] += 1
+    for name, model in (("trained", AlignRec), ("frozen", VBPR)):
+        with pytest.raises(CheckpointError, match=r"other features 'text' .*1 of 4 .*first: 2"):
+            model.from_pretrained(tmp_path / name, toy)
 
 
 def test_an_interrupted_save_leaves_the_model_that_was_there(toy, tmp_path, monkeypatch):
@@ -146,7 +180,7 @@ def test_loading_notices_other_frozen_features(toy, tmp_path):
     VBPR(toy).save_pretrained(tmp_path)
     VBPR.from_pretrained(tmp_path, toy)
     toy["item"].x_text = toy["item"].x_text + 1
-    with pytest.raises(CheckpointError, match="trained on other features"):
+    with pytest.raises(CheckpointError, match="trained with other features"):
         VBPR.from_pretrained(tmp_path, toy)
 
 
@@ -288,7 +322,6 @@ def test_bfloat16_is_kept(toy, tmp_path, model_class):
         {"hparams": {"embedding_dim": 10**30}},
         {"hparams": {"no_such": 1}},
         {"hparams": 5},
-        {"frozen_features": []},
         {"model": 5},
     ],
 )

@@ -11,6 +11,7 @@ from alignrec_pyg import (
     BM3,
     BPR,
     FREEDOM,
+    AlignRec,
     CheckpointError,
     LightGCN,
     TrainConfig,
@@ -282,3 +283,25 @@ def test_fewer_epochs_than_were_begun_end_with_an_evaluation(checkerboard, tmp_p
     assert epoch >= 1
     result = fit(build(train), train, test, replace(config, max_epochs=1), checkpoint_dir=tmp_path)
     assert result.num_epochs == result.best_epoch == epoch + 1
+
+
+def test_a_run_goes_on_where_features_differ_by_rounding_and_says_so(checkerboard, tmp_path):
+    train, test = checkerboard
+    config = small_config(max_epochs=2)
+    fit(build(train, AlignRec), train, test, config, checkpoint_dir=tmp_path)
+    longer = replace(config, max_epochs=3)
+    rounded = copy.copy(train)
+    rounded["item"].x_mm = train["item"].x_mm * (1 + 1e-5)
+    with pytest.warns(UserWarning, match="differ by rounding, .*'mm' by 1e-05"):
+        result = fit(build(rounded, AlignRec), rounded, test, longer, checkpoint_dir=tmp_path)
+    assert result.num_epochs == 3
+    other = copy.copy(train)
+    other["item"].x_mm = train["item"].x_mm.clone()
+    other["item"].x_mm[5] += 1
+    with pytest.raises(CheckpointError, match=r"other features 'mm' .*\(1 of 50 .*first: 5\)"):
+        fit(build(other, AlignRec), other, test, longer, checkpoint_dir=tmp_path)
+    regraphed = copy.copy(train)
+    graph = regraphed["item", "knn_mm", "item"]
+    graph.edge_weight = graph.edge_weight * 2
+    with pytest.raises(CheckpointError, match="other item graph 'mm'"):
+        fit(build(regraphed, AlignRec), regraphed, test, longer, checkpoint_dir=tmp_path)

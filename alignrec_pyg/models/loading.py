@@ -1,0 +1,59 @@
+"""Saved models that hold their own graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg import models
+from alignrec_pyg.models.base import CONFIG, Recommender, stored_graph
+from alignrec_pyg.storage import CheckpointError, read_manifest
+
+
+def load(
+    folder: str | Path,
+    model_class: type[Recommender] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> tuple[Recommender, HeteroData]:
+    """Reads a model that was saved with its graph, by ``model.save_pretrained(folder, data)``.
+
+    Nothing else is needed: the graph has the ids, the tables and item graphs that the model reads
+    and all that users were known to have had, so ``recommend(model, data, user_ids)`` follows.
+
+    Args:
+        folder: Where it was saved.
+        model_class: Its class, if it is not one of this package; code that a folder names is not
+            imported.
+        device: Where model and graph are to be.
+
+    Returns:
+        The model in evaluation mode, and its graph.
+
+    Raises:
+        CheckpointError: If files are missing or damaged, the folder holds no graph, or its class is
+            unknown.
+    """
+    folder = Path(folder)
+    config = read_manifest(folder / CONFIG, {"model": str})
+    data = stored_graph(folder, device)
+    if model_class is None and config["model"] == models.Aligned.__name__:
+        described = config["backbone"]
+        backbone = _class_named(folder, described["model"])(data, **described["hparams"])
+        if not isinstance(backbone, models.ContentRecommender):
+            raise CheckpointError(f"{folder} is damaged (its backbone is a {described['model']})")
+        return models.Aligned.from_pretrained(folder, data, backbone.to(device)), data
+    model_class = model_class or _class_named(folder, config["model"])
+    return model_class.from_pretrained(folder, data), data
+
+
+def _class_named(folder: Path, name: str) -> type[Recommender]:
+    if name not in models.model_names():
+        raise CheckpointError(
+            f"{folder} holds a {name}, which is no model of alignrec_pyg: pass its class, "
+            f"load({str(folder)!r}, {name})"
+        )
+    found: type[Recommender] = getattr(models, name)
+    return found

@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from alignrec_pyg import (
+    BPR,
+    LATTICE,
+    MGCN,
+    VBPR,
+    Aligned,
+    AlignRec,
+    CheckpointError,
+    load,
+    recommend,
+)
+from alignrec_pyg.graph import INTERACTS, known_links
+from alignrec_pyg.storage import read_manifest, write_manifest
+from alignrec_pyg.transforms import KNNItemGraph
+
+
+@pytest.fixture
+def data(toy):
+    return KNNItemGraph("text", k=2)(toy)
+
+
+def build(model_cls, data):
+    torch.manual_seed(0)
+    hparams = {"item_graph": "image"} if model_cls is AlignRec else {}
+    return model_cls(data, embedding_dim=4, **hparams).eval()
+
+
+@pytest.mark.parametrize("model_cls", [BPR, VBPR, AlignRec, MGCN, LATTICE])
+def test_a_model_saved_with_its_graph_needs_nothing_else(data, tmp_path, model_cls):
+    model = build(model_cls, data)
+    model.save_pretrained(tmp_path, data)
+    found, graph = load(tmp_path)
+    assert type(found) is model_cls
+    assert not found.training
+    with torch.no_grad():
+        for ours, theirs in zip(found(graph), model(data), strict=True):
+            assert torch.equal(ours, theirs)
+    users = data["user"].id
+    lists = (recommend(*pair, users, k=2) for pair in ((found, graph), (model, data)))
+    assert all(a.tolist() == b.tolist() for a, b in zip(*lists, strict=True))
+    assert graph["user"].id.tolist() == users.tolist()
+    assert graph["item"].id.dtype == data["item"].id.dtype
+
+
+def test_all_that_users_have_had_is_known(data, tmp_path):
+    data[INTERACTS].edge_label_index = torch.tensor([[0, 2], [3, 0]])
+    data["user", "knows", "item"].edge_index = torch.tensor([[1], [0]])
+    build(BPR, data).save_pretrained(tmp_path, data)
+    _, graph = load(tmp_path)
+    assert torch.equal(graph[INTERACTS].edge_index, data[INTERACTS].edge_index)
+    stored, known = (known_links(part).t().tolist() for part in (graph, data))
+    assert sorted(stored) == sorted(known)
+
+
+def test_an_aligned_model_builds_its_backbone(data, tmp_path):
+    model = Aligned(data, build(MGCN, data), reg_weight=0.4).eval()
+    model.save_pretrained(tmp_path, data)
+    found, graph = load(tmp_path)
+    assert found.description() == model.description()
+    with torch.no_grad():
+        assert torch.equal(found(graph)[0], model(data)[0])
+
+
+class Own(BPR):
+    """A class that is none of the package."""
+
+
+def test_a_class_of_ones_own_is_passed_and_never_imported(data, tmp_path):
+    build(Own, data).save_pretrained(tmp_path, data)
+    with pytest.raises(CheckpointError, match=r"holds a Own, .*pass its class, load\(.*, Own\)"):
+        load(tmp_path)
+    assert type(load(tmp_path, Own)[0]) is Own
+    with pytest.raises(CheckpointError, match="holds a Own, not a VBPR"):
+        load(tmp_path, VBPR)
+
+
+def test_a_folder_without_its_graph_says_what_to_do(data, tmp_path):
+    build(VBPR, data).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"VBPR\.from_pretrained\(folder, data\), or save it"):
+        load(tmp_path)
+    build(VBPR, data).save_pretrained(tmp_path, data)
+    path = tmp_path / "config.json"
+    config = read_manifest(path)
+    write_manifest(path, {**config, "graph": {**config["graph"], "features": ["video"]}})
+    with pytest.raises(CheckpointError, match="holds a graph that cannot be read"):
+        load(tmp_path)
