@@ -22,7 +22,7 @@ from alignrec_pyg.storage import CheckpointError
 
 _WIDTH = 8
 _SEED = 0
-_BLOCK_ELEMENTS = 1 << 24
+_BLOCK_ELEMENTS = 1 << 22
 
 ROUNDING = 1e-3
 """Largest difference, as a share of a row's length, that is taken for rounding."""
@@ -76,9 +76,13 @@ def graph_fingerprint(edge_index: Tensor, edge_weight: Tensor, num_nodes: int) -
         - **input:** edge_index int64 :math:`(2, E)`, edge_weight :math:`(E)`
         - **output:** float32 :math:`(N, 8)`, on the CPU
     """
-    source, target = edge_index.cpu()
-    messages = _directions(num_nodes)[source] * edge_weight.detach().float().cpu().unsqueeze(1)
-    return torch.zeros(num_nodes, _WIDTH, device="cpu").index_add_(0, target, messages)
+    directions, size = _directions(num_nodes), _BLOCK_ELEMENTS // _WIDTH
+    found = torch.zeros(num_nodes, _WIDTH, device="cpu")
+    weights = edge_weight.detach().float()
+    for edges, weight in zip(edge_index.split(size, dim=1), weights.split(size), strict=True):
+        source, target = edges.cpu()
+        found.index_add_(0, target, directions[source] * weight.cpu().unsqueeze(1))
+    return found
 
 
 def compare(stored: Tensor, found: Tensor) -> Difference:
@@ -122,7 +126,8 @@ def check_fingerprints(
         CheckpointError: If one is another, or ``strict`` and one differs at all.
     """
     rounded = []
-    for key in sorted(stored.keys() | found.keys()):
+    # Features first, since graphs are made of them.
+    for key in sorted(stored.keys() | found.keys(), key=lambda key: (key.startswith("knn_"), key)):
         what = f"features {key.removeprefix('x_')!r}"
         if key.startswith("knn_"):
             what = f"item graph {key.removeprefix('knn_')!r}"

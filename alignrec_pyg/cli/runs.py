@@ -13,11 +13,15 @@ from alignrec_pyg.experiments.prepare import PreparedData, Scale, prepare
 from alignrec_pyg.experiments.settings import load_model
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.storage import CheckpointError, read_manifest, write_manifest
+from alignrec_pyg.models.base import CONFIG
+from alignrec_pyg.storage import CheckpointError, file_sha256, read_manifest, write_manifest
 from alignrec_pyg.transforms.split_interactions import SplitRule
 
 _MANIFEST = "run.json"
 _MODEL = "model"
+# Raised with each change after which older runs cannot be read.
+_VERSION = 3
+_KEYS = {"settings": dict, "data": str, "split": str, "model_sha256": str}
 
 ITEM_GRAPHS = "item_graphs"
 """Folder of a run that keeps its item graphs."""
@@ -68,51 +72,74 @@ def save_run(
     model: Recommender,
     training: Mapping[str, Any],
 ) -> None:
-    """Writes the model, then ``run.json``, which says what it was trained on, and how."""
+    """Writes the model, then ``run.json``, which says what it was trained on, and how.
+
+    The model itself has fingerprints of the tables and item graphs that it reads.
+    """
     model.save_pretrained(folder / _MODEL)
     write_manifest(
         folder / _MANIFEST,
         {
             "settings": {**asdict(settings), "features": list(settings.features)},
             "data": str(data_folder.resolve()),
-            "fingerprint": data.fingerprint(settings.features),
+            "split": data.split.fingerprint,
+            "model_sha256": file_sha256(folder / _MODEL / CONFIG),
             **training,
         },
+        version=_VERSION,
     )
 
 
 def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
     """A trained model, and its data made again from ``data_folder`` (default: where they were).
 
+    Features that differ by rounding, as those of another machine do, are told by a warning.
+
     Raises:
-        CheckpointError: If the run is missing or damaged, or its data are others now.
+        CheckpointError: If the run is missing, damaged or of another version, or its data are
+            others now.
     """
-    if not (folder / _MANIFEST).is_file():
+    path = folder / _MANIFEST
+    if not path.is_file():
         raise CheckpointError(f"{folder} holds no trained model: alignrec train --out writes one")
-    manifest = read_manifest(
-        folder / _MANIFEST, {"settings": dict, "data": str, "fingerprint": str}
-    )
+    manifest = read_manifest(path, _KEYS, version=_VERSION)
     stored = manifest["settings"]
-    if {"val_from_train", *stored} != {field.name for field in fields(Settings)}:
-        raise CheckpointError(f"{folder / _MANIFEST} is damaged or of another version: train anew")
+    if stored.keys() != {field.name for field in fields(Settings)}:
+        raise CheckpointError(f"{path} holds something else (settings {sorted(stored)})")
     settings = Settings(**{**stored, "features": tuple(stored["features"])})
     try:
         model_class = load_model(settings.model)
     except ValueError as error:
-        raise CheckpointError(f"{folder / _MANIFEST}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
+    config = folder / _MODEL / CONFIG
+    if not config.is_file() or file_sha256(config) != manifest["model_sha256"]:
+        raise CheckpointError(
+            f"{folder / _MODEL} does not hold the model that {path} belongs to, as when alignrec "
+            "train is killed while it writes: the same command again writes both"
+        )
     source = Path(manifest["data"]) if data_folder is None else data_folder
     if not source.is_dir():
         raise CheckpointError(f"{source}, the data of {folder}, is not there: name it with --data")
     data = settings.prepare(source, folder)
-    fingerprint = data.fingerprint(settings.features)
-    if fingerprint != manifest["fingerprint"]:
+    if data.split.fingerprint != manifest["split"]:
         raise CheckpointError(
-            f"{source} is not what {folder} was trained on (fingerprint {fingerprint}, then "
-            f"{manifest['fingerprint']}): name the right folder with --data, or train anew"
+            f"{source} is not what {folder} was trained on (split {data.split.fingerprint}, then "
+            f"{manifest['split']}): name the right folder with --data, or train anew"
         )
     data.inputs(model_class)  # makes the item graphs
     train, test, known = (on_device(part, device) for part in (data.train, data.test, data.known))
-    model = model_class.from_pretrained(folder / _MODEL, train)
+    try:
+        model = model_class.from_pretrained(folder / _MODEL, train)
+    except CheckpointError as error:
+        message = (
+            str(error)
+            .replace("'data'", str(source))
+            .replace(
+                "pass the data it was trained on",
+                "name the right folder with --data, or train anew",
+            )
+        )
+        raise CheckpointError(message) from error
     return Run(
         data_folder=source,
         settings=settings,

@@ -111,10 +111,6 @@ class PreparedData:
             features=tuple(known.get(feature.name, feature) for feature in there),
         )
 
-    def fingerprint(self, features: Sequence[str]) -> str:
-        """Hash of ids, links, labels and some of the tables, as they are stored."""
-        return content_hash(*(f"{name} {self.hashes[name]}" for name in ("", *features)))
-
     def why_not(
         self, model: type[Recommender], features: Sequence[str] | None = None
     ) -> str | None:

@@ -14,7 +14,11 @@ from alignrec_pyg.storage import CheckpointError, files_of
 
 ModelT = TypeVar("ModelT", bound=Recommender)
 
-_FILES = ["config.json", "model-*.safetensors", "fingerprints-*.safetensors"]
+# A graph is among the files of those who upload a folder by other means.
+_FILES = [
+    "config.json",
+    *(f"{name}-*.safetensors" for name in ("model", "fingerprints", "graph")),
+]
 
 
 def push_to_hub(

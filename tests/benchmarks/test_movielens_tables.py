@@ -64,7 +64,7 @@ def test_folder_is_read_back_with_a_table_for_each_encoder(folder, stage1, tmp_p
     assert run("--data", folder, "--out", out, "--stage1", stage1) == 0
     data = MMRecFolder(out).data
     # the movie without a plot is left out with its likes, and the low rating
-    assert data["item"].id.tolist() == ["0", "10", "20", "30", "40", "50"]
+    assert data["item"].id.tolist() == [0, 10, 20, 30, 40, 50]
     assert data[INTERACTS].edge_index.size(1) == NUM_USERS * (NUM_MOVIES - 1) - 1
     user, item = data[INTERACTS].edge_index
     assert data[INTERACTS].time.tolist() == (1000 + 10 * user + item).tolist()

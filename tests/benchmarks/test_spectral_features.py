@@ -69,7 +69,7 @@ def test_script_writes_the_table(tmp_path, write_neighbors, capsys):
     assert spectral_features.main(arguments) == 0
     assert np.load(out, allow_pickle=False).shape == (30, 5)
     assert spectral_features.main([*arguments[:-1], "99"]) == 1
-    assert "'dim' needs to be in" in capsys.readouterr().err
+    assert "--dim needs to be in" in capsys.readouterr().err
     bare = write_neighbors(tmp_path / "bare.npz", cosine=False)
     assert spectral_features.main(["--neighbors", str(bare), "--out", str(out)]) == 1
     assert "cosine" in capsys.readouterr().err

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from alignrec_pyg.cli import main
-from alignrec_pyg.storage import read_manifest
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -17,8 +18,8 @@ def test_train_evaluate_and_recommend(train_command, run, shop, tmp_path, capsys
     """Trained on the GPU, read on both devices."""
     out = tmp_path / "run"
     assert main([*train_command(out), *GPU]) == 0
-    expected = read_manifest(run / "run.json")["validation"]
-    for name, value in read_manifest(out / "run.json")["validation"].items():
+    expected = json.loads((run / "run.json").read_text())["validation"]
+    for name, value in json.loads((out / "run.json").read_text())["validation"].items():
         assert value == pytest.approx(expected[name], abs=0.05)
     printed = []
     for device in ("cpu", "cuda"):

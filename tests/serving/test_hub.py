@@ -99,6 +99,13 @@ def test_an_upload_leaves_the_weights_of_somebody_else(toy, hub):
     assert len(list(repo.glob("*.safetensors"))) == 2
 
 
+def test_a_folder_uploaded_by_hand_may_hold_its_graph(toy, hub):
+    model = BPR(toy)
+    model.save_pretrained(hub.root / "me/rec", toy)
+    loaded = from_hub(BPR, "me/rec", toy)
+    assert torch.equal(loaded.user_embedding.weight, model.user_embedding.weight)
+
+
 class Boom:
     def __reduce__(self):
         return (Path.touch, (Path("touched"),))
