@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from alignrec_pyg.cli.entry_points import script
 from alignrec_pyg.cli.experiment_options import DataOptions
-from alignrec_pyg.cli.options import DATA, EXPERIMENT, fraction, natural, option, positive_int
+from alignrec_pyg.cli.options import (
+    DATA,
+    EXPERIMENT,
+    OUTPUT,
+    fraction,
+    natural,
+    option,
+    positive_int,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +74,17 @@ class FeaturesOptions(DataOptions):
         Literal["rows", "raw"],
         option(
             EXPERIMENT,
-            "Rows of the tables of a set a+b at length 1, as models read them, or as stored, where "
+            "Rows of each table at length 1, as models read them, or as stored, where in a set a+b "
             "the table of longer rows rules.",
         ),
     ] = "rows"
     normalize_items: Annotated[
-        bool, option(EXPERIMENT, "Rows of a history at length 1.", name="--normalize-items")
+        bool,
+        option(
+            EXPERIMENT,
+            "Rows of a history at length 1, those of a set a+b side by side.",
+            name="--normalize-items",
+        ),
     ] = False
     score: Annotated[
         Literal["cosine", "iuf", "pearson", "adjusted_cosine"],
@@ -86,6 +100,9 @@ class FeaturesOptions(DataOptions):
     seed: Annotated[
         int, option(EXPERIMENT, "Seed of masks and random ties.", "N", parser=natural)
     ] = 0
+    no_map: Annotated[
+        bool, option(OUTPUT, "Draw no t-SNE, which takes the longest.", name="--no-map")
+    ] = False
 
 
 def features(options: FeaturesOptions) -> None:
@@ -112,8 +129,8 @@ def features(options: FeaturesOptions) -> None:
     paper takes all links, test links included; --links train keeps them out of the choice.
 
     The best set is the one of the highest zero-shot recall@20. OUT/features.json, .csv and .md hold
-    the results, features.png a t-SNE (scikit-learn) of each set: at most 2,000 items drawn with
-    seed 0, coloured by their number of links.
+    the results; features.png, drawn afterwards, a t-SNE (scikit-learn) of each set: at most 2,000
+    items drawn with seed 0, coloured by their number of links. --no-map leaves it out.
     """
     import torch
 
@@ -123,7 +140,6 @@ def features(options: FeaturesOptions) -> None:
         FeatureSet,
         Protocols,
         feature_sets,
-        is_scaled,
         protocol_data,
         replacement_tables,
     )
@@ -134,6 +150,7 @@ def features(options: FeaturesOptions) -> None:
     from alignrec_pyg.experiments.settings import SettingsError
     from alignrec_pyg.feature_eval.item_targets import OF_RATINGS
     from alignrec_pyg.graph import INTERACTS
+    from alignrec_pyg.nn.features import uneven_rows
     from alignrec_pyg.text_tables import aligned_table
 
     problems: list[str] = []
@@ -178,12 +195,16 @@ def features(options: FeaturesOptions) -> None:
     paper = table_3(name, read_report) if options.links == "all" else {}
     if seen.held_out is not None:  # the paper finds latest links
         paper = {block: rows for block, rows in paper.items() if block == ITEM_CF}
+    uneven = uneven_rows(data, names)
+    consequence = (
+        "and scaled here, as commands and ConcatFeatures scale them for models"
+        if options.feature_scale == "rows"
+        else "which they outweigh in a set: --feature-scale rows scales both"
+    )
     report = FeaturesReport(
         blocks=protocols.evaluate(seen, sets, replacements, device),
         sets={
-            text: FeatureSet.of(
-                data, parts, normalize_parts=is_scaled(parts, options.feature_scale)
-            )
+            text: FeatureSet.of(data, parts, normalize_parts=options.feature_scale == "rows")
             for text, parts in sets.items()
         },
         paper=paper,
@@ -191,6 +212,7 @@ def features(options: FeaturesOptions) -> None:
             "data": name,
             **seen.about,
             "options": str(protocols),
+            **({} if uneven is None else {"ATTENTION": f"{uneven} as stored, {consequence}"}),
             "commit": commit(),
             "hardware": hardware(device),
             "versions": ", ".join(
@@ -202,8 +224,8 @@ def features(options: FeaturesOptions) -> None:
     print("\n" + aligned_table(report.recall_rows(), left=(0, 1), rule=True))
     print("\n" + aligned_table(report.set_rows(), left=(0, 5), rule=True) + "\n")
     print("\n".join(report.notes()))
-    written = report.write(out, feature_maps(data, report.sets))
-    print("written: " + ", ".join(str(path) for path in written))
+    for written in report.write(out, None if options.no_map else partial(feature_maps, data)):
+        print("written: " + ", ".join(str(path) for path in written), flush=True)
 
 
 main = script(FeaturesOptions, features, features.__doc__)

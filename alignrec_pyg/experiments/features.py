@@ -132,6 +132,7 @@ class Protocols:
             exclude_history=self.exclude_history,
             ties=self.ties,
             normalize_items=self.normalize_items,
+            normalize_parts=self.feature_scale == "rows",
             seed=self.seed,
         )
         find_items_items = partial(
@@ -140,6 +141,7 @@ class Protocols:
             score=self.score,
             min_common=self.min_common,
             similarity=self.similarity,
+            normalize_parts=self.feature_scale == "rows",
         )
         blocks: dict[str, dict[str, FeatureRecall]] = {}
 
@@ -154,11 +156,8 @@ class Protocols:
             if isinstance(found, ItemCFRecall):
                 blocks.setdefault(ANY_TIED, {})[name] = found.any_tied
 
-        def scaled(protocol: Callable[..., FeatureRecall], parts: Sequence[str]) -> Any:
-            return partial(protocol, normalize_parts=is_scaled(parts, self.feature_scale))
-
         for name, parts in sets.items():
-            run(ZERO_SHOT, name, scaled(find_users_items, parts), users, parts)
+            run(ZERO_SHOT, name, find_users_items, users, parts)
         for name, parts in sets.items():
             masked: dict[str, tuple[str, str | None]] = {}
             if len(parts) > 1:
@@ -170,12 +169,12 @@ class Protocols:
                     ratio=self.mask_ratio,
                     seed=self.seed,
                     replacement=replacement,
-                    protocol=scaled(find_users_items, parts),
+                    protocol=find_users_items,
                 )
                 block = f"{MASK} {100 * self.mask_ratio:g} % {modality}"
                 run(block, name, protocol, users, parts, table)
         for name, parts in sets.items():
-            run(ITEM_CF, name, scaled(find_items_items, parts), links, parts)
+            run(ITEM_CF, name, find_items_items, links, parts)
         return blocks
 
     def __str__(self) -> str:
@@ -183,7 +182,7 @@ class Protocols:
             "similarity": self.similarity,
             "history": "no candidates" if self.exclude_history else "candidates",
             "equal times": self.ties,
-            "tables side by side": "at length 1" if self.feature_scale == "rows" else "as stored",
+            "rows of tables": "at length 1" if self.feature_scale == "rows" else "as stored",
             "rows of a history": "at length 1" if self.normalize_items else "as they are",
             "item-CF score": self.score,
             "common users": f"{self.min_common} or more",
@@ -191,14 +190,6 @@ class Protocols:
             "seed": self.seed,
         }
         return ", ".join(f"{name} {value}" for name, value in told.items())
-
-
-def is_scaled(tables: Sequence[str], scale: Scale) -> bool:
-    """Whether the rows of each table of a set are scaled to length 1, as models read them.
-
-    Side by side, the table of longer rows would rule; alone, a table stays as it is stored.
-    """
-    return scale == "rows" and len(tables) > 1
 
 
 @dataclass(frozen=True, kw_only=True)

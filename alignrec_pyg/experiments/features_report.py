@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,9 @@ from alignrec_pyg.feature_eval import FeatureRecall, bootstrap_difference, boots
 from alignrec_pyg.feature_eval.feature_rows import FeatureRows, unit_length
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.text_tables import Bold, csv_table, markdown_table
+
+Maps = Callable[[Mapping[str, FeatureSet]], dict[str, tuple[Tensor, Tensor]]]
+"""From feature sets to points and the links of their items, by name of the set."""
 
 _STEM = "features"
 _JUDGED_AT = 20
@@ -107,11 +111,11 @@ class FeaturesReport:
             )
         return lines + [f"{name}: {value}" for name, value in self.about.items()]
 
-    def write(self, folder: Path, maps: Mapping[str, tuple[Tensor, Tensor]]) -> list[Path]:
-        """Writes ``features.md``, ``.csv``, ``.json`` and, where there are maps, ``.png``.
+    def write(self, folder: Path, maps: Maps | None) -> Iterator[list[Path]]:
+        """Writes ``features.md``, ``.csv`` and ``.json``, then computes and draws the maps.
 
-        Returns:
-            The files written.
+        Yields:
+            The files written, and once more where there are maps, ``features.png`` among them.
         """
         title = f"Features judged before training ({self.about['data']})"
         parts = [
@@ -126,10 +130,14 @@ class FeaturesReport:
             ".csv": csv_table(self._csv_rows()),
         }
 
-        def draw(path: Path) -> None:
-            write_scatter(path, title, maps, "links of the item")
-
-        return write_files(folder, _STEM, self._as_json(), texts, draw if maps else None)
+        facts = self._as_json()
+        yield write_files(folder, _STEM, facts, texts)
+        drawn = {} if maps is None else maps(self.sets)
+        if drawn:
+            draw = partial(
+                write_scatter, title=title, panels=drawn, colour_label="links of the item"
+            )
+            yield write_files(folder, _STEM, facts, texts, draw)
 
     def _csv_rows(self) -> Iterator[Sequence[object]]:
         """Unrounded values, a row per protocol and set, then the lines of scale and the paper's."""

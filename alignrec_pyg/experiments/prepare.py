@@ -37,6 +37,7 @@ from alignrec_pyg.graph import (
 )
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
+from alignrec_pyg.nn.features import uneven_rows
 from alignrec_pyg.report import DataReport, SplitReport, describe, describe_split
 from alignrec_pyg.tables import read_npy
 from alignrec_pyg.transforms import (
@@ -300,6 +301,9 @@ def prepare_graph(
         for table in chosen:
             normalized = torch.nn.functional.normalize(feature_table(data, table))
             data[ITEM][feature_key(table)] = normalized
+    elif (uneven := uneven_rows(data, chosen)) is not None:
+        note = f"ATTENTION: {uneven}, which they outweigh (--feature-scale rows scales them)"
+        report = replace(report, notes=(*report.notes, note))
     cold = None
     if held_out is not None:
         with errors_about("--data"):

@@ -31,7 +31,7 @@ class CosineStatistics:
 
 @torch.no_grad()
 def cosine_statistics(
-    data: HeteroData, features: str | Sequence[str], *, normalize_parts: bool = False
+    data: HeteroData, features: str | Sequence[str], *, normalize_parts: bool = True
 ) -> CosineStatistics:
     r"""Computes the exact mean and standard deviation of the cosine of two items.
 
@@ -48,7 +48,8 @@ def cosine_statistics(
     Args:
         data: Graph with the tables.
         features: Name of a feature table, or of several tables, which are concatenated.
-        normalize_parts: Whether to scale the rows of each table to length 1 before concatenation.
+        normalize_parts: Whether to scale the rows of each table to length 1 before concatenation,
+            as models read them.
 
     Raises:
         ValueError: If ``data`` lacks a table, or one is not finite.

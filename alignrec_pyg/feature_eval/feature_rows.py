@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import ITEM, feature_mask, feature_table
-from alignrec_pyg.nn.features import check_feature_table
+from alignrec_pyg.nn.features import check_feature_table, uneven_rows
 
 _CAST_ELEMENTS = 1 << 22  # numbers that are cast to double precision at a time: 32 MiB
 
@@ -18,7 +19,8 @@ class FeatureRows:
     """Concatenated feature tables, whose rows are cast when they are read, without a copy.
 
     The rows of masked items are zero, whatever values the table has. With ``normalize_parts`` the
-    rows of each table are scaled to length 1 before concatenation.
+    rows of each table are scaled to length 1 before concatenation; without it there is a warning
+    if those of one table are ten times as long as those of another.
 
     Raises:
         ValueError: If ``features`` is empty or has duplicates, ``data`` lacks a table, or a table
@@ -26,7 +28,7 @@ class FeatureRows:
     """
 
     def __init__(
-        self, data: HeteroData, features: str | Sequence[str], *, normalize_parts: bool = False
+        self, data: HeteroData, features: str | Sequence[str], *, normalize_parts: bool = True
     ) -> None:
         names = (features,) if isinstance(features, str) else tuple(features)
         if not names or len(set(names)) != len(names):
@@ -41,6 +43,11 @@ class FeatureRows:
         self._normalize_parts = normalize_parts
         for name, (table, mask) in zip(names, self._parts, strict=True):
             check_feature_table(name, table, mask, self.num_items)
+        if not normalize_parts and (uneven := uneven_rows(data, names)) is not None:
+            warnings.warn(
+                f"{uneven}: side by side they decide nearly alone ('normalize_parts' scales them)",
+                stacklevel=3,
+            )
         self.device = self._parts[0][0].device
         self.dim = sum(table.size(1) for table, _ in self._parts)
 

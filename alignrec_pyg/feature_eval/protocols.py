@@ -42,7 +42,7 @@ def zero_shot(
     similarity: Similarity = "cosine",
     exclude_history: bool = False,
     ties: Ties = "last",
-    normalize_parts: bool = False,
+    normalize_parts: bool = True,
     normalize_items: bool = False,
     seed: int = 0,
     block_size: int = 512,
@@ -76,9 +76,11 @@ def zero_shot(
         ties: Which of several latest items of equal time is the target (times are often whole
             days): the last one in the order of the links, a random one, or the one with the
             smallest or largest item index.
-        normalize_parts: Whether to scale the rows of each table to length 1 before concatenation,
-            so that no table dominates by its scale.
-        normalize_items: Whether to scale the rows to length 1 before averaging them.
+        normalize_parts: Whether to scale the rows of each table to length 1, as
+            :class:`~alignrec_pyg.transforms.ConcatFeatures` and the commands do for models, or to
+            take them as they are stored, where the table of longer rows rules.
+        normalize_items: Whether to scale the rows, of several tables the concatenated ones, to
+            length 1 before averaging them.
         seed: Seed of ``ties="random"``.
         block_size: Number of users per block; memory is ``block_size * num_items * 12`` bytes and
             about 100 MiB. The ranks do not depend on it.
@@ -130,7 +132,7 @@ def item_cf(
     score: Score = "cosine",
     min_common: int = 1,
     similarity: Similarity = "cosine",
-    normalize_parts: bool = False,
+    normalize_parts: bool = True,
     block_size: int = 512,
 ) -> ItemCFRecall:
     r"""Item-CF: do items with common users have similar features?
@@ -164,7 +166,8 @@ def item_cf(
         score: Item-CF score :math:`w_{ij}`.
         min_common: Minimum number of common users of a pair with a score.
         similarity: Similarity of features, ``"cosine"`` or ``"dot"`` (inner product).
-        normalize_parts: Whether to scale the rows of each table to length 1 before concatenation.
+        normalize_parts: Whether to scale the rows of each table to length 1, as in
+            :func:`zero_shot`.
         block_size: Number of items per block, as in :func:`zero_shot`.
 
     Raises:

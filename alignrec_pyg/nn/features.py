@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import HeteroData
+
+from alignrec_pyg.graph import feature_mask, feature_table
 
 _CHECKED_ROWS = 4096  # rows that are checked at a time, since isfinite copies them
+_UNEVEN = 10  # times as long: beside such rows, others change a cosine by a hundredth
 
 
 class FeatureTable(nn.Module):
@@ -122,6 +126,30 @@ class FeatureProjections(nn.ModuleList):
         """Resets the projections, and the tables to the extracted features."""
         for projection in self:
             projection.reset_parameters()
+
+
+@torch.no_grad()
+def uneven_rows(data: HeteroData, names: Sequence[str]) -> str | None:
+    """Says so where the rows of one of some feature tables are ten times as long as another's.
+
+    Their mean lengths are compared, over the items that are not missing in the table.
+
+    Returns:
+        A clause that names the longest and the shortest; ``None`` if there is no such difference.
+    """
+    means: dict[str, float] = {}
+    for name in names:
+        lengths = torch.linalg.vector_norm(feature_table(data, name), dim=1)
+        present = lengths[~feature_mask(data, name) & (lengths > 0)]
+        if present.numel():
+            means[name] = float(present.double().mean())
+    if not means:
+        return None
+    longest, shortest = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+    times = means[longest] / means[shortest]
+    if times < _UNEVEN:
+        return None
+    return f"rows of '{longest}' are {times:,.0f} times as long as those of '{shortest}'"
 
 
 def check_feature_table(name: str, table: Tensor, mask: Tensor, num_items: int) -> None:

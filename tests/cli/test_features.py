@@ -2,7 +2,6 @@ import contextlib
 import csv
 import io
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -59,10 +58,9 @@ def test_every_set_goes_through_every_protocol(timed_folder, run, tmp_path, no_m
     assert list(saved["protocols"]) == [ZERO_SHOT, *MASKS, ITEM_CF, ANY_TIED]
     for name in ("audio", "image", "text", ALL):
         parts = name.split("+")
-        scaled = {"normalize_parts": len(parts) > 1}  # as models read them
-        expected = zero_shot(data, parts, **scaled)
+        expected = zero_shot(data, parts)
         assert told(saved, ZERO_SHOT, name) == pytest.approx(expected.recall)
-        found = item_cf(data, parts, **scaled)
+        found = item_cf(data, parts)
         assert told(saved, ITEM_CF, name) == pytest.approx(found.recall)
         assert told(saved, ANY_TIED, name) == pytest.approx(found.any_tied.recall)
         entry = saved["sets"][name]
@@ -71,8 +69,7 @@ def test_every_set_goes_through_every_protocol(timed_folder, run, tmp_path, no_m
         assert entry["width"] == sum(table.size(1) for table in tables)
     for block in MASKS:
         assert list(saved["protocols"][block]) == [ALL]
-        protocol = partial(zero_shot, normalize_parts=True)
-        masked = mask_modality(data, ALL.split("+"), block.split()[-1], protocol=protocol)
+        masked = mask_modality(data, ALL.split("+"), block.split()[-1])
         assert told(saved, block, ALL) == pytest.approx(masked.recall)
     scale = zero_shot(data, "text")
     for name, values in (("popularity", scale.popularity), ("random", scale.random)):
@@ -92,6 +89,43 @@ def test_every_set_goes_through_every_protocol(timed_folder, run, tmp_path, no_m
     assert float(row["recall@10 low"]) <= float(row["recall@10"]) <= float(row["recall@10 high"])
 
 
+def test_the_picture_is_drawn_after_the_files_and_can_be_left_out(
+    timed_folder, run, tmp_path, monkeypatch
+):
+    def stop(*_):
+        assert (tmp_path / "out" / "features.csv").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(features_report, "feature_maps", stop)
+    arguments = ("--data", timed_folder, "--sets", "text")
+    status, out, _, saved = run(*arguments)
+    assert status == 130
+    assert saved["protocols"]
+    assert f"{tmp_path / 'out' / 'features.md'}" in out
+    status, out, err, saved = run(*arguments, "--no-map")
+    assert status == 0, err
+    assert set(saved["files"]) == {"features.csv", "features.md"}
+
+
+@pytest.mark.parametrize(
+    ("scale", "consequence"), [("rows", "and scaled here"), ("raw", "which they outweigh")]
+)
+def test_rows_ten_times_as_long_are_told(
+    timed_folder, run, tmp_path, no_maps, recwarn, scale, consequence
+):
+    table = MMRecFolder(timed_folder).data["item"].x_text
+    np.save(tmp_path / "long.npy", 20 * torch.nn.functional.normalize(table).numpy())
+    np.save(tmp_path / "short.npy", torch.nn.functional.normalize(table).numpy())
+    tables = [f"{name}={tmp_path / f'{name}.npy'}" for name in ("long", "short")]
+    arguments = ("--tables", *tables, "--sets", "long+short", "--feature-scale", scale)
+    status, out, err, saved = run("--data", timed_folder, *arguments)
+    assert status == 0, err
+    told = f"rows of 'long' are 20 times as long as those of 'short' as stored, {consequence}"
+    assert saved["ATTENTION"].startswith(told)
+    assert f"ATTENTION: {told}" in out
+    assert bool(recwarn.list) == (scale == "raw")
+
+
 def test_the_picture_is_written(timed_folder, run, tmp_path):
     status, out, err, _ = run("--data", timed_folder, "--sets", "text")
     assert status == 0, err
@@ -107,7 +141,7 @@ def test_options_reach_the_protocols(timed_folder, run, no_maps):
     )
     assert status == 0, err
     data = MMRecFolder(timed_folder).data
-    options = {"similarity": "dot", "normalize_parts": True}
+    options = {"similarity": "dot"}
     of_users = {**options, "exclude_history": True, "ties": "max_id", "normalize_items": True}
 
     def protocol(data, names):

@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from alignrec_pyg import zero_shot
+from alignrec_pyg import item_cf, zero_shot
 from alignrec_pyg.datasets import MMRecFolder
 from alignrec_pyg.experiments.features import (
     ITEM_CF,
@@ -8,12 +9,13 @@ from alignrec_pyg.experiments.features import (
     FeatureSet,
     Protocols,
     feature_sets,
-    is_scaled,
     protocol_data,
     replacement_tables,
 )
+from alignrec_pyg.experiments.prepare import prepare_graph
 from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.report import describe
 
 
 @pytest.fixture
@@ -21,10 +23,20 @@ def timed(timed_folder):
     return MMRecFolder(timed_folder).data
 
 
-def test_tables_side_by_side_are_scaled_as_models_read_them():
-    assert is_scaled(["image", "text"], "rows")
-    assert not is_scaled(["image", "text"], "raw")
-    assert not is_scaled(["image"], "rows")  # alone, as it is stored
+def test_tables_are_scaled_as_models_read_them(timed):
+    timed["item"].x_text = timed["item"].x_text * torch.arange(1, 31).unsqueeze(1)
+    sets = {"image+text": ["image", "text"], "text": ["text"]}
+    seen = protocol_data(timed)
+    blocks = Protocols().evaluate(seen, sets, {}, "cpu")
+    with pytest.warns(UserWarning, match="rows of 'text' are .* times as long as those of 'image'"):
+        raw = Protocols(feature_scale="raw").evaluate(seen, sets, {}, "cpu")
+    prepared = prepare_graph(timed.clone(), describe(timed), name="some").known
+    for name, parts in sets.items():
+        for block, protocol in ((ZERO_SHOT, zero_shot), (ITEM_CF, item_cf)):
+            rank = protocol(prepared, parts, normalize_parts=False).rank
+            assert torch.equal(blocks[block][name].rank, rank)
+            assert not torch.equal(raw[block][name].rank, rank) or parts == ["text"]
+    assert not torch.equal(raw[ZERO_SHOT]["text"].rank, blocks[ZERO_SHOT]["text"].rank)
 
 
 def test_links_are_those_of_the_paper_by_default(timed):

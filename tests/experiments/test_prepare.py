@@ -256,6 +256,17 @@ def test_feature_rows_have_length_1_for_all_models_or_stay_as_stored(tiny_folder
         assert torch.equal(feature_table(data.train, "image+text"), both)
 
 
+def test_rows_ten_times_as_long_are_told_where_they_stay_so(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
+    for name, length in (("image", 15.0), ("text", 1.0)):
+        table = np.load(folder / f"{name}.npy")
+        unit = table / np.linalg.norm(table, axis=1, keepdims=True)
+        np.save(folder / f"{name}.npy", length * unit)
+    raw, scaled = prepare(str(folder), scale="raw"), prepare(str(folder))
+    (note,) = set(raw.report.notes) - set(scaled.report.notes)
+    assert note.startswith("ATTENTION: rows of 'image' are 15 times as long as those of 'text', ")
+
+
 def test_a_part_of_the_features_reads_no_list_of_the_others(tiny_folder, tmp_path, write_neighbors):
     lists = {"text": write_neighbors(tmp_path / "text.npz", k=3, shift=7)}
     data = prepare(str(tiny_folder), neighbors=lists)

@@ -22,7 +22,24 @@ def test_tables_stand_side_by_side_with_zeros_where_missing(case, normalize_part
 
 
 def test_one_name_is_one_table(case):
-    assert torch.equal(FeatureRows(case, "image")[:], case["item"].x_image.double())
+    table = case["item"].x_image.double()
+    assert torch.equal(FeatureRows(case, "image")[:], unit_length(table))
+    assert torch.equal(FeatureRows(case, "image", normalize_parts=False)[:], table)
+
+
+def test_rows_ten_times_as_long_are_told_where_they_rule(case, recwarn):
+    item = case["item"]
+    item.x_image = unit_length(item.x_image)
+    item.x_text = 9.9 * unit_length(item.x_text)  # missing items count for nothing
+    item.x_text[2] = torch.nan
+    FeatureRows(case, ["image", "text"], normalize_parts=False)
+    item.x_text *= 1.1
+    FeatureRows(case, ["image", "text"])
+    FeatureRows(case, "text", normalize_parts=False)
+    assert not recwarn.list
+    told = "rows of 'text' are 11 times as long as those of 'image': side by side they decide"
+    with pytest.warns(UserWarning, match=told):
+        FeatureRows(case, ["image", "text"], normalize_parts=False)
 
 
 def test_blocks_cover_all_items_once(case, monkeypatch):
