@@ -160,8 +160,11 @@ def encode(
             "--items", "name its text columns with --text, or its image column with --image"
         )
     out = out.resolve()
+    rows = cache if cache is not None else out.parent / f".{out.name}.cache"
     remove_partial_files(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if cache is None and rows.exists():  # of a run that was killed when it had written
+            remove_cache(rows)
         raise OptionError("--out", f"needs to be new or empty (got {out})")
     place = device_named(device)
     specs = _specs(encoder)
@@ -184,7 +187,6 @@ def encode(
     data = _filtered(dataset.data, min_rating, k_core)
     if images is not None:
         _add_images(data, images)
-    rows = cache if cache is not None else out.parent / f".{out.name}.cache"
     there = _modalities(data)
     if not there and specs:
         raise OptionError(

@@ -101,10 +101,11 @@ def _groups(run: Run, k: int, exclude_known_pairs: bool) -> dict[str, list[dict[
     from alignrec_pyg.graph import links_to_predict
 
     links = links_to_predict(run.test)
-    ranking = rank(run.model, run.test, k, exclude_known_pairs=exclude_known_pairs)
+    longest = min(k, run.model.num_items)
+    ranking = rank(run.model, run.test, longest, exclude_known_pairs=exclude_known_pairs)
     found: dict[str, Sequence[Any]] = {
-        "activity": activity_groups(user_metrics(ranking, links, k), run.train),
-        "popularity": popularity_groups(ranking, run.train, links, k),
+        "activity": activity_groups(user_metrics(ranking, links, longest), run.train),
+        "popularity": popularity_groups(ranking, run.train, links, longest),
     }
     groups = {kind: json_values([asdict(group) for group in found[kind]]) for kind in found}
     rows = [["", "train links", "users", f"recall@{k}", f"ndcg@{k}"]]

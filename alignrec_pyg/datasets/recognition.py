@@ -76,7 +76,8 @@ def from_path(
     """Reads a folder or a table of interactions in any supported format.
 
     The format of a folder (RecBole, MMRec, LightGCN, MovieLens, MicroLens) is detected by its
-    files; a file is a table of interactions.
+    files; a file is a table of interactions. Feature rows with NaN or infinity are missing, which
+    the report says.
 
     Args:
         path: The folder or file.
@@ -233,8 +234,8 @@ def _folder(path: Path) -> Recognized:
     if inter:
         header = DelimitedFile(path / inter[0], [], [], optional=(), quoted=False).columns
         if any(":" in name for name in header):
-            return Recognized("RecBole folder", partial(RecBoleFolder, path))
-        return Recognized("MMRec folder", partial(MMRecFolder, path))
+            return Recognized("RecBole folder", partial(RecBoleFolder, path, nonfinite="missing"))
+        return Recognized("MMRec folder", partial(MMRecFolder, path, nonfinite="missing"))
     if "train.txt" in names:
         return Recognized("LightGCN folder", partial(LightGCNFolder, path))
     if {"ratings.csv", "movies.csv"} <= names:

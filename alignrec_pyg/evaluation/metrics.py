@@ -124,6 +124,7 @@ def evaluate_users(
             that of the model.
         FloatingPointError: If a score is NaN.
     """
+    k = min(check_integer("k", k, 1), model.num_items)  # beyond, places would be empty
     ranking = rank(model, data, k, exclude_known_pairs=exclude_known_pairs)
     return user_metrics(ranking, links_to_predict(data), k)
 

@@ -25,6 +25,8 @@ ResultT = TypeVar("ResultT")
 _BLOCK_SCORES = 1 << 22
 _BLOCK_SCORES_LARGE = 1 << 24
 _BLOCK_SCORES_CUDA = 1 << 26
+# Lists may be so long with fewer items, too: small data give the same cut-offs as others.
+_PADDED = 1000
 # More items than these are a large catalogue, whose best are found by groups of so many.
 _LARGE = 50_000
 _GROUP = 8
@@ -84,7 +86,7 @@ def rank(
     Args:
         model: Any recommender; put in evaluation mode meanwhile.
         data: Known links in ``edge_index``; known pairs and links to predict where there are any.
-        k: Length of the lists.
+        k: Length of the lists; lowered to 1,000 or the number of items, whichever is more.
         users: Numbers of the users to rank for, in any order, repeats ignored; ``None`` means those
             with links to predict.
         items: Numbers of the items that may be ranked, in any order, repeats ignored; ``None``
@@ -109,6 +111,7 @@ def rank(
         else check_indices("users", users, model.num_users)
     )
     users = users.to(device, torch.int64).unique()
+    k = min(k, max(model.num_items, _PADDED))
     if items is not None:
         items = check_indices("items", items, model.num_items).to(device, torch.int64).unique()
     if users.numel() == 0:

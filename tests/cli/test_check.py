@@ -1,3 +1,6 @@
+import shutil
+
+import numpy as np
 import pytest
 
 from alignrec_pyg.cli import main
@@ -17,6 +20,17 @@ def test_exit_codes(tmp_path, capsys):
     assert main(["check", str(tmp_path / "none")]) == 2
     assert "error: PATH: 'path' needs to be a folder or a file (there is none at" in (
         capsys.readouterr().err
+    )
+
+
+def test_rows_that_are_not_finite_are_missing_as_for_training(encoded, tmp_path, capsys):
+    folder = shutil.copytree(encoded, tmp_path / encoded.name)
+    table = np.load(folder / "tfidf.npy")
+    table[3] = np.nan
+    np.save(folder / "tfidf.npy", table)
+    assert main(["check", str(folder)]) == 0
+    assert "feature 'tfidf': 1 rows with NaN or infinity taken as missing" in (
+        capsys.readouterr().out
     )
 
 

@@ -81,6 +81,19 @@ def test_goes_on_after_an_interruption(encode_command, encoded, tmp_path, monkey
         assert (out / file.name).read_bytes() == file.read_bytes()
 
 
+def test_a_run_killed_when_its_folder_was_there_leaves_no_cache(
+    encode_command, tmp_path, monkeypatch, capsys
+):
+    command = [*encode_command(tmp_path / "films"), "--encoder", "tfidf"]
+    with monkeypatch.context() as patch:
+        patch.setattr("alignrec_pyg.storage.remove_cache", lambda *_: None)
+        assert main(command) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".films.cache", "films"]
+    assert main(command) == 2
+    assert "--out: needs to be new or empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+
+
 def test_a_cache_of_ones_own_stays(encode_command, tmp_path):
     command = encode_command(tmp_path / "films")
     assert main([*command, "--encoder", "tfidf", "--cache", str(tmp_path / "cache")]) == 0

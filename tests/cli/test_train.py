@@ -23,6 +23,12 @@ def weights(run):
     return file.name, file.read_bytes()  # the name holds a hash
 
 
+def last(run):
+    """Name, with a hash, of the last weights and the optimiser's state."""
+    (file,) = (run / "checkpoint").glob("last-*.safetensors")
+    return file.name
+
+
 def test_equals_the_library_called_by_hand(encoded, run):
     data = MMRecFolder(encoded).data
     for name in ("patch_pca", "tfidf"):
@@ -75,6 +81,21 @@ def test_goes_on_after_ctrl_c_to_the_same_weights(
     assert weights(out) == weights(run)
     assert main(train_command(out)) == 0  # finished: nothing is trained again
     assert weights(out) == weights(run)
+
+
+def test_a_run_is_prolonged_to_the_same_weights(train_command, run, tmp_path):
+    out = tmp_path / "run"
+    assert main([*train_command(out), "--epochs", "5", "--patience", "1"]) == 0
+    ended = weights(out), last(out)
+    assert last(out) != last(run)
+    assert json.loads((out / "run.json").read_text())["num_epochs"] < 5  # patience ended it
+    assert main([*train_command(out), "--epochs", "7"]) == 0
+    assert main(train_command(out)) == 0
+    assert (weights(out), last(out)) == (weights(run), last(run))
+    assert main([*train_command(out), "--epochs", "5", "--patience", "1"]) == 0
+    assert (weights(out), last(out)) != ended  # what was trained is kept
+    told, expected = (json.loads((path / "run.json").read_text()) for path in (out, run))
+    assert told["num_epochs"] == expected["num_epochs"] == 8
 
 
 def test_who_else_trains_in_the_folder_is_told(train_command, tmp_path, monkeypatch, capsys):

@@ -192,6 +192,12 @@ def test_cut_off_beyond_the_catalogue(random_case):
     data, scores = random_case
     result = evaluate(Fixed(data, scores), data, ks=(50,))
     assert result["recall@50"] == pytest.approx(1.0)
+    for ours, theirs in zip(
+        evaluate_users(Fixed(data, scores), data, 10**9),
+        evaluate_users(Fixed(data, scores), data, 50),
+        strict=True,
+    ):
+        assert ours.equal(theirs)
     assert result["precision@50"] == pytest.approx(slow_metrics(scores, data, 50)["precision@50"])
 
 

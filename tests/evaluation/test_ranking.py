@@ -323,6 +323,11 @@ def test_cut_offs_are_positive_integers(case):
         ranking.check_k(6)
 
 
+def test_lists_are_hardly_longer_than_there_are_items(case):
+    data, model = case
+    assert rank(model, data, 10**9).item.equal(rank(model, data, 1000).item)
+
+
 def test_data_need_to_fit(case):
     data, model = case
     with pytest.raises(ValueError, match="'k' needs"):
