@@ -31,7 +31,7 @@ import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,13 +59,10 @@ class NeighborSampling:
         num_neighbors: Neighbours drawn of each node in each hop, from the batch outwards; -1 takes
             all. A model with fewer layers ignores the rest.
         generator: Where the draws come from; an epoch's step has its own.
-        backend: ``"torch"``, or ``"torch_sparse"``, whose compiled sampler is that of PyG's
-            :class:`~torch_geometric.loader.NeighborLoader`.
     """
 
     num_neighbors: Sequence[int]
     generator: torch.Generator
-    backend: Literal["torch", "torch_sparse"] = "torch"
 
     def of_hop(self, hop: int) -> int:
         """Neighbours to draw in a hop, counted from 0.

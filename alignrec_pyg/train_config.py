@@ -39,9 +39,6 @@ class TrainConfig:
             as much as its links, not its links times the graph. Adam then updates the rows that a
             step reads, see :class:`~alignrec_pyg.training.RowAdam`. It takes a model with
             ``supports_neighbor_sampling``, and an entry for each of its layers.
-        neighbor_sampler: What draws them: ``"torch"``, or ``"torch_sparse"``, the compiled sampler
-            of PyG's :class:`~torch_geometric.loader.NeighborLoader`, on the CPU. Both draw without
-            replacement, from the same distribution, but not the same neighbours.
         max_epochs: Most epochs to run; one epoch is one pass over all links.
         patience: Training stops when more evaluations than this in a row bring no improvement.
         eval_every: Epochs between evaluations.
@@ -71,7 +68,6 @@ class TrainConfig:
     num_negatives: int = 1
     known_negatives: float | None = None
     fan_out: tuple[int, ...] | None = None
-    neighbor_sampler: Literal["torch", "torch_sparse"] = "torch"
     max_epochs: int = 1000
     patience: int = 20
     eval_every: int = 1
@@ -89,7 +85,6 @@ class TrainConfig:
         }
         if self.clip_grad_norm is not None:
             checked["clip_grad_norm"] = check_number("clip_grad_norm", self.clip_grad_norm, above=0)
-        check_choice("neighbor_sampler", self.neighbor_sampler, ("torch", "torch_sparse"))
         if self.known_negatives is not None:
             checked["known_negatives"] = check_number(
                 "known_negatives", self.known_negatives, least=0, most=1

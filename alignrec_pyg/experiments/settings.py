@@ -56,7 +56,6 @@ TRAIN_ARGUMENTS = (
     "num_negatives",
     "known_negatives",
     "fan_out",
-    "neighbor_sampler",
     "max_epochs",
     "patience",
     "eval_every",

@@ -8,12 +8,8 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.weak import WeakIdKeyDictionary
-
-from alignrec_pyg.graph import NeighborSampling
 
 _MAX_INT32 = 2**31 - 1
-_INT64_INDICES = WeakIdKeyDictionary()  # of matrices that torch_sparse draws from
 
 
 def csr_matrix(row: Tensor, col: Tensor, value: Tensor, size: tuple[int, int]) -> Tensor:
@@ -70,22 +66,12 @@ def select_rows(row_pointer: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw_entries(
-    matrix: Tensor, rows: Tensor, num_drawn: int, sampling: NeighborSampling
+    row_pointer: Tensor, rows: Tensor, num_drawn: int, *, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """As :func:`select_rows`, but at most ``num_drawn`` entries of a row, without replacement.
 
-    ``sampling`` says who draws, and from which generator.
+    Floyd's algorithm, for all rows at once: the cost does not depend on the length of rows.
     """
-    row_pointer = matrix.crow_indices()
-    count = (row_pointer[rows + 1] - row_pointer[rows]).clamp(max=num_drawn)
-    pointer = functional.pad(count.cumsum(0, dtype=torch.int32), (1, 0))
-    if sampling.backend == "torch_sparse":
-        return pointer, _draw_with_torch_sparse(matrix, rows, num_drawn, sampling.generator)
-    return pointer, _draw(row_pointer, rows, num_drawn, sampling.generator)
-
-
-def _draw(row_pointer: Tensor, rows: Tensor, num_drawn: int, generator: torch.Generator) -> Tensor:
-    """Floyd's algorithm, for all rows at once: the cost does not depend on the length of rows."""
     first, count = row_pointer[rows].long(), (row_pointer[rows + 1] - row_pointer[rows]).long()
     shape = (rows.numel(), num_drawn)
     uniform = torch.rand(shape, dtype=torch.float64, generator=generator, device=rows.device)
@@ -100,24 +86,8 @@ def _draw(row_pointer: Tensor, rows: Tensor, num_drawn: int, generator: torch.Ge
         largest += 1
     drawn[more] = of_more
     kept = torch.arange(num_drawn, device=rows.device) < count.unsqueeze(1)
-    return (first.unsqueeze(1) + drawn)[kept]
-
-
-def _draw_with_torch_sparse(
-    matrix: Tensor, rows: Tensor, num_drawn: int, generator: torch.Generator
-) -> Tensor:
-    """The compiled sampler of PyG's ``NeighborLoader``, which draws from torch's own generator."""
-    indices = _INT64_INDICES.get(matrix)
-    if indices is None:  # once for a graph, as the conversion reads all of it
-        indices = matrix.crow_indices().long(), matrix.col_indices().long()
-        _INT64_INDICES[matrix] = indices
-    seed = int(torch.randint(2**62, (1,), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        *_, position = torch.ops.torch_sparse.neighbor_sample(
-            *indices, rows, [num_drawn], False, True
-        )
-    return position
+    number = count.clamp(max=num_drawn).cumsum(0, dtype=torch.int32)
+    return functional.pad(number, (1, 0)), (first.unsqueeze(1) + drawn)[kept]
 
 
 def renumber(column: Tensor, others: Tensor, num_columns: int) -> tuple[Tensor, Tensor]:

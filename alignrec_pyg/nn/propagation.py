@@ -95,7 +95,7 @@ class Adjacency(NamedTuple):
         if sampling is None or num_drawn < 0:
             pointer, column, value = self._select(rows)
         else:
-            pointer, column, value = self._draw(rows, num_drawn, sampling)
+            pointer, column, value = self._draw(rows, num_drawn, sampling.generator)
         source, column = renumber(column, sources, self.matrix.size(1))
         adjacency = Adjacency(
             csr_tensor(pointer, column, value, source.numel()),
@@ -108,10 +108,10 @@ class Adjacency(NamedTuple):
         return pointer, self.matrix.col_indices()[position], self.matrix.values()[position]
 
     def _draw(
-        self, rows: Tensor, num_drawn: int, sampling: NeighborSampling
+        self, rows: Tensor, num_drawn: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         every = self.matrix.crow_indices()
-        pointer, position = draw_entries(self.matrix, rows, num_drawn, sampling)
+        pointer, position = draw_entries(every, rows, num_drawn, generator=generator)
         count = pointer.diff()
         scale = (every[rows + 1] - every[rows]) / count.clamp(min=1)
         value = self.matrix.values()[position] * scale.repeat_interleave(count)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checks import check_number, require_package
+from alignrec_pyg.checks import check_number
 from alignrec_pyg.fingerprint import data_fingerprints
 from alignrec_pyg.graph import (
     INTERACTS,
@@ -246,8 +246,12 @@ class _Run:
         # Every worker takes a batch a step; the last step may begin anew.
         self.num_steps = -(-len(self.sampler) // self.workers.world_size)
         self.first = self.workers.rank == 0
-        if config.fan_out is not None:
-            _check_sampling(config, model, self.device)
+        if config.fan_out is not None and not model.supports_neighbor_sampling:
+            raise ValueError(
+                f"'fan_out' needs to be None for {type(model).__name__} (got "
+                f"{config.fan_out}): it reads whole neighbourhoods; AlignRec, LightGCN and "
+                "all models with 'supports_neighbor_sampling' can draw them"
+            )
         ours = optimizer is None
         if optimizer is None:
             optimizer = partial(
@@ -309,9 +313,7 @@ class _Run:
             batch = self.sampler.batch(state.epoch, number)
             if self.config.fan_out is not None:
                 draws = self._generator(_NEIGHBORS, number)
-                sampling = NeighborSampling(
-                    self.config.fan_out, draws, self.config.neighbor_sampler
-                )
+                sampling = NeighborSampling(self.config.fan_out, draws)
                 batch = replace(batch, sampling=sampling)
             model.on_batch_start(self._generator(_BATCH, number))
             # Before the forward pass, whose peak it lowers.
@@ -488,27 +490,6 @@ class _Run:
         if self.val is not None:
             tensors += [self.val[INTERACTS].edge_index, links_to_predict(self.val)]
         return tensors
-
-
-def _check_sampling(config: TrainConfig, model: Recommender, device: torch.device) -> None:
-    if not model.supports_neighbor_sampling:
-        raise ValueError(
-            f"'fan_out' needs to be None for {type(model).__name__} (got {config.fan_out}): it "
-            "reads whole neighbourhoods; AlignRec, LightGCN and all models with "
-            "'supports_neighbor_sampling' can draw them"
-        )
-    if config.neighbor_sampler == "torch_sparse":
-        if device.type != "cpu":
-            raise ValueError(
-                f"'neighbor_sampler' needs to be 'torch' on {device} (got 'torch_sparse', "
-                "which draws on the CPU alone)"
-            )
-        require_package(
-            "torch_sparse",
-            "neighbor_sampler='torch_sparse'",
-            "--no-build-isolation torch-sparse==0.6.18",
-            "graph",
-        )
 
 
 def _some_users(val: HeteroData, config: TrainConfig) -> HeteroData:

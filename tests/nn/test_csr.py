@@ -2,56 +2,37 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignrec_pyg.graph import NeighborSampling
 from alignrec_pyg.nn.csr import (
     _transposed_by_sorting,
     csr_matrix,
-    csr_tensor,
     draw_entries,
     renumber,
     transposed_csr,
 )
 
-backends = pytest.mark.parametrize(
-    "backend", ["torch", pytest.param("torch_sparse", marks=pytest.mark.graph_extra)]
-)
 
-
-def drawn(count: int, num_drawn: int, num_rows: int, backend: str) -> Tensor:
+def drawn(count: int, num_drawn: int, num_rows: int) -> Tensor:
     """Entries drawn of each row of ``count``, numbered from 0."""
     pointer = torch.arange(num_rows + 1, dtype=torch.int32) * count
-    column = torch.arange(count, dtype=torch.int32).repeat(num_rows)
-    matrix = csr_tensor(pointer, column, torch.ones(column.numel()), max(count, 1))
     rows = torch.arange(num_rows)
-    sampling = NeighborSampling([num_drawn], torch.Generator().manual_seed(0), backend)
-    own, position = draw_entries(matrix, rows, num_drawn, sampling)
-    again = NeighborSampling([num_drawn], torch.Generator().manual_seed(0), backend)
-    assert torch.equal(draw_entries(matrix, rows, num_drawn, again)[1], position)
+    generator = torch.Generator().manual_seed(0)
+    own, position = draw_entries(pointer, rows, num_drawn, generator=generator)
     assert torch.equal(own, torch.arange(num_rows + 1, dtype=torch.int32) * min(count, num_drawn))
     return position.view(num_rows, -1) - pointer[:-1].unsqueeze(1)
 
 
-@backends
-def test_every_set_of_neighbours_is_as_likely_as_any_other(backend):
-    sets = drawn(5, 3, 20_000, backend).sort(dim=1).values
+def test_every_set_of_neighbours_is_as_likely_as_any_other():
+    sets = drawn(5, 3, 20_000).sort(dim=1).values
     key, count = (sets @ torch.tensor([25, 5, 1])).unique(return_counts=True)
     assert key.numel() == 10  # none is drawn twice
     expected = 20_000 / 10
     assert ((count - expected).square() / expected).sum() < 27.9  # chi-square, 9, at 0.1 %
 
 
-@backends
-def test_few_neighbours_are_all_taken_in_order(backend):
-    assert drawn(3, 3, 2, backend).tolist() == [[0, 1, 2]] * 2
-    assert drawn(2, 3, 2, backend).tolist() == [[0, 1]] * 2
-    assert drawn(0, 3, 2, backend).numel() == drawn(3, 0, 2, backend).numel() == 0
-
-
-@backends
-def test_drawing_leaves_the_global_generator_as_it_is(backend):
-    before = torch.get_rng_state()
-    drawn(5, 3, 4, backend)
-    assert torch.equal(torch.get_rng_state(), before)
+def test_few_neighbours_are_all_taken_in_order():
+    assert drawn(3, 3, 2).tolist() == [[0, 1, 2]] * 2
+    assert drawn(2, 3, 2).tolist() == [[0, 1]] * 2
+    assert drawn(0, 3, 2).numel() == drawn(3, 0, 2).numel() == 0
 
 
 @pytest.mark.parametrize("num_columns", [10, 10_000])  # by marking, by sorting
