@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import ITEM, USER, has_links_to_predict
 from alignrec_pyg.models import Recommender
+from alignrec_pyg.tables import repr_short
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training import FitResult, fit
 from alignrec_pyg.transforms.subset import select_rows
@@ -84,7 +85,7 @@ def grow(model: ModelT, data: HeteroData, new_data: HeteroData, *, seed: int = 0
         The new model, on the device of ``model``, in evaluation mode.
 
     Raises:
-        ValueError: If a graph does not fit the model.
+        ValueError: If a graph does not fit the model, or the graphs share no user or no item.
     """
     model.check_fits(data, "data")
     grown = _drawn_anew(model, new_data, seed)
@@ -94,11 +95,14 @@ def grow(model: ModelT, data: HeteroData, new_data: HeteroData, *, seed: int = 0
         for kind in rows
         for name in _names_that_grow(model, grown, _with_one_more(new_data, kind))
     }
-    old = dict(model.named_parameters())
+    old = model.state_dict()
+    parameters = {name for name, _ in grown.named_parameters()}
     with torch.no_grad():
-        for name, value in grown.named_parameters():
+        for name, value in grown.state_dict().items():
             kind = owners.get(name)
             given = old[name].to(value.device)
+            if name not in parameters and given.shape[1:] != value.shape[1:]:
+                continue  # made anew while training, such as a learned graph of the items
             if given.shape[1:] != value.shape[1:] or (kind is None and given.shape != value.shape):
                 raise ValueError(
                     f"'new_data' needs feature tables as wide as those of 'data' ({name} has shape "
@@ -122,10 +126,22 @@ def _known_rows(data: HeteroData, new_data: HeteroData, kind: str) -> Tensor:
     """For each new user or item its number in ``data``; -1 where it is not there."""
     ids, new_ids = data[kind].get("id"), new_data[kind].get("id")
     count, new_count = int(data[kind].num_nodes), int(new_data[kind].num_nodes)
+    if (ids is None) != (new_ids is None):
+        raise ValueError(
+            f"'new_data' needs ids of the {kind}s as 'data' has them (only one of them has any): "
+            "give both, or remove both to go by number"
+        )
     if ids is None or new_ids is None:
         number = torch.arange(new_count)
         return number.where(number < count, -1)
-    return torch.from_numpy(pd.Index(ids).get_indexer(pd.Index(new_ids)))
+    rows = pd.Index(ids).get_indexer(pd.Index(new_ids))
+    if (rows < 0).all():
+        raise ValueError(
+            f"'new_data' needs some of the {kind}s of 'data' (none of {new_count:,} ids is known: "
+            f"got {repr_short(new_ids[0])}, known are ids like {repr_short(ids[0])}): both need to "
+            "be of one type and written alike, leading zeros included"
+        )
+    return torch.from_numpy(rows)
 
 
 def _with_one_more(data: HeteroData, kind: str) -> HeteroData:
@@ -141,10 +157,10 @@ def _with_one_more(data: HeteroData, kind: str) -> HeteroData:
 
 
 def _names_that_grow(model: Recommender, grown: Recommender, more: HeteroData) -> list[str]:
-    """Parameters that have a row for each of the nodes of which ``more`` has one more."""
-    sizes = {name: value.size(0) for name, value in grown.named_parameters() if value.dim()}
+    """Tensors that have a row for each of the nodes of which ``more`` has one more."""
+    sizes = {name: value.size(0) for name, value in grown.state_dict().items() if value.dim()}
     return [
         name
-        for name, value in _drawn_anew(model, more, 0).named_parameters()
+        for name, value in _drawn_anew(model, more, 0).state_dict().items()
         if value.dim() and value.size(0) != sizes[name]
     ]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_pyg import BPR, GRCN, AlignRec, TrainConfig, fit
+from alignrec_pyg import BPR, GRCN, LATTICE, MMGCN, AlignRec, TrainConfig, fit
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.serving import grow, refit
 from alignrec_pyg.transforms import KNNItemGraph
@@ -89,6 +89,31 @@ def test_without_ids_users_and_items_are_matched_by_number(data):
     assert torch.equal(grown.user_embedding.weight[:50], model.user_embedding.weight)
     assert grown.user_embedding.weight.shape == (53, 4)
     assert torch.equal(grown.item_embedding.weight, model.item_embedding.weight)
+
+
+def test_tables_that_stay_as_they_were_drawn_move_too(data, grown_data):
+    model = MMGCN(data, embedding_dim=4, faithful=True)
+    assert not any("user_embedding" in name for name, _ in model.named_parameters())
+    grown = grow(model, data, grown_data)
+    assert torch.equal(grown.user_embedding.weight[1:51], model.user_embedding.weight.flip(0))
+    assert torch.equal(grown.item_embedding.weight[:50], model.item_embedding.weight.flip(0))
+
+
+def test_a_graph_that_is_learned_anew_is_no_hindrance(data, grown_data):
+    model = LATTICE(data, embedding_dim=4)
+    fit(model, data, None, replace(CONFIG, max_epochs=1))
+    grown = grow(model, data, grown_data)
+    assert torch.equal(grown.item_embedding.weight[:50], model.item_embedding.weight.flip(0))
+
+
+def test_graphs_without_a_common_user_are_refused(data):
+    model, new = BPR(data, embedding_dim=4), copy.copy(data)
+    new["item"].id = data["item"].id.astype(str)
+    with pytest.raises(ValueError, match=r"some of the items of 'data' \(none of 50 .* '0', known"):
+        grow(model, data, new)
+    del new["item"].id
+    with pytest.raises(ValueError, match="'new_data' needs ids of the items as 'data' has them"):
+        grow(model, data, new)
 
 
 def test_features_of_another_width_are_refused(data, grown_data):
