@@ -115,9 +115,13 @@ def data_fingerprints(
 
 
 def check_fingerprints(
-    folder: Path, stored: Mapping[str, Tensor], found: Mapping[str, Tensor], *, strict: bool = False
+    owner: Path | str,
+    stored: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    *,
+    strict: bool = False,
 ) -> None:
-    """Makes sure that tables and graphs are those that something in ``folder`` was made with.
+    """Makes sure that tables and graphs are those that ``owner`` was trained with.
 
     Rounding is let through with a ``UserWarning``; a graph may also have other neighbours for one
     item in twenty, since those that are equally near change places.
@@ -133,7 +137,7 @@ def check_fingerprints(
             what = f"item graph {key.removeprefix('knn_')!r}"
         if key not in stored or key not in found:
             raise CheckpointError(
-                f"{folder} was {'not ' if key in found else ''}trained with {what}, which 'data' "
+                f"{owner} was {'not ' if key in found else ''}trained with {what}, which 'data' "
                 f"{'has' if key in found else 'lacks'}: pass the data it was trained on"
             )
         difference = compare(stored[key], found[key])
@@ -141,7 +145,7 @@ def check_fingerprints(
         if share > (SWAPPED if key.startswith("knn_") else 0):
             rows = ", ".join(map(str, difference.rows[:5].tolist()))
             raise CheckpointError(
-                f"{folder} was trained with other {what} than those of 'data' "
+                f"{owner} was trained with other {what} than those of 'data' "
                 f"({difference.rows.numel():,} of {found[key].size(0):,} items differ, the first: "
                 f"{rows}): pass the data it was trained on"
             )
@@ -151,12 +155,12 @@ def check_fingerprints(
                 rounded[-1] += f" and the neighbours of {difference.rows.numel():,} items"
     if rounded and strict:
         raise CheckpointError(
-            f"{folder} was trained with data that differ by rounding ({'; '.join(rounded)}): pass "
+            f"{owner} was trained with data that differ by rounding ({'; '.join(rounded)}): pass "
             "the very same data, or strict=False"
         )
     if rounded:
         warnings.warn(
-            f"{folder} was trained with data that differ by rounding, as another number of threads "
+            f"{owner} was trained with data that differ by rounding, as another number of threads "
             f"or another processor gives them ({'; '.join(rounded)}): results may differ as much",
             stacklevel=3,
         )

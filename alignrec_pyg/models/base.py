@@ -46,7 +46,7 @@ from alignrec_pyg.models.inputs import (
     select_item_graph,
     select_item_graphs,
 )
-from alignrec_pyg.models.saved_graph import graph_from_tensors, graph_tensors
+from alignrec_pyg.models.saved_graph import graph_from_tensors, graph_tensors, plain_ids
 from alignrec_pyg.nn import (
     Adjacency,
     ItemToUserAggregation,
@@ -144,10 +144,7 @@ class Recommender(nn.Module, ABC):
                 f"(got {self.num_users} and {self.num_items})"
             )
         self.embedding_dim = embedding_dim
-        self._data_hashes = {
-            "user ids": _ids_hash(data[USER].get("id")),
-            "item ids": _ids_hash(data[ITEM].get("id")),
-        }
+        self._data_hashes = _ids_hashes(data)
         self.fingerprints: dict[str, Tensor] = {}
         self._graphs: dict[str, tuple[_PreparedGraph, ...]] = {}
         if hparams is not None:
@@ -308,7 +305,8 @@ class Recommender(nn.Module, ABC):
                 tables and item graphs that the model reads.
 
         Raises:
-            CheckpointError: If the folder has a ``config.json`` that is damaged or somebody else's.
+            CheckpointError: If the folder has a ``config.json`` that is damaged or somebody else's,
+                or ``data`` has other ids, features or item graphs than the model was trained with.
             OSError: If the folder cannot be written; a model that was there stays whole.
             ValueError: If a hyper-parameter has a value that JSON cannot hold, or ``data`` is not
                 of this model.
@@ -319,10 +317,19 @@ class Recommender(nn.Module, ABC):
         if self.fingerprints:
             contents[_FINGERPRINTS] = self.fingerprints
         if data is not None:
-            self.check_fits(data, "data")
+            self._check_trained_on(data)
             contents[_GRAPH], config["graph"] = graph_tensors(data, *self._read())
         with folder_lock(path.parent, path.name):
             write_with_files(path, config, contents)
+
+    def _check_trained_on(self, data: HeteroData) -> None:
+        """Makes sure that a model saved with ``data`` will load."""
+        self.check_fits(data, "data")
+        features, item_graphs = self._read()
+        select_item_graphs(data, item_graphs, item_graphs)
+        _check_hashes(type(self).__name__, self._data_hashes, _ids_hashes(data))
+        found = data_fingerprints(data, features, item_graphs)
+        check_fingerprints(type(self).__name__, self.fingerprints, found)
 
     def _read(self) -> tuple[list[str], list[str]]:
         """Names of the tables and item graphs that the model reads."""
@@ -422,14 +429,7 @@ class Recommender(nn.Module, ABC):
         dtypes = {value.dtype for value in state.values() if value.is_floating_point()}
         if len(dtypes) == 1:
             model.to(dtype=dtypes.pop())
-        other = [
-            name for name, value in model._data_hashes.items() if config["data"].get(name) != value
-        ]
-        if other:
-            raise CheckpointError(
-                f"{folder} was trained with other {' and '.join(other)} than those of 'data': pass "
-                "the data it was trained on"
-            )
+        _check_hashes(folder, config["data"], model._data_hashes)
         stored = files.get(_FINGERPRINTS, {})
         check_fingerprints(folder, stored, model.fingerprints, strict=strict)
         model.load_state_dict(state)
@@ -632,9 +632,25 @@ def stored_graph(folder: Path, device: torch.device | str) -> HeteroData:
     return on_device(data, device)
 
 
+def _check_hashes(owner: Path | str, stored: Mapping[str, str], found: Mapping[str, str]) -> None:
+    other = [name for name, value in found.items() if stored.get(name) != value]
+    if other:
+        raise CheckpointError(
+            f"{owner} was trained with other {' and '.join(other)} than those of 'data': pass "
+            "the data it was trained on"
+        )
+
+
+def _ids_hashes(data: HeteroData) -> dict[str, str]:
+    return {f"{kind} ids": _ids_hash(data[kind].get("id")) for kind in (USER, ITEM)}
+
+
 def _ids_hash(ids: Any) -> str:
-    """The same for equal ids, whatever the type of the array."""
-    return content_hash(None if ids is None else np.asarray(ids).tolist())
+    if ids is None:
+        return content_hash(None)
+    return content_hash(
+        [int(i) if isinstance(i, float) and i.is_integer() else i for i in plain_ids(ids)]
+    )
 
 
 def _check_hparam(name: str, value: Any, kind: Any) -> None:

@@ -89,12 +89,18 @@ def graph_from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) 
     return data
 
 
+def plain_ids(ids: Any) -> list[Any]:
+    """Ids as Python's values, the same for equal ids whatever the type of the array."""
+    values = np.asarray(ids).tolist()
+    return [value.item() if isinstance(value, np.generic) else value for value in values]
+
+
 def _packed(ids: np.ndarray) -> tuple[dict[str, Tensor], str]:
     """Ids as tensors, and the type that they had."""
     if ids.dtype.kind in "iuf":
         wide = np.int64 if ids.dtype.kind in "iu" else np.float64
         return {"value": torch.from_numpy(ids.astype(wide))}, str(ids.dtype)
-    values = ids.tolist()
+    values = plain_ids(ids)
     if not all(type(value) in (str, int) for value in values):
         raise ValueError(
             f"'id' needs to hold strings or whole numbers to be saved (got {values[0]!r})"

@@ -111,6 +111,9 @@ def test_ids_are_equal_by_value(toy, tmp_path):
     toy["item"].id = np.array([3, 1, 4, 5], dtype=np.int64)
     toy["user"].id = np.array(["ann", "bob", "cy"], dtype=object)
     BPR.from_pretrained(tmp_path, toy)
+    toy["item"].id = np.array([3.0, 1.0, 4.0, 5.0])
+    toy["user"].id = np.array([np.str_("ann"), "bob", "cy"], dtype=object)
+    BPR.from_pretrained(tmp_path, toy)
     toy["item"].id = np.array(["3", "1", "4", "5"])
     with pytest.raises(CheckpointError, match="other item ids"):
         BPR.from_pretrained(tmp_path, toy)

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -53,6 +55,26 @@ def test_all_that_users_have_had_is_known(data, tmp_path):
     assert torch.equal(graph[INTERACTS].edge_index, data[INTERACTS].edge_index)
     stored, known = (known_links(part).t().tolist() for part in (graph, data))
     assert sorted(stored) == sorted(known)
+
+
+def test_data_that_the_model_would_not_load_on_are_refused_when_it_is_saved(data, tmp_path):
+    model = build(AlignRec, data)
+    model.save_pretrained(tmp_path, data)
+    rounded, other, ids, lacking = (copy.copy(data) for _ in range(4))
+    rounded["item"].x_image = data["item"].x_image * (1 + 1e-5)
+    with pytest.warns(UserWarning, match="AlignRec was trained with data that differ by rounding"):
+        model.save_pretrained(tmp_path, rounded)
+    other["item"].x_image = data["item"].x_image + 1
+    with pytest.raises(CheckpointError, match="AlignRec was trained with other features 'image'"):
+        model.save_pretrained(tmp_path, other)
+    ids["user"].id = data["user"].id[::-1].copy()
+    with pytest.raises(CheckpointError, match="AlignRec was trained with other user ids than"):
+        model.save_pretrained(tmp_path, ids)
+    del lacking["item", "knn_image", "item"]
+    with pytest.raises(ValueError, match=r"'item_graphs' needs to be among .*\['image'\]"):
+        model.save_pretrained(tmp_path, lacking)
+    with pytest.warns(UserWarning, match="differ by rounding"):
+        assert load(tmp_path)[1]["item"].x_image.equal(rounded["item"].x_image)
 
 
 def test_an_aligned_model_builds_its_backbone(data, tmp_path):

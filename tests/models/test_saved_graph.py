@@ -14,6 +14,7 @@ from alignrec_pyg.models.saved_graph import graph_from_tensors, graph_tensors
         np.array([7, -1, 2**62]),
         np.array([7, 1, 2], dtype=np.int32),
         np.array(["7", 7, "x"], dtype=object),
+        np.array([np.str_("7"), np.int64(7), "x"], dtype=object),
         np.array([0.5, 1.5, 2.0]),
     ],
 )
