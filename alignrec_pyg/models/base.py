@@ -648,9 +648,11 @@ def _ids_hashes(data: HeteroData) -> dict[str, str]:
 def _ids_hash(ids: Any) -> str:
     if ids is None:
         return content_hash(None)
-    return content_hash(
-        [int(i) if isinstance(i, float) and i.is_integer() else i for i in plain_ids(ids)]
-    )
+    whole: list[Any] = [
+        int(value) if isinstance(value, float) and value.is_integer() else value
+        for value in plain_ids(ids)
+    ]
+    return content_hash(whole)
 
 
 def _check_hparam(name: str, value: Any, kind: Any) -> None:
