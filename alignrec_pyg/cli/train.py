@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from alignrec_pyg import FitResult
 
 _CHECKPOINT = "checkpoint"
+_WAYS_ON = {"max_epochs": "--epochs", "patience": "--patience"}
 _LOCK_SECONDS = 2.0  # that a killed process may take to end
 
 
@@ -64,11 +65,12 @@ def train(options: TrainOptions) -> None:
     """Train a model and keep the epoch that is best on validation.
 
     Builds the item graph where the model reads one, trains with early stopping, prints the
-    validation metrics of the best epoch, and writes the model to RUN, for evaluate and recommend.
-    Test links are not looked at. With the same settings, seed and threads the model is that of
-    alignrec compare, to the last digit.
+    validation metrics of the best epoch, and writes the model to RUN, for evaluate and recommend,
+    with its learning curves (curves.csv, curves.png). Test links are not looked at. With the same
+    settings, seed and threads the model is that of alignrec compare, to the last digit.
 
-    Ctrl-C saves first: the same command goes on where it was, to the same result.
+    Ctrl-C saves first: the same command goes on where it was, to the same result. A run that ended
+    goes on with a larger --epochs or --patience.
     """
     from alignrec_pyg.atomic import folder_lock
 
@@ -78,9 +80,13 @@ def train(options: TrainOptions) -> None:
 
 def _train(options: TrainOptions, out: Path) -> None:
     from alignrec_pyg import CheckpointError, fit
+    from alignrec_pyg.atomic import atomic_path
     from alignrec_pyg.cli.runs import ITEM_GRAPHS, Settings, save_run
+    from alignrec_pyg.experiments.charts import chart_problem
+    from alignrec_pyg.experiments.learning_curves import curves_csv, write_run_curves
     from alignrec_pyg.experiments.settings import model_path
     from alignrec_pyg.graph import on_device
+    from alignrec_pyg.storage import write_text
 
     session = options.session(cache=out / ITEM_GRAPHS)
     (name,) = session.models
@@ -110,10 +116,22 @@ def _train(options: TrainOptions, out: Path) -> None:
         "seed": options.seed,
         "best_epoch": result.best_epoch,
         "num_epochs": result.num_epochs,
+        "stopped_early": result.stopped_early,
+        "still_rising": result.still_rising,
+        "seconds": result.seconds,
+        "cpu_seconds": result.cpu_seconds,
         "validation": result.best_metrics,
     }
     save_run(out, Path(options.data), made, data, model, training)
+    write_text(out / "curves.csv", curves_csv([({}, result.history)]))
+    if (problem := chart_problem()) is None:
+        with atomic_path(out / "curves.png") as path:
+            write_run_curves(path, f"{name} on {data.name}", result.history, result.best_epoch)
+    else:
+        log(problem)
     print(_summary(name, result))
+    if result.way_on is not None:
+        log(f"a larger {_WAYS_ON[result.way_on]} goes on from here")
     log(f"written: {out}")
 
 
@@ -121,6 +139,6 @@ def _summary(model: str, result: FitResult) -> str:
     shown = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
     metrics = "  ".join(f"{name} {result.best_metrics[name]:.4f}" for name in shown)
     return (
-        f"{model}: best epoch {result.best_epoch} of {result.num_epochs} "
-        f"({result.seconds:.0f} s)\nvalidation: {metrics}"
+        f"{model}: {result} ({result.seconds:.0f} s, {result.cpu_seconds:.0f} s of the processor)"
+        f"\nvalidation: {metrics}"
     )

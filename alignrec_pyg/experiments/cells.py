@@ -222,12 +222,15 @@ def run_cell(
         val_metrics=fitted.best_metrics,
         best_epoch=fitted.best_epoch,
         num_epochs=fitted.num_epochs,
-        stopped_early=fitted.num_epochs < cell.config.max_epochs,
+        stopped_early=fitted.stopped_early,
+        still_rising=fitted.still_rising,
         seconds=fitted.seconds,
+        cpu_seconds=fitted.cpu_seconds,
         peak_bytes=memory.peak_bytes,
         content_bytes=content_bytes(cell, parts.train),
         num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         rankings=rankings,
+        history=fitted.history,
         origin=origin(device),
     )
     store.save(cell, result)

@@ -68,7 +68,7 @@ def write_chart(
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False
         )
-    _write(path, title, figure, canvas)
+    write_figure(path, title, figure, canvas)
 
 
 def write_curves(
@@ -95,7 +95,7 @@ def write_curves(
         plain_axes(axes)
     grid[0].set_ylabel(ylabel)
     figure.legend(loc="outside right upper", frameon=False)
-    _write(path, title, figure, canvas)
+    write_figure(path, title, figure, canvas)
 
 
 def write_maps(path: Path, title: str, maps: Mapping[str, tuple[Any, Any]]) -> None:
@@ -113,7 +113,7 @@ def write_maps(path: Path, title: str, maps: Mapping[str, tuple[Any, Any]]) -> N
                 label=label if axes is grid[0] else None,
             )
     figure.legend(loc="outside right upper", frameon=False, markerscale=3)
-    _write(path, title, figure, canvas)
+    write_figure(path, title, figure, canvas)
 
 
 def write_scatter(
@@ -134,7 +134,7 @@ def write_scatter(
             linewidths=0,
         )
     figure.colorbar(drawn, ax=list(grid), label=colour_label)
-    _write(path, title, figure, canvas)
+    write_figure(path, title, figure, canvas)
 
 
 def project(rows: Any) -> Any:
@@ -154,6 +154,13 @@ def new_figure(width: float, height: float = 4.8) -> tuple[Any, Any]:
     return figure, FigureCanvasAgg(figure)
 
 
+def write_figure(path: Path, title: str, figure: Any, canvas: Any) -> None:
+    """Writes a figure as PNG, with its title."""
+    width = int(_TITLE_LETTERS * figure.get_figwidth())
+    figure.suptitle(fill(title, width), x=0.01, ha="left", fontsize=12)
+    canvas.print_png(str(path))
+
+
 def plain_axes(axes: Any, grid: Literal["x", "y"] = "y") -> None:
     """Only the axes that are read, with a light grid along one of them."""
     axes.grid(axis=grid, linewidth=0.5, alpha=0.5)
@@ -171,12 +178,6 @@ def _maps(names: Sequence[str], width: float) -> tuple[Any, Any, Any]:
         axes.set_xticks([])
         axes.set_yticks([])
     return figure, canvas, grid
-
-
-def _write(path: Path, title: str, figure: Any, canvas: Any) -> None:
-    width = int(_TITLE_LETTERS * figure.get_figwidth())
-    figure.suptitle(fill(title, width), x=0.01, ha="left", fontsize=12)
-    canvas.print_png(str(path))
 
 
 def _draw_bars(

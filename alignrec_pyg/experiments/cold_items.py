@@ -204,11 +204,14 @@ def untrained_result(
         best_epoch=0,
         num_epochs=0,
         stopped_early=True,
+        still_rising=False,
         seconds=0.0,
+        cpu_seconds=0.0,
         peak_bytes=None,
         content_bytes=0,
         num_parameters=0,
         rankings=rankings,
+        history=[],
         origin=origin(torch.device("cpu")),
     )
 

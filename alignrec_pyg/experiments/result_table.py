@@ -14,8 +14,13 @@ ALPHA = 0.05
 """Level of significance, of probabilities after Holm's correction."""
 
 _P = "p (Holm)"
-_COSTS = ("epochs (best)", "seconds", "memory MB", "parameters")
-_CSV_COSTS = ("epochs", "best epoch", "seconds", "peak bytes", "parameters", "users")
+_COSTS = ("epochs (best)", "seconds (CPU)", "memory MB", "parameters")
+_CSV_COSTS = (
+    *("epochs", "best epoch", "stopped early", "still rising", "seconds", "CPU seconds"),
+    *("peak bytes", "parameters", "users"),
+)
+LIMITED, RISING = "+", "↑"
+"""Marks of epochs: a cell was stopped by their limit; validation of one was still rising."""
 _CSV_TEST = ("compared with", "p", _P)
 _MB = 1e6
 _LARGE = 10
@@ -44,8 +49,9 @@ def table_rows(
     """Header and rows as text, published values in rows of their own.
 
     The best value of a column is bold; with fewer than two rows that miss no seed, none is. Epochs
-    have a ``+`` where a cell was stopped by their limit. With comparisons there is a column of
-    probabilities after Holm's correction; where rows are compared in pairs it names the other row.
+    have a ``+`` where a cell was stopped by their limit, and an arrow where validation of a cell
+    was still rising at the end. With comparisons there is a column of probabilities after Holm's
+    correction; where rows are compared in pairs it names the other row.
     """
     tests = [_P] if comparisons else []
     header = ["model", *table[0].mean, *tests, *(_COSTS if style.costs else ())]
@@ -63,8 +69,8 @@ def table_rows(
             line.append(_test_text(row, comparisons))
         if style.costs:
             line += [
-                f"{row.epochs:.0f}{'' if row.stopped_early else '+'} ({row.best_epoch:.0f})",
-                f"{row.seconds:.1f}",
+                f"{row.epochs:.0f}{_end(row)} ({row.best_epoch:.0f})",
+                f"{row.seconds:.1f} ({row.cpu_seconds:.1f})",
                 "" if row.peak_bytes is None else f"{row.peak_bytes / _MB:,.0f}",
                 f"{row.num_parameters:,}",
             ]
@@ -75,6 +81,10 @@ def table_rows(
             empty = [""] * (len(header) - 1 - len(values))
             lines.append([f"  {PAPER_LABEL}", *values, *empty])
     return lines
+
+
+def _end(row: Row) -> str:
+    return ("" if row.stopped_early else LIMITED) + (RISING if row.still_rising else "")
 
 
 def marked_values(table: Sequence[Row], style: TableStyle) -> dict[str, float]:
@@ -97,7 +107,8 @@ def csv_rows(
     for row in table:
         std = row.std or dict.fromkeys(metrics)
         values = [value for metric in metrics for value in (row.mean[metric], std[metric])]
-        costs = [row.epochs, row.best_epoch, row.seconds, row.peak_bytes, row.num_parameters]
+        ends = [row.epochs, row.best_epoch, int(row.stopped_early), int(row.still_rising)]
+        costs = [*ends, row.seconds, row.cpu_seconds, row.peak_bytes, row.num_parameters]
         test: list[object] = [None, None, None]
         if row.name in tested:
             other, found = tested[row.name]

@@ -28,6 +28,8 @@ from alignrec_pyg.experiments.paper import PAPER_LABEL, PaperResults
 from alignrec_pyg.experiments.prepare import PreparedData
 from alignrec_pyg.experiments.provenance import Origin
 from alignrec_pyg.experiments.result_table import (
+    LIMITED,
+    RISING,
     TableStyle,
     csv_rows,
     in_pairs,
@@ -80,12 +82,25 @@ class Experiment:
     @property
     def warnings(self) -> list[str]:
         """What to know before any comparison is read: what is not converged, or missing."""
-        limited = [row.name for row in self.table if not row.stopped_early]
-        lines = []
-        if limited:
-            lines.append(
-                f"Stopped at the limit of epochs (+), perhaps not converged: {', '.join(limited)}"
-            )
+        limited = [row for row in self.table if not row.stopped_early]
+        stopped = [row for row in self.table if row.stopped_early and row.still_rising]
+        ends = (
+            (
+                f"At the limit of epochs ({LIMITED}), validation still rising ({RISING}); a larger "
+                "--epochs trains them longer",
+                [row for row in limited if row.still_rising],
+            ),
+            (
+                f"At the limit of epochs ({LIMITED}), perhaps not converged",
+                [row for row in limited if not row.still_rising],
+            ),
+            (
+                f"Stopped early with validation still rising ({RISING}); a larger --patience "
+                "trains them longer",
+                stopped,
+            ),
+        )
+        lines = [f"{text}: {', '.join(row.name for row in of)}" for text, of in ends if of]
         lines += [
             f"{row.label}: {_seeds_text(row.seeds)} only; no best value, not in the tests"
             for row in self.table
@@ -272,7 +287,9 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
                 "epochs": row.epochs,
                 "best_epoch": row.best_epoch,
                 "stopped_early": row.stopped_early,
+                "still_rising": row.still_rising,
                 "seconds": row.seconds,
+                "cpu_seconds": row.cpu_seconds,
                 "peak_bytes": row.peak_bytes,
                 "parameters": row.num_parameters,
                 "users": row.user.numel(),
@@ -320,7 +337,8 @@ def _notes(experiment: Experiment) -> list[str]:
     lines += [str(comparison) for comparison in experiment.comparisons or ()]
     if experiment.style.costs:
         lines.append(
-            "epochs, best epoch, seconds (training and validation): means; memory: largest cell, "
+            "epochs, best epoch, seconds of training and validation (CPU: of the processor, all "
+            "threads together): means; memory: largest cell, "
             + memory_description(experiment.device)
             + "; parameters: trainable ones"
         )

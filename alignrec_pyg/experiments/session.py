@@ -14,6 +14,7 @@ import torch
 from alignrec_pyg.experiments.cells import KS, Cell, Parts
 from alignrec_pyg.experiments.charts import chart_problem
 from alignrec_pyg.experiments.description import header
+from alignrec_pyg.experiments.learning_curves import CURVES, write_curves
 from alignrec_pyg.experiments.paper import PaperResults
 from alignrec_pyg.experiments.prepare import PreparedData
 from alignrec_pyg.experiments.result_table import TableStyle
@@ -244,7 +245,8 @@ class Session:
         failed = {f"{row} seed {seed}": reason for (row, seed), reason in outcome.failed.items()}
         table = summarize(outcome.results, self.seeds, measure or self.measure)
         if not table:
-            remove_results(self.out, stem)
+            for name in (stem, CURVES):
+                remove_results(self.out, name)
             for name, reason in failed.items():
                 log(f"not run: {name}: {reason}")
             log("no cell has a result: no files are written, those of an earlier run are removed")
@@ -274,6 +276,7 @@ class Session:
         print(f"\n{screen_text(experiment, ansi=sys.stdout.isatty())}\n")
         chart = None if draw is None else partial(draw, table)
         written = write_results(experiment, self.out, stem, chart)
+        written += write_curves(self.out, f"{experiment.title}: validation", outcome.results)
         print("written: " + ", ".join(str(path) for path in written))
         if (problem := chart_problem()) is not None:
             print(problem)

@@ -57,8 +57,9 @@ class Row:
     """One row of the table: means over the seeds of a model; ``missing`` seeds gave no result.
 
     ``std`` (divisor n - 1) is ``None`` with one seed, and NaN for a column that is the same for all
-    seeds by its nature. ``user_value`` holds what rows are compared by, mean over the seeds, for
-    each ``user`` scored.
+    seeds by its nature. ``stopped_early`` says that every cell ended by patience, ``still_rising``
+    that validation of some was rising at the end. ``user_value`` holds what rows are compared by,
+    mean over the seeds, for each ``user`` scored.
     """
 
     name: str
@@ -69,7 +70,9 @@ class Row:
     epochs: float
     best_epoch: float
     stopped_early: bool
+    still_rising: bool
     seconds: float
+    cpu_seconds: float
     peak_bytes: int | None
     num_parameters: int
     compared: str
@@ -294,7 +297,9 @@ def _row(name: str, cells: Sequence[CellResult], seeds: Sequence[int], measure: 
         epochs=fmean(cell.num_epochs for cell in cells),
         best_epoch=fmean(cell.best_epoch for cell in cells),
         stopped_early=all(cell.stopped_early for cell in cells),
+        still_rising=any(cell.still_rising for cell in cells),
         seconds=fmean(cell.seconds for cell in cells),
+        cpu_seconds=fmean(cell.cpu_seconds for cell in cells),
         peak_bytes=max(peaks) if peaks else None,
         num_parameters=cells[0].num_parameters,
         compared=measured[0].compared,

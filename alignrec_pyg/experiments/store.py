@@ -24,8 +24,9 @@ class CellResult:
     """What a cell gave: metrics of the test called ``"test"`` at the epoch best on validation.
 
     Everything else is computed from ``rankings``, the best items of every user with links to
-    predict, by the name of the test. Epochs count from 1; ``seconds`` are of training and
-    validation; ``peak_bytes`` are without what was there before the cell, such as the
+    predict, by the name of the test, and the ``history`` of training, its learning curves. Epochs
+    count from 1; ``seconds`` (of the clock) and ``cpu_seconds`` (of the processor) are of training
+    and validation; ``peak_bytes`` are without what was there before the cell, such as the
     ``content_bytes`` of the feature tables and item graphs that it reads; ``stored`` tells whether
     it was read from the store.
     """
@@ -40,21 +41,25 @@ class CellResult:
     best_epoch: int
     num_epochs: int
     stopped_early: bool
+    still_rising: bool
     seconds: float
+    cpu_seconds: float
     peak_bytes: int | None
     content_bytes: int
     num_parameters: int
     rankings: dict[str, Ranking]
+    history: list[dict[str, float]]
     origin: Origin
     stored: bool = False
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the rankings."""
-        everything = {name: value for name, value in vars(self).items() if name != "rankings"}
+        """Everything but the rankings and the history."""
+        long = ("rankings", "history")
+        everything = {name: value for name, value in vars(self).items() if name not in long}
         return everything | {"origin": asdict(self.origin)}
 
 
-_KEYS = {"key": str, "result": dict, "tests": list}
+_KEYS = {"key": str, "result": dict, "history": list, "tests": list}
 
 
 class CellStore:
@@ -104,7 +109,8 @@ class CellStore:
                 for test in manifest["tests"]
             }
             origin = Origin(**summary["origin"])
-            result = CellResult(**{**summary, "rankings": rankings, "origin": origin})
+            read = {"rankings": rankings, "history": manifest["history"], "origin": origin}
+            result = CellResult(**{**summary, **read})
         except (CheckpointError, KeyError, TypeError) as error:
             warnings.warn(
                 f"{cell.row} seed {cell.seed} runs again: its stored result is damaged ({error})",
@@ -128,6 +134,7 @@ class CellStore:
         manifest = {
             "key": result.key,
             "result": result.summary(),
+            "history": result.history,
             "tests": list(result.rankings),
         }
         contents = {f"{path.stem}.safetensors": tensors}

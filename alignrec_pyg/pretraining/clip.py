@@ -172,7 +172,7 @@ class _Finetuning:
         if folder is not None:
             restore(folder, identity, state, self._model, self._optimizer)
         num_batches = -(-len(self._train) // config.batch_size)
-        clock = RunClock(state.seconds, checkpoint_seconds)
+        clock = RunClock(state, checkpoint_seconds)
         with tqdm(
             total=config.epochs * num_batches,
             initial=state.epoch * num_batches + state.step,
@@ -184,7 +184,7 @@ class _Finetuning:
             def save_if(due: bool) -> None:
                 if folder is not None and (due or clock.save_is_due()):
                     self._check_weights()
-                    state.seconds = clock.elapsed()
+                    clock.stamp()
                     with clock.saving():
                         save(folder, identity, state, self._model, self._optimizer)
                 stop.exit_if_requested()

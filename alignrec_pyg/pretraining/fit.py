@@ -107,7 +107,7 @@ def pretrain(
     ):
         if folder is not None:
             restore(folder, run, state, objective, optimizer)
-        clock = RunClock(state.seconds, checkpoint_seconds)
+        clock = RunClock(state, checkpoint_seconds)
         step = state.epoch * steps_per_epoch + state.step
         trainer = Trainer(objective, optimizer, config, workers, state)
 
@@ -150,7 +150,7 @@ def pretrain(
                         state.epoch, state.step = state.epoch + 1, 0
                         state.finished = state.epoch == config.epochs
                     if folder is not None and first and (ended or stopping or clock.save_is_due()):
-                        state.seconds = clock.elapsed()
+                        clock.stamp()
                         write_records(folder / "history.jsonl", state.history)
                         with clock.saving():
                             save(folder, run, state, objective, optimizer)
@@ -159,12 +159,13 @@ def pretrain(
                         stop.exit_if_requested()
                         raise SystemExit(143)  # another worker was asked to stop
             stop.exit_if_requested()
+            clock.stamp()
 
     objective.eval()
     return PretrainResult(
         metrics={name: value for name, value in state.history[-1].items() if name[:4] == "val_"},
         num_steps=num_steps,
-        seconds=clock.elapsed(),
+        seconds=state.seconds,
         history=state.history,
     )
 

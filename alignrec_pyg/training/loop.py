@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,16 +74,41 @@ class FitResult:
         best_metrics: Validation metrics of that epoch; none without validation, whose best epoch
             is the last one.
         num_epochs: Epochs run.
-        seconds: Time spent, including before interruptions.
+        stopped_early: Whether patience ended training; else it went to the limit of epochs.
+        still_rising: Whether validation was still rising at the end: the best evaluation is among
+            the last tenth of them, rounded up. Then a larger limit (or, if ``stopped_early``,
+            patience) may well give a better model.
+        seconds: Time spent by the clock, including before interruptions.
+        cpu_seconds: Time spent by the processor, all threads of the process together; of several
+            workers that of the first. Unlike ``seconds`` it does not count what else the machine
+            did, nor waiting for a GPU.
         history: One entry per epoch: ``epoch``, ``step`` (batches done in all), ``lr``, mean
             ``loss`` and ``loss/<term>``, and the validation metrics where it was evaluated.
+
+    ``str(result)`` says it in a sentence. A run with a ``checkpoint_dir`` goes on where it ended
+    with a larger limit, ``TrainConfig(max_epochs=...)``, or a larger ``patience``.
     """
 
     best_epoch: int
     best_metrics: dict[str, float]
     num_epochs: int
+    stopped_early: bool
+    still_rising: bool
     seconds: float
+    cpu_seconds: float
     history: list[dict[str, float]] = field(repr=False)
+
+    @property
+    def way_on(self) -> Literal["max_epochs", "patience"] | None:
+        """What a saved run goes on with if it is larger; ``None`` if it stopped as it should."""
+        if not self.stopped_early:
+            return "max_epochs"
+        return "patience" if self.still_rising else None
+
+    def __str__(self) -> str:
+        end = "stopped early" if self.stopped_early else "at the limit of epochs"
+        rising = ", validation still rising" if self.still_rising else ""
+        return f"best epoch {self.best_epoch} of {self.num_epochs}, {end}{rising}"
 
 
 def fit(
@@ -172,7 +197,7 @@ def fit(
         nullcontext() if run.config.fan_out is None else sparse_gradients(model),
     ):
         run.begin(folder)
-        clock = RunClock(run.state.seconds, checkpoint_seconds)
+        clock = RunClock(run.state, checkpoint_seconds)
 
         def save_if(due: bool) -> None:
             if folder is None:
@@ -180,7 +205,8 @@ def fit(
             stopping = run.workers.any(stop.requested)
             if run.first and (due or stopping or clock.save_is_due()):
                 with clock.saving():
-                    run.save(folder, clock.elapsed())
+                    clock.stamp()
+                    run.save(folder)
             if stopping:
                 run.workers.barrier()  # the others wait for the state to be saved
                 stop.exit_if_requested()
@@ -193,20 +219,25 @@ def fit(
             run.end_epoch(reports)
             save_if(due=run.state.finished)
         stop.exit_if_requested()
-        run.state.seconds = clock.elapsed()
+        clock.stamp()
 
-    return take_best(model, run.state)
+    return take_best(model, run.state, run.config)
 
 
-def take_best(model: Recommender, state: TrainState) -> FitResult:
+def take_best(model: Recommender, state: TrainState, config: TrainConfig) -> FitResult:
     """Gives the model the weights of the best epoch of a run that has ended."""
     model.load_state_dict(state.best_weights)
     model.eval()
+    evaluated = [entry["epoch"] for entry in state.history if config.monitor in entry]
+    last_tenth = evaluated[-max(1, math.ceil(len(evaluated) / 10)) :]
     return FitResult(
         best_epoch=state.best_epoch,
         best_metrics=state.best_metrics,
         num_epochs=state.epoch,
+        stopped_early=state.num_stale > config.patience,
+        still_rising=state.best_epoch in last_tenth,
         seconds=state.seconds,
+        cpu_seconds=state.cpu_seconds,
         history=state.history,
     )
 
@@ -385,7 +416,7 @@ class _Run:
         )
         self.model.load_state_dict(present)
 
-    def save(self, folder: Path, seconds: float) -> None:
+    def save(self, folder: Path) -> None:
         """Saves the state, but none that could not be continued.
 
         Raises:
@@ -397,7 +428,6 @@ class _Run:
                     f"{name} is not finite after {self.state.epoch} epochs and {self.state.step} "
                     f"batches {_DIVERGED}"
                 )
-        self.state.seconds = seconds
         self.state.loss_scale = self.scaler.state_dict()
         save(
             folder,

@@ -27,6 +27,7 @@ _MANIFEST = "state.json"
 _KEYS = {"run": dict, "state": dict}
 _LAST, _BEST = "last.safetensors", "best.safetensors"
 _FINGERPRINTS = "fingerprints.safetensors"
+_LATER = ("cpu_seconds",)  # fields that states of earlier versions lack
 _LOCK_SECONDS = 30.0
 _PAUSE = 20  # times what a save took until the next one: saving takes 5 % of the time at most
 
@@ -42,6 +43,7 @@ class RunState:
     step: int = 0  # batches done in the present epoch
     finished: bool = False
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of this process, all its threads together
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0  # from 1; 0 before the first
     best_weights: dict[str, Tensor] = field(default_factory=dict)  # if they are kept
@@ -59,22 +61,25 @@ class TrainState(RunState):
 
 
 class RunClock:
-    """Seconds spent on a run, those before an interruption included, and since its last save.
+    """Time spent on a run, that before an interruption included, and since its last save.
 
     Args:
-        before: Seconds spent before.
+        state: State of the run, with the seconds spent before.
         save_every: Seconds from one save to the next; longer where a save takes more than a
             twentieth of them. With 0 a save is always due.
     """
 
-    def __init__(self, before: float, save_every: float) -> None:
-        self._before = before
+    def __init__(self, state: RunState, save_every: float) -> None:
+        self._state = state
         self._save_every = self._pause = save_every
-        self._start = self._saved = time.monotonic()
+        self._saved = time.monotonic()
+        self._start = self._saved - state.seconds
+        self._cpu_start = time.process_time() - state.cpu_seconds
 
-    def elapsed(self) -> float:
-        """Seconds spent in all."""
-        return self._before + time.monotonic() - self._start
+    def stamp(self) -> None:
+        """Notes in the state the seconds spent in all, of the clock and of the processor."""
+        self._state.seconds = time.monotonic() - self._start
+        self._state.cpu_seconds = time.process_time() - self._cpu_start
 
     def save_is_due(self) -> bool:
         """Whether the last save is long enough ago."""
@@ -162,6 +167,8 @@ def restore(
         check_fingerprints(folder, files.get(_FINGERPRINTS, {}), fingerprints)
     try:
         for name in _told(state):
+            if name in _LATER and name not in manifest["state"]:
+                continue
             value, kind = manifest["state"][name], type(getattr(state, name))
             if kind is not type(None) and not isinstance(value, kind):
                 raise TypeError(f"{name} needs to be a {kind.__name__}")

@@ -648,11 +648,14 @@ def result(row, *, val=0.0, test=0.0, seed=0, peak=None, content=0):
         best_epoch=1,
         num_epochs=1,
         stopped_early=True,
+        still_rising=False,
         seconds=0,
+        cpu_seconds=2.5,
         peak_bytes=peak,
         content_bytes=content,
         num_parameters=0,
         rankings={},
+        history=[],
         origin=Origin(commit=None, hardware="", versions={}),
     )
 

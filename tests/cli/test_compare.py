@@ -87,9 +87,21 @@ def test_files_agree_with_each_other(finished):
             assert float(line[f"{metric} mean"]) == row["mean"][metric]
         assert row["epochs"] == 2
         assert row["seconds"] > 0
+        assert float(line["CPU seconds"]) == row["cpu_seconds"] > 0
+        assert not row["stopped_early"]
+        assert row["still_rising"] == any(cell["still_rising"] for cell in cells)
         assert row["parameters"] > 0
         assert int(line["users"]) == 24
-    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    with (out / "curves.csv").open() as file:
+        epochs = list(csv.DictReader(file))
+    assert len(epochs) == 12 * 2
+    for cell in saved["cells"]:
+        of_cell = [e for e in epochs if (e["model"], e["seed"]) == (cell["row"], str(cell["seed"]))]
+        assert [epoch["epoch"] for epoch in of_cell] == ["1", "2"]
+        best = float(of_cell[cell["best_epoch"] - 1]["recall@20"])
+        assert best == cell["val_metrics"]["recall@20"]
+    for name in ("compare", "curves"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "compare.tex").read_text().count("\\\\\n") == 1 + len(MODELS)
     assert all(str(out / f"compare.{kind}") in text for kind in ("csv", "json", "md", "png", "tex"))
 
@@ -124,12 +136,14 @@ def test_screen_has_four_lines_the_table_and_its_outcome(finished):
     assert lines[2].startswith("ranking: all items but the user's training links")
     assert lines[3] == f"settings: written with the results in {out}"
     first = lines.index(next(line for line in lines if line.startswith("model ")))
-    assert lines[4:first] == [
-        "",
-        "Stopped at the limit of epochs (+), perhaps not converged: "
-        + ", ".join(row["name"] for row in saved["rows"]),
-        "",
+    ends = {True: "validation still rising (↑); a larger --epochs trains them longer"}
+    ends[False] = "perhaps not converged"
+    expected = [
+        f"At the limit of epochs (+), {text}: {', '.join(names)}"
+        for rising, text in ends.items()
+        if (names := [row["name"] for row in saved["rows"] if row["still_rising"] == rising])
     ]
+    assert lines[4:first] == ["", *expected, ""]
     assert "p (Holm)" in lines[first]
     assert saved["outcome"] in lines
     assert lines[-1].startswith("written: ")

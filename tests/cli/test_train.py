@@ -1,5 +1,7 @@
+import csv
 import json
 import os
+import re
 import signal
 import sys
 from typing import get_args
@@ -53,11 +55,32 @@ def test_prints_the_validation_metrics_and_nothing_else(train_command, tmp_path,
     assert main([*train_command(tmp_path / "run"), "--epochs", "1"]) == 0
     captured = capsys.readouterr()
     first, second = captured.out.splitlines()
-    assert first.startswith("AlignRec: best epoch 1 of 1 (")
-    metrics = json.loads((tmp_path / "run" / "run.json").read_text())["validation"]
+    end = "at the limit of epochs, validation still rising"
+    assert re.fullmatch(
+        rf"AlignRec: best epoch 1 of 1, {end} \(\d+ s, \d+ s of the processor\)", first
+    )
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (told["stopped_early"], told["still_rising"]) == (False, True)
+    assert (told["seconds"] > 0, told["cpu_seconds"] > 0) == (True, True)
+    metrics = told["validation"]
     shown = [f"{k} {metrics[k]:.4f}" for k in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")]
     assert second == "validation: " + "  ".join(shown)
-    assert captured.err == f"written: {tmp_path / 'run'}\n"
+    assert captured.err.splitlines() == [
+        "a larger --epochs goes on from here",
+        f"written: {tmp_path / 'run'}",
+    ]
+
+
+def test_learning_curves_are_kept(run):
+    told = json.loads((run / "run.json").read_text())
+    with (run / "curves.csv").open() as file:
+        epochs = list(csv.DictReader(file))
+    names = ["epoch", "step", "lr", "loss", "loss/bpr", "loss/cca", "loss/uia", "loss/reg"]
+    assert list(epochs[0])[: len(names)] == names
+    assert [epoch["epoch"] for epoch in epochs] == [str(number + 1) for number in range(8)]
+    best = epochs[told["best_epoch"] - 1]
+    assert {name: float(best[name]) for name in told["validation"]} == told["validation"]
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_goes_on_after_ctrl_c_to_the_same_weights(

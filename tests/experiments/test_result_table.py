@@ -58,10 +58,13 @@ def bold(line):
 
 def test_rows_with_costs_and_published_values(table):
     head, bpr, paper, mine = table_rows(table, (), PAPER, TableStyle())
-    assert head == ["model", *METRICS, "epochs (best)", "seconds", "memory MB", "parameters"]
-    assert bpr == ["BPR", *["0.0500 ± 0.0010"] * 4, "12 (3)", "1.2", "12", "1,234"]
+    assert head == ["model", *METRICS, "epochs (best)", "seconds (CPU)", "memory MB", "parameters"]
+    assert bpr == ["BPR", *["0.0500 ± 0.0010"] * 4, "12 (3)", "1.2 (1.5)", "12", "1,234"]
     assert paper == [f"  {PAPER_LABEL}", "0.0357", "0.0575", "0.0192", "0.0249", *[""] * 4]
-    assert mine == ["Mine", *["0.0612"] * 4, "12+ (3)", "1.2", "", "1,234"]
+    assert mine == ["Mine", *["0.0612"] * 4, "12+ (3)", "1.2 (1.5)", "", "1,234"]
+    rising = [replace(row, still_rising=True) for row in table]
+    _, bpr, _, mine = table_rows(rising, (), PAPER, TableStyle())
+    assert (bpr[5], mine[5]) == ("12↑ (3)", "12+↑ (3)")
     assert (bold(bpr), bold(paper), bold(mine)) == ([], [], ["0.0612"] * 4)
 
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,11 +36,14 @@ def cell(commit="c0ffee"):
         best_epoch=1,
         num_epochs=2,
         stopped_early=True,
+        still_rising=False,
         seconds=1.0,
+        cpu_seconds=2.5,
         peak_bytes=None,
         content_bytes=0,
         num_parameters=3,
         rankings={},
+        history=[],
         origin=Origin(commit=commit, hardware="a machine", versions={"torch": "2"}),
     )
 
@@ -91,11 +95,18 @@ def test_screen_has_table_legend_and_outcome(make):
 def test_what_is_not_converged_or_missing_is_said_before_the_table(make, table, make_row):
     limited = make_row("C", 0.1, 0.01, users=[0.0, 0.1, 0.1, 0.3], stopped_early=False)
     partial = make_row("D", 0.9, seeds=(1,), missing=(0,), users=[1.0] * 4)
-    rows = [*table, limited, partial]
+    rising = [
+        replace(limited, name="F", still_rising=True),
+        replace(limited, name="G", still_rising=True, stopped_early=True),
+    ]
+    rows = [*table, limited, partial, *rising]
     experiment = make(table=rows, comparisons=compare_rows(rows), not_run={"E seed 0": "no memory"})
     lines = screen_text(experiment, ansi=False).splitlines()
-    assert lines[:4] == [
-        "Stopped at the limit of epochs (+), perhaps not converged: C",
+    assert lines[:6] == [
+        "At the limit of epochs (+), validation still rising (↑); a larger --epochs trains them "
+        "longer: F",
+        "At the limit of epochs (+), perhaps not converged: C",
+        "Stopped early with validation still rising (↑); a larger --patience trains them longer: G",
         "D (1/2 seeds): one run with seed 1 only; no best value, not in the tests",
         "Not run: E seed 0: no memory",
         "",

@@ -28,11 +28,14 @@ def result(row, seed=0):
         best_epoch=1,
         num_epochs=2,
         stopped_early=True,
+        still_rising=False,
         seconds=1.0,
+        cpu_seconds=2.5,
         peak_bytes=None,
         content_bytes=0,
         num_parameters=3,
         rankings={},
+        history=[],
         origin=Origin(commit=None, hardware="", versions={}),
     )
 

@@ -41,11 +41,14 @@ def cell(row, seed, value, *, epochs=10, limit=False, peak=1000):
         best_epoch=4,
         num_epochs=epochs,
         stopped_early=not limit,
+        still_rising=False,
         seconds=2.0 * epochs,
+        cpu_seconds=3.0 * epochs,
         peak_bytes=peak,
         content_bytes=5,
         num_parameters=7,
         rankings={},
+        history=[],
         origin=Origin(commit=None, hardware="", versions={}),
     )
 
@@ -70,8 +73,12 @@ def test_rows_average_over_seeds():
     assert a.user_value.tolist() == pytest.approx([0.25, 1.0])
     assert a.compared_mean == pytest.approx(0.625)
     assert (a.epochs, a.seconds, a.peak_bytes, a.seeds) == (15, 30, 9, (0, 1))
+    assert a.cpu_seconds == 45
     assert not a.stopped_early
     assert b.stopped_early
+    rising = [replace(results[0], still_rising=True), results[2]]
+    assert [row.still_rising for row in summarize(rising, [0, 1], measure)] == [True]
+    assert (a.still_rising, b.still_rising) == (False, False)
     assert (a.missing, b.missing) == ((), (1,))
     assert (a.label, b.label) == ("A", "B (1/2 seeds)")
     assert a.compared == "recall@20"

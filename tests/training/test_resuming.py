@@ -224,11 +224,51 @@ def test_a_run_that_patience_ended_goes_on_with_more_patience(checkerboard, tmp_
     arguments = {"checkpoint_dir": tmp_path, "progress": False}
     first = fit(build(train), train, test, config, **arguments)
     assert (first.num_epochs, first.best_epoch) == (12, 4)  # stale at 8 and 12
+    assert (first.stopped_early, first.still_rising, first.way_on) == (True, False, None)
     more = replace(config, max_epochs=200)  # patience has ended it all the same
     assert fit(build(train), train, test, more, **arguments).num_epochs == 12
     patient = replace(config, patience=2, max_epochs=20)
     second = fit(build(train), train, test, patient, **arguments)
     assert (second.num_epochs, second.best_epoch) == (20, 16)
+    assert (second.stopped_early, second.still_rising, second.way_on) == (
+        False,
+        False,
+        "max_epochs",
+    )
+    assert str(second) == "best epoch 16 of 20, at the limit of epochs"
+
+
+@pytest.mark.parametrize(
+    ("best", "still_rising", "way_on"), [(18, False, None), (19, True, "patience")]
+)
+def test_validation_rises_still_where_the_best_is_in_the_last_tenth(
+    checkerboard, monkeypatch, best, still_rising, way_on
+):
+    train, test = checkerboard
+    told(monkeypatch, [n / 100 if n <= best else 0.0 for n in range(1, 21)])
+    config = small_config(max_epochs=40, patience=20 - best - 1, ks=(1,), monitor="recall@1")
+    result = fit(build(train), train, test, config, progress=False)
+    assert (result.num_epochs, result.best_epoch, result.stopped_early) == (20, best, True)
+    assert (result.still_rising, result.way_on) == (still_rising, way_on)
+    assert str(result).endswith(", stopped early" + ", validation still rising" * still_rising)
+
+
+def test_without_validation_nothing_rises(checkerboard):
+    train, _ = checkerboard
+    result = fit(build(train), train, None, small_config(max_epochs=2), progress=False)
+    assert (result.stopped_early, result.still_rising) == (False, False)
+
+
+def test_time_of_the_processor_goes_on_where_a_run_goes_on(checkerboard, tmp_path, monkeypatch):
+    train, test = checkerboard
+    config = small_config(max_epochs=1)
+    fit(build(train), train, test, config, checkpoint_dir=tmp_path)
+    spent = read_manifest(tmp_path / "state.json")["state"]["cpu_seconds"]
+    assert spent > 0
+    monkeypatch.setattr("time.process_time", lambda: 0.0)  # no more of it
+    longer = replace(config, max_epochs=2)
+    result = fit(build(train), train, test, longer, checkpoint_dir=tmp_path)
+    assert result.cpu_seconds == pytest.approx(spent)
 
 
 def test_an_evaluation_out_of_turn_may_be_the_best_and_uses_up_no_patience(

@@ -191,12 +191,27 @@ def test_of_another_run_only_what_differs_is_told(tmp_path):
         restore(tmp_path, {"graphs": "a"}, TrainState(), model, optimizer)
 
 
+def test_a_state_of_an_earlier_version_is_read(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    save(tmp_path, {}, TrainState(epoch=3, cpu_seconds=5.0), model, optimizer)
+    manifest = read_manifest(tmp_path / "state.json")
+    del manifest["state"]["cpu_seconds"]
+    write_manifest(tmp_path / "state.json", manifest)
+    found = TrainState()
+    restore(tmp_path, {}, found, model, optimizer)
+    assert (found.epoch, found.cpu_seconds) == (3, 0.0)
+
+
 def test_time_goes_on_from_what_was_spent(monkeypatch):
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    clock = RunClock(before=7.0, save_every=10.0)
+    monkeypatch.setattr("time.process_time", lambda: now / 2)
+    state = TrainState(seconds=7.0, cpu_seconds=3.0)
+    clock = RunClock(state, save_every=10.0)
     now = 109.0
-    assert clock.elapsed() == pytest.approx(16.0)
+    clock.stamp()
+    assert (state.seconds, state.cpu_seconds) == pytest.approx((16.0, 7.5))
     assert not clock.save_is_due()
     now = 110.0
     assert clock.save_is_due()
@@ -205,13 +220,14 @@ def test_time_goes_on_from_what_was_spent(monkeypatch):
     assert not clock.save_is_due()
     now = 119.0
     assert not clock.save_is_due()
-    assert clock.elapsed() == pytest.approx(26.0)
+    clock.stamp()
+    assert (state.seconds, state.cpu_seconds) == pytest.approx((26.0, 12.5))
 
 
 def test_saving_takes_a_twentieth_of_the_time_at_most(monkeypatch):
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    clock, always = RunClock(0.0, save_every=10.0), RunClock(0.0, save_every=0.0)
+    clock, always = (RunClock(TrainState(), save_every=every) for every in (10.0, 0.0))
     for begin, seconds, due in [(10.0, 3.0, 73.0), (80.0, 0.1, 90.1)]:
         for each in (clock, always):
             now = begin
