@@ -112,7 +112,8 @@ def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     config = folder / _MODEL / CONFIG
-    if not config.is_file() or file_sha256(config) != manifest["model_sha256"]:
+    read_manifest(config)  # which sees damage
+    if file_sha256(config) != manifest["model_sha256"]:
         raise CheckpointError(
             f"{folder / _MODEL} does not hold the model that {path} belongs to, as when alignrec "
             "train is killed while it writes: the same command again writes both"

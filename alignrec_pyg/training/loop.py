@@ -49,7 +49,7 @@ _BATCH = 2
 _EVAL_USERS = 4  # of the first epoch
 _NEIGHBORS = 5
 # Part of a saved run's identity: raise it with each change that makes training give other values.
-_FORMAT = 7
+_FORMAT = 8
 # What may change when a saved run goes on: the training itself is the same.
 _SCHEDULE = ("max_epochs", "patience", "eval_every", "ks")
 _DIVERGED = "(lower the learning rate, or look for extreme feature values)"

@@ -196,6 +196,17 @@ def _told(state: RunState) -> list[str]:
 
 
 def _check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -> None:
+    formats = stored.get("format"), run.get("format")
+    # Of each of two versions there may be settings that the other does not have.
+    was, now = stored.get("config"), run.get("config")
+    names = sorted(was.keys() ^ now.keys()) if was and now else []
+    if formats[0] != formats[1] or names:
+        only = f", of only one of them are the settings {', '.join(names)}" if names else ""
+        raise CheckpointError(
+            f"{folder} holds a run of another version of alignrec_pyg (it is of format "
+            f"{formats[0]}, this one of format {formats[1]}{only}): go on with the version that "
+            "wrote it, choose another 'checkpoint_dir' or delete this one"
+        )
     differing = _differing(stored, run)
     if differing:
         raise CheckpointError(

@@ -148,3 +148,7 @@ def test_the_model_of_another_run_is_told(run, tmp_path):
     other.save_pretrained(copied / "model")
     with pytest.raises(CheckpointError, match=r"model does not hold the model that .*run\.json"):
         load_run(copied, None, "cpu")
+    config = copied / "model" / "config.json"
+    config.write_text(config.read_text().replace('"num_users": 40', '"num_users": 41'))
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged or was edited"):
+        load_run(copied, None, "cpu")

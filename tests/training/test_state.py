@@ -169,6 +169,23 @@ def test_a_state_of_another_model_is_refused(tmp_path):
         restore(tmp_path, {}, TrainState(), torch.nn.Linear(4, 2), None)
 
 
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        ({"format": 2, "config": {"lr": 1}}, r"it is of format 1, this one of format 2\)"),
+        (
+            {"format": 1, "config": {"lr": 1, "new": 0}},
+            r"format 1, this one of format 1, of only one of them are the settings new\)",
+        ),
+    ],
+)
+def test_a_run_of_another_version_is_refused_by_it(tmp_path, run, told):
+    model, optimizer = trained()
+    save(tmp_path, {"format": 1, "config": {"lr": 1}}, TrainState(), model, optimizer)
+    with pytest.raises(CheckpointError, match=f"of another version of alignrec_pyg .*{told}"):
+        restore(tmp_path, run, TrainState(), model, optimizer)
+
+
 def test_another_run_and_damage_are_refused(tmp_path):
     model, optimizer = trained()
     save(tmp_path, {"lr": 1, "seed": 0}, TrainState(), model, optimizer)
