@@ -93,7 +93,13 @@ class TuneOptions(ExperimentOptions):
     ] = ()
     num_samples: Annotated[
         int | None,
-        option(EXPERIMENT, "Configurations to try.", "N", parser=positive_int, show_default="20"),
+        option(
+            EXPERIMENT,
+            "Configurations to try, the default settings among them.",
+            "N",
+            parser=positive_int,
+            show_default="20",
+        ),
     ] = None
     scheduler: Annotated[
         Literal["asha", "none"], option(EXPERIMENT, "What stops unpromising trials.")
@@ -102,7 +108,7 @@ class TuneOptions(ExperimentOptions):
         int,
         option(
             EXPERIMENT,
-            "Best configurations of seed 0, which run with all --seeds.",
+            "Best configurations of seed 0, which run with all --seeds, as the default settings do.",
             "N",
             parser=positive_int,
         ),

@@ -185,6 +185,19 @@ def restore(
         raise CheckpointError(f"{folder} does not fit the model ({error})") from error
 
 
+def saved_history(folder: Path) -> list[dict[str, float]]:
+    """The history of a saved run; empty if there is none.
+
+    Raises:
+        CheckpointError: If its state is damaged.
+    """
+    path = folder / _MANIFEST
+    if not path.exists():
+        return []
+    entries: list[dict[str, float]] = read_manifest(path, _KEYS)["state"]["history"]
+    return entries
+
+
 def discard(folder: Path) -> None:
     """Removes a saved state, and its folder if nothing else is in it (else there is a warning)."""
     remove_with_files(folder / _MANIFEST)

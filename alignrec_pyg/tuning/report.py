@@ -10,11 +10,19 @@ from typing import Any
 from alignrec_pyg.atomic import atomic_path
 from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.charts import COLOURS, chart_problem, new_figure, plain_axes
+from alignrec_pyg.experiments.learning_curves import curves_csv
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.storage import write_text
 from alignrec_pyg.text_tables import aligned_table, csv_table, markdown_table
 from alignrec_pyg.tuning.spaces import Axis, Choice, Space
-from alignrec_pyg.tuning.trial import SELECTED_BY, Configuration, Trial, ranked
+from alignrec_pyg.tuning.trial import (
+    SELECTED_BY,
+    Configuration,
+    Trial,
+    TrialJob,
+    history,
+    ranked,
+)
 
 _PRINTED = 10
 """Configurations on screen; the files have all of them."""
@@ -38,8 +46,8 @@ def write_report(
     counts = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in dict.fromkeys(outcomes))
     seconds = sum(trial.seconds for entry in configurations for trial in entry.trials)
     notes = [
-        "Validation only. All configurations ran with seed 0, the best "
-        f"{session.options.finalists} with seeds 0 to {len(session.seeds) - 1} "
+        "Validation only. Configuration 0 has the default settings. All ran with seed 0, the best "
+        f"{session.options.finalists} and configuration 0 with seeds 0 to {len(session.seeds) - 1} "
         "(mean ± standard deviation).",
         f"{len(outcomes)} trials: {counts}; one after another {seconds:.0f} s.",
         "Importance (share of variance of validation recall@20, fANOVA): "
@@ -69,6 +77,17 @@ def write_report(
     with atomic_path(pictures[1]) as path:
         write_responses(path, title, configurations, space, shares)
     return [*texts, *pictures]
+
+
+def write_trial_curves(path: Path, job: TrialJob, configurations: Sequence[Configuration]) -> Path:
+    """Writes the learning curves of all trials, as far as they were trained and saved."""
+    runs = (
+        ({"configuration": trial.number, "seed": trial.seed}, history(trial.point, trial.seed, job))
+        for entry in configurations
+        for trial in entry.trials
+    )
+    write_text(path, curves_csv(runs))
+    return path
 
 
 def trials_csv(configurations: Sequence[Configuration], space: Space) -> str:

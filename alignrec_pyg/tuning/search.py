@@ -23,14 +23,17 @@ from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import read_manifest, write_manifest
 from alignrec_pyg.training.state import discard
 from alignrec_pyg.tuning.finals import run_finals, train_finalists
-from alignrec_pyg.tuning.report import write_report
+from alignrec_pyg.tuning.report import write_report, write_trial_curves
 from alignrec_pyg.tuning.spaces import (
+    DEFAULT,
     ITEM_NEIGHBORS,
     Choice,
     Kind,
     Point,
     Space,
+    default_point,
     grid_points,
+    holding,
     random_points,
     search_space,
     with_point,
@@ -75,6 +78,7 @@ def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
     settings = session.required(name)
     space = _space(session, settings)
     plan = _plan(session, space, settings)
+    space = plan.space
     for variable, value in _RAY_ENVIRONMENT.items():  # read when Ray is imported
         os.environ.setdefault(variable, value)
     for package in ("ray", "optuna"):
@@ -95,7 +99,7 @@ def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
     try:
         with _ray(options.address, settings.model):
             trials = run_sweep(session.out / "ray" / "search", job, plan)
-            best = ranked(collect(trials))[: options.finalists]
+            best = _finalists(collect(trials), options.finalists, plan.default)
             if not best:
                 log("no trial has a result: nothing to choose from")
                 return 1
@@ -110,8 +114,9 @@ def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
         log(f"the sweep continues with --resume --out {session.out}")
         raise
     line = by_hand(session, chosen.point)
-    choice = _choice(chosen, len(session.seeds))
+    choice = _choice(chosen, configurations[DEFAULT], len(session.seeds))
     written = write_report(session, configurations, space, line)
+    written.append(write_trial_curves(session.out / "search_curves.csv", job, configurations))
     print(f"written: {', '.join(str(path) for path in written)}")
     status = session.conclude(
         "best",
@@ -154,16 +159,19 @@ def _space(session: Session, settings: ModelSettings) -> Space:
 
 def _plan(session: Session, space: Space, settings: ModelSettings) -> Plan:
     options = session.options
-    trials: list[TrialConfig] | int = options.num_samples or _NUM_SAMPLES
+    number = options.num_samples or _NUM_SAMPLES
+    default = default_point(space, settings, session.data.item_neighbors)
+    trials: list[TrialConfig] | int = number
     if options.search == "grid":
         if options.num_samples is not None:
             raise SettingsError(["--num-samples: a grid has as many as it has"])
         try:
-            trials = _numbered(grid_points(space))
+            trials = _numbered(default, grid_points(space))
         except ValueError as error:
             raise SettingsError([f"--search grid: {error} (--space paper has lists)"]) from error
     elif options.search == "random":
-        trials = _numbered(random_points(space, options.num_samples or _NUM_SAMPLES, seed=0))
+        drawn = random_points(space, number, seed=0)
+        trials = _numbered(default, drawn)[:number]
     gpus = options.gpus_per_trial
     if gpus is None:
         gpus = _GPUS if session.device.type == "cuda" else 0.0
@@ -179,7 +187,8 @@ def _plan(session: Session, space: Space, settings: ModelSettings) -> Plan:
         raise SettingsError(["--gpus-per-trial: torch finds no GPU on this machine"])
     return Plan(
         trials=trials,
-        space=space,
+        space=holding(space, default),
+        default=default,
         max_epochs=settings.config.max_epochs if options.scheduler == "asha" else None,
         time_budget=options.time_budget,
         resources=Resources(
@@ -190,8 +199,23 @@ def _plan(session: Session, space: Space, settings: ModelSettings) -> Plan:
     )
 
 
-def _numbered(points: list[Point]) -> list[TrialConfig]:
-    return [{"number": i, "seed": 0, "point": point} for i, point in enumerate(points)]
+def _numbered(default: Point, points: list[Point]) -> list[TrialConfig]:
+    """The default settings, then the other points."""
+    ordered = [default, *(point for point in points if point != default)]
+    return [{"number": i, "seed": 0, "point": point} for i, point in enumerate(ordered, DEFAULT)]
+
+
+def _finalists(found: list[Configuration], number: int, default: Point) -> list[Configuration]:
+    """The best configurations, and the default settings unless their training failed.
+
+    With them the chosen one is never worse on validation than the default settings.
+    """
+    best = ranked(found)[:number]
+    if any(entry.number == DEFAULT for entry in best):
+        return best
+    if found and found[0].number == DEFAULT:
+        return best if found[0].failed else [*best, found[0]]
+    return [*best, Configuration(number=DEFAULT, point=default, trials=())]
 
 
 def _sessions(session: Session, space: Space) -> dict[int, Session]:
@@ -275,13 +299,18 @@ def _unfinished(seeds: range, best: list[Configuration]) -> list[TrialConfig]:
     ]
 
 
-def _choice(chosen: Configuration, num_seeds: int) -> str:
+def _choice(chosen: Configuration, default: Configuration, num_seeds: int) -> str:
+    if chosen.number == DEFAULT:
+        against = "the default settings: no finalist is better on validation"
+    elif default.values and not default.failed:
+        against = f"the best of the finalists; the default settings have {default.mean:.4f}"
+    else:
+        against = "the best of the finalists; the default settings failed"
     point = ", ".join(f"{name} {value!r}" for name, value in chosen.point.items())
     spread = "" if chosen.std is None else f" ± {chosen.std:.4f}"
     return (
         f"chosen: configuration {chosen.number} ({point}), validation {SELECTED_BY} "
-        f"{chosen.mean:.4f}{spread} over {len(chosen.values)} of {num_seeds} seeds, the best of "
-        "the finalists"
+        f"{chosen.mean:.4f}{spread} over {len(chosen.values)} of {num_seeds} seeds, {against}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,9 @@ ITEM_NEIGHBORS = "item_neighbors"
 TRIAL = "trial"
 """Where a trial finds its ``number``, ``point`` and ``seed`` in the configuration of Ray."""
 
+DEFAULT = 0
+"""Number of the configuration that has the settings as they are without a search."""
+
 Kind = Literal["wide", "paper"]
 
 _DIGITS = 3
@@ -38,6 +41,10 @@ class Choice:
     """One of some values, which ascend."""
 
     values: tuple[Value, ...]
+
+    def holding(self, value: Value) -> Choice:
+        """The same with one more value."""
+        return Choice(tuple(sorted({*self.values, value})))
 
     def draw(self, generator: random.Random) -> Value:
         """A value at random, all equally likely."""
@@ -63,6 +70,10 @@ class Interval:
     high: float
     log: bool = field(default=True, kw_only=True)
 
+    def holding(self, value: Value) -> Interval:
+        """The same, as much longer as it takes."""
+        return replace(self, low=min(self.low, value), high=max(self.high, value))
+
     def draw(self, generator: random.Random) -> Value:
         """A value at random."""
         if self.log:
@@ -70,8 +81,9 @@ class Interval:
         return _short(generator.uniform(self.low, self.high))
 
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
-        """The value that Optuna proposes under ``name``, to a few digits."""
-        return _short(trial.suggest_float(name, self.low, self.high, log=self.log))
+        """The value that Optuna proposes under ``name``, to a few digits unless it is given."""
+        value: float = trial.suggest_float(name, self.low, self.high, log=self.log)
+        return value if trial.number == DEFAULT else _short(value)
 
     def distribution(self) -> optuna.distributions.BaseDistribution:
         """What Optuna calls it."""
@@ -84,7 +96,7 @@ Axis = Choice | Interval
 Space = Mapping[str, Axis]
 
 _FACTOR = 30
-_LR = Interval(1e-4, 1e-2)
+_LR = Interval(1e-4, 3e-2)
 _LAYERS = Choice((1, 2, 3, 4))
 _ITEM_LAYERS = Choice((1, 2))
 _TEMPERATURE = Interval(0.05, 1.0)
@@ -113,13 +125,13 @@ WIDE: dict[type[models.Recommender], Space] = {
     models.MMGCN: {**_LAYERED, "reg_weight": Interval(1e-5, 0.1)},
     models.GRCN: {
         **_LAYERED,
-        "num_routings": Choice((1, 2, 3)),
+        "num_routings": Choice((1, 2, 3, 4)),
         "reg_weight": Interval(1e-5, 0.1),
     },
     models.DualGNN: {
         **_LAYERED,
-        "num_neighbors": Choice((10, 20, 40)),
-        "reg_weight": Interval(1e-5, 0.1),
+        "num_neighbors": Choice((10, 20, 40, 80)),
+        "reg_weight": Interval(1e-5, 1.0),
     },
     models.BM3: {
         **_LAYERED,
@@ -155,7 +167,7 @@ WIDE: dict[type[models.Recommender], Space] = {
     },
     models.ContentLightGCN: {**_LAYERED, "reg_weight": Interval(1e-6, 1e-2)},
 }
-"""Ranges around what the papers searched: learning rate, weights, temperatures, depth."""
+"""Ranges around the published settings: learning rate, weights, temperatures, depth."""
 
 
 def search_space(settings: ModelSettings, kind: Kind) -> Space | None:
@@ -214,16 +226,33 @@ def random_points(space: Space, number: int, seed: int) -> list[Point]:
     return drawn
 
 
+def default_point(space: Space, settings: ModelSettings, item_neighbors: int) -> Point:
+    """The configuration that the settings are without a search."""
+    known = {**vars(settings.config), **settings.hparams, ITEM_NEIGHBORS: item_neighbors}
+    return {name: known[name] for name in space}
+
+
+def holding(space: Space, point: Point) -> Space:
+    """A space that holds a configuration, longer where it does not."""
+    return {name: axis.holding(point[name]) for name, axis in space.items()}
+
+
 def with_point(settings: ModelSettings, point: Point) -> ModelSettings:
     """The settings with a configuration's values, but for the item graph's."""
     changes = {name: value for name, value in point.items() if name != ITEM_NEIGHBORS}
     return settings.with_changes(**changes)
 
 
+def unfolded(point: Point) -> Point:
+    """A configuration under the names by which Ray's ``OptunaSearch`` unfolds it."""
+    return {f"{TRIAL}/point/{name}": value for name, value in point.items()}
+
+
 def suggested(space: Space, trial: optuna.Trial) -> dict[str, Any]:
     """The configuration that Optuna proposes, in the form that Ray's ``OptunaSearch`` unfolds."""
-    names = {name: f"{TRIAL}/point/{name}" for name in space}
-    point = {names[name]: axis.suggest(trial, names[name]) for name, axis in space.items()}
+    named = unfolded({name: 0 for name in space})
+    axes = zip(named, space.values(), strict=True)
+    point = {name: axis.suggest(trial, name) for name, axis in axes}
     return {**point, f"{TRIAL}/number": trial.number, f"{TRIAL}/seed": 0}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.session import log
-from alignrec_pyg.tuning.spaces import TRIAL, Space, suggested
+from alignrec_pyg.tuning.spaces import DEFAULT, TRIAL, Point, Space, suggested, unfolded
 from alignrec_pyg.tuning.trial import (
     EPOCHS,
     FINISHED,
@@ -27,6 +27,7 @@ from alignrec_pyg.tuning.trial import (
 
 if TYPE_CHECKING:
     from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
 
 _WORKER_FAILURES = 3
 _REDUCTION = 3
@@ -55,10 +56,11 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The trials of a search."""
+    """The trials of a search; the first has the default settings, and is stopped by time alone."""
 
     trials: Sequence[TrialConfig] | int  # or how many Optuna is to propose from the space
     space: Space
+    default: Point
     max_epochs: int | None  # of a trial, if unpromising ones are to be stopped (ASHA)
     time_budget: float | None  # seconds, counted from every start
     resources: Resources
@@ -124,7 +126,6 @@ def _restorable(folder: Path) -> bool:
 def _tune_config(plan: Plan) -> tune.TuneConfig:
     from optuna.samplers import TPESampler
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
     proposed = isinstance(plan.trials, int)
@@ -132,23 +133,39 @@ def _tune_config(plan: Plan) -> tune.TuneConfig:
         metric=METRIC,
         mode="max",
         search_alg=OptunaSearch(
-            partial(suggested, plan.space), metric=METRIC, mode="max", sampler=TPESampler(seed=0)
+            partial(suggested, plan.space),
+            points_to_evaluate=[unfolded(plan.default)],
+            metric=METRIC,
+            mode="max",
+            sampler=TPESampler(seed=0),
         )
         if proposed
         else None,
         num_samples=plan.trials if proposed else 1,
-        scheduler=None
-        if plan.max_epochs is None
-        else ASHAScheduler(
-            time_attr=EPOCHS,
-            max_t=plan.max_epochs + 1,  # so that it never stops the last epoch
-            grace_period=grace_period(plan.max_epochs),
-            reduction_factor=_REDUCTION,
-        ),
+        scheduler=None if plan.max_epochs is None else _scheduler(plan.max_epochs),
         time_budget_s=plan.time_budget,
         max_concurrent_trials=plan.resources.max_concurrent,
         reuse_actors=True,  # or every trial would import torch anew
         trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+    )
+
+
+def _scheduler(max_epochs: int) -> ASHAScheduler:
+    """Stops unpromising trials; the default settings are compared with the others, not stopped."""
+    from ray.tune.schedulers import ASHAScheduler
+
+    class SparingDefault(ASHAScheduler):
+        """ASHA, which lets the trial of the default settings go on."""
+
+        def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            decision: str = super().on_trial_result(controller, trial, result)
+            return self.CONTINUE if trial.config[TRIAL]["number"] == DEFAULT else decision
+
+    return SparingDefault(
+        time_attr=EPOCHS,
+        max_t=max_epochs + 1,  # so that it never stops the last epoch
+        grace_period=grace_period(max_epochs),
+        reduction_factor=_REDUCTION,
     )
 
 

@@ -16,6 +16,7 @@ from alignrec_pyg.experiments.settings import ModelSettings
 from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.storage import read_manifest, write_manifest
 from alignrec_pyg.training.loop import FitResult, TrainingDivergedError
+from alignrec_pyg.training.state import saved_history
 from alignrec_pyg.tuning.spaces import ITEM_NEIGHBORS, TRIAL, Point, with_point
 
 SELECTED_BY = "recall@20"
@@ -127,6 +128,16 @@ def train(
             write_manifest(diverged, {"reason": str(error)})
             raise
     return fitted
+
+
+def history(point: Point, seed: int, job: TrialJob) -> list[dict[str, float]]:
+    """The learning curve of a configuration with a seed, as far as it was trained and saved."""
+    cell, key = job.cell(point, seed)
+    store = CellStore(job.cells)
+    if found := saved_history(store.checkpoint_dir(cell, key)):
+        return found
+    result = store.load(cell, key)
+    return [] if result is None else result.history
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,15 @@ from alignrec_pyg.cli.tune import TuneOptions
 from alignrec_pyg.experiments.settings import SettingsError, published_settings
 from alignrec_pyg.models import BPR, AlignRec
 from alignrec_pyg.tuning import finals, search
-from alignrec_pyg.tuning.search import DEFINITION, _plan, _start_or_resume, _unfinished
-from alignrec_pyg.tuning.spaces import WIDE
+from alignrec_pyg.tuning.search import (
+    DEFINITION,
+    _choice,
+    _finalists,
+    _plan,
+    _start_or_resume,
+    _unfinished,
+)
+from alignrec_pyg.tuning.spaces import WIDE, grid_points, random_points, search_space
 from alignrec_pyg.tuning.trial import collect
 
 ROOT = Path(__file__).parents[2]
@@ -93,12 +100,20 @@ def test_finalists_train_what_was_stopped_and_every_other_seed(make_trial):
     assert [one["point"] for one in configs] == [{"lr": n / 100} for n in (5, 3, 3, 5)]
 
 
+def with_options(found="cpu", **options):
+    return SimpleNamespace(
+        options=TuneOptions(**options),
+        device=torch.device(found),
+        data=SimpleNamespace(item_neighbors=10),
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "max_epochs", "trials"),
     [({}, 123, 20), ({"scheduler": "none", "num_samples": 7}, None, 7)],
 )
 def test_the_scheduler_and_number_of_trials_are_those_asked_for(options, max_epochs, trials):
-    session = SimpleNamespace(options=TuneOptions(**options), device=torch.device("cpu"))
+    session = with_options(**options)
     settings = published_settings(AlignRec, "").with_changes(max_epochs=123)
     plan = _plan(session, WIDE[AlignRec], settings)
     assert (plan.max_epochs, plan.trials) == (max_epochs, trials)
@@ -107,7 +122,7 @@ def test_the_scheduler_and_number_of_trials_are_those_asked_for(options, max_epo
 
 def test_shares_of_a_gpu_fit_the_device():
     def gpus(found="cuda", **options):
-        session = SimpleNamespace(options=TuneOptions(**options), device=torch.device(found))
+        session = with_options(found, **options)
         return _plan(session, WIDE[BPR], published_settings(BPR, "")).resources.gpus
 
     assert gpus() == gpus(device="cuda") == 0.25
@@ -121,11 +136,53 @@ def test_shares_of_a_gpu_fit_the_device():
         gpus("cpu", gpus_per_trial=1.0)
 
 
-def test_random_configurations_have_their_numbers_and_seed_0():
-    options = TuneOptions(search="random", num_samples=4)
-    session = SimpleNamespace(options=options, device=torch.device("cpu"))
+def test_random_configurations_have_their_numbers_and_seed_0_the_default_one_first():
+    session = with_options(search="random", num_samples=4)
     plan = _plan(session, WIDE[BPR], published_settings(BPR, ""))
     assert [(one["number"], one["seed"]) for one in plan.trials] == [(n, 0) for n in range(4)]
+    points = [one["point"] for one in plan.trials]
+    assert points == [plan.default, *random_points(WIDE[BPR], 3, seed=0)]
+    assert plan.default == {"lr": 0.001, "reg_weight": 0.01}
+
+
+def test_a_grid_begins_with_the_default_settings_and_has_each_point_once():
+    settings = published_settings(AlignRec, "")
+    space = search_space(settings, "paper")
+    grid = grid_points(space)
+    inside = _plan(with_options(search="grid"), space, settings)
+    first, *others = (one["point"] for one in inside.trials)
+    assert first == {"lr": 3e-4, "reg_weight": 0.1}
+    assert others == [point for point in grid if point != first]
+    outside = _plan(with_options(search="grid"), space, settings.with_changes(lr=2e-3))
+    assert [one["point"] for one in outside.trials] == [{"lr": 2e-3, "reg_weight": 0.1}, *grid]
+    assert outside.space["lr"].values == (1e-4, 3e-4, 2e-3)
+
+
+def test_the_default_settings_are_always_among_the_finalists(make_trial):
+    """So the chosen one has no lower mean on validation than they have."""
+
+    def numbers(*trials):
+        return [entry.number for entry in _finalists(collect(trials), 2, {"lr": 0.0})]
+
+    better = [make_trial(n, recall=0.5 + n / 10) for n in (1, 2, 3)]
+    assert numbers(make_trial(0, recall=0.1), *better) == [3, 2, 0]
+    assert numbers(make_trial(0, recall=0.75), *better) == [3, 0]
+    assert numbers(make_trial(0, outcome="failed"), *better) == [3, 2]  # it would fail again
+    assert numbers(*better) == [3, 2, 0]  # out of time before it began
+    missing = _finalists(collect(better), 2, {"lr": 0.0})[-1]
+    assert _unfinished(range(2), [missing]) == [
+        {"number": 0, "seed": seed, "point": {"lr": 0.0}} for seed in (0, 1)
+    ]
+
+
+def test_the_choice_says_how_the_default_settings_did(make_trial):
+    default, chosen = collect([make_trial(0, recall=0.25), make_trial(4, recall=0.5)])
+    failed, _ = collect([make_trial(0, outcome="failed"), make_trial(4, recall=0.5)])
+    told = _choice(chosen, default, 1)
+    assert told.startswith("chosen: configuration 4 (lr 0.04), validation recall@20 0.5000 over ")
+    assert told.endswith("the best of the finalists; the default settings have 0.2500")
+    assert _choice(chosen, failed, 1).endswith("finalists; the default settings failed")
+    assert _choice(default, default, 1).endswith("no finalist is better on validation")
 
 
 OWN_MODEL = """
@@ -164,9 +221,16 @@ def test_a_sweep_over_a_model_of_ones_own(tiny_folder, tmp_path, monkeypatch, ca
     out = tmp_path / "out"
     lines = trials(out)
     assert set(lines[0]) > {"lr", "reg_weight"}
-    assert len(lines) == 3 + 2  # two finalists have a second seed
+    finalists = {line["configuration"] for line in lines if line["seed"] == "1"}
+    assert len(lines) == 3 + len(finalists)
+    assert "0" in finalists  # the default settings
+    assert len(finalists - {"0"}) in (1, 2)  # beside or among the best two
+    with (out / "search_curves.csv").open() as file:
+        epochs = [(e["configuration"], e["seed"], e["epoch"]) for e in csv.DictReader(file)]
+    expected = [(line["configuration"], line["seed"]) for line in lines]
+    assert epochs == [(*trial, epoch) for trial in expected for epoch in ("1", "2", "3")]
     best = max(
-        {line["configuration"] for line in lines if line["seed"] == "1"},
+        sorted(finalists),
         key=lambda number: sum(
             float(line["val recall@20"]) for line in lines if line["configuration"] == number
         ),
@@ -207,12 +271,19 @@ def test_a_sweep_from_trials_to_the_test_links(undisturbed):
     out, text = undisturbed
     lines = trials(out)
     assert {line["outcome"] for line in lines} == {"finished"}
-    assert len(lines) == TRIALS + 2  # two finalists have a second seed
     seconds = [line["configuration"] for line in lines if line["seed"] == "1"]
     first = sorted(
         (line for line in lines if line["seed"] == "0"), key=lambda t: -float(t["val recall@20"])
     )
-    assert set(seconds) == {line["configuration"] for line in first[:2]}
+    # the best two and the default settings have a second seed
+    assert set(seconds) == {"0", *(line["configuration"] for line in first[:2])}
+    assert len(lines) == TRIALS + len(seconds)
+    means = {
+        number: sum(float(t["val recall@20"]) for t in lines if t["configuration"] == number) / 2
+        for number in seconds
+    }
+    chosen = re.search(r"chosen: configuration (\d+)", text)[1]
+    assert means[chosen] == max(means.values()) >= means["0"]
     for name in WIDE[AlignRec]:
         assert name in lines[0]
     saved = json.loads((out / "best.json").read_text())
@@ -397,6 +468,8 @@ def test_a_killed_search_proposes_the_rest(seed, tiny_folder, tmp_path, start_sw
     lines = trials(out)
     assert {line["outcome"] for line in lines} <= {"finished", "stopped"}
     assert {line["configuration"] for line in lines} == {str(n) for n in range(TRIALS)}
+    assert lines[0]["outcome"] == "finished"  # the default settings are never stopped
     finalists = {line["configuration"] for line in lines if line["seed"] == "1"}
-    assert len(finalists) == 2
+    assert "0" in finalists
+    assert len(finalists) in (2, 3)
     assert (out / "best.json").exists()

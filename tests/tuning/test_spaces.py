@@ -7,6 +7,7 @@ import pytest
 from alignrec_pyg.experiments.settings import (
     TRAIN_ARGUMENTS,
     ModelSettings,
+    default_settings,
     package_models,
     published_settings,
 )
@@ -19,7 +20,9 @@ from alignrec_pyg.tuning.spaces import (
     WIDE,
     Choice,
     Interval,
+    default_point,
     grid_points,
+    holding,
     random_points,
     search_space,
     suggested,
@@ -77,13 +80,41 @@ def test_values_have_the_type_of_the_setting_and_are_ordered(name, space):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_published_settings_lie_in_the_wide_space(name):
-    settings = all_settings(PUBLISHED[name])
-    for argument, axis in WIDE[MODELS[name]].items():
-        if isinstance(axis, Choice):
-            assert settings[argument] in axis.values, argument
-        else:
-            assert axis.low <= settings[argument] <= axis.high, argument
+def test_wide_spaces_hold_published_and_default_values_with_room_on_both_sides(name, toy):
+    """But no fewer layers than one; a factor of three, or a tenth of an even interval."""
+    model = MODELS[name]
+    known = [published_settings(model, data) for data in ("", "baby", "sports", "elec")]
+    for settings in (*known, default_settings(model, toy)):
+        for argument, axis in WIDE[model].items():
+            value = all_settings(settings)[argument]
+            if isinstance(axis, Choice):
+                assert value in axis.values, argument
+                assert axis.values[0] < value or value == 1, argument
+                assert value < axis.values[-1], argument
+            elif axis.log:
+                assert 2.99 * axis.low < value < axis.high / 2.99, argument
+            else:
+                room = (axis.high - axis.low) / 10
+                assert axis.low + room < value < axis.high - room, argument
+
+
+def test_the_default_settings_are_a_point_that_changes_nothing():
+    for name, settings in PUBLISHED.items():
+        space = WIDE[MODELS[name]]
+        point = default_point(space, settings, 7)
+        assert list(point) == list(space)
+        assert with_point(settings, point) == settings
+        assert point.get(ITEM_NEIGHBORS, 7) == 7
+
+
+def test_a_space_holds_the_default_settings_where_they_lie_outside():
+    space = {"lr": Interval(0.1, 1.0), "share": Interval(0, 1, log=False), "k": Choice((1, 5))}
+    assert holding(space, {"lr": 0.2, "share": 0.5, "k": 5}) == space
+    assert holding(space, {"lr": 0.01, "share": 2.0, "k": 3}) == {
+        "lr": Interval(0.01, 1.0),
+        "share": Interval(0, 2.0, log=False),
+        "k": Choice((1, 3, 5)),
+    }
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -113,14 +144,14 @@ def test_a_model_of_ones_own_is_searched_around_its_defaults():
     hparams = {"cca_weight": 0.3, "num_layers": 2, "off_weight": 0.0, "weight": 1.0, "width": 8}
     settings = ModelSettings(model=OwnModel, hparams=hparams, config=TrainConfig(lr=0.5))
     assert search_space(settings, "wide") == {
-        "lr": Interval(1e-4, 1e-2),
+        "lr": Interval(1e-4, 3e-2),
         "cca_weight": Interval(0.01, 9.0),
         "num_layers": Choice((1, 2, 3, 4)),
         ITEM_NEIGHBORS: Choice((5, 10, 20)),
     }
     assert search_space(settings, "paper") is None
     flat = ModelSettings(model=type("Flat", (BPR,), {}), hparams={}, config=TrainConfig())
-    assert search_space(flat, "wide") == {"lr": Interval(1e-4, 1e-2)}
+    assert search_space(flat, "wide") == {"lr": Interval(1e-4, 3e-2)}
 
 
 def test_the_paper_has_six_points():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from alignrec_pyg.experiments.cells import METRICS
-from alignrec_pyg.tuning.spaces import TRIAL
+from alignrec_pyg.tuning.spaces import TRIAL, Choice, Interval
 
 pytest.importorskip("optuna", reason="needs Optuna ('tune' extra)")
 pytest.importorskip("ray.tune", reason="needs Ray ('tune' extra)")
@@ -42,7 +42,7 @@ def machines(monkeypatch):
 
 def plan(**changes):
     settings = {
-        "trials": 5, "space": {}, "max_epochs": None, "time_budget": None,
+        "trials": 5, "space": {}, "default": {}, "max_epochs": None, "time_budget": None,
         "resources": Resources(cpus=1.0, gpus=0.0),
     }  # fmt: skip
     return Plan(**{**settings, **changes})
@@ -88,6 +88,32 @@ def test_the_scheduler_never_stops_the_last_epoch():
     assert scheduler._max_t == 28
     assert scheduler._brackets[0]._rungs[-1][0] == 1
     assert sweep._tune_config(plan()).scheduler is None
+
+
+def test_the_scheduler_stops_every_trial_but_that_of_the_default_settings():
+    def ends(number):
+        """Whether a trial is stopped whose first rungs are worse than all others'."""
+        scheduler = sweep._tune_config(plan(max_epochs=27)).scheduler
+        scheduler.set_search_properties(METRIC, "max")
+        found = []
+        for trial, recall in [(n, 0.5) for n in range(10, 16)] + [(number, 0.1)]:
+            entry = SimpleNamespace(trial_id=str(trial), config={TRIAL: {"number": trial}})
+            scheduler.on_trial_add(None, entry)
+            found.append(scheduler.on_trial_result(None, entry, {EPOCHS: 3, METRIC: recall}))
+        return found[-1] == scheduler.STOP
+
+    assert ends(1)
+    assert not ends(0)
+
+
+def test_optuna_proposes_the_default_settings_first_and_to_the_last_digit():
+    space = {"lr": Interval(1e-4, 1e-2), "num_layers": Choice((1, 2))}
+    default = {"lr": 0.00123456789, "num_layers": 2}
+    searcher = sweep._tune_config(plan(space=space, default=default)).search_alg
+    first, second = (searcher.suggest(name)[TRIAL] for name in ("a", "b"))
+    assert first == {"number": 0, "seed": 0, "point": default}
+    assert (second["number"], second["point"] == default) == (1, False)
+    assert float(f"{second['point']['lr']:.3g}") == second["point"]["lr"]
 
 
 def test_a_list_of_trials_is_run_once_and_optuna_proposes_a_number():
