@@ -42,6 +42,12 @@ class TrainConfig:
         max_epochs: Most epochs to run; one epoch is one pass over all links.
         patience: Training stops when more evaluations than this in a row bring no improvement.
         eval_every: Epochs between evaluations.
+        eval_steps: Steps between evaluations, instead of ``eval_every``: as many whole epochs as
+            have at least these (``None``: ``eval_every`` counts). A step is a batch; small data
+            have few steps an epoch, so that steps say more about how far training has come.
+        patience_steps: Training stops when no evaluation of more than these steps in a row brings
+            an improvement, instead of ``patience`` (``None``: ``patience`` counts).
+        min_steps: Patience does not stop training before these steps.
         eval_users: Users that validation takes, drawn once by ``seed``; ``num_users`` in the
             history says how many they are (``None``: all that have links to predict).
         monitor: Validation metric that selects the best epoch; strictly greater wins.
@@ -71,6 +77,9 @@ class TrainConfig:
     max_epochs: int = 1000
     patience: int = 20
     eval_every: int = 1
+    eval_steps: int | None = None
+    patience_steps: int | None = None
+    min_steps: int = 0
     eval_users: int | None = None
     monitor: str = "recall@20"
     ks: tuple[int, ...] = (10, 20)
@@ -91,13 +100,15 @@ class TrainConfig:
             )
         check_choice("autocast", self.autocast, ("bfloat16", "float16", None))
         counts = ["lr_decay_epochs", "batch_size", "num_negatives", "max_epochs", "eval_every"]
-        if self.eval_users is not None:
-            counts.append("eval_users")
-        for name in counts:
+        optional = ("eval_users", "eval_steps")
+        for name in [*counts, *(name for name in optional if getattr(self, name) is not None)]:
             checked[name] = check_integer(name, getattr(self, name), 1)
         if self.fan_out is not None:
             checked["fan_out"] = _check_fan_out(self.fan_out)
-        for name in ("patience", "seed"):
+        least_0 = ["patience", "min_steps", "seed"]
+        if self.patience_steps is not None:
+            least_0.append("patience_steps")
+        for name in least_0:
             checked[name] = check_integer(name, getattr(self, name), 0)
         for name, value in checked.items():  # plain numbers, also for NumPy's
             object.__setattr__(self, name, value)
@@ -108,6 +119,16 @@ class TrainConfig:
     def lr_at(self, epoch: int) -> float:
         """Learning rate in an epoch; the first one is 1."""
         return float(self.lr * self.lr_decay ** ((epoch - 1) / self.lr_decay_epochs))
+
+    def evaluation_epochs(self, epoch_steps: int) -> int:
+        """Epochs between evaluations, of a run whose epochs have ``epoch_steps`` steps."""
+        return self.eval_every if self.eval_steps is None else -(-self.eval_steps // epoch_steps)
+
+    def patience_evaluations(self, epoch_steps: int) -> int:
+        """Evaluations in a row without an improvement that do not stop such a run yet."""
+        if self.patience_steps is None:
+            return self.patience
+        return self.patience_steps // (self.evaluation_epochs(epoch_steps) * epoch_steps)
 
 
 def _check_fan_out(value: Any) -> tuple[int, ...]:

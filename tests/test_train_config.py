@@ -24,7 +24,10 @@ def test_learning_rate_decays_continuously():
         {"batch_size": 0},
         {"max_epochs": 0},
         {"eval_every": 0},
+        {"eval_steps": 0},
         {"patience": -1},
+        {"patience_steps": -1},
+        {"min_steps": 1.5},
         {"weight_decay": -0.1},
         {"seed": -1},
         {"monitor": "recall@50"},
@@ -50,6 +53,27 @@ def test_bad_settings_are_named(change):
     (name,) = change
     with pytest.raises(ValueError, match=f"'{name}' needs to"):
         TrainConfig(**change)
+
+
+@pytest.mark.parametrize(
+    ("changes", "epoch_steps", "evaluated", "stale"),
+    [
+        ({"eval_every": 3, "patience": 7}, 16, 3, 7),
+        ({"eval_steps": 50, "patience": 7}, 16, 4, 7),  # 64 steps
+        ({"eval_steps": 64}, 16, 4, 20),
+        ({"eval_steps": 50}, 5000, 1, 20),
+        ({"patience_steps": 320}, 16, 1, 20),  # 336 steps are more
+        ({"patience_steps": 335}, 16, 1, 20),
+        ({"patience_steps": 336}, 16, 1, 21),
+        ({"eval_steps": 50, "patience_steps": 320}, 16, 4, 5),
+        ({"eval_steps": 50, "patience_steps": 320, "eval_every": 9, "patience": 9}, 16, 4, 5),
+        ({"patience_steps": 320}, 5000, 1, 0),
+    ],
+)
+def test_steps_are_counted_in_whole_epochs(changes, epoch_steps, evaluated, stale):
+    config = TrainConfig(**changes)
+    assert config.evaluation_epochs(epoch_steps) == evaluated
+    assert config.patience_evaluations(epoch_steps) == stale
 
 
 def test_numpy_numbers_become_plain_ones():

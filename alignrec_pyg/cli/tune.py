@@ -108,7 +108,7 @@ class TuneOptions(ExperimentOptions):
         int,
         option(
             EXPERIMENT,
-            "Best configurations of seed 0, which run with all --seeds, as the default settings do.",
+            "Best configurations of seed 0, which run with all --seeds as the default one does.",
             "N",
             parser=positive_int,
         ),

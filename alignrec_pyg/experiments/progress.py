@@ -19,6 +19,7 @@ class _Running:
     start: float
     epoch: int = 0
     best_epoch: int = 0
+    epoch_steps: int = 1
 
 
 class CellsProgress:
@@ -55,6 +56,7 @@ class CellsProgress:
         """Notes an epoch, as ``fit`` reports it."""
         cell = self._running.setdefault(index, _Running(time.monotonic()))
         cell.epoch, cell.best_epoch = epoch, int(entry["best_epoch"])
+        cell.epoch_steps = max(1, int(entry["step"]) // epoch)
         self.refresh()
 
     def reporter(self, index: int) -> Callable[[int, dict[str, float]], None]:
@@ -110,11 +112,14 @@ class CellsProgress:
     def _expected_epochs(self, index: int) -> float:
         config = self._cells[index].config
         others = self._of_row(index) or list(self._finished.values())
-        patience = (config.patience + 1) * config.eval_every
-        expected = fmean(other.num_epochs for other in others) if others else 2.0 * patience
         running = self._running.get(index)
+        known = [running] if running is not None and running.epoch else self._running.values()
+        steps = max((cell.epoch_steps for cell in known), default=1)
+        patience = (config.patience_evaluations(steps) + 1) * config.evaluation_epochs(steps)
+        expected = fmean(other.num_epochs for other in others) if others else 2.0 * patience
         if running is not None and running.epoch:
-            expected = max(expected, running.best_epoch + patience)
+            least = -(-config.min_steps // steps)
+            expected = max(expected, running.best_epoch + patience, least)
         return min(expected, config.max_epochs)
 
     def _epoch_seconds(self, index: int) -> float | None:

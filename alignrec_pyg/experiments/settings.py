@@ -58,7 +58,10 @@ TRAIN_ARGUMENTS = (
     "fan_out",
     "max_epochs",
     "patience",
+    "patience_steps",
+    "min_steps",
     "eval_every",
+    "eval_steps",
 )
 """Fields of :class:`TrainConfig` that are settings of a model; the others are the same for all."""
 
@@ -165,6 +168,8 @@ class ModelSettings:
     def with_changes(self, **values: Any) -> ModelSettings:
         """The settings with other values of hyper-parameters or of fields of ``config``.
 
+        A patience or interval counted in evaluations or epochs replaces one counted in steps.
+
         Raises:
             ValueError: If one is no setting of the model, or a value is out of range.
         """
@@ -173,6 +178,9 @@ class ModelSettings:
         if unknown:
             raise ValueError(f"{self.name} has no setting {', '.join(unknown)}")
         given = {name: value for name, value in values.items() if name in self.hparams}
+        for name, steps in (("patience", "patience_steps"), ("eval_every", "eval_steps")):
+            if name in train:
+                train.setdefault(steps, None)
         return replace(
             self, hparams={**self.hparams, **given}, config=replace(self.config, **train)
         )

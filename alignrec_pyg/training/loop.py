@@ -51,7 +51,10 @@ _NEIGHBORS = 5
 # Part of a saved run's identity: raise it with each change that makes training give other values.
 _FORMAT = 8
 # What may change when a saved run goes on: the training itself is the same.
-_SCHEDULE = ("max_epochs", "patience", "eval_every", "ks")
+_SCHEDULE = (
+    *("max_epochs", "patience", "eval_every", "ks"),
+    *("eval_steps", "patience_steps", "min_steps"),
+)
 _DIVERGED = "(lower the learning rate, or look for extreme feature values)"
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -131,10 +134,10 @@ def fit(
     equal to the last digit. (The initial weights are drawn when the model is built.)
 
     A saved run, also one that has ended, goes on with other ``max_epochs``, ``patience``,
-    ``eval_every`` or ``ks``, which hold from there on: it is trained further if neither the limit
-    nor the patience ends it any longer, and otherwise the result is that of the epochs done. An
-    evaluation of the last epoch that ``eval_every`` did not ask for may be the best one, but does
-    not count against the patience.
+    ``eval_every`` (or these in steps) or ``ks``, which hold from there on: it is trained further if
+    neither the limit nor the patience ends it any longer, and otherwise the result is that of the
+    epochs done. An evaluation of the last epoch that ``eval_every`` did not ask for may be the best
+    one, but does not count against the patience.
 
     Inside a process group (``torchrun``, Ray Train: :func:`~alignrec_pyg.fit_with_ray`) its
     workers train one model, given the same arguments: each has the whole graph, takes every
@@ -234,7 +237,7 @@ def take_best(model: Recommender, state: TrainState, config: TrainConfig) -> Fit
         best_epoch=state.best_epoch,
         best_metrics=state.best_metrics,
         num_epochs=state.epoch,
-        stopped_early=state.num_stale > config.patience,
+        stopped_early=state.stopped_early,
         still_rising=state.best_epoch in last_tenth,
         seconds=state.seconds,
         cpu_seconds=state.cpu_seconds,
@@ -276,6 +279,8 @@ class _Run:
         self.workers.broadcast_parameters(model)
         # Every worker takes a batch a step; the last step may begin anew.
         self.num_steps = -(-len(self.sampler) // self.workers.world_size)
+        self.eval_epochs = config.evaluation_epochs(self.num_steps)
+        self.patience = config.patience_evaluations(self.num_steps)
         self.first = self.workers.rank == 0
         if config.fan_out is not None and not model.supports_neighbor_sampling:
             raise ValueError(
@@ -376,7 +381,7 @@ class _Run:
         entry = {"epoch": float(epoch), "lr": config.lr_at(epoch)}
         entry |= {name: value / self.num_steps for name, value in state.loss_sums.items()}
         entry["step"] = float(state.total_steps)
-        in_turn = epoch % config.eval_every == 0
+        in_turn = epoch % self.eval_epochs == 0
         last = epoch >= config.max_epochs
         evaluated = self.val is not None and (in_turn or last)
         if self.val is not None and evaluated:
@@ -401,7 +406,9 @@ class _Run:
     def _is_over(self) -> bool:
         """Whether the limit or the patience ends training after the epochs done."""
         state, config = self.state, self.config
-        return state.epoch >= config.max_epochs or state.num_stale > config.patience
+        stale = state.num_stale > self.patience
+        state.stopped_early = stale and state.total_steps >= config.min_steps
+        return state.stopped_early or state.epoch >= config.max_epochs
 
     def _complete_best_metrics(self) -> None:
         """Evaluates the best epoch again where the saved run had other cut-offs."""
@@ -442,10 +449,10 @@ class _Run:
         """Shows how far training has come."""
         config, state = self.config, self.state
         # Early stopping is the end that is known; it moves with every better epoch.
-        patience = (config.patience + 1) * config.eval_every
         epochs = config.max_epochs
         if self.val is not None:
-            epochs = min(epochs, state.best_epoch + patience)
+            stale = state.best_epoch + (self.patience + 1) * self.eval_epochs
+            epochs = min(epochs, max(stale, -(-config.min_steps // self.num_steps)))
         done = state.total_steps
         total = max(epochs * self.num_steps, done, 1)
         before, start = self._begun

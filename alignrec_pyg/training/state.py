@@ -27,7 +27,7 @@ _MANIFEST = "state.json"
 _KEYS = {"run": dict, "state": dict}
 _LAST, _BEST = "last.safetensors", "best.safetensors"
 _FINGERPRINTS = "fingerprints.safetensors"
-_LATER = ("cpu_seconds",)  # fields that states of earlier versions lack
+_LATER = ("cpu_seconds", "stopped_early")  # fields that states of earlier versions lack
 _LOCK_SECONDS = 30.0
 _PAUSE = 20  # times what a save took until the next one: saving takes 5 % of the time at most
 
@@ -57,6 +57,7 @@ class TrainState(RunState):
     best_metrics: dict[str, float] = field(default_factory=dict)
     num_stale: int = 0  # evaluations in turn since the best one
     total_steps: int = 0  # batches done in all
+    stopped_early: bool = False  # whether patience ended it
     loss_scale: dict[str, float] = field(default_factory=dict)  # state of the gradient scaler
 
 

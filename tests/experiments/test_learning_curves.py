@@ -94,9 +94,9 @@ def test_a_run_is_drawn_with_its_losses_and_its_best_epoch(tmp_path, figures):
 
 def test_rows_are_drawn_as_means_over_the_epochs_of_all_seeds(tmp_path, figures):
     cells = [
-        cell("A", 0, [0.1, 0.3, 0.2]),
+        cell("A", 0, [0.2, 0.4, 0.6, 0.1]),
         cell("B", 0, [0.5, 0.4]),
-        cell("A", 1, [0.2, 0.4, 0.6, 0.1]),
+        cell("A", 1, [0.1, 0.3, 0.2]),
     ]
     write_validation_curves(tmp_path / "a.png", "three", cells)
     (axes,) = figures[0][0].axes
@@ -108,7 +108,7 @@ def test_rows_are_drawn_as_means_over_the_epochs_of_all_seeds(tmp_path, figures)
     assert len(axes.lines) == 2 * 3 + 2  # a curve and a dot for each seed
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert [(*line.get_xdata(), *line.get_ydata()) for line in dots] == [
-        (1, 0.5), (2, 0.3), (3, 0.6),
+        (1, 0.5), (3, 0.6), (2, 0.3),
     ]  # fmt: skip
 
 

@@ -49,14 +49,14 @@ def test_a_cell_in_training_tells_the_seconds_of_its_epochs(shown):
     cells_progress.refresh()
     assert shown.updates[-1] == (0.0, None, "0 of 1 runs: A seed 0 epoch 0")
     shown.now = 4.0
-    report(2, {"best_epoch": 2})
+    report(2, {"best_epoch": 2, "step": 6})
     assert shown.updates[-1][:2] == (pytest.approx(0.2), pytest.approx(16.0))
     assert shown.updates[-1][2] == "0 of 1 runs: A seed 0 epoch 2"
     shown.now = 20.0
-    report(10, {"best_epoch": 10})
+    report(10, {"best_epoch": 10, "step": 30})
     assert shown.updates[-1][:2] == (pytest.approx(10 / 15), pytest.approx(10.0))
     shown.now = 78.0
-    report(39, {"best_epoch": 39})  # the limit of epochs is near
+    report(39, {"best_epoch": 39, "step": 117})  # the limit of epochs is near
     assert shown.updates[-1][:2] == (pytest.approx(39 / 40), pytest.approx(2.0))
 
 

@@ -130,6 +130,17 @@ def test_changes_reach_constructor_and_training():
         settings.with_changes(cl_wait=1)
 
 
+def test_a_patience_in_evaluations_replaces_one_counted_in_steps():
+    in_steps = {"patience_steps": 300, "eval_steps": 50}
+    settings = published_settings(MGCN, "").with_changes(**in_steps)
+    changed = settings.with_changes(patience=7).config
+    assert (changed.patience, changed.patience_steps, changed.eval_steps) == (7, None, 50)
+    changed = settings.with_changes(eval_every=2, lr=0.5).config
+    assert (changed.eval_every, changed.eval_steps, changed.patience_steps) == (2, None, 300)
+    both = settings.with_changes(patience=7, patience_steps=400).config
+    assert (both.patience, both.patience_steps) == (7, 400)
+
+
 def test_values_reach_constructor_and_training():
     resolved = resolve(
         ["AlignRec", "BPR"],

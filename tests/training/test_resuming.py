@@ -22,6 +22,7 @@ from alignrec_pyg import (
 from alignrec_pyg.atomic import LockedError, folder_lock
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.storage import read_manifest
+from alignrec_pyg.training.sampling import TripletSampler
 
 
 def small_config(**changes) -> TrainConfig:
@@ -251,6 +252,28 @@ def test_validation_rises_still_where_the_best_is_in_the_last_tenth(
     assert (result.num_epochs, result.best_epoch, result.stopped_early) == (20, best, True)
     assert (result.still_rising, result.way_on) == (still_rising, way_on)
     assert str(result).endswith(", stopped early" + ", validation still rising" * still_rising)
+
+
+def test_evaluations_and_patience_are_counted_in_steps(checkerboard, tmp_path, monkeypatch):
+    train, test = checkerboard
+    steps = len(TripletSampler(train, batch_size=small_config().batch_size))
+    assert steps > 1
+    config = small_config(
+        max_epochs=40, ks=(1,), monitor="recall@1",
+        eval_steps=2 * steps - 1, patience_steps=4 * steps,
+    )  # fmt: skip
+    told(monkeypatch, [0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+    arguments = {"checkpoint_dir": tmp_path, "progress": False}
+    first = fit(build(train), train, test, config, **arguments)
+    evaluated = [entry["step"] / steps for entry in first.history if "recall@1" in entry]
+    assert evaluated == [2, 4, 6, 8]  # at 8 six epochs have brought nothing, at 6 four
+    assert (first.best_epoch, first.stopped_early) == (2, True)
+    longer = replace(config, min_steps=11 * steps)
+    second = fit(build(train), train, test, longer, **arguments)
+    assert (second.num_epochs, second.stopped_early) == (11, True)
+    shorter = replace(longer, min_steps=0, patience_steps=None, patience=99, max_epochs=12)
+    third = fit(build(train), train, test, shorter, **arguments)
+    assert (third.num_epochs, third.stopped_early) == (12, False)
 
 
 def test_without_validation_nothing_rises(checkerboard):
