@@ -38,8 +38,10 @@ from .feature_eval import mask_modality as mask_modality
 from .feature_eval import zero_shot as zero_shot
 from .ids import UnknownItemError as UnknownItemError
 from .ids import UnknownUserError as UnknownUserError
+from .models import ALS as ALS
 from .models import BM3 as BM3
 from .models import BPR as BPR
+from .models import EASE as EASE
 from .models import FREEDOM as FREEDOM
 from .models import GRCN as GRCN
 from .models import LATTICE as LATTICE
@@ -48,9 +50,13 @@ from .models import MMGCN as MMGCN
 from .models import VBPR as VBPR
 from .models import Aligned as Aligned
 from .models import AlignRec as AlignRec
+from .models import ClosedFormRecommender as ClosedFormRecommender
+from .models import ContentKNN as ContentKNN
 from .models import ContentLightGCN as ContentLightGCN
 from .models import DualGNN as DualGNN
+from .models import ItemKNN as ItemKNN
 from .models import LightGCN as LightGCN
+from .models import Popularity as Popularity
 from .models import Recommender as Recommender
 from .models import SLMRec as SLMRec
 from .models.loading import load as load

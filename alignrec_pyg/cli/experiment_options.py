@@ -117,6 +117,8 @@ class ExperimentOptions(DataOptions):
 
     default_models: ClassVar[tuple[str, ...]] = ()
     """Models to run where none is named (default: those of the paper's Table 2)."""
+    with_baselines: ClassVar[bool] = False
+    """Whether Popularity, ItemKNN and EASE run beside the paper's models."""
 
     features: Annotated[
         tuple[str, ...],
@@ -149,7 +151,7 @@ class ExperimentOptions(DataOptions):
             MODELS,
             f"Of {', '.join(model_names())}, 'all' of them, or MODULE:CLASS for your own.",
             "NAME ...",
-            show_default="those of the paper's table",
+            show_default="the paper's ten; in compare Popularity, ItemKNN and EASE too",
         ),
     ] = ()
     settings: Annotated[
@@ -275,9 +277,10 @@ class ExperimentOptions(DataOptions):
         self, problems: list[str], train: HeteroData | None
     ) -> dict[str, ModelSettings]:
         from alignrec_pyg.experiments.prepare import data_name
-        from alignrec_pyg.experiments.settings import TABLE_2, SettingsError, resolve
+        from alignrec_pyg.experiments.settings import BASELINES, TABLE_2, SettingsError, resolve
 
-        names = self.models or self.default_models or [model.__name__ for model in TABLE_2]
+        usual = [m.__name__ for m in (*TABLE_2, *(BASELINES if self.with_baselines else ()))]
+        names = self.models or self.default_models or usual
         try:
             return resolve(
                 list(model_names()) if names == (ALL,) else list(dict.fromkeys(names)),

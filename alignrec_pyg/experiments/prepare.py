@@ -128,7 +128,7 @@ class PreparedData:
             lacking = [name for name in lacking if name in chosen]
         if reads.item_graph != "none" and reads.weighting == "cosine" and lacking:
             return f"needs the cosines of the neighbours, which {', '.join(lacking)} lacks"
-        return None
+        return model.why_not(self.train)
 
     def inputs(
         self, model: type[Recommender], features: Sequence[str] | None = None

@@ -22,8 +22,10 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg import models
 from alignrec_pyg.checks import nearest, unknown_names
 from alignrec_pyg.models import (
+    ALS,
     BM3,
     BPR,
+    EASE,
     FREEDOM,
     GRCN,
     LATTICE,
@@ -31,9 +33,12 @@ from alignrec_pyg.models import (
     MMGCN,
     VBPR,
     AlignRec,
+    ContentKNN,
     ContentLightGCN,
     DualGNN,
+    ItemKNN,
     LightGCN,
+    Popularity,
     Recommender,
     SLMRec,
 )
@@ -87,6 +92,9 @@ TABLE_2: tuple[type[Recommender], ...] = (
 )
 """The models of the paper's main table; experiments run these unless others are named."""
 
+BASELINES: tuple[type[Recommender], ...] = (Popularity, ItemKNN, EASE)
+"""Models in closed form that others should beat; a comparison runs them beside the paper's."""
+
 _KINDS = {float: "a number", int: "an integer", bool: "True or False"}
 _SMALL = {"lr": 5e-3, "batch_size": 512, "max_epochs": 200, "patience": 10}
 # More and longer steps, so that a run takes seconds. The learning rate is one for all models: of
@@ -117,7 +125,7 @@ PAPER_GRIDS: dict[type[Recommender], Grid] = {
 }
 """The grids behind the published figures (AlignRec: the paper's Table 7; the others: those of the
 multimodal toolbox that most figures come from). They were searched on test links there; here they
-serve validation. ContentLightGCN is our own and has none.
+serve validation. ContentLightGCN is our own and has none, nor have the models in closed form.
 """
 
 SEARCH_GRIDS: dict[type[Recommender], Grid] = {
@@ -134,8 +142,15 @@ SEARCH_GRIDS: dict[type[Recommender], Grid] = {
     LATTICE: {"lr": (1e-3, 3e-3), "l2_weight": (0.0, 1e-4)},
     SLMRec: {"lr": (1e-3, 3e-3), "ssl_weight": (0.01, 0.1)},
     ContentLightGCN: {"lr": (1e-3, 3e-3), "num_layers": (2, 3)},
+    Popularity: {},
+    ItemKNN: {"num_neighbors": (20, 100), "shrinkage": (0.0, 10.0)},
+    ContentKNN: {"num_neighbors": (5, 20, 100, 500)},
+    EASE: {"reg_weight": (10.0, 30.0, 100.0, 300.0)},
+    ALS: {"alpha": (1.0, 10.0), "reg_weight": (1.0, 10.0)},
 }
-"""Four points for every model: two learning rates and two values of what its paper searched."""
+"""Four points for every model: two learning rates and two values of what its paper searched, or
+four settings of a model in closed form (Popularity has none).
+"""
 
 
 class SettingsError(ValueError):

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 _NOT_BUILT_FROM_DATA = {
     "Aligned",
+    "ClosedFormRecommender",
     "ContentRecommender",
     "ModelInputs",
     "Recommender",

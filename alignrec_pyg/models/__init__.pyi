@@ -1,19 +1,25 @@
 from .aligned import Aligned as Aligned
 from .alignrec import AlignRec as AlignRec
+from .als import ALS as ALS
 from .base import Recommender as Recommender
 from .bm3 import BM3 as BM3
 from .bpr import BPR as BPR
+from .closed_form import ClosedFormRecommender as ClosedFormRecommender
 from .content import ContentRecommender as ContentRecommender
 from .content import Representations as Representations
+from .contentknn import ContentKNN as ContentKNN
 from .contentlightgcn import ContentLightGCN as ContentLightGCN
 from .dualgnn import DualGNN as DualGNN
+from .ease import EASE as EASE
 from .freedom import FREEDOM as FREEDOM
 from .grcn import GRCN as GRCN
 from .inputs import ModelInputs as ModelInputs
+from .itemknn import ItemKNN as ItemKNN
 from .lattice import LATTICE as LATTICE
 from .lightgcn import LightGCN as LightGCN
 from .mgcn import MGCN as MGCN
 from .mmgcn import MMGCN as MMGCN
+from .popularity import Popularity as Popularity
 from .slmrec import SLMRec as SLMRec
 from .vbpr import VBPR as VBPR
 

@@ -92,7 +92,7 @@ class Recommender(nn.Module, ABC):
 
     Args:
         data: Training graph (see :mod:`alignrec_pyg.graph`).
-        embedding_dim: Width :math:`d` of the ID tables.
+        embedding_dim: Width :math:`d` of the ID tables (``None``: the model has none).
         hparams: Arguments to store as attributes: ``locals()``, in the first line of a subclass's
             constructor. ``features``, ``item_graph`` and ``item_graphs`` become the names selected.
             A subclass may also store its arguments itself.
@@ -131,11 +131,16 @@ class Recommender(nn.Module, ABC):
         return model
 
     def __init__(
-        self, data: HeteroData, *, embedding_dim: int, hparams: Mapping[str, Any] | None = None
+        self,
+        data: HeteroData,
+        *,
+        embedding_dim: int | None = None,
+        hparams: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         require_graph(data, "data")
-        check_integer("embedding_dim", embedding_dim, 1, _MAX_DIM)
+        if embedding_dim is not None:
+            self.embedding_dim = check_integer("embedding_dim", embedding_dim, 1, _MAX_DIM)
         self.num_users = int(data[USER].num_nodes)
         self.num_items = int(data[ITEM].num_nodes)
         if not self.num_users or not self.num_items:
@@ -143,7 +148,6 @@ class Recommender(nn.Module, ABC):
                 "'data' needs at least one user and one item "
                 f"(got {self.num_users} and {self.num_items})"
             )
-        self.embedding_dim = embedding_dim
         self._data_hashes = _ids_hashes(data)
         self.fingerprints: dict[str, Tensor] = {}
         self._graphs: dict[str, tuple[_PreparedGraph, ...]] = {}
@@ -192,6 +196,11 @@ class Recommender(nn.Module, ABC):
         """
         has_defects = "faithful" in cls.hparam_parameters() and data_name in PAPER_DATA_SETS
         return {"faithful": True} if has_defects else {}
+
+    @classmethod
+    def why_not(cls, data: HeteroData) -> str | None:
+        """Why ``data`` is too large for the model, ``"needs ..."``; ``None``, as here, if not."""
+        return None
 
     @abstractmethod
     def reset_parameters(self) -> None:
@@ -373,7 +382,7 @@ class Recommender(nn.Module, ABC):
                 f"the model was built for (got {sizes[0]} and {sizes[1]})"
             )
         device = data[INTERACTS].edge_index.device
-        others = {parameter.device for parameter in self.parameters()} - {device}
+        others = {tensor.device for tensor in self.state_dict().values()} - {device}
         if others:
             raise ValueError(
                 f"'{argument}' and the model need to be on one device (got {device} and "

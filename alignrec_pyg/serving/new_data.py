@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import ITEM, USER, has_links_to_predict
-from alignrec_pyg.models import Recommender
+from alignrec_pyg.models import ClosedFormRecommender, Recommender
 from alignrec_pyg.tables import repr_short
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training import FitResult, fit
@@ -85,8 +85,14 @@ def grow(model: ModelT, data: HeteroData, new_data: HeteroData, *, seed: int = 0
         The new model, on the device of ``model``, in evaluation mode.
 
     Raises:
-        ValueError: If a graph does not fit the model, or the graphs share no user or no item.
+        ValueError: If a graph does not fit the model, the graphs share no user or no item, or the
+            model is one in closed form.
     """
+    if isinstance(model, ClosedFormRecommender):
+        raise ValueError(
+            f"'model' needs to be trained by steps (got {type(model).__name__}, which is solved "
+            "anew): build it on 'new_data' and call fit"
+        )
     model.check_fits(data, "data")
     grown = _drawn_anew(model, new_data, seed)
     rows = {kind: _known_rows(data, new_data, kind) for kind in (USER, ITEM)}
@@ -119,7 +125,7 @@ def grow(model: ModelT, data: HeteroData, new_data: HeteroData, *, seed: int = 0
 def _drawn_anew(model: ModelT, data: HeteroData, seed: int) -> ModelT:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return model.clone_for(data).to(next(model.parameters()).device)
+        return model.clone_for(data).to(next(iter(model.state_dict().values())).device)
 
 
 def _known_rows(data: HeteroData, new_data: HeteroData, kind: str) -> Tensor:

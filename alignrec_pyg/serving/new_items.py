@@ -26,7 +26,7 @@ from alignrec_pyg.graph import (
     mask_key,
 )
 from alignrec_pyg.ids import as_id_list, item_ids
-from alignrec_pyg.models import Recommender
+from alignrec_pyg.models import ClosedFormRecommender, Recommender
 from alignrec_pyg.nn import FeatureTable
 from alignrec_pyg.transforms import KNNItemGraph
 from alignrec_pyg.transforms.attach_items import attach_items, new_rows
@@ -151,8 +151,8 @@ def add_items(
         new items.
 
     Raises:
-        ValueError: If the model uses ID vectors only, an id is known already, or features or item
-            graphs of the model are missing or do not fit.
+        ValueError: If the model uses ID vectors only or is one in closed form, an id is known
+            already, or features or item graphs of the model are missing or do not fit.
 
     Example:
         >>> import pandas as pd
@@ -168,6 +168,12 @@ def add_items(
     """
     model.check_fits(data, "data")
     check_choice("id_vectors", id_vectors, get_args(IdVectors))
+    if isinstance(model, ClosedFormRecommender):
+        raise ValueError(
+            f"'model' needs to be trained by steps (got {type(model).__name__}, which is solved on "
+            "all items): take a model that scores content (such as AlignRec or VBPR), or solve it "
+            "anew on a graph with the new items"
+        )
     if id_vectors == "none" and not model.supports_new_items:
         raise ValueError(
             f"{type(model).__name__} scores items by their ID vectors only, which new items do not "

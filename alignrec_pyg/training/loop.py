@@ -30,7 +30,7 @@ from alignrec_pyg.graph import (
     with_links_to_predict,
 )
 from alignrec_pyg.interrupt import StopRequest
-from alignrec_pyg.models import Recommender
+from alignrec_pyg.models import ClosedFormRecommender, Recommender
 from alignrec_pyg.nn.features import sparse_gradients
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.training.parallel import (
@@ -77,7 +77,8 @@ class FitResult:
         best_metrics: Validation metrics of that epoch; none without validation, whose best epoch
             is the last one.
         num_epochs: Epochs run.
-        stopped_early: Whether patience ended training; else it went to the limit of epochs.
+        stopped_early: Whether patience ended training; else it went to the limit of epochs. A model
+            in closed form always did: it has no more epochs.
         still_rising: Whether validation was still rising at the end: the best evaluation is among
             the last tenth of them, rounded up. Then a larger limit (or, if ``stopped_early``,
             patience) may well give a better model.
@@ -86,7 +87,8 @@ class FitResult:
             workers that of the first. Unlike ``seconds`` it does not count what else the machine
             did, nor waiting for a GPU.
         history: One entry per epoch: ``epoch``, ``step`` (batches done in all), ``lr``, mean
-            ``loss`` and ``loss/<term>``, and the validation metrics where it was evaluated.
+            ``loss`` and ``loss/<term>``, and the validation metrics where it was evaluated. Of a
+            model in closed form there is one without ``lr`` and losses.
 
     ``str(result)`` says it in a sentence. A run with a ``checkpoint_dir`` goes on where it ended
     with a larger limit, ``TrainConfig(max_epochs=...)``, or a larger ``patience``.
@@ -109,6 +111,8 @@ class FitResult:
         return "patience" if self.still_rising else None
 
     def __str__(self) -> str:
+        if self.stopped_early and self.num_epochs == 1:  # patience ends no run before the second
+            return "solved in closed form"
         end = "stopped early" if self.stopped_early else "at the limit of epochs"
         rising = ", validation still rising" if self.still_rising else ""
         return f"best epoch {self.best_epoch} of {self.num_epochs}, {end}{rising}"
@@ -128,6 +132,8 @@ def fit(
     progress: bool = True,
 ) -> FitResult:
     """Trains a model with early stopping on validation.
+
+    A :class:`~alignrec_pyg.models.ClosedFormRecommender` is solved instead, in a single epoch.
 
     All randomness in an epoch comes from ``(config.seed, epoch)``, so an interrupted run that is
     started again with the same arguments continues exactly; with the same seed, results on CPU are
@@ -181,6 +187,7 @@ def fit(
         ValueError: If a graph is not that of the model, has no links, or is on another device; if
             the model cannot draw neighbourhoods and ``config.fan_out`` is given; if
             ``config.weight_decay`` is given beside ``optimizer``, whose own it should be; if
+            ``optimizer`` is given for a model in closed form, or that is too large to solve; if
             workers were given different arguments.
         TrainingDivergedError: If the loss is not finite, naming epoch, batch and term.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
@@ -232,13 +239,14 @@ def take_best(model: Recommender, state: TrainState, config: TrainConfig) -> Fit
     model.load_state_dict(state.best_weights)
     model.eval()
     evaluated = [entry["epoch"] for entry in state.history if config.monitor in entry]
+    closed_form = isinstance(model, ClosedFormRecommender)
     last_tenth = evaluated[-max(1, math.ceil(len(evaluated) / 10)) :]
     return FitResult(
         best_epoch=state.best_epoch,
         best_metrics=state.best_metrics,
         num_epochs=state.epoch,
-        stopped_early=state.stopped_early,
-        still_rising=state.best_epoch in last_tenth,
+        stopped_early=state.stopped_early or closed_form,
+        still_rising=state.best_epoch in last_tenth and not closed_form,
         seconds=state.seconds,
         cpu_seconds=state.cpu_seconds,
         history=state.history,
@@ -266,6 +274,13 @@ class _Run:
             model.check_fits(val, "val")
             links_to_predict(val, "val")
             val = val if config.eval_users is None else _some_users(val, config)
+        if isinstance(model, ClosedFormRecommender):
+            if optimizer is not None:
+                raise ValueError(
+                    f"'optimizer' needs to be None for {type(model).__name__} (got {optimizer!r}): "
+                    "it is solved in closed form"
+                )
+            config = replace(config, max_epochs=1, fan_out=None)
         self.model, self.train, self.val, self.config = model, train, val, config
         self.sampler = TripletSampler(
             train,
@@ -274,7 +289,7 @@ class _Run:
             known_negatives=config.known_negatives,
             seed=config.seed,
         )
-        self.device = next(model.parameters()).device
+        self.device = train[INTERACTS].edge_index.device
         self.workers = Workers(self.device, worker_timeout)
         self.workers.broadcast_parameters(model)
         # Every worker takes a batch a step; the last step may begin anew.
@@ -301,7 +316,10 @@ class _Run:
                 f"'weight_decay' needs to be 0 where 'optimizer' is given (got "
                 f"{config.weight_decay}): let 'optimizer' have it, e.g. by functools.partial"
             )
-        self.optimizer = optimizer(model.parameters())
+        parameters = model.parameters()
+        if isinstance(model, ClosedFormRecommender):  # one step, with nothing to optimise
+            self.num_steps, parameters = 1, iter([nn.Parameter(torch.empty(0))])
+        self.optimizer = optimizer(parameters)
         self._optimizer_name = type(self.optimizer).__name__
         if not ours:  # of ours, the configuration says the rest
             self._optimizer_name += f" {self.optimizer.defaults}"
@@ -340,6 +358,12 @@ class _Run:
     def train_epoch(self) -> Iterator[None]:
         """Trains from ``state.step`` to the end of the epoch; yields after each batch."""
         model, state, workers = self.model, self.state, self.workers
+        if isinstance(model, ClosedFormRecommender):
+            if state.step == 0:
+                model.solve(self.train)
+                state.step = state.total_steps = 1
+                yield
+            return
         model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(state.epoch + 1)
@@ -378,7 +402,9 @@ class _Run:
         """Evaluates where it is time to, notes the epoch, and decides whether it was the last."""
         config, state = self.config, self.state
         epoch = state.epoch + 1
-        entry = {"epoch": float(epoch), "lr": config.lr_at(epoch)}
+        entry = {"epoch": float(epoch)}
+        if not isinstance(self.model, ClosedFormRecommender):
+            entry["lr"] = config.lr_at(epoch)
         entry |= {name: value / self.num_steps for name, value in state.loss_sums.items()}
         entry["step"] = float(state.total_steps)
         in_turn = epoch % self.eval_epochs == 0
@@ -472,6 +498,9 @@ class _Run:
         return torch.autocast(self.device.type, dtype)
 
     def _keep_weights(self) -> None:
+        if isinstance(self.model, ClosedFormRecommender):  # no later epoch changes them
+            self.state.best_weights = self.model.state_dict()
+            return
         for name, value in self.model.state_dict().items():
             if name in self.state.best_weights:
                 self.state.best_weights[name].copy_(value)

@@ -175,7 +175,7 @@ def restore(
                 raise TypeError(f"{name} needs to be a {kind.__name__}")
             setattr(state, name, value)
         if _BEST in files:
-            device = next(model.parameters()).device
+            device = next(iter(model.state_dict().values())).device
             state.best_weights = {n: value.to(device) for n, value in files[_BEST].items()}
         prefix = "model."
         weights = {n.removeprefix(prefix): v for n, v in stored.items() if n.startswith(prefix)}

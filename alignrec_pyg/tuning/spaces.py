@@ -104,6 +104,7 @@ _ALIGNMENT = Interval(1e-4, 1.0)
 _L2 = Interval(1e-6, 1e-2)
 _NORMS = Interval(1e-5, 2.0)
 _NEIGHBORS = Choice((5, 10, 20))
+_ITEMS_NEAR = Choice((5, 10, 20, 50, 100, 200, 500, 1000))
 _LAYERED: Space = {"lr": _LR, "num_layers": _LAYERS}
 _ITEM_LAYERED: Space = {**_LAYERED, "num_item_layers": _ITEM_LAYERS}
 
@@ -166,6 +167,15 @@ WIDE: dict[type[models.Recommender], Space] = {
         "ssl_weight": Interval(0.01, 1.0),
     },
     models.ContentLightGCN: {**_LAYERED, "reg_weight": Interval(1e-6, 1e-2)},
+    models.Popularity: {},
+    models.ItemKNN: {"num_neighbors": _ITEMS_NEAR, "shrinkage": Interval(0.1, 1000.0)},
+    models.ContentKNN: {"num_neighbors": _ITEMS_NEAR},
+    models.EASE: {"reg_weight": Interval(1.0, 1e4)},
+    models.ALS: {
+        "alpha": Interval(0.1, 100.0),
+        "reg_weight": Interval(0.1, 1000.0),
+        "num_iterations": Choice((5, 10, 20)),
+    },
 }
 """Ranges around the published settings: learning rate, weights, temperatures, depth."""
 
@@ -174,10 +184,11 @@ def search_space(settings: ModelSettings, kind: Kind) -> Space | None:
     """The space of a model.
 
     The papers' spaces are their own grids (AlignRec: the six points of its Table 7), of models that
-    have one. The wide space of a model that :data:`WIDE` does not list is: the learning rate; every
-    positive float hyper-parameter whose name ends in ``_weight``, within a factor of 30 either way
-    on a logarithmic scale; one to four layers, if there is an integer ``num_layers``; and the
-    neighbours in the item graph, if the model reads one. ``None`` means no published grid.
+    have one. The wide space of a model that :data:`WIDE` does not list is: the learning rate, but
+    for models in closed form; every positive float hyper-parameter whose name ends in ``_weight``,
+    within a factor of 30 either way on a logarithmic scale; one to four layers, if there is an
+    integer ``num_layers``; and the neighbours in the item graph, if the model reads one. ``None``
+    means no published grid.
     """
     if kind == "paper":
         if settings.model not in PAPER_GRIDS:
@@ -186,7 +197,8 @@ def search_space(settings: ModelSettings, kind: Kind) -> Space | None:
         return {name: Choice(tuple(sorted(values))) for name, values in grid.items()}
     if settings.model in WIDE:
         return WIDE[settings.model]
-    space: dict[str, Axis] = {"lr": _LR}
+    closed_form = issubclass(settings.model, models.ClosedFormRecommender)
+    space: dict[str, Axis] = {} if closed_form else {"lr": _LR}
     for name, value in settings.hparams.items():
         if name.endswith("_weight") and isinstance(value, float) and value > 0:
             space[name] = Interval(value / _FACTOR, value * _FACTOR)

@@ -217,10 +217,13 @@ def test_interactions_alone_are_enough_for_models_that_read_nothing_else(tmp_pat
         out, run = tmp_path / f"{source}-data", tmp_path / f"{source}-run"
         assert main(["encode", str(tmp_path / source), "--out", str(out)]) == 0
         note = "neither texts nor images (--items with --text, or --images): for models that read "
-        assert f"{note}interactions alone: BPR, LightGCN\n" in capsys.readouterr().err
+        assert (
+            f"{note}interactions alone: ALS, BPR, EASE, ItemKNN, LightGCN, Popularity\n"
+            in capsys.readouterr().err
+        )
         train = ["train", str(out), "--out", str(run), "--epochs", "1"]
         assert main(train) == 2
-        told = "error: AlignRec needs a feature table, and the data has none: BPR, LightGCN need"
+        told = "error: AlignRec needs a feature table, and the data has none: ALS, BPR, EASE, "
         assert told in capsys.readouterr().err
         assert main([*train, "--model", "BPR"]) == 0
 

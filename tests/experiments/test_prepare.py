@@ -36,6 +36,8 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
         "SLMRec": {"features": ["image", "text"]},
         "MGCN": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
         "LATTICE": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
+        "ContentKNN": {"features": ["image", "text"]},
+        **{name: {} for name in ("ALS", "EASE", "ItemKNN", "Popularity")},
     }
     assert all(data.why_not(model) is None for model in MODELS.values())
     fused = ConcatFeatures(["image", "text"], normalize=False)(data.train)

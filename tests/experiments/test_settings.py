@@ -5,6 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from alignrec_pyg.experiments.settings import (
+    BASELINES,
     FROM_DATA,
     PAPER_GRIDS,
     SEARCH_GRIDS,
@@ -19,7 +20,7 @@ from alignrec_pyg.experiments.settings import (
     resolve,
     small_settings,
 )
-from alignrec_pyg.models import BM3, BPR, MGCN, AlignRec
+from alignrec_pyg.models import BM3, BPR, EASE, MGCN, AlignRec, ItemKNN, Popularity
 from alignrec_pyg.train_config import TrainConfig
 
 MODELS = package_models()
@@ -96,6 +97,11 @@ def test_published_settings_of_the_papers_data():
         assert published_settings(MODELS[name], "films").hparams["faithful"] is False
 
 
+def test_baselines_are_none_of_the_papers():
+    assert (Popularity, ItemKNN, EASE) == BASELINES
+    assert not set(BASELINES) & set(TABLE_2)
+
+
 def test_table_2_has_the_models_of_the_paper():
     named = "AlignRec BPR LightGCN VBPR MMGCN GRCN DualGNN BM3 MGCN FREEDOM"
     assert " ".join(model.__name__ for model in TABLE_2) == named
@@ -115,7 +121,7 @@ def test_grids_name_settings_of_their_models(model):
             for point in points
         ]
         assert len(set(told)) == size
-    assert len(settings.points(SEARCH_GRIDS[model])) == 4
+    assert len(settings.points(SEARCH_GRIDS[model])) == (1 if model is Popularity else 4)
 
 
 def test_changes_reach_constructor_and_training():

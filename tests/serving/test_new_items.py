@@ -10,7 +10,7 @@ import alignrec_pyg.models
 from alignrec_pyg import FREEDOM, MGCN, VBPR, Aligned, AlignRec, evaluate, recommend
 from alignrec_pyg.encoders import TfidfEncoder
 from alignrec_pyg.graph import INTERACTS, knn_edge_type
-from alignrec_pyg.models import BM3, BPR, LightGCN
+from alignrec_pyg.models import ALS, BM3, BPR, ClosedFormRecommender, ContentKNN, LightGCN
 from alignrec_pyg.serving import add_items, new_items
 from alignrec_pyg.serving.new_items import extend_model
 from alignrec_pyg.transforms import EncodeItems, KNNItemGraph
@@ -23,9 +23,9 @@ class AlignedMGCN(Aligned):
         super().__init__(data, MGCN(data, embedding_dim=embedding_dim))
 
 
-PARTS = {"Aligned", "ContentRecommender", "ModelInputs", "Recommender", "Representations"}
+EXPORTED = [getattr(alignrec_pyg.models, name) for name in alignrec_pyg.models.model_names()]
 MODELS = [
-    *(getattr(alignrec_pyg.models, n) for n in alignrec_pyg.models.__all__ if n not in PARTS),
+    *(model for model in EXPORTED if not issubclass(model, ClosedFormRecommender)),
     AlignedMGCN,
 ]
 BY_ID = (BPR, LightGCN, BM3)
@@ -92,6 +92,13 @@ def test_known_vectors_stay_and_new_ones_tell_content_alone(model_cls, data):
     assert evaluate(grown, larger, ks=5)["num_users"] == len(
         set(data[INTERACTS].edge_label_index[0].tolist())
     )
+
+
+@pytest.mark.parametrize("model_cls", [ALS, ContentKNN], ids=lambda cls: cls.__name__)
+def test_models_in_closed_form_take_no_new_items(model_cls, data):
+    new = new_items([7], features=features(1, 5))
+    with pytest.raises(ValueError, match=f"{model_cls.__name__}, which is solved on all items"):
+        add_items(model_cls(data), data, new, item_graphs=GRAPHS, id_vectors="neighbors")
 
 
 WITHOUT_GRAPH = [

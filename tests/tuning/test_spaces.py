@@ -12,7 +12,7 @@ from alignrec_pyg.experiments.settings import (
     published_settings,
 )
 from alignrec_pyg.graph import knn_edge_type
-from alignrec_pyg.models import BPR, AlignRec
+from alignrec_pyg.models import BPR, EASE, AlignRec, ClosedFormRecommender
 from alignrec_pyg.train_config import TrainConfig
 from alignrec_pyg.tuning.spaces import (
     ITEM_NEIGHBORS,
@@ -53,19 +53,22 @@ def test_every_model_has_a_space_of_its_own_and_all_but_ours_a_published_one():
     assert set(WIDE) == set(MODELS.values())
     assert search_space(PUBLISHED["AlignRec"], "wide") == WIDE[AlignRec]
     paper = {name for name, settings in PUBLISHED.items() if search_space(settings, "paper")}
-    assert paper == set(MODELS) - {"ContentLightGCN"}
+    closed_form = {n for n, m in MODELS.items() if issubclass(m, ClosedFormRecommender)}
+    assert paper == set(MODELS) - {"ContentLightGCN"} - closed_form
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_wide_spaces_have_what_the_constructor_offers(name):
     model = MODELS[name]
     arguments = signature(model.__init__).parameters
-    expected = {"lr"} | {
+    by_steps = not issubclass(model, ClosedFormRecommender)
+    expected = ({"lr"} if by_steps else set()) | {
         argument for argument in arguments if argument.endswith("_weight") or argument in SEARCHED
     }
     if model.inputs.item_graph != "none":
         expected.add(ITEM_NEIGHBORS)
     assert expected <= set(WIDE[model])
+    assert by_steps or not set(WIDE[model]) & set(TRAIN_ARGUMENTS)
     assert set(WIDE[model]) - {ITEM_NEIGHBORS} <= set(arguments) | set(TRAIN_ARGUMENTS)
     assert (ITEM_NEIGHBORS in WIDE[model]) == (ITEM_NEIGHBORS in expected)
 
@@ -150,6 +153,9 @@ def test_a_model_of_ones_own_is_searched_around_its_defaults():
         ITEM_NEIGHBORS: Choice((5, 10, 20)),
     }
     assert search_space(settings, "paper") is None
+    own = type("Own", (EASE,), {})
+    solved = ModelSettings(model=own, hparams={"reg_weight": 10.0}, config=TrainConfig())
+    assert search_space(solved, "wide").keys() == {"reg_weight"}
     flat = ModelSettings(model=type("Flat", (BPR,), {}), hparams={}, config=TrainConfig())
     assert search_space(flat, "wide") == {"lr": Interval(1e-4, 3e-2)}
 
