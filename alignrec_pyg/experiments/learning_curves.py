@@ -65,24 +65,27 @@ def write_curves(folder: Path, title: str, cells: Sequence[CellResult]) -> list[
 def write_run_curves(path: Path, title: str, history: History, best_epoch: int) -> None:
     """Writes a PNG of a run: its loss terms, and its validation metrics with the best epoch.
 
-    Losses are those of training, on a logarithmic axis where all are positive.
+    Losses are those of training, on a logarithmic axis where all are positive; a model in closed
+    form has none.
     """
+    marker = "o" if len(history) == 1 else None  # a line needs two points
     figure, canvas = new_figure(11.0, 4.2)
     losses, metrics = figure.subplots(1, 2)
     for number, name in enumerate(name for name in history[0] if name.startswith("loss")):
         label = name.removeprefix("loss/") if "/" in name else "all, weighted"
         style = {"color": "black"} if name == "loss" else {"color": COLOURS[number % len(COLOURS)]}
-        losses.plot(*_points(history, name), label=label, **style)
+        losses.plot(*_points(history, name), label=label, marker=marker, **style)
     if all(entry[name] > 0 for entry in history for name in entry if name.startswith("loss")):
         losses.set_yscale("log")
     losses.set_ylabel("training loss")
     for name, colour in zip(METRICS, COLOURS, strict=False):
-        metrics.plot(*_points(history, name), label=name, color=colour)
+        metrics.plot(*_points(history, name), label=name, marker=marker, color=colour)
     metrics.axvline(best_epoch, color="black", linewidth=0.8, linestyle=":")
     metrics.set_ylabel("validation")
     for axes in (losses, metrics):
         axes.set_xlabel("epoch")
-        axes.legend(frameon=False, fontsize=8)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=8)
         plain_axes(axes)
     write_figure(path, title, figure, canvas)
 

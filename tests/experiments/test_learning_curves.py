@@ -92,6 +92,16 @@ def test_a_run_is_drawn_with_its_losses_and_its_best_epoch(tmp_path, figures):
     assert figures[1][0].axes[0].get_yscale() == "linear"
 
 
+def test_a_model_in_closed_form_is_drawn_as_points(tmp_path, figures):
+    entry = {
+        name: v for name, v in history([0.1])[0].items() if name != "lr" and name[:4] != "loss"
+    }
+    write_run_curves(tmp_path / "a.png", "EASE", [entry], 1)
+    losses, metrics = figures[0][0].axes
+    assert not losses.lines
+    assert [line.get_marker() for line in metrics.lines[:-1]] == ["o"] * len(METRICS)
+
+
 def test_rows_are_drawn_as_means_over_the_epochs_of_all_seeds(tmp_path, figures):
     cells = [
         cell("A", 0, [0.2, 0.4, 0.6, 0.1]),
