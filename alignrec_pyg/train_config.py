@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from alignrec_pyg.checks import check_choice, check_cut_offs, check_integer, check_number
 
+METRICS = ("recall", "ndcg", "hit", "precision", "map", "mrr")
+"""Names of the metrics of :func:`~alignrec_pyg.evaluate`, without their cut-offs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -112,7 +115,7 @@ class TrainConfig:
             checked[name] = check_integer(name, getattr(self, name), 0)
         for name, value in checked.items():  # plain numbers, also for NumPy's
             object.__setattr__(self, name, value)
-        names = [f"{m}@{k}" for m in ("recall", "ndcg", "precision", "map", "mrr") for k in self.ks]
+        names = [f"{metric}@{k}" for metric in METRICS for k in self.ks]
         if self.monitor not in names:
             raise ValueError(f"'monitor' needs to be one of {names} (got {self.monitor!r})")
 

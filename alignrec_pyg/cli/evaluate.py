@@ -12,6 +12,7 @@ import typer
 
 from alignrec_pyg.cli.options import Device, device_named, log, positive_int
 from alignrec_pyg.text_tables import aligned_table
+from alignrec_pyg.train_config import METRICS
 
 if TYPE_CHECKING:
     from alignrec_pyg.cli.runs import Run
@@ -25,8 +26,6 @@ DataFolder = Annotated[
         help="The data the model was trained on, if they moved.",
     ),
 ]
-
-_METRICS = ("recall", "ndcg", "precision", "map", "mrr")
 
 
 def evaluate(
@@ -78,7 +77,7 @@ def evaluate(
     )
     without = ", known pairs and validation links not ranked" if exclude_known_pairs else ""
     rows = [["", *(f"@{cut_off}" for cut_off in cut_offs)]]
-    for name in _METRICS:
+    for name in METRICS:
         rows.append([name, *(f"{metrics[f'{name}@{cut_off}']:.4f}" for cut_off in cut_offs)])
     print(
         f"{trained.settings.model} on the test links of {metrics['num_users']:,.0f} users "

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.metrics import (
+    LinkPredHitRatio,
     LinkPredMAP,
     LinkPredMetricCollection,
     LinkPredMRR,
@@ -28,6 +29,7 @@ from alignrec_pyg.models import Recommender
 _METRICS = {
     "recall": LinkPredRecall,
     "ndcg": LinkPredNDCG,
+    "hit": LinkPredHitRatio,
     "precision": LinkPredPrecision,
     "map": LinkPredMAP,
     "mrr": LinkPredMRR,
@@ -61,7 +63,7 @@ def evaluate(
     Candidates are all items but those in ``edge_index`` of the user. With :math:`T_u` the links to
     predict (:func:`~alignrec_pyg.graph.links_to_predict`: positives, each once), recall@k is
     :math:`|\text{top-}k \cap T_u| / |T_u|` and the ideal of ndcg@k has :math:`\min(k, |T_u|)` hits.
-    Values are not rounded.
+    hit@k, the hit ratio, is the share of users with at least one hit. Values are not rounded.
 
     Args:
         model: Any recommender; put in evaluation mode meanwhile.
@@ -72,8 +74,8 @@ def evaluate(
             candidates either. In published figures they are.
 
     Returns:
-        ``recall@k``, ``ndcg@k``, ``precision@k``, ``map@k``, ``mrr@k`` for every k, and
-        ``num_users``, the number of users scored.
+        ``recall@k``, ``ndcg@k``, ``hit@k``, ``precision@k``, ``map@k``, ``mrr@k`` for every k,
+        and ``num_users``, the number of users scored.
 
     Raises:
         ValueError: If a cut-off is no positive integer, there is nothing to predict, or ``data``

@@ -115,7 +115,8 @@ def write_validation_curves(path: Path, title: str, cells: Sequence[CellResult])
         shared = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
         means = [fmean(curve[epoch] for curve in curves) for epoch in shared]
         axes.plot(shared, means, linewidth=1.8, label=f"{row} ({best[row]:.4f})", **style)
-    lengths = [cell.num_epochs for of in rows.values() for cell in of]
+    # Models in closed form have one epoch and no curve.
+    lengths = [cell.num_epochs for cell in cells if cell.num_epochs > 1] or [1]
     if max(lengths) >= _LOGARITHMIC * min(lengths):
         axes.set_xscale("log")
     axes.set_xlabel("epoch")

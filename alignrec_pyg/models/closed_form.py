@@ -60,7 +60,7 @@ class NeighborRecommender(ClosedFormRecommender):
         \hat{y}_{ui} = \sum_{j \in \mathcal{N}_u \cap \mathrm{kNN}(i)} s_{ij}
 
     The buffers ``neighbor`` and ``similarity`` ``[num_items, k]`` hold the neighbours, padded with
-    similarity 0; nothing of items x items is held.
+    similarity 0, and only positive similarities count; nothing of items x items is held.
     """
 
     neighbor: Tensor

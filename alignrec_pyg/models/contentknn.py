@@ -68,4 +68,4 @@ class ContentKNN(NeighborRecommender):
             return
         neighbor, cosine = cosine_neighbors(content[present], k)
         self.neighbor[present, : k - 1] = present[neighbor[:, 1:]].int()
-        self.similarity[present, : k - 1] = cosine[:, 1:].clamp(min=0).to(self.similarity.dtype)
+        self.similarity[present, : k - 1] = cosine[:, 1:].to(self.similarity.dtype)

@@ -24,7 +24,7 @@ def test_figures_are_the_librarys(run, tmp_path, capsys):
     assert header.split() == ["@5", "@10"]
     assert [line.split() for line in lines] == [
         [name, f"{expected[f'{name}@5']:.4f}", f"{expected[f'{name}@10']:.4f}"]
-        for name in ("recall", "ndcg", "precision", "map", "mrr")
+        for name in ("recall", "ndcg", "hit", "precision", "map", "mrr")
     ]
     assert captured.err == f"written: {file}\n"
 

@@ -12,6 +12,7 @@ from alignrec_pyg.evaluation.ranking import Ranking, rank
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.ids import UnknownItemError, UnknownUserError
 from alignrec_pyg.models import BPR, Recommender
+from alignrec_pyg.train_config import METRICS
 
 
 class Fixed(Recommender):
@@ -51,12 +52,13 @@ def slow_metrics(scores: Tensor, data: HeteroData, k: int) -> dict[str, float]:
     label: dict[int, set[int]] = {}
     for u, i in data[INTERACTS].edge_label_index.t().tolist():
         label.setdefault(u, set()).add(i)
-    total = dict.fromkeys(("recall", "ndcg", "precision", "map", "mrr"), 0.0)
+    total = dict.fromkeys(METRICS, 0.0)
     for u, truth in label.items():
         order = sorted(range(scores.size(1)), key=lambda i: -float(scores[u, i]))
         ranked = [i for i in order if (u, i) not in known][:k]
         hits = [i in truth for i in ranked]
         total["recall"] += sum(hits) / len(truth)
+        total["hit"] += any(hits)
         total["precision"] += sum(hits) / k
         dcg = sum(hit / math.log2(rank + 2) for rank, hit in enumerate(hits))
         total["ndcg"] += dcg / sum(1 / math.log2(r + 2) for r in range(min(k, len(truth))))
@@ -353,6 +355,6 @@ def test_cut_offs_beyond_the_number_of_items(toy):
     toy[INTERACTS].edge_label_index = torch.tensor([[0, 1, 2], [3, 2, 0]])
     n = model.num_items
     found = evaluate(model, toy, ks=(10**9, 1, n))
-    for name in ("recall", "ndcg", "map", "mrr"):
+    for name in ("recall", "ndcg", "hit", "map", "mrr"):
         assert found[f"{name}@{10**9}"] == found[f"{name}@{n}"]
     assert found[f"precision@{10**9}"] == pytest.approx(found[f"precision@{n}"] * n / 10**9)

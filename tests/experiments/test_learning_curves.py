@@ -90,6 +90,9 @@ def test_a_run_is_drawn_with_its_losses_and_its_best_epoch(tmp_path, figures):
     below = [{**entry, "loss": -1.0} for entry in history([0.1])]
     write_run_curves(tmp_path / "b.png", "BPR", below, 1)
     assert figures[1][0].axes[0].get_yscale() == "linear"
+    solved = [{"epoch": 1.0, "step": 1.0, **dict.fromkeys(METRICS, 0.1)}]
+    write_run_curves(tmp_path / "c.png", "EASE", solved, 1)
+    assert list(figures[2][0].axes[0].lines) == []
 
 
 def test_a_model_in_closed_form_is_drawn_as_points(tmp_path, figures):
@@ -129,6 +132,9 @@ def test_thirteen_rows_look_different(tmp_path, figures):
     lines = [line for line in axes.lines if line.get_label()[0] != "_"]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13
     assert axes.get_xscale() == "log"  # 2 to 122 epochs
+    cells = [cell("A", 0, [0.1] * 20), cell("B", 0, [0.1] * 30), cell("solved", 0, [0.2])]
+    write_validation_curves(tmp_path / "b.png", "three", cells)
+    assert figures[1][0].axes[0].get_xscale() == "linear"
 
 
 def test_files_of_cells_are_listed_and_nothing_is_written_without_training(tmp_path):
