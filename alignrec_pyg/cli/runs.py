@@ -13,7 +13,7 @@ from alignrec_pyg.experiments.prepare import PreparedData, Scale, prepare
 from alignrec_pyg.experiments.settings import load_model
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.models.base import CONFIG
+from alignrec_pyg.models.saving import CONFIG
 from alignrec_pyg.storage import CheckpointError, file_sha256, read_manifest, write_manifest
 from alignrec_pyg.transforms.split_interactions import SplitRule
 

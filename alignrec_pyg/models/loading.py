@@ -8,7 +8,8 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import models
-from alignrec_pyg.models.base import CONFIG, Recommender, stored_graph
+from alignrec_pyg.models.base import Recommender
+from alignrec_pyg.models.saving import CONFIG, stored_graph
 from alignrec_pyg.storage import CheckpointError, read_manifest
 
 
