@@ -61,8 +61,11 @@ def table_fingerprint(table: Tensor) -> Tensor:
 
     Shapes:
         - **input:** :math:`(N, D)`
-        - **output:** float32 :math:`(N, 8)`, on the CPU
+        - **output:** float32 :math:`(N, 8)`, on the CPU; zeros for a table without values, on the
+          device ``"meta"``
     """
+    if table.is_meta:
+        return torch.zeros(table.size(0), _WIDTH, device="cpu")
     directions = _directions(table.size(1)).double().to(table.device)
     rows = max(1, _BLOCK_ELEMENTS // max(1, table.size(1)))
     blocks = [(block.detach().double() @ directions).float() for block in table.split(rows)]
@@ -78,6 +81,8 @@ def graph_fingerprint(edge_index: Tensor, edge_weight: Tensor, num_nodes: int) -
     """
     directions, size = _directions(num_nodes), _BLOCK_ELEMENTS // _WIDTH
     found = torch.zeros(num_nodes, _WIDTH, device="cpu")
+    if edge_index.is_meta:
+        return found
     weights = edge_weight.detach().float()
     for edges, weight in zip(edge_index.split(size, dim=1), weights.split(size), strict=True):
         source, target = edges.cpu()

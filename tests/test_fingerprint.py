@@ -62,3 +62,11 @@ def test_a_graph_is_told_by_the_incoming_edges_of_each_node(monkeypatch):
     dense = torch.zeros(5, 5)
     dense[edges[1], edges[0]] = weight
     torch.testing.assert_close(plain, table_fingerprint(dense))
+
+
+def test_tables_and_graphs_without_values_have_zeros():
+    """As where only sizes are of interest."""
+    meta = torch.zeros(5, 4, device="meta")
+    edges = torch.zeros(2, 3, dtype=torch.int64, device="meta")
+    for found in (table_fingerprint(meta), graph_fingerprint(edges, meta[0, :3], 5)):
+        assert torch.equal(found, torch.zeros(5, 8))

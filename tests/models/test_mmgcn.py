@@ -184,7 +184,7 @@ def test_needs_a_feature_table(toy):
     [
         ("num_layers", 0, "1 or more"),
         ("latent_dim", 0, "1 or more"),
-        ("max_feature_dim", -1, "0 or more"),
+        ("max_feature_dim", -1, r"in \[0, 65536\]"),
     ],
 )
 def test_arguments_are_checked(toy, name, value, rule):
