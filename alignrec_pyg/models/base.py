@@ -64,7 +64,7 @@ class Recommender(SavedModel, ABC):
 
     ``Model(train_data, **hyper_parameters)`` builds any model. ``data`` gives the sizes and the
     feature tables and is not kept. Every hyper-parameter is a keyword argument with a default,
-    stored as an attribute of the same name (so :attr:`hparams` can list them).
+    stored as an attribute of the same name (so that ``hparams`` can list them).
 
     Args:
         data: Training graph (see :mod:`alignrec_pyg.graph`).
