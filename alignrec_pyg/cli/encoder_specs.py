@@ -89,42 +89,45 @@ def encoder_spec(text: str) -> EncoderSpec:
 def add_encoded(
     data: HeteroData,
     entries: Sequence[str],
-    catalogue: Path | None,
-    fields: Sequence[str],
+    problems: list[str],
+    *,
+    items: Path | None,
+    items_id: str | None = None,
+    text: Sequence[str],
+    image: str | None = None,
     images: Path | None,
     device: torch.device,
-    problems: list[str],
 ) -> tuple[HeteroData, list[str]]:
-    """``data`` with a table for each entry of ``--encoders``, and the tables' names.
+    """``data`` with a table for each entry of ``--encoder``, and the tables' names.
 
-    Items that the catalogue lacks have no content. What does not fit joins ``problems``.
+    Items that the table ``items`` lacks have no content. What does not fit joins ``problems``.
     """
     if not entries:
-        if catalogue is not None or images is not None:
-            problems.append("--catalogue, --images: nothing reads them without --encoders")
+        if items is not None or image is not None or images is not None:
+            problems.append("--items, --image, --images: nothing reads them without --encoder")
         return data, []
-    if catalogue is None or images is None:
-        problems.append("--encoders: needs --catalogue and --images, what is to be encoded")
+    if items is None or (image is None and images is None):
+        problems.append("--encoder: needs --items, with --image or --images: what is to be encoded")
         return data, []
     names: list[str] = []
     try:
-        items = read_catalogue(catalogue, fields=fields, images=images)
+        found = read_catalogue(items, fields=text, id=items_id, image=image, images=images)
     except (ValueError, OSError) as error:
-        problems.append(f"--catalogue {catalogue}: {error}")
+        problems.append(f"--items {items}: {error}")
         return data, []
-    row = {str(item): row for row, item in enumerate(items.id)}
+    row = {str(item): row for row, item in enumerate(found.id)}
     ids = [str(item) for item in data[ITEM].id]
     rows = [row.get(item) for item in ids]
     try:
-        few = note_on_shared_ids(catalogue.name, sum(at is not None for at in rows), items.id, ids)
+        few = note_on_shared_ids(items.name, sum(at is not None for at in rows), found.id, ids)
     except ValueError as error:
-        problems.append(f"--catalogue {catalogue}: {error}")
+        problems.append(f"--items {items}: {error}")
         return data, []
     if few:
         print(few)
-    data[ITEM].text = [None if at is None else items.text[at] for at in rows]
-    data[ITEM].image = [None if at is None else items.image[at] for at in rows]
-    print(f"{sum(at is not None for at in rows):,} of {len(rows):,} items are in {catalogue.name}")
+    data[ITEM].text = [None if at is None else found.text[at] for at in rows]
+    data[ITEM].image = [None if at is None else found.image[at] for at in rows]
+    print(f"{sum(at is not None for at in rows):,} of {len(rows):,} items are in {items.name}")
     for entry in entries:
         try:
             spec = encoder_spec(entry)
@@ -133,7 +136,7 @@ def add_encoded(
             encode = EncodeItems(spec.build(device=str(device)), spec.name)
             data = encode(data)
         except (ValueError, ImportError, RuntimeError, OSError) as error:
-            problems.append(f"--encoders {entry}: {error}")
+            problems.append(f"--encoder {entry}: {error}")
         else:
             names.append(spec.name)
             print(encode.report)

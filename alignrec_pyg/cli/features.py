@@ -24,23 +24,37 @@ from alignrec_pyg.cli.options import (
 class FeaturesOptions(DataOptions):
     """The options of the evaluation."""
 
-    encoders: Annotated[
+    encoder: Annotated[
         tuple[str, ...],
         option(
             DATA,
-            "Tables to make: tfidf, patch_pca, NAME=FOLDER (an encoder of stage 1 or a sentence "
-            "transformer), NAME=hub:MODEL or NAME=clip:MODEL:WEIGHTS.",
+            "Encoders that make tables here: tfidf, patch_pca, NAME=FOLDER (of stage 1 or of a "
+            "sentence transformer), NAME=hub:MODEL or NAME=clip:MODEL:WEIGHTS.",
             "SPEC ...",
         ),
     ] = ()
-    catalogue: Annotated[
-        Path | None, option(DATA, "Table of items to encode, by their ids.", "FILE")
+    items: Annotated[
+        Path | None, option(DATA, "A table of items to encode: .csv, .tsv or .parquet.", "FILE")
     ] = None
-    fields: Annotated[
-        tuple[str, ...], option(DATA, "Its columns of text, joined in this order.", "NAME ...")
+    items_id: Annotated[
+        str | None,
+        option(DATA, "The item column of --items, if its name is no usual one.", "COLUMN"),
+    ] = None
+    text: Annotated[
+        tuple[str, ...],
+        option(DATA, "Text columns of --items, joined in this order.", "COLUMN ..."),
     ] = ("title", "brand", "description")
+    image: Annotated[
+        str | None,
+        option(DATA, "Image column of --items: paths, or bytes (parquet).", "COLUMN"),
+    ] = None
     images: Annotated[
-        Path | None, option(DATA, "Folder or zip file of images, named by id.", "PATH")
+        Path | None,
+        option(
+            DATA,
+            "Folder or zip file of images; without --image named by item id: 1.jpg, 7.png.",
+            "PATH",
+        ),
     ] = None
     sets: Annotated[
         tuple[str, ...],
@@ -110,13 +124,13 @@ def features(options: FeaturesOptions) -> None:
 
         alignrec features
         alignrec features films --tables clip=clip.npy --sets clip image+text
-        alignrec features films --catalogue items.csv --images images.zip
-            --encoders tfidf patch_pca minilm=hub:all-MiniLM-L6-v2 beit3=stage1/encoder
+        alignrec features films --items items.csv --text title --images images.zip
+            --encoder tfidf patch_pca minilm=hub:all-MiniLM-L6-v2 beit3=stage1/encoder
 
     PATH is a folder that encode wrote, or any in MMRec's format; without it, generated data. Each
     set is one or more of the data's tables (a+b, side by side, with rows at length 1 as models read
     them); by default each table alone and all together. The files of --tables hold the output of
-    any encoder; --encoders makes tables here, from a --catalogue with --images. Three protocols:
+    any encoder; --encoder makes tables here, of the texts and images of --items. Three protocols:
 
         zero-shot   is a user's latest item like the mean of the earlier ones?
         mask N %    the same where that share of the items has lost one table of the set (zeros in
@@ -163,12 +177,14 @@ def features(options: FeaturesOptions) -> None:
     data, read_report, names = read(options.data, None, tables, problems)
     data, encoded = add_encoded(
         data,
-        options.encoders,
-        options.catalogue,
-        options.fields,
-        options.images,
-        device,
+        options.encoder,
         problems,
+        items=options.items,
+        items_id=options.items_id,
+        text=options.text,
+        image=options.image,
+        images=options.images,
+        device=device,
     )
     names = [*names, *encoded]
     replacements = replacement_tables(options.replace, names, problems)

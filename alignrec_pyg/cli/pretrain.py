@@ -57,7 +57,15 @@ class PretrainOptions:
             show_default="synthetic items",
         ),
     ] = None
-    id: Annotated[str, option(DATA, "The item column of --items.", "COLUMN", name="--item")] = "id"
+    id: Annotated[
+        str | None,
+        option(
+            DATA,
+            "The item column of --items, if its name is no usual one.",
+            "COLUMN",
+            name="--items-id",
+        ),
+    ] = None
     fields: Annotated[
         tuple[str, ...],
         option(
@@ -218,8 +226,11 @@ def pretrain(options: PretrainOptions) -> None:
     from alignrec_pyg.pretraining.job import PretrainJob, run_job, run_job_with_ray
 
     synthetic = options.data is None
-    if synthetic and (options.fields or options.image is not None or options.images is not None):
-        raise OptionError("--text, --image, --images", "name the table of items with --items")
+    of_items = (options.id, options.fields or None, options.image, options.images)
+    if synthetic and any(value is not None for value in of_items):
+        raise OptionError(
+            "--items-id, --text, --image, --images", "name the table of items with --items"
+        )
     given = {name: value for name, value in vars(options).items() if value not in (None, ())}
 
     def taken_by(kind: type, without_items: dict[str, Any]) -> dict[str, Any]:

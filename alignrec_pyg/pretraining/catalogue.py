@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.datasets.recognition import GUESSES
 from alignrec_pyg.encoders import BEiT3Encoder
 from alignrec_pyg.encoders.images import ArchivedImage, ImageSource, images_by_id
 from alignrec_pyg.encoders.texts import FIELDS, clean_text, item_text
@@ -24,6 +25,7 @@ _READERS = {
     ".tsv": partial(pd.read_csv, dtype=str, sep="\t"),
     ".parquet": pd.read_parquet,
 }
+_IDS = ("id", *GUESSES["item"])
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ def read_catalogue(
     table: str | Path,
     *,
     fields: Sequence[str] = FIELDS,
-    id: str = "id",
+    id: str | None = None,
     image: str | None = None,
     images: str | Path | None = None,
 ) -> Catalogue:
     """Reads a table of items (``.csv``, ``.tsv`` or ``.parquet``) and finds their images.
 
     ``fields`` are the columns of the text, joined by a blank (paper: title, brand, description).
+    ``id`` is the column of ids (default: ``"id"`` or another usual name, such as ``"item_id"``).
     ``image`` is a column of paths relative to ``images``, by default to the table's folder, or of
     the bytes of files (parquet). Without it, images are found in the folder or zip file ``images``
     by id: ``<id>.jpg``, ``<id>.png`` and so on, in any folder below.
@@ -69,6 +72,7 @@ def read_catalogue(
     if path.suffix not in _READERS or not path.is_file():
         raise ValueError(f"'table' needs to be a {', '.join(_READERS)} file (got {path})")
     frame = _READERS[path.suffix](path)
+    id = id or next((name for name in _IDS if name in frame.columns), _IDS[0])
     wanted = [id, *fields, *([] if image is None else [image])]
     missing = [column for column in wanted if column not in frame.columns]
     if missing:

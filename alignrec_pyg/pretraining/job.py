@@ -50,7 +50,7 @@ class PretrainJob:
     out: Path
     data: Path | None = None
     fields: tuple[str, ...] = FIELDS
-    id: str = "id"
+    id: str | None = None
     image: str | None = None
     images: Path | None = None
     size: Literal["base", "large", "tiny"] = "base"

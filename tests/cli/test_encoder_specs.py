@@ -122,7 +122,13 @@ def test_rows_belong_to_the_items_of_their_ids(stage1, catalogue, capsys):
     table, images = catalogue(4)
     problems: list[str] = []
     data, names = add_encoded(
-        items(5), [f"mm={stage1}"], table, ["title", "plot"], images, CPU, problems
+        items(5),
+        [f"mm={stage1}"],
+        problems,
+        items=table,
+        text=["title", "plot"],
+        images=images,
+        device=CPU,
     )
     assert (names, problems) == (["mm"], [])
     photos = [
@@ -140,21 +146,30 @@ def test_rows_belong_to_the_items_of_their_ids(stage1, catalogue, capsys):
 def test_what_does_not_fit_is_told(catalogue, tmp_path):
     table, images = catalogue(3)
     problems: list[str] = []
-    add_encoded(items(3), [], table, ["title"], None, CPU, problems)
-    add_encoded(items(3), ["tfidf"], None, ["title"], images, CPU, problems)
-    add_encoded(items(3), ["tfidf"], table, ["name"], images, CPU, problems)
-    add_encoded(items(3), ["clip"], table, ["title"], images, CPU, problems)
+
+    def add(data, *entries, **changes):
+        given = {"items": table, "text": ["title"], "images": images, "device": CPU, **changes}
+        add_encoded(data, entries, problems, **given)
+
+    add(items(3), images=None)
+    add(items(3), "tfidf", items=None)
+    add(items(3), "tfidf", images=None)
+    add(items(3), "tfidf", text=["name"])
+    add(items(3), "tfidf", items_id="sku")
+    add(items(3), "clip")
     other = items(3)
     other["item"].id = np.array(["x", "y", "z"], dtype=object)
-    add_encoded(other, ["tfidf"], table, ["title"], images, CPU, problems)
+    add(other, "tfidf")
     known = items(3)
     known["item"].x_tfidf = torch.ones(3, 2)
-    add_encoded(known, ["tfidf"], table, ["title"], images, CPU, problems)
+    add(known, "tfidf")
     parts = (
-        "nothing reads them without --encoders",
-        "needs --catalogue and --images",
-        "name",
-        "--encoders clip",
+        "nothing reads them without --encoder",
+        "needs --items, with --image or --images",
+        "needs --items, with --image or --images",
+        "items.csv: items.csv needs columns ['name']",
+        "needs columns ['sku']",
+        "--encoder clip",
         "none of 3 is one",
         "of this name",
     )
@@ -173,8 +188,8 @@ def test_features_judges_what_encoders_make(stage1, catalogue, tmp_path, monkeyp
     status = features.main(
         [
             *("--data", str(folder), "--out", str(tmp_path / "out"), "--threads", "1"),
-            *("--catalogue", str(table), "--fields", "title", "plot", "--images", str(images)),
-            *("--encoders", f"mm={stage1}"),
+            *("--items", str(table), "--text", "title", "plot", "--images", str(images)),
+            *("--encoder", f"mm={stage1}"),
         ]
     )
     assert status == 0
@@ -196,5 +211,6 @@ def test_encoders_run_on_the_device_asked_for(catalogue, monkeypatch):
             return TfidfEncoder(2)
 
     monkeypatch.setattr(encoder_specs, "encoder_spec", lambda entry: Spec())
-    add_encoded(items(3), ["made"], table, ["title"], images, torch.device("cuda", 1), [])
+    device = torch.device("cuda", 1)
+    add_encoded(items(3), ["made"], [], items=table, text=["title"], images=images, device=device)
     assert asked == ["cuda:1"]

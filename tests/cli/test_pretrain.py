@@ -46,10 +46,10 @@ def test_without_a_table_a_tiny_encoder(started):
 
 def test_every_option_reaches_its_place(started):
     command = (
-        "pretrain --items t.csv --item sku --text name plot --image photo --images i.zip --out o "
-        "--config large --layers 16 --image-size 384 --weights w.pth --spm s.spm --vocab-size 9 "
-        "--vqkd v.pth --codes 7 --max-tokens 64 --mask-image 0.5 --mask-text 0.2 --joint-masking "
-        "--val-share 0.3 --epochs 3 --lr 0.1 --batch-size 6 --micro-batch-size 2 "
+        "pretrain --items t.csv --items-id sku --text name plot --image photo --images i.zip "
+        "--out o --config large --layers 16 --image-size 384 --weights w.pth --spm s.spm "
+        "--vocab-size 9 --vqkd v.pth --codes 7 --max-tokens 64 --mask-image 0.5 --mask-text 0.2 "
+        "--joint-masking --val-share 0.3 --epochs 3 --lr 0.1 --batch-size 6 --micro-batch-size 2 "
         "--precision float32 --loaders 4 --seed 8 --max-failures 0.3 --encode --device cpu"
     )
     assert main(command.split()) == 0
@@ -103,7 +103,6 @@ def test_help_names_the_defaults_of_the_library(capsys):
     texts = {text.split()[0]: " ".join(text.split()) for text in described}
     library = job.PretrainJob(out=Path("stage1"))
     for option, value in {
-        "--item": library.id,
         "--text": f"({' '.join(library.fields)})",
         "--config": f"({library.size};",
         "--vocab-size": f"({library.vocab_size};",
@@ -124,7 +123,8 @@ def test_help_names_the_defaults_of_the_library(capsys):
         (["--config", "huge"], "'huge' is not one of 'base', 'large', 'tiny'"),
         (["--epochs", "two"], "needs to be a whole number of 1 or more (got 'two')"),
         (["--lr", "0"], "error: --lr: needs to be finite and positive (got 0.0)"),
-        (["--images", "images"], "error: --text, --image, --images: name the table of items"),
+        (["--images", "images"], "error: --items-id, --text, --image, --images: name"),
+        (["--items-id", "sku"], "error: --items-id, --text, --image, --images: name the table"),
         (["--fields", "title"], "No such option: --fields"),
     ],
 )

@@ -98,6 +98,17 @@ def test_ids_keep_their_zeros(folder):
     ]
 
 
+def test_the_column_of_ids_has_a_usual_name_or_the_one_that_is_said(folder):
+    (folder / "images" / "7.png").write_bytes(b"seven")
+    for header, id in (("movieId,sku", None), ("sku,movieId", "sku"), ("movieId,id", "movieId")):
+        (folder / "u.csv").write_text(f"title,{header}\nRed,7,8\n")
+        found = read_catalogue(folder / "u.csv", fields=["title"], id=id, images=folder / "images")
+        assert found.id == ["7"]
+    (folder / "u.csv").write_text("title,sku\nRed,7\n")
+    with pytest.raises(ValueError, match="needs columns .'id'."):
+        read_catalogue(folder / "u.csv", fields=["title"], images=folder / "images")
+
+
 def test_whole_floats_are_whole_numbers(folder):
     pd.DataFrame({"id": [7.0, 8.0], "title": ["a", "b"]}).to_parquet(folder / "f.parquet")
     (folder / "images" / "7.png").write_bytes(b"seven")
