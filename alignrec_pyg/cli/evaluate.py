@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,7 +15,12 @@ from alignrec_pyg.text_tables import aligned_table
 from alignrec_pyg.train_config import METRICS
 
 if TYPE_CHECKING:
+    from alignrec_pyg import Recommender
     from alignrec_pyg.cli.runs import Run
+
+ValueT = TypeVar("ValueT")
+Groups = dict[str, list[dict[str, Any]]]
+"""Metrics by kind of group."""
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="What train wrote.")]
 DataFolder = Annotated[
@@ -64,7 +69,8 @@ def evaluate(
     """Score the test links, once.
 
     All items compete but the user's training links (validation links stay, as in the papers'
-    tables); means over the users with test links.
+    tables); means over the users with test links. Under every figure stands what Popularity and
+    ItemKNN reach on the same links, which need no training: a model should beat them.
     """
     from alignrec_pyg import evaluate as evaluate_model
     from alignrec_pyg.cli.runs import load_run
@@ -72,51 +78,85 @@ def evaluate(
 
     trained = load_run(run, data, device_named(device))
     cut_offs = sorted(set(k or (10, 20)))
-    metrics = evaluate_model(
-        trained.model, trained.test, cut_offs, exclude_known_pairs=exclude_known_pairs
+    scored = _with_baselines(trained)
+    metrics, *others = (
+        evaluate_model(model, trained.test, cut_offs, exclude_known_pairs=exclude_known_pairs)
+        for model in scored.values()
     )
+    baselines = dict(zip(list(scored)[1:], others, strict=True))
     without = ", known pairs and validation links not ranked" if exclude_known_pairs else ""
     rows = [["", *(f"@{cut_off}" for cut_off in cut_offs)]]
     for name in METRICS:
-        rows.append([name, *(f"{metrics[f'{name}@{cut_off}']:.4f}" for cut_off in cut_offs)])
+        for label, values in {name: metrics, **_indented(baselines)}.items():
+            rows.append([label, *(f"{values[f'{name}@{cut_off}']:.4f}" for cut_off in cut_offs)])
     print(
         f"{trained.settings.model} on the test links of {metrics['num_users']:,.0f} users "
         f"({trained.data_folder.name}, split {trained.settings.split}{without})\n"
         f"{aligned_table(rows)}"
     )
     figures: dict[str, Any] = {"model": trained.settings.model, "metrics": metrics}
+    figures["baselines"] = baselines
     figures["exclude_known_pairs"] = exclude_known_pairs
     if groups:
-        figures["groups"] = _groups(trained, cut_offs[-1], exclude_known_pairs)
+        k = cut_offs[-1]
+        of_model, *of_others = (
+            _groups(trained, model, k, exclude_known_pairs) for model in scored.values()
+        )
+        figures["groups"] = of_model
+        figures["baseline_groups"] = dict(zip(baselines, of_others, strict=True))
+        _print_groups(of_model, figures["baseline_groups"], k)
     if json is not None:
         write_text(json, dumps(figures, indent=2) + "\n")
         log(f"written: {json}")
 
 
-def _groups(run: Run, k: int, exclude_known_pairs: bool) -> dict[str, list[dict[str, Any]]]:
-    """Prints the groups' metrics and returns them."""
+def _with_baselines(run: Run) -> dict[str, Recommender]:
+    """The model, and the baselines that every model should beat, solved on the training links."""
+    from alignrec_pyg import ItemKNN, Popularity
+    from alignrec_pyg.graph import INTERACTS
+
+    scored: dict[str, Recommender] = {run.settings.model: run.model}
+    for kind in (Popularity, ItemKNN):
+        if not isinstance(run.model, kind):
+            baseline = kind(run.train).to(run.train[INTERACTS].edge_index.device)
+            baseline.solve(run.train)
+            scored[kind.__name__] = baseline
+    return scored
+
+
+def _indented(values: Mapping[str, ValueT]) -> dict[str, ValueT]:
+    """What stands under a figure of the model."""
+    return {f"  {name}": value for name, value in values.items()}
+
+
+def _groups(run: Run, model: Recommender, k: int, exclude_known_pairs: bool) -> Groups:
+    """The metrics of groups of users and of items."""
     from alignrec_pyg import activity_groups, popularity_groups, rank, user_metrics
     from alignrec_pyg.experiments.results import json_values
     from alignrec_pyg.graph import links_to_predict
 
     links = links_to_predict(run.test)
-    longest = min(k, run.model.num_items)
-    ranking = rank(run.model, run.test, longest, exclude_known_pairs=exclude_known_pairs)
+    longest = min(k, model.num_items)
+    ranking = rank(model, run.test, longest, exclude_known_pairs=exclude_known_pairs)
     found: dict[str, Sequence[Any]] = {
         "activity": activity_groups(user_metrics(ranking, links, longest), run.train),
         "popularity": popularity_groups(ranking, run.train, links, longest),
     }
-    groups = {kind: json_values([asdict(group) for group in found[kind]]) for kind in found}
+    return {kind: json_values([asdict(group) for group in found[kind]]) for kind in found}
+
+
+def _print_groups(groups: Groups, baselines: Mapping[str, Groups], k: int) -> None:
     rows = [["", "train links", "users", f"recall@{k}", f"ndcg@{k}"]]
-    for group in (*groups["activity"], *groups["popularity"]):
-        low, high = group["min_degree"], group["max_degree"]
-        rows.append(
-            [
-                f"items: {group['name']}" if "name" in group else "users",
-                f"{low} to {high}" if low <= high else "none",
-                f"{group['num_users']:,}",
-                *("" if group[m] is None else f"{group[m]:.4f}" for m in ("recall", "ndcg")),
-            ]
-        )
+    for kind, entries in groups.items():
+        for number, group in enumerate(entries):
+            low, high = group["min_degree"], group["max_degree"]
+            about = [f"{low} to {high}" if low <= high else "none", f"{group['num_users']:,}"]
+            name = f"items: {group['name']}" if "name" in group else "users"
+            rows.append([name, *about, *_shown(group)])
+            for label, theirs in _indented(baselines).items():
+                rows.append([label, "", "", *_shown(theirs[kind][number])])
     print(f"\n{aligned_table(rows)}")
-    return groups
+
+
+def _shown(group: Mapping[str, Any]) -> list[str]:
+    return ["" if group[m] is None else f"{group[m]:.4f}" for m in ("recall", "ndcg")]
