@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from alignrec_pyg.cli.check import check
+from alignrec_pyg.cli.check import CheckOptions, check
 from alignrec_pyg.cli.compare import CompareOptions, compare
-from alignrec_pyg.cli.encode import encode
+from alignrec_pyg.cli.encode import EncodeOptions, encode
 from alignrec_pyg.cli.entry_points import Command, command_of, new_app, run_app
 from alignrec_pyg.cli.evaluate import evaluate
 from alignrec_pyg.cli.features import FeaturesOptions, features
@@ -45,9 +45,11 @@ def _alignrec(
     pass
 
 
-for command in (check, encode, evaluate, recommend):
+for command in (evaluate, recommend):
     app.command(cls=Command)(command)
+app.command("check", cls=Command)(command_of(CheckOptions, check, check.__doc__))
 app.command("compare", cls=Command)(command_of(CompareOptions, compare, compare.__doc__))
+app.command("encode", cls=Command)(command_of(EncodeOptions, encode, encode.__doc__))
 app.command("features", cls=Command)(command_of(FeaturesOptions, features, features.__doc__))
 app.command("pretrain", cls=Command)(command_of(PretrainOptions, pretrain, pretrain.__doc__))
 app.command("train", cls=Command)(command_of(TrainOptions, train, train.__doc__))

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from alignrec_pyg.cli.entry_points import in_options
-from alignrec_pyg.cli.options import (
-    ImageColumn,
-    Item,
-    Items,
-    ItemsId,
-    Known,
-    Quoted,
-    Rating,
-    Text,
-    Time,
-    User,
-    errors_about,
-    named_columns,
-)
+from alignrec_pyg.cli.options import FILES, errors_about, option
+from alignrec_pyg.cli.raw_data import TableOptions
 
 
-def check(
-    context: typer.Context,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder or file.")],
-    items: Items = None,
-    user: User = None,
-    item: Item = None,
-    rating: Rating = None,
-    time: Time = None,
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(TableOptions):
+    """The options of a check."""
+
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder or file.")] = field()
     split: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="The split column, if its name is no usual one."),
-    ] = None,
-    items_id: ItemsId = None,
-    text: Text = None,
-    image: ImageColumn = None,
-    quoted: Quoted = True,
-    known: Known = None,
-) -> int:
+        str | None, option(FILES, "The split column, if its name is no usual one.", "COLUMN")
+    ] = None
+
+
+def check(options: CheckOptions) -> int:
     """Say what data hold and what is wrong with them.
 
     Reads a folder (MMRec, RecBole, LightGCN, MovieLens, MicroLens) or a table of interactions (csv,
@@ -51,17 +33,7 @@ def check(
     """
     from alignrec_pyg import datasets
 
-    columns = named_columns(user=user, item=item, rating=rating, time=time, split=split)
     with errors_about("PATH"):
-        result = datasets.check(
-            path,
-            items=items,
-            columns=columns,
-            text=text or (),
-            image=image,
-            known=known,
-            items_id=items_id,
-            quoted=quoted,
-        )
-    print(in_options(str(result), context.command.params))
+        result = datasets.check(options.path, **options.reading(split=options.split))
+    print(in_options(str(result)))
     return 1 if result.problems else 0

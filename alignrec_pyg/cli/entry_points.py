@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
@@ -31,6 +32,8 @@ _ARGUMENT = re.compile(
 
 _TWICE = re.compile(r"(--[\w-]+): \1 ")  # an option in front of a message that begins with it
 
+_RUNNING: ContextVar[Sequence[Any]] = ContextVar("parameters of the command", default=())
+
 OptionsT = TypeVar("OptionsT")
 
 
@@ -50,14 +53,17 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; errors of the library name its arguments by the options' words."""
+        before = _RUNNING.set(self.params)
         try:
             return super().invoke(ctx)
         except OptionError as error:
-            error.message = in_options(error.message, self.params)
+            error.message = in_options(error.message)
             raise
         except ValueError as error:
-            error.args = (in_options(str(error), self.params),)
+            error.args = (in_options(str(error)),)
             raise
+        finally:
+            _RUNNING.reset(before)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes arguments and options under the title of their ``rich_help_panel``.
@@ -76,13 +82,13 @@ class Command(TyperCommand):
                 formatter.write_dl(records)
 
 
-def in_options(message: str, parameters: Iterable[Any]) -> str:
-    """A message of the library with its arguments in the words of a command line.
+def in_options(message: str) -> str:
+    """A message of the library with its arguments in the words of the command that runs.
 
     ``'max_failures' needs ...`` becomes ``--max-failures needs ...`` and ``quoted=False`` becomes
     ``--unquoted``, where the command has such options.
     """
-    options = {p.name: p for p in parameters if p.param_type_name == "option"}
+    options = {p.name: p for p in _RUNNING.get() if p.param_type_name == "option"}
 
     def word(match: re.Match[str]) -> str:
         option = options.get(match["first"] or match["long"] or match["set"])

@@ -98,13 +98,13 @@ def evaluate(
     figures["baselines"] = baselines
     figures["exclude_known_pairs"] = exclude_known_pairs
     if groups:
-        k = cut_offs[-1]
+        longest = cut_offs[-1]
         of_model, *of_others = (
-            _groups(trained, model, k, exclude_known_pairs) for model in scored.values()
+            _groups(trained, model, longest, exclude_known_pairs) for model in scored.values()
         )
         figures["groups"] = of_model
         figures["baseline_groups"] = dict(zip(baselines, of_others, strict=True))
-        _print_groups(of_model, figures["baseline_groups"], k)
+        _print_groups(of_model, figures["baseline_groups"], longest)
     if json is not None:
         write_text(json, dumps(figures, indent=2) + "\n")
         log(f"written: {json}")

@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -77,6 +76,9 @@ def share(text: str) -> float:
 
 
 DATA = "Data"
+FILES = "Files"
+ENCODING = "Encoding"
+SPLIT = "Split"
 MODELS = "Models and settings"
 TRAINING = "Training"
 RUN = "Run"
@@ -108,54 +110,15 @@ Device = Annotated[
 Seeds = Annotated[int, option(RUN, "Run seeds 0 to N - 1.", "N", parser=positive_int)]
 
 
-def _column(role: str) -> typer.models.OptionInfo:
-    return typer.Option(metavar="COLUMN", help=f"The {role} column, if its name is no usual one.")
-
-
-User = Annotated[str | None, _column("user")]
-Item = Annotated[str | None, _column("item")]
-Rating = Annotated[str | None, _column("rating")]
-Time = Annotated[str | None, _column("time")]
-Items = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="A table of items."),
-]
 ItemsId = Annotated[
     str | None,
-    typer.Option(
-        metavar="COLUMN",
-        help="The item column of --items, if its name is neither that of the interactions nor a "
-        "usual one.",
+    option(
+        FILES,
+        "The item column of --items, if its name is neither that of the interactions nor a usual "
+        "one.",
+        "COLUMN",
     ),
 ]
-Quoted = Annotated[
-    bool,
-    typer.Option(
-        "--quoted/--unquoted",
-        help="Whether fields of csv and tsv files may stand in double quotes, which are otherwise "
-        "ordinary characters.",
-    ),
-]
-Text = Annotated[
-    list[str] | None,
-    typer.Option(metavar="COLUMN ...", help="Text columns of --items, joined in this order."),
-]
-Known = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="A table of further pairs that users have had, such as views: known, never "
-        "recommended, no interactions. It has the same user and item columns.",
-    ),
-]
-ImageColumn = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Image path column of --items.")
-]
-
-
-def named_columns(**given: str | None) -> dict[str, str]:
-    """The columns that were named, by role."""
-    return {role: column for role, column in given.items() if column is not None}
 
 
 def device_named(name: str) -> str:

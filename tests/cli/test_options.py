@@ -5,7 +5,6 @@ import torch
 import typer
 
 from alignrec_pyg.cli import options
-from alignrec_pyg.datasets.recognition import GUESSES
 from alignrec_pyg.transforms.split_interactions import SplitRule
 
 
@@ -46,12 +45,6 @@ def test_devices(monkeypatch):
 def test_progress_is_on_stderr(capsys):
     options.log("on its way")
     assert capsys.readouterr() == ("", "on its way\n")
-
-
-def test_only_named_columns_are_passed_on():
-    named = options.named_columns(user="who", item=None, time="when")
-    assert named == {"user": "who", "time": "when"}
-    assert list(options.named_columns(**dict.fromkeys(GUESSES, "x"))) == list(GUESSES)
 
 
 def test_rules_are_those_of_the_split():
