@@ -100,6 +100,7 @@ class Recommender(SavedModel, ABC):
         if embedding_dim is not None:
             self.embedding_dim = check_integer("embedding_dim", embedding_dim, 1, MAX_DIM)
         self._graphs: dict[str, tuple[_PreparedGraph, ...]] = {}
+        self._batch_seed: int | None = None
         if hparams is not None:
             self._store_hparams(data, hparams)
 
@@ -193,7 +194,17 @@ class Recommender(SavedModel, ABC):
         """Called before each epoch with a generator seeded by the epoch; does nothing here."""
 
     def on_batch_start(self, generator: torch.Generator) -> None:
-        """Called before each batch with a generator seeded by the batch; does nothing here."""
+        """Called before each batch with a generator seeded by the batch, whose seed it keeps."""
+        self._batch_seed = generator.initial_seed()
+
+    def batch_generator(self, device: torch.device) -> torch.Generator | None:
+        """A generator of the batch's draws, which are the same each time it is asked for.
+
+        Before the first batch there is none, and torch's global generator is taken instead.
+        """
+        if self._batch_seed is None:
+            return None
+        return torch.Generator(device).manual_seed(self._batch_seed)
 
     def loss(self, data: HeteroData, batch: InteractionBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The training loss on a batch: the weighted sum of its terms, and the terms themselves.

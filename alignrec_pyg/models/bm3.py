@@ -18,6 +18,7 @@ from alignrec_pyg.nn import (
     FeatureProjections,
     UserItemPropagation,
     cosine_alignment_loss,
+    dropout,
 )
 
 
@@ -66,7 +67,6 @@ class BM3(Recommender):
 
     inputs = ModelInputs(tables="separate")
     supports_neighbor_sampling = True
-    not_copied = ("_generator",)
 
     def __init__(
         self,
@@ -88,7 +88,6 @@ class BM3(Recommender):
         self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
         self.predictor = nn.Linear(embedding_dim, embedding_dim)
         self.propagation = UserItemPropagation(num_layers)
-        self._generator: torch.Generator | None = None
         self.reset_parameters()
 
     @classmethod
@@ -109,10 +108,6 @@ class BM3(Recommender):
         self.predictor.reset_parameters()
         nn.init.xavier_normal_(self.predictor.weight)
 
-    def on_batch_start(self, generator: torch.Generator) -> None:
-        """Takes the batch's generator for the dropout masks."""
-        self._generator = generator
-
     def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Predicted vectors of all users and items."""
         user, item = self._online(data, nodes)
@@ -124,7 +119,8 @@ class BM3(Recommender):
         numbered = batch if batch.sampling is None else batch.compact()
         user_x, item_x = self._online(data, numbered.nodes)
         user, item = embedding(numbered.user, user_x), embedding(numbered.pos_item, item_x)
-        item_target = self._target(item)
+        generator = self.batch_generator(user.device)
+        item_target = self._target(item, generator)
         modality = user.new_zeros(())
         for projected in self.modalities:
             feature = projected(batch.pos_item)
@@ -132,11 +128,11 @@ class BM3(Recommender):
             modality = (
                 modality
                 + cosine_alignment_loss(predicted, item_target)
-                + cosine_alignment_loss(predicted, self._target(feature))
+                + cosine_alignment_loss(predicted, self._target(feature, generator))
             )
         return {
             "ui": cosine_alignment_loss(self.predictor(user), item_target)
-            + cosine_alignment_loss(self.predictor(item), self._target(user)),
+            + cosine_alignment_loss(self.predictor(item), self._target(user, generator)),
             "modality": modality,
             "reg": self._norms(user_x, item_x),
         }
@@ -158,7 +154,5 @@ class BM3(Recommender):
         ]
         return torch.stack(lengths).sum() / self.num_items
 
-    def _target(self, x: Tensor) -> Tensor:
-        drawn = torch.rand(x.shape, generator=self._generator, device=x.device)
-        keep = drawn >= self.dropout
-        return x.detach() * keep / (1 - self.dropout)
+    def _target(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return dropout(x.detach(), self.dropout, generator)

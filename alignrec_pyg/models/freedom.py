@@ -9,17 +9,16 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_number
-from alignrec_pyg.graph import INTERACTS, InteractionBatch, Nodes, symmetric_norm
+from alignrec_pyg.graph import INTERACTS, InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs, trains_features
 from alignrec_pyg.nn import (
-    Adjacency,
     FeatureProjections,
     ItemPropagation,
+    LinkPruning,
     UserItemPropagation,
     batch_rows,
     bpr_loss,
-    user_item_adjacency,
 )
 
 
@@ -72,7 +71,6 @@ class FREEDOM(Recommender):
     )
     supports_new_items = True
     supports_neighbor_sampling = True
-    not_copied = ("_pruned",)
 
     def __init__(
         self,
@@ -95,7 +93,7 @@ class FREEDOM(Recommender):
         self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
-        self._pruned: tuple[Tensor, Adjacency] | None = None  # of the epoch, and its links
+        self.pruning = LinkPruning(1 - dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -105,22 +103,13 @@ class FREEDOM(Recommender):
 
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
         """Draws the links of this epoch."""
-        self._pruned = None
-        if self.dropout > 0:
-            edge_index = data[INTERACTS].edge_index
-            kept = sample_links(
-                edge_index, self.num_users, self.num_items, 1 - self.dropout, generator
-            )
-            graph = user_item_adjacency(edge_index[:, kept], self.num_users, self.num_items)
-            self._pruned = edge_index, graph
+        links = data[INTERACTS].edge_index
+        self.pruning.draw(links, self.num_users, self.num_items, generator)
 
     def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Propagates over this epoch's links in training on its data, over all otherwise."""
-        edge_index = data[INTERACTS].edge_index
-        if self.training and self._pruned is not None and self._pruned[0] is edge_index:
-            graph = self._pruned[1]
-        else:
-            graph = self.user_item_graph(data)
+        graph = self.pruning(data[INTERACTS].edge_index)
+        graph = self.user_item_graph(data) if graph is None else graph
         user, item = self.propagation(*self.id_tables, graph, nodes=nodes)
         flow = self.item_item_flow(data, self.item_graph, self.num_item_layers, nodes)
         return user, item + self.item_propagation(self.item_ids(flow.source), flow)
@@ -144,20 +133,3 @@ class FREEDOM(Recommender):
     def loss_weights(self) -> dict[str, float]:
         """Weight 1 for ``bpr`` and, with features, ``reg_weight`` for ``reg``."""
         return {"bpr": 1.0, "reg": self.reg_weight} if self.features else {"bpr": 1.0}
-
-
-def sample_links(
-    edge_index: Tensor, num_users: int, num_items: int, share: float, generator: torch.Generator
-) -> Tensor:
-    r"""Columns of a share of the links, without replacement, weighted by :math:`1/\sqrt{d_u d_i}`.
-
-    The first links of an exponential race are such a sample: link :math:`e` arrives after an
-    exponential time of rate :math:`w_e`. Unlike ``torch.multinomial`` it knows no size limit.
-
-    Shapes:
-        - **output:** int64 :math:`(\lfloor \text{share} \cdot E \rfloor)`, ascending
-    """
-    weight = symmetric_norm(edge_index, num_users, num_items).double()
-    arrival = torch.empty_like(weight).exponential_(generator=generator) / weight
-    num_kept = int(weight.numel() * share)
-    return arrival.topk(num_kept, largest=False, sorted=False).indices.sort().values

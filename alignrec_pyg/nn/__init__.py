@@ -12,6 +12,7 @@ from alignrec_pyg.nn.losses import (
     similarity_loss,
     unit_rows,
 )
+from alignrec_pyg.nn.perturbation import LinkPruning, dropout, sample_links
 from alignrec_pyg.nn.propagation import (
     Adjacency,
     Block,
@@ -39,17 +40,20 @@ __all__ = [
     "ItemPropagation",
     "ItemToUserAggregation",
     "LGConv",
+    "LinkPruning",
     "MessageFlow",
     "UserItemPropagation",
     "batch_rows",
     "bpr_loss",
     "cosine_alignment_loss",
+    "dropout",
     "edge_dot",
     "embedding_norm_loss",
     "info_nce_loss",
     "item_to_user_adjacency",
     "l2_loss",
     "rows_of",
+    "sample_links",
     "segment_softmax",
     "self_loop_adjacency",
     "similarity_loss",

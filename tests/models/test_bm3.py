@@ -60,14 +60,18 @@ def test_scores_pass_the_predictor(toy):
 def test_dropout_of_targets_is_inverted_seeded_and_without_gradient(toy):
     model = BM3(toy, dropout=0.3)
     x = torch.ones(200, 64, requires_grad=True)
-    model.on_batch_start(torch.Generator().manual_seed(1))
-    first = model._target(x)
+    generator = torch.Generator().manual_seed(1)
+    first = model._target(x, generator)
     assert not first.requires_grad
     torch.testing.assert_close(first.unique(), torch.tensor([0.0, 1 / 0.7]))
     assert (first == 0).float().mean() == pytest.approx(0.3, abs=0.02)
+    assert torch.equal(model._target(x, generator.manual_seed(1)), first)
+    assert not torch.equal(model._target(x, generator), first)
     model.on_batch_start(torch.Generator().manual_seed(1))
-    assert torch.equal(model._target(x), first)
-    assert not torch.equal(model._target(x), first)
+    terms = model.loss_terms(toy, BATCH)
+    assert torch.equal(model.loss_terms(toy, BATCH)["ui"], terms["ui"])
+    model.on_batch_start(torch.Generator().manual_seed(2))
+    assert not torch.equal(model.loss_terms(toy, BATCH)["ui"], terms["ui"])
 
 
 def test_negatives_do_not_matter(toy):

@@ -3,8 +3,7 @@ import torch
 
 from alignrec_pyg import FREEDOM
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, knn_edge_type
-from alignrec_pyg.models.freedom import sample_links
-from alignrec_pyg.nn import bpr_loss, user_item_edges
+from alignrec_pyg.nn import bpr_loss, sample_links, user_item_edges
 from alignrec_pyg.training.sampling import seeded_generator
 
 BATCH = InteractionBatch(torch.tensor([0, 2, 0]), torch.tensor([1, 3, 0]), torch.tensor([2, 0, 3]))
@@ -54,27 +53,6 @@ def test_other_data_in_training_have_all_their_links(toy):
     model.on_epoch_start(toy, seeded_generator(0, 3))
     expected = dense_embeddings(model, other, other[INTERACTS].edge_index)
     torch.testing.assert_close(model(other), expected)
-
-
-def test_links_are_kept_with_probability_proportional_to_their_weight():
-    # One link survives: its probability is exactly its share of the weights.
-    links = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]])
-    weight = torch.tensor([1 / 3**0.5, 1 / 3**0.5, 1 / 3**0.5, 1.0])
-    counts = torch.zeros(4)
-    num_draws = 4000
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(num_draws):
-        counts[sample_links(links, 2, 4, 0.25, generator)] += 1
-    expected = num_draws * weight / weight.sum()
-    assert ((counts - expected) ** 2 / expected).sum() < 16.3  # 99.9 % quantile, 3 degrees
-
-
-def test_a_whole_number_of_links_is_drawn_without_replacement():
-    links = torch.stack([torch.arange(100) % 7, torch.arange(100)])
-    kept = sample_links(links, 7, 100, 0.2, torch.Generator().manual_seed(0))
-    assert kept.numel() == 20
-    assert kept.unique().numel() == 20
-    assert sample_links(links, 7, 100, 0.208, torch.Generator().manual_seed(0)).numel() == 20
 
 
 def test_runs_without_feature_tables(toy):
