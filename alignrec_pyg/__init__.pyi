@@ -47,6 +47,7 @@ from .models import GRCN as GRCN
 from .models import LATTICE as LATTICE
 from .models import MGCN as MGCN
 from .models import MMGCN as MMGCN
+from .models import PGL as PGL
 from .models import VBPR as VBPR
 from .models import Aligned as Aligned
 from .models import AlignRec as AlignRec

@@ -31,6 +31,7 @@ from alignrec_pyg.models import (
     LATTICE,
     MGCN,
     MMGCN,
+    PGL,
     VBPR,
     AlignRec,
     ContentKNN,
@@ -125,7 +126,8 @@ PAPER_GRIDS: dict[type[Recommender], Grid] = {
 }
 """The grids behind the published figures (AlignRec: the paper's Table 7; the others: those of the
 multimodal toolbox that most figures come from). They were searched on test links there; here they
-serve validation. ContentLightGCN is our own and has none, nor have the models in closed form.
+serve validation. That of PGL is not published; ContentLightGCN is our own and has none, nor have
+the models in closed form.
 """
 
 SEARCH_GRIDS: dict[type[Recommender], Grid] = {
@@ -141,6 +143,7 @@ SEARCH_GRIDS: dict[type[Recommender], Grid] = {
     FREEDOM: {"lr": (1e-3, 3e-3), "dropout": (0.8, 0.9)},
     LATTICE: {"lr": (1e-3, 3e-3), "l2_weight": (0.0, 1e-4)},
     SLMRec: {"lr": (1e-3, 3e-3), "ssl_weight": (0.01, 0.1)},
+    PGL: {"lr": (1e-3, 3e-3), "cl_weight": (0.05, 0.5)},
     ContentLightGCN: {"lr": (1e-3, 3e-3), "num_layers": (2, 3)},
     Popularity: {},
     ItemKNN: {"num_neighbors": (20, 100), "shrinkage": (0.0, 10.0)},

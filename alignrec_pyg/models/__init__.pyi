@@ -19,6 +19,7 @@ from .lattice import LATTICE as LATTICE
 from .lightgcn import LightGCN as LightGCN
 from .mgcn import MGCN as MGCN
 from .mmgcn import MMGCN as MMGCN
+from .pgl import PGL as PGL
 from .popularity import Popularity as Popularity
 from .slmrec import SLMRec as SLMRec
 from .vbpr import VBPR as VBPR

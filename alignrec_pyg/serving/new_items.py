@@ -120,6 +120,8 @@ def add_items(
       :class:`~alignrec_pyg.models.GRCN`: :math:`[\, 0 \,\Vert\, t_{1,i} \,\Vert\, \dots \,]`;
       :class:`~alignrec_pyg.models.MMGCN`, :class:`~alignrec_pyg.models.SLMRec`: the layers of the
       features alone;
+    - :class:`~alignrec_pyg.models.PGL`: :math:`e_i / (L + 1) + \sum_j s_{ij} e_j`, where :math:`e`
+      are the projected features of the items;
     - :class:`~alignrec_pyg.models.Aligned`: as its backbone;
     - :class:`~alignrec_pyg.models.BPR`, :class:`~alignrec_pyg.models.LightGCN`,
       :class:`~alignrec_pyg.models.BM3`: not supported, since their scores depend on the ID vectors

@@ -85,6 +85,7 @@ def test_published_settings_are_those_of_the_papers():
         "AlignRec": {"lr": 3e-4, "patience": 30, **decay},
         "MGCN": decay,
         "LATTICE": decay,
+        "PGL": decay,
         "SLMRec": {"weight_decay": 1e-4},
     }
 

@@ -78,6 +78,7 @@ KNOW_THE_CHECKERBOARD = (
     AlignedContentLightGCN,
     alignrec_pyg.DualGNN,
     alignrec_pyg.GRCN,
+    alignrec_pyg.PGL,
     Profile,
 )
 IGNORE_LINKS = (alignrec_pyg.BPR, VBPR, AlignedVBPR)
@@ -336,6 +337,12 @@ def xavier_normal_as_one(values: Tensor, _: nn.Module) -> None:
     normal(values, (2 / (USERS + ITEMS + values.size(1))) ** 0.5)
 
 
+def xavier_uniform_side_by_side(values: Tensor, module: nn.Module) -> None:
+    """Columns of two tables of 64 columns each."""
+    for table in values.split(64, dim=1):
+        xavier_uniform(table, module)
+
+
 def xavier_normal_side_by_side(values: Tensor, _: nn.Module) -> None:
     """Columns of two tables of 64 columns each."""
     for table in values.split(64, dim=1):
@@ -407,6 +414,11 @@ DRAWS = {
         "*": linear,
     },
     "SLMRec": {**TABLES, "*.linear.weight": xavier_uniform, "*": linear},
+    "PGL": {
+        "user_embedding.weight": xavier_uniform_side_by_side,
+        "*.table.weight": features,
+        "*": linear,
+    },
     "AlignRec": {
         **TABLES,
         "feature_table.weight": features,

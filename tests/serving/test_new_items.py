@@ -58,7 +58,7 @@ def data():
 
 
 def built(model_cls, data):
-    options = {"item_graph": "image"} if model_cls in (AlignRec, FREEDOM) else {}
+    options = {"item_graph": "image"} if model_cls.inputs.item_graph == "one" else {}
     torch.manual_seed(1)
     model = model_cls(data, embedding_dim=4, **options)
     with torch.no_grad():  # far from the start, where many parameters are zero
