@@ -105,7 +105,7 @@ class MGCN(ContentRecommender):
         tables = self.feature_tables(data)
         trainable = trains_features(freeze_features, self.num_items)
         self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
-        self.gates = nn.ModuleList(_gate(embedding_dim) for _ in self.features)
+        self.gates = nn.ModuleList(sigmoid_gate(embedding_dim) for _ in self.features)
         self.fusion = _ModalityFusion(len(self.features), embedding_dim)
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
@@ -140,23 +140,29 @@ class MGCN(ContentRecommender):
 
     def terms(self, batch: InteractionBatch, x: Representations) -> dict[str, Tensor]:
         """``bpr``, ``cl`` (content with IDs) and ``l2``."""
-        user_x, item_x = self.fuse(x)
-        user, pos, neg = batch_rows(batch, user_x, item_x)
-        return {
-            "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
-            "cl": self._contrast(batch.pos_item, x.content_item, x.id_item)
-            + self._contrast(batch.user, x.content_user, x.id_user),
-            "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
-        }
+        return mgcn_terms(batch, x, self.fuse(x), self.temperature)
 
-    def _contrast(self, nodes: Tensor, content: Tensor, ids: Tensor) -> Tensor:
+
+def mgcn_terms(
+    batch: InteractionBatch,
+    x: Representations,
+    vectors: tuple[Tensor, Tensor],
+    temperature: float,
+) -> dict[str, Tensor]:
+    """``bpr`` and ``l2`` on the final rows, and ``cl``, the contrast of content with IDs."""
+    user, pos, neg = batch_rows(batch, *vectors)
+
+    def contrast(nodes: Tensor, content: Tensor, ids: Tensor) -> Tensor:
         nodes, counts = nodes.unique(return_counts=True)
-        return info_nce_loss(
-            embedding(nodes, content),
-            embedding(nodes, ids),
-            self.temperature,
-            counts=counts,
-        )
+        rows = embedding(nodes, content), embedding(nodes, ids)
+        return info_nce_loss(*rows, temperature, counts=counts)
+
+    return {
+        "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
+        "cl": contrast(batch.pos_item, x.content_item, x.id_item)
+        + contrast(batch.user, x.content_user, x.id_user),
+        "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
+    }
 
 
 class _ModalityFusion(nn.Module):
@@ -175,7 +181,7 @@ class _ModalityFusion(nn.Module):
             else None
         )
         self.preferences = nn.ModuleList(
-            _gate(embedding_dim) for _ in range(num_modalities if several else 0)
+            sigmoid_gate(embedding_dim) for _ in range(num_modalities if several else 0)
         )
 
     def forward(self, views: Tensor, ids: Tensor) -> Tensor:
@@ -192,5 +198,6 @@ class _ModalityFusion(nn.Module):
         return (torch.stack(own).sum(0) + common) / (len(own) + 1)
 
 
-def _gate(embedding_dim: int) -> nn.Sequential:
+def sigmoid_gate(embedding_dim: int) -> nn.Sequential:
+    """A linear layer and a sigmoid."""
     return nn.Sequential(nn.Linear(embedding_dim, embedding_dim), nn.Sigmoid())
