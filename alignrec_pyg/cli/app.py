@@ -48,7 +48,9 @@ def _alignrec(
 for command in (evaluate, recommend):
     app.command(cls=Command)(command)
 app.command("check", cls=Command)(command_of(CheckOptions, check, check.__doc__))
-app.command("compare", cls=Command)(command_of(CompareOptions, compare, compare.__doc__))
+app.command("compare", cls=Command)(
+    command_of(CompareOptions, compare, compare.__doc__, CompareOptions.completed)
+)
 app.command("encode", cls=Command)(command_of(EncodeOptions, encode, encode.__doc__))
 app.command("features", cls=Command)(command_of(FeaturesOptions, features, features.__doc__))
 app.command("pretrain", cls=Command)(command_of(PretrainOptions, pretrain, pretrain.__doc__))

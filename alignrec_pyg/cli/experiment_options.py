@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     import torch
     from torch_geometric.data import HeteroData
 
+    from alignrec_pyg.experiments.prepare import PreparedData
     from alignrec_pyg.experiments.session import Session
     from alignrec_pyg.experiments.settings import ModelSettings
+    from alignrec_pyg.report import DataReport
 
 ALL = "all"
 """What ``--models`` takes for all models."""
@@ -84,7 +86,7 @@ class DataOptions:
     def __post_init__(self) -> None:
         """Takes the path for the data."""
         if self.path is not None:
-            if self.data != SYNTHETIC:
+            if self.data not in (SYNTHETIC, self.path):
                 raise OptionError("--data", f"is given by PATH already ({self.path})")
             object.__setattr__(self, "data", self.path)
 
@@ -117,8 +119,6 @@ class ExperimentOptions(DataOptions):
 
     default_models: ClassVar[tuple[str, ...]] = ()
     """Models to run where none is named (default: those of the paper's Table 2)."""
-    with_baselines: ClassVar[bool] = False
-    """Whether Popularity, ItemKNN and EASE run beside the paper's models."""
 
     features: Annotated[
         tuple[str, ...],
@@ -151,7 +151,7 @@ class ExperimentOptions(DataOptions):
             MODELS,
             f"Of {', '.join(model_names())}, 'all' of them, or MODULE:CLASS for your own.",
             "NAME ...",
-            show_default="the paper's ten; in compare Popularity, ItemKNN and EASE too",
+            show_default="the paper's ten",
         ),
     ] = ()
     settings: Annotated[
@@ -227,11 +227,28 @@ class ExperimentOptions(DataOptions):
         ),
     ] = None
 
-    def session(self, *, cache: Path | None = None) -> Session:
-        """Checks the options and prepares the data; ``cache`` keeps item graphs between runs."""
+    def usual_models(self) -> Sequence[str]:
+        """Names of the models to run where none is named."""
+        from alignrec_pyg.experiments.settings import TABLE_2
+
+        return self.default_models or [model.__name__ for model in TABLE_2]
+
+    def session(
+        self,
+        *,
+        cache: Path | None = None,
+        read: Callable[[Path, str], tuple[HeteroData, DataReport]] | None = None,
+    ) -> Session:
+        """Checks the options and prepares the data.
+
+        Args:
+            cache: Keeps item graphs from one run to the next.
+            read: Reads and encodes what is no folder in MMRec's form, given the folder of the
+                results and the device, after the options were checked.
+        """
         import torch
 
-        from alignrec_pyg.experiments.prepare import prepare
+        from alignrec_pyg.experiments.prepare import data_name, prepare, prepare_graph
         from alignrec_pyg.experiments.session import Session
         from alignrec_pyg.experiments.settings import SettingsError
 
@@ -244,21 +261,24 @@ class ExperimentOptions(DataOptions):
         out = self.results_folder(problems)
         if problems:
             raise SettingsError(problems)
+        # Encoders compute with all processors, and before the threads of the training are set.
+        source = None if read is None else read(out, device.type)
         threads = self.threads or 1
         torch.set_num_threads(threads)
-        prepared = partial(
-            prepare,
-            self.data,
-            features=self.features or None,
-            tables=tables,
-            neighbors=neighbors,
-            split=self.split,
-            scale=self.feature_scale,
-            item_neighbors=self.item_neighbors,
-            cache=cache,
-            val_from_train=self.val_from_train,
-            exclude_known_pairs=self.exclude_known_pairs,
-        )
+        how: dict[str, Any] = {
+            "split": self.split,
+            "scale": self.feature_scale,
+            "item_neighbors": self.item_neighbors,
+            "cache": cache,
+            "val_from_train": self.val_from_train,
+            "exclude_known_pairs": self.exclude_known_pairs,
+        }
+        prepared: Callable[..., PreparedData]
+        if source is None:
+            how |= {"features": self.features or None, "tables": tables, "neighbors": neighbors}
+            prepared = partial(prepare, self.data, **how)
+        else:
+            prepared = partial(prepare_graph, *source, name=data_name(self.data), **how)
         data = prepared()
         if self.settings == "default":  # these depend on the data
             models = self._model_settings(problems, data.train)
@@ -277,10 +297,9 @@ class ExperimentOptions(DataOptions):
         self, problems: list[str], train: HeteroData | None
     ) -> dict[str, ModelSettings]:
         from alignrec_pyg.experiments.prepare import data_name
-        from alignrec_pyg.experiments.settings import BASELINES, TABLE_2, SettingsError, resolve
+        from alignrec_pyg.experiments.settings import SettingsError, resolve
 
-        usual = [m.__name__ for m in (*TABLE_2, *(BASELINES if self.with_baselines else ()))]
-        names = self.models or self.default_models or usual
+        names = self.models or self.usual_models()
         try:
             return resolve(
                 list(model_names()) if names == (ALL,) else list(dict.fromkeys(names)),

@@ -389,8 +389,11 @@ def val_known_at_test(data: PreparedData) -> HeteroData:
 
 
 def data_name(source: str) -> str:
-    """The data set's name: that of its folder, or ``"synthetic"``."""
-    return SYNTHETIC if source == SYNTHETIC else Path(source).resolve().name
+    """The data set's name: that of its folder or, without endings, its file; ``"synthetic"``."""
+    if source == SYNTHETIC:
+        return SYNTHETIC
+    path = Path(source).resolve()
+    return path.name.partition(".")[0] or path.name if path.is_file() else path.name
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from alignrec_pyg.experiments.cells import Cell
+from alignrec_pyg.experiments.estimate import Seconds, Trial
 from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.training.progress import Progress
 
@@ -26,13 +27,26 @@ class CellsProgress:
     """Shows how far all cells together have come.
 
     A finished cell tells how long other seeds of its row will take. Of a row that has none yet, a
-    cell in training tells the seconds of its epochs; it will train as many as finished cells of
-    other rows, on average, and at least until its patience has run out. What has not begun takes
-    what others have taken on average.
+    cell in training or the trial of the row tells the seconds of its epochs; it will train as many
+    as finished cells of other rows, on average, and at least until its patience has run out. What
+    has neither takes what others have taken on average.
+
+    Args:
+        cells: The cells.
+        stored: Those that have finished before, by number.
+        jobs: Cells that run at a time.
+        trials: Trials by row.
     """
 
-    def __init__(self, cells: Sequence[Cell], stored: Mapping[int, CellResult], jobs: int) -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        stored: Mapping[int, CellResult],
+        jobs: int,
+        trials: Mapping[str, Trial] | None = None,
+    ) -> None:
         self._cells = cells
+        self._trials = trials or {}
         self._finished = dict(stored)
         self._failed: set[int] = set()
         self._to_run = [index for index in range(len(cells)) if index not in stored]
@@ -81,6 +95,32 @@ class CellsProgress:
         epochs, seconds = self._expected_epochs(index), self._epoch_seconds(index)
         return 0.0 if seconds is None else epochs * seconds
 
+    def seconds_to_go(self) -> Seconds:
+        """How long what has not finished takes by the clock; before anything has begun."""
+        least, most = zip(*(self._bounds(index) for index in self._to_run), strict=True)
+        expected = [self.expected_seconds(index) for index in self._to_run]
+        return Seconds(
+            least=self._at_a_time(least),
+            expected=self._at_a_time(expected),
+            most=self._at_a_time(most),
+        )
+
+    def _at_a_time(self, seconds: Sequence[float]) -> float:
+        """Seconds by the clock of cells that take so long each."""
+        return max(sum(seconds) / self._jobs, *seconds, 0.0)
+
+    def _bounds(self, index: int) -> tuple[float, float]:
+        """Seconds of a cell at least, as patience has it, and at most, by its limit of epochs."""
+        trial = self._trials.get(self._cells[index].row)
+        if trial is None:
+            return (self.expected_seconds(index),) * 2
+        config, steps = self._cells[index].config, trial.epoch_steps
+        interval = config.evaluation_epochs(steps)
+        first = (config.patience_evaluations(steps) + 2) * interval
+        least = min(max(first, -(-config.min_steps // steps)), config.max_epochs)
+        each = self._epoch_seconds(index) or 0.0
+        return least * each, config.max_epochs * each
+
     def refresh(self) -> None:
         """Shows the present state."""
         if not self._to_run:
@@ -94,7 +134,7 @@ class CellsProgress:
         done = len(self._to_run) - len(left)
         known = total > 0
         share = 1 - sum(left.values()) / total if known else done / len(self._to_run)
-        seconds = max(sum(left.values()) / self._jobs, *left.values(), 0.0) if known else None
+        seconds = self._at_a_time(list(left.values())) if known else None
         running = ", ".join(
             f"{self._cells[index].row} seed {self._cells[index].seed} epoch {cell.epoch}"
             for index, cell in self._running.items()
@@ -111,10 +151,16 @@ class CellsProgress:
 
     def _expected_epochs(self, index: int) -> float:
         config = self._cells[index].config
-        others = self._of_row(index) or list(self._finished.values())
+        trained = [result for result in self._finished.values() if result.num_epochs > 1]
+        others = self._of_row(index) or trained
         running = self._running.get(index)
-        known = [running] if running is not None and running.epoch else self._running.values()
-        steps = max((cell.epoch_steps for cell in known), default=1)
+        trial = self._trials.get(self._cells[index].row)
+        if running is not None and running.epoch:
+            steps = running.epoch_steps
+        elif trial is not None:
+            steps = trial.epoch_steps
+        else:
+            steps = max((cell.epoch_steps for cell in self._running.values()), default=1)
         patience = (config.patience_evaluations(steps) + 1) * config.evaluation_epochs(steps)
         expected = fmean(other.num_epochs for other in others) if others else 2.0 * patience
         if running is not None and running.epoch:
@@ -129,6 +175,10 @@ class CellsProgress:
         of_row = [other.seconds / other.num_epochs for other in self._of_row(index)]
         if of_row:
             return fmean(of_row)
+        trial = self._trials.get(self._cells[index].row)
+        if trial is not None:
+            interval = self._cells[index].config.evaluation_epochs(trial.epoch_steps)
+            return trial.epoch_seconds + trial.evaluation_seconds / interval
         known = [other.seconds / other.num_epochs for other in self._finished.values()]
         known += [
             (time.monotonic() - cell.start) / cell.epoch

@@ -8,7 +8,7 @@ import pickle
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -23,6 +23,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.datasets import Synthetic
 from alignrec_pyg.evaluation.ranking import rank
 from alignrec_pyg.experiments.cells import Cell, Parts, cell_key, run_cell
+from alignrec_pyg.experiments.estimate import Trial, estimate, try_rows
 from alignrec_pyg.experiments.progress import CellsProgress
 from alignrec_pyg.experiments.store import CellResult, CellStore
 from alignrec_pyg.graph import ITEM, feature_key
@@ -58,6 +59,7 @@ def run_cells(
     log: Callable[[str], None],
     *,
     jobs: int = 1,
+    estimated: bool = False,
 ) -> RunOutcome:
     """Runs the cells that the store does not hold yet.
 
@@ -73,6 +75,8 @@ def run_cells(
         log: Is given lines about what went wrong.
         jobs: Cells to run at a time, each in a process with as many threads as this one has.
             Results do not depend on it.
+        estimated: Whether to say before how long it will take and how much memory, which takes a
+            few steps of every model.
 
     Raises:
         KeyboardInterrupt, SystemExit: When interrupted; finished cells are in the store.
@@ -85,7 +89,13 @@ def run_cells(
     }
     failed: dict[int, str] = {}
     jobs = min(jobs, len(cells) - len(results))
-    with CellsProgress(cells, results, jobs) as progress:
+    trials: dict[str, Trial] = {}
+    if estimated and jobs:
+        moved = parts.to(device)
+        trials = try_rows(cells, results, moved, is_the_cells_own)
+        log(_estimate(cells, results, moved, jobs, trials))
+        del moved
+    with CellsProgress(cells, results, jobs, trials) as progress:
         run = _Run(cells, keys, parts, store, device, log, progress, results, failed)
         if jobs > 1:
             _run_in_processes(run, jobs)
@@ -98,6 +108,21 @@ def run_cells(
         results=[results[index] for index in sorted(results)],
         failed={(cells[i].row, cells[i].seed): reason for i, reason in sorted(failed.items())},
     )
+
+
+def _estimate(
+    cells: Sequence[Cell],
+    finished: Mapping[int, CellResult],
+    parts: Parts,
+    jobs: int,
+    trials: Mapping[str, Trial],
+) -> str:
+    """What the cells that have not finished will take, in words."""
+    rows = [cell.row for index, cell in enumerate(cells) if index not in finished]
+    peaks: dict[str, int | None] = {row: trial.peak_bytes for row, trial in trials.items()}
+    peaks |= {result.row: result.peak_bytes for result in finished.values()}
+    seconds = CellsProgress(cells, finished, jobs, trials).seconds_to_go()
+    return estimate(seconds, rows, [peaks.get(row) for row in rows], jobs, trials, parts)
 
 
 def is_the_cells_own(error: BaseException) -> bool:

@@ -187,8 +187,12 @@ class Session:
         self,
         cells: Sequence[Cell],
         parts: Parts | None = None,
+        *,
+        estimated: bool = False,
     ) -> RunOutcome:
         """Runs the cells; those that are in the results' folder are not run again.
+
+        With ``estimated`` it is said before how long that takes and how much memory.
 
         Raises:
             SettingsError: If a model cannot be built from its settings.
@@ -196,7 +200,15 @@ class Session:
         self.check(cells)
         print(header(self.data, self.out), flush=True)
         store = CellStore(self.out / "cells")
-        return run_cells(cells, parts or self.data.parts, store, self.device, log, jobs=self.jobs)
+        return run_cells(
+            cells,
+            parts or self.data.parts,
+            store,
+            self.device,
+            log,
+            jobs=self.jobs,
+            estimated=estimated,
+        )
 
     def conclude(
         self,

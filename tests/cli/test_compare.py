@@ -376,7 +376,7 @@ def test_all_mistakes_are_told_at_once(tiny_folder, tmp_path):
     [
         (["--features", "txt"], "feature 'txt' is unknown: did you mean 'text'?"),
         (["--neighbors", "text=missing.npz"], "needs an intact .npz file"),
-        (["--split", "global_time"], "--split: 'time' needs to be known"),
+        (["--split", "global_time"], "--split: --time needs to be known"),
         (["--set", "FREEDOM.dropout=2"], "FREEDOM: 'dropout' needs to be in [0, 1)"),
         (["--lr", "-1"], "BPR: --lr needs to be finite and positive"),
     ],

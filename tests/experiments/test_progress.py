@@ -4,6 +4,7 @@ import pytest
 
 from alignrec_pyg import TrainConfig
 from alignrec_pyg.experiments import progress
+from alignrec_pyg.experiments.estimate import Trial
 from alignrec_pyg.experiments.progress import CellsProgress
 
 
@@ -80,3 +81,25 @@ def test_a_cell_that_failed_is_not_waited_for(shown):
 def test_nothing_is_shown_where_all_is_there(shown):
     CellsProgress([cell("A", 0)], {0: result("A", 20, 10.0)}, jobs=1).refresh()
     assert shown.updates == []
+
+
+def test_a_trial_tells_the_seconds_of_an_epoch_before_any_has_ended(shown):
+    """40 epochs at most; patience 4 at every evaluation, which is every second epoch."""
+    trial = Trial(epoch_steps=10, epoch_seconds=3.0, evaluation_seconds=2.0, peak_bytes=0)
+    cells = [cell("A", 0), cell("A", 1), cell("P", 0)]
+    for entry in cells:
+        entry.config = TrainConfig(max_epochs=40, patience=4, eval_steps=20)
+    cells_progress = CellsProgress(cells, {}, jobs=2, trials={"A": trial, "P": Trial()})
+    each = 3.0 + 2.0 / 2
+    assert cells_progress.expected_seconds(0) == 2 * (4 + 1) * 2 * each
+    assert cells_progress.expected_seconds(2) == 0
+    found = cells_progress.seconds_to_go()
+    least = (1 + 4 + 1) * 2 * each  # the first evaluation, and those that bring nothing better
+    assert (found.least, found.expected, found.most) == (least, 20 * each, 40 * each)
+    cells_progress.finish(0, result("A", 30, 90.0))
+    assert cells_progress.expected_seconds(1) == 90.0  # better known than by the trial
+
+
+def test_models_in_closed_form_do_not_tell_how_long_others_train(shown):
+    cells_progress = CellsProgress([cell("A", 0), cell("P", 0)], {1: result("P", 1, 2.0)}, jobs=1)
+    assert cells_progress.expected_seconds(0) == 2 * 5 * 2.0
