@@ -48,6 +48,7 @@ from .models import LATTICE as LATTICE
 from .models import MGCN as MGCN
 from .models import MMGCN as MMGCN
 from .models import PGL as PGL
+from .models import SMORE as SMORE
 from .models import VBPR as VBPR
 from .models import Aligned as Aligned
 from .models import AlignRec as AlignRec

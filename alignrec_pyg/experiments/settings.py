@@ -32,6 +32,7 @@ from alignrec_pyg.models import (
     MGCN,
     MMGCN,
     PGL,
+    SMORE,
     VBPR,
     AlignRec,
     ContentKNN,
@@ -123,6 +124,7 @@ PAPER_GRIDS: dict[type[Recommender], Grid] = {
         "ssl_temperature": (0.1, 0.2, 0.5, 1.0),
         "ssl_weight": (0.01, 0.05, 0.1, 0.5, 1.0),
     },
+    SMORE: {"num_layers": (3, 4), "dropout": (0.0, 0.1), "l2_weight": (1e-5, 1e-4)},
 }
 """The grids behind the published figures (AlignRec: the paper's Table 7; the others: those of the
 multimodal toolbox that most figures come from). They were searched on test links there; here they
@@ -144,6 +146,7 @@ SEARCH_GRIDS: dict[type[Recommender], Grid] = {
     LATTICE: {"lr": (1e-3, 3e-3), "l2_weight": (0.0, 1e-4)},
     SLMRec: {"lr": (1e-3, 3e-3), "ssl_weight": (0.01, 0.1)},
     PGL: {"lr": (1e-3, 3e-3), "cl_weight": (0.05, 0.5)},
+    SMORE: {"lr": (1e-3, 3e-3), "cl_weight": (0.01, 0.03)},
     ContentLightGCN: {"lr": (1e-3, 3e-3), "num_layers": (2, 3)},
     Popularity: {},
     ItemKNN: {"num_neighbors": (20, 100), "shrinkage": (0.0, 10.0)},

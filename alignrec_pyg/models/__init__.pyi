@@ -22,6 +22,7 @@ from .mmgcn import MMGCN as MMGCN
 from .pgl import PGL as PGL
 from .popularity import Popularity as Popularity
 from .slmrec import SLMRec as SLMRec
+from .smore import SMORE as SMORE
 from .vbpr import VBPR as VBPR
 
 def model_names() -> tuple[str, ...]: ...

@@ -113,6 +113,7 @@ def add_items(
       the frozen graphs' part of :math:`A` (learned neighbours stay among the items of training);
     - :class:`~alignrec_pyg.models.MGCN`: the fused views
       :math:`x_{m,i} = \sum_j s_{m,ij} (e_j \odot g_m(T_m f_j))`, with :math:`c_i = 0`;
+      :class:`~alignrec_pyg.models.SMORE`: likewise, with its filters and the union of the graphs;
     - :class:`~alignrec_pyg.models.VBPR`: :math:`[\, 0 \,\Vert\, W f_i + b \,]`, as in its paper;
       :class:`~alignrec_pyg.models.ContentLightGCN`: :math:`W f_i + b`;
     - :class:`~alignrec_pyg.models.DualGNN`:

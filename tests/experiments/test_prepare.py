@@ -37,6 +37,7 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
         "SLMRec": {"features": ["image", "text"]},
         "MGCN": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
         "LATTICE": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
+        "SMORE": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
         "ContentKNN": {"features": ["image", "text"]},
         **{name: {} for name in ("ALS", "EASE", "ItemKNN", "Popularity")},
     }
@@ -144,7 +145,8 @@ def test_neighbours_without_cosines_are_too_little_for_alignrec(
     path = write_neighbors(tmp_path / "text.npz", cosine=False)
     data = prepare(str(tiny_folder), neighbors={"text": path})
     reasons = {name: data.why_not(model) for name, model in MODELS.items()}
-    assert {name for name, reason in reasons.items() if reason} == {"AlignRec", "MGCN", "LATTICE"}
+    cosine = {"AlignRec", "MGCN", "LATTICE", "SMORE"}
+    assert {name for name, reason in reasons.items() if reason} == cosine
     assert "cosines" in reasons["AlignRec"]
 
 

@@ -86,6 +86,7 @@ def test_published_settings_are_those_of_the_papers():
         "MGCN": decay,
         "LATTICE": decay,
         "PGL": decay,
+        "SMORE": decay,
         "SLMRec": {"weight_decay": 1e-4},
     }
 

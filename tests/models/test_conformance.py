@@ -72,13 +72,15 @@ MODELS = [
     AlignedVBPR,
     Profile,
 ]
-# users start as sums of their items' features, which tell the parity: see their own tests
+# users start as sums of their items' features, or items of their neighbours' IDs in the item graph,
+# which tell the parity: see their own tests
 KNOW_THE_CHECKERBOARD = (
     ContentLightGCN,
     AlignedContentLightGCN,
     alignrec_pyg.DualGNN,
     alignrec_pyg.GRCN,
     alignrec_pyg.PGL,
+    alignrec_pyg.SMORE,
     Profile,
 )
 IGNORE_LINKS = (alignrec_pyg.BPR, VBPR, AlignedVBPR)
@@ -414,6 +416,12 @@ DRAWS = {
         "*": linear,
     },
     "SLMRec": {**TABLES, "*.linear.weight": xavier_uniform, "*": linear},
+    "SMORE": {
+        **TABLES,
+        "filters": lambda values, _: normal(values, 1.0),
+        "*.table.weight": features,
+        "*": linear,
+    },
     "PGL": {
         "user_embedding.weight": xavier_uniform_side_by_side,
         "*.table.weight": features,
