@@ -60,7 +60,7 @@ def ablate(options: Options) -> int:
             "w/o a feature set: its table is left out of features, item graph and REG; the paper "
             "encodes the items anew from what is left",
             "REG of the paper's equation: cosines of content vectors, towards the encoder's "
-            "features instead of the table in training (AlignRec.paper_equations)",
+            "features instead of the table in training",
         ],
     )
 

@@ -52,8 +52,8 @@ class AlignRec(ContentRecommender):
     **Differs from the paper:** the defaults are the choices of the authors' code, which made the
     published figures: inner products (not cosines) of :math:`m` in REG, the cosine of the feature
     table *in training* as its target, normalised rows in CCA, a small L2 on the final rows.
-    :meth:`paper_equations` builds the variant that follows the paper's REG to the letter. Items
-    that lack features take no part in REG.
+    :meth:`paper_equations` builds the variant that follows the paper to the letter. Items that lack
+    features take no part in REG.
 
     Args:
         data: Training graph; reads the sizes, the feature tables and the item graph.
@@ -136,16 +136,23 @@ class AlignRec(ContentRecommender):
 
     @classmethod
     def paper_equations(cls, data: HeteroData, **hparams: Any) -> AlignRec:
-        r"""AlignRec with REG as the paper's Eq. 11 has it.
+        r"""AlignRec by the equations of the paper, where the authors' code does otherwise.
 
-        Cosines on both sides, and the encoder's features, not the training ones, as the target.
-        CCA stays normalised: with the raw inner products of Eq. 10 training is unstable.
+        CCA compares inner products (Eq. 10); REG has cosines on both sides, towards the encoder's
+        features, not the training ones (Eq. 11); and there is no L2 (Eq. 14). The paper trains
+        with the settings of :meth:`published_train_config`.
 
         Args:
             data: Training graph.
             **hparams: Further arguments of the constructor.
         """
-        return cls(data, **{"reg_similarity": "cosine", "reg_target": "frozen", **hparams})
+        equations = {
+            "cca_normalize": False,
+            "reg_similarity": "cosine",
+            "reg_target": "frozen",
+            "l2_weight": 0.0,
+        }
+        return cls(data, **{**equations, **hparams})
 
     @classmethod
     def published_train_config(cls) -> TrainConfig:

@@ -167,10 +167,22 @@ def test_features_train_unless_frozen(data, freeze, moves):
     assert torch.equal(before, data_features)
 
 
-def test_paper_equations_use_cosines_and_the_encoders_features(data):
+def test_paper_equations_are_those_of_the_paper(data):
+    torch.manual_seed(0)
     model = AlignRec.paper_equations(data, item_graph="mm", embedding_dim=3, reg_weight=0.3)
-    assert (model.reg_similarity, model.reg_target, model.reg_weight) == ("cosine", "frozen", 0.3)
-    content = functional.normalize(model.representations(data).content_item[BATCH.pos_item])
+    assert model.loss_weights == {"bpr": 1.0, "cca": 0.01, "uia": 0.1, "reg": 0.3, "l2": 0.0}
+    with torch.no_grad():
+        model.feature_table.weight.mul_(-2)  # in training, which is no target of REG
+    x = model.representations(data)
+    cca = torch.zeros(())
+    for rows, content, ids in (
+        (BATCH.pos_item, x.content_item, x.id_item),
+        (BATCH.user, x.content_user, x.id_user),
+    ):  # Eq. 10: inner products, not cosines
+        logits = content[rows] @ ids[rows].t() / 0.2
+        cca = cca + functional.cross_entropy(logits, torch.arange(4))
+    torch.testing.assert_close(model.loss_terms(data, BATCH)["cca"], cca)
+    content = functional.normalize(x.content_item[BATCH.pos_item])  # Eq. 11: cosines
     f = torch.cat([data["item"].x_image, data["item"].x_text], dim=1)[BATCH.pos_item]
     f = functional.normalize(f)
     expected = torch.linalg.matrix_norm(content @ content.t() - f @ f.t()) / 4
