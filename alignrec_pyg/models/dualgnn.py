@@ -68,7 +68,8 @@ class DualGNN(Recommender):
     :math:`\lambda` weighs means of squares, as in the code behind the published figures. That code
     keeps 200 neighbours, of which it uses the first ``num_neighbors``. It also allocates three
     linear maps that it never uses and a weight per item and modality that is only regularised:
-    neither changes a score, so neither is here.
+    neither changes a score, so neither is here. With a single feature set it has no :math:`w`;
+    here a weight for each user is trained then, too.
 
     **Published defects** (``faithful=True``): (1) the sum over modalities overwrites the first of
     them, so that users fuse :math:`w_{u0} \sum_m x_{m,u} + \sum_{m>0} w_{um} x_{m,u}`; (2) BPR is

@@ -68,7 +68,8 @@ class GRCN(Recommender):
     users to items, where nobody reads them, so that preferences stay as they are and
     ``num_routings`` changes nothing (the loop is left out); and :math:`\lambda` also weighs
     :math:`\operatorname{mean}(P_1^2)` over all users, of the first set in ``features`` (there: the
-    images).
+    images). In any case scores come from the trained parameters, where that code takes those that
+    its last training batch began with.
 
     Args:
         data: Training graph; reads the sizes and the feature tables.

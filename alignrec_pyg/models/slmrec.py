@@ -50,8 +50,10 @@ class SLMRec(Recommender):
 
     **Differs from the paper:** of its augmentations only FAC, the one behind the published figures
     of multimodal papers, and here for any number of feature sets. :math:`g'_m` has no bias: it
-    would add the same to all logits of a row, which the softmax ignores. Published with a weight
-    decay of 1e-4.
+    would add the same to all logits of a row, which the softmax ignores. The published
+    code's space of texts has two maps (of widths 64, 64 and 32), ours one. Scores come from the
+    trained parameters, where that code takes those that its last training batch began with.
+    Published with a weight decay of 1e-4.
 
     Args:
         data: Training graph; reads the sizes and the feature tables.
@@ -106,11 +108,12 @@ class SLMRec(Recommender):
         return TrainConfig(weight_decay=1e-4)
 
     def reset_parameters(self) -> None:
-        """Draws tables and feature maps (Xavier-uniform) and the other linear maps anew."""
+        """Draws tables and the weights of all maps (Xavier-uniform) anew, and their biases."""
         self.reset_id_tables()
         reset(self.modalities)
-        self.user_fusion.reset_parameters()
-        self.item_fusion.reset_parameters()
+        for fusion in (self.user_fusion, self.item_fusion):
+            fusion.reset_parameters()
+            nn.init.xavier_uniform_(fusion.weight)
 
     def forward(self, data: HeteroData, nodes: Nodes | None = None) -> tuple[Tensor, Tensor]:
         """Joined vectors of all users and items."""
@@ -172,9 +175,10 @@ class _Modality(nn.Module):
         self.head = nn.Linear(embedding_dim, embedding_dim, bias=False)
 
     def reset_parameters(self) -> None:
-        for part in self.children():
-            reset(part)
-        nn.init.xavier_uniform_(self.linear.weight)
+        self.table.reset_parameters()
+        for part in (self.linear, self.path_head, self.head):
+            part.reset_parameters()
+            nn.init.xavier_uniform_(part.weight)
 
     def forward(self) -> Tensor:
         """Mapped features of all items, ``[num_items, embedding_dim]``."""

@@ -415,7 +415,7 @@ DRAWS = {
         "*.table.weight": features,
         "*": linear,
     },
-    "SLMRec": {**TABLES, "*.linear.weight": xavier_uniform, "*": linear},
+    "SLMRec": {"*.weight": xavier_uniform, "*": linear},
     "SMORE": {
         **TABLES,
         "filters": lambda values, _: normal(values, 1.0),
