@@ -24,7 +24,6 @@ from .evaluation.groups import popularity_groups as popularity_groups
 from .evaluation.metrics import UserMetrics as UserMetrics
 from .evaluation.metrics import evaluate as evaluate
 from .evaluation.metrics import evaluate_users as evaluate_users
-from .evaluation.metrics import recommend as recommend
 from .evaluation.metrics import user_metrics as user_metrics
 from .evaluation.ranking import Ranking as Ranking
 from .evaluation.ranking import rank as rank
@@ -62,6 +61,9 @@ from .models import Popularity as Popularity
 from .models import Recommender as Recommender
 from .models import SLMRec as SLMRec
 from .models.loading import load as load
+from .serving.server import RankedItems as RankedItems
+from .serving.server import Server as Server
+from .serving.server import recommend as recommend
 from .storage import CheckpointError as CheckpointError
 from .train_config import TrainConfig as TrainConfig
 from .training.loop import FitResult as FitResult

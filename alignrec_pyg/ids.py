@@ -1,4 +1,4 @@
-"""Conversion between the original ids of users and items and their indices in the graph."""
+"""Conversion between the original ids of users and items and their numbers in the graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.graph import INTERACTS, ITEM, USER
+from alignrec_pyg.graph import ITEM, USER
 
 
 class UnknownUserError(ValueError):
@@ -22,35 +22,67 @@ class UnknownItemError(ValueError):
 
 
 def user_ids(data: HeteroData) -> np.ndarray:
-    """Original ids of the users, ``[num_users]``; their indices if the data has no ids."""
+    """Original ids of the users, ``[num_users]``; their numbers if the data has no ids."""
     return _ids(data, USER)
 
 
 def item_ids(data: HeteroData) -> np.ndarray:
-    """Original ids of the items, ``[num_items]``; their indices if the data has no ids."""
+    """Original ids of the items, ``[num_items]``; their numbers if the data has no ids."""
     return _ids(data, ITEM)
 
 
-def user_indices(data: HeteroData, ids: Any, argument: str) -> Tensor:
-    """Indices of the users with the given ids, int64, on the device of ``data``.
+class IdMap:
+    """The original ids of the users or items of a graph, and the number of each.
 
-    ``ids`` is one id, or several in any container and order; repeated ids are allowed.
+    Ids are equal by value: ``7`` and ``numpy.int64(7)`` are one, ``"7"`` is another.
 
-    Raises:
-        UnknownUserError: If an id is not in the data.
-        ValueError: If the ids are nested.
+    Args:
+        data: The graph.
+        kind: ``"user"`` or ``"item"``.
     """
-    return _numbers(data, USER, ids, argument)
+
+    def __init__(self, data: HeteroData, kind: str) -> None:
+        self.ids = _ids(data, kind)
+        self._kind = kind
+        self._numbers = {entry: number for number, entry in enumerate(self.ids.tolist())}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def find(self, ids: Any, argument: str) -> Tensor:
+        """The number of each id, int64 ``[n]``; -1 where it is not in the data.
+
+        ``ids`` is one id, or several in any container and order; repeated ids are allowed.
+
+        Raises:
+            ValueError: If the ids are nested.
+        """
+        asked = as_id_list(ids, argument)
+        return torch.tensor([self._numbers.get(entry, -1) for entry in asked], dtype=torch.int64)
+
+    def numbers(self, ids: Any, argument: str, way_out: str = "") -> Tensor:
+        """The number of each id, as :meth:`find`.
+
+        Raises:
+            UnknownUserError, UnknownItemError: If an id is not in the data; the message ends with
+                ``way_out``.
+            ValueError: If the ids are nested.
+        """
+        found = self.find(ids, argument)
+        if bool((found < 0).any()):
+            asked = as_id_list(ids, argument)
+            unknown = [entry for entry, row in zip(asked, found.tolist(), strict=True) if row < 0]
+            error = UnknownUserError if self._kind == USER else UnknownItemError
+            raise error(
+                f"'{argument}' needs to hold ids of the data's {len(self)} {self._kind}s, which "
+                f"are like {self.ids[:1].tolist()[0]!r} (unknown: {some_of(unknown)}){way_out}"
+            )
+        return found
 
 
-def item_indices(data: HeteroData, ids: Any, argument: str) -> Tensor:
-    """Indices of the items with the given ids, as :func:`user_indices`.
-
-    Raises:
-        UnknownItemError: If an id is not in the data.
-        ValueError: If the ids are nested.
-    """
-    return _numbers(data, ITEM, ids, argument)
+def some_of(ids: Sequence[Any]) -> str:
+    """The first five ids, for a message."""
+    return ", ".join(map(repr, ids[:5])) + (", ..." if len(ids) > 5 else "")
 
 
 def as_id_list(ids: Any, argument: str) -> list[Any]:
@@ -84,19 +116,3 @@ def ids_from_texts(known: np.ndarray, texts: Sequence[str]) -> list[Any]:
 
 def _ids(data: HeteroData, kind: str) -> np.ndarray:
     return np.asarray(data[kind].get("id", np.arange(int(data[kind].num_nodes))))
-
-
-def _numbers(data: HeteroData, kind: str, ids: Any, argument: str) -> Tensor:
-    asked = as_id_list(ids, argument)
-    known = _ids(data, kind).tolist()
-    position = {entry: number for number, entry in enumerate(known)}
-    unknown = [entry for entry in asked if entry not in position]
-    if unknown:
-        error = UnknownUserError if kind == USER else UnknownItemError
-        raise error(
-            f"'{argument}' needs to hold ids of the data's {len(known)} {kind}s, which are like "
-            f"{known[0]!r} (unknown: {', '.join(map(repr, unknown[:5]))}"
-            f"{', ...' if len(unknown) > 5 else ''})"
-        )
-    device = data[INTERACTS].edge_index.device
-    return torch.tensor([position[entry] for entry in asked], dtype=torch.int64, device=device)

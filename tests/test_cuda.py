@@ -20,6 +20,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg import (
     AlignRec,
     LightGCN,
+    Server,
     TrainConfig,
     activity_groups,
     beyond_accuracy,
@@ -33,7 +34,6 @@ from alignrec_pyg import (
     mask_modality,
     popularity_groups,
     rank,
-    recommend,
     user_metrics,
     zero_shot,
 )
@@ -52,15 +52,7 @@ from alignrec_pyg.models import Recommender
 from alignrec_pyg.nn import knn_search
 from alignrec_pyg.nn.knn_search import cosine_neighbors
 from alignrec_pyg.pretraining import CLIPFinetuneConfig, finetune_clip
-from alignrec_pyg.serving import (
-    add_items,
-    explain,
-    export_onnx,
-    export_recommendations,
-    new_items,
-    recommend_new_users,
-    similar_items,
-)
+from alignrec_pyg.serving import add_items, new_items
 from alignrec_pyg.transforms import EncodeItems, HoldOutItems, KNNItemGraph, SplitInteractions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -257,26 +249,20 @@ def test_rankings_and_all_that_is_told_of_them(case, monkeypatch):
 def test_lists_for_users_new_users_and_items(case, tmp_path):
     model, test, moved, moved_test = case
     users, items = test["user"].id[:5].tolist(), test["item"].id[:5].tolist()
+    here, there = Server(model, test), Server(moved, moved_test)
 
-    def lists(model, graph):
-        return {
-            "recommend": recommend(model, graph, users, k=10),
-            "new users": recommend_new_users(model, graph, [items, items[:1]], k=10),
-            "similar": [tuple(row) for row in similar_items(model, graph, items, k=10)],
-            "reasons": [list(row) for row in explain(model, graph, users[0], items, k=2)],
+    def told(server):
+        lists = {
+            "recommend": server.recommend([*users, "zoe"], k=10, unknown="popular"),
+            "new users": server.new_users([items, items[:1]], k=10),
+            "similar": server.similar(items, k=10),
+            "reasons": server.explain(users[0], items, k=2),
         }
+        return {name: [row.item.tolist() for row in rows] for name, rows in lists.items()}
 
-    here, there = lists(model, test), lists(moved, moved_test)
-    assert str(here["recommend"]) == str(there["recommend"])
-    assert str(here["new users"]) == str(there["new users"])
-    assert [row[0].tolist() for row in here["similar"]] == [
-        row[0].tolist() for row in there["similar"]
-    ]
-    assert len(here["reasons"]) == len(there["reasons"])
+    assert told(here) == told(there)
     paths = tmp_path / "cpu.parquet", tmp_path / "gpu.parquet"
-    assert export_recommendations(model, test, paths[0], k=10) == export_recommendations(
-        moved, moved_test, paths[1], k=10
-    )
+    assert here.to_parquet(paths[0], k=10) == there.to_parquet(paths[1], k=10)
     one, two = map(pd.read_parquet, paths)
     pd.testing.assert_frame_equal(one, two, rtol=1e-4, atol=1e-4)
 
@@ -298,7 +284,7 @@ def test_a_scorer_is_exported(case, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     _, _, moved, moved_test = case
-    export_onnx(moved, moved_test, tmp_path / "scorer.onnx", k=5)
+    Server(moved, moved_test).to_onnx(tmp_path / "scorer.onnx", k=5)
     assert onnxruntime.InferenceSession(tmp_path / "scorer.onnx").get_inputs()
 
 

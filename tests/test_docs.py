@@ -221,8 +221,8 @@ def test_the_serving_example_runs(
         }
     )
     scope = run("docs/serving.md", "python serving", scope)
-    assert scope["served"]["item"].num_nodes == 152
-    copied = scope["served"]["item"].x_mm
+    assert scope["grown"].data["item"].num_nodes == 152
+    copied = scope["grown"].data["item"].x_mm
     assert torch.allclose(copied[150:], copied[:2], atol=1e-5)
     assert (tmp_path / "best.parquet").is_file()
 

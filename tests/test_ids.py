@@ -3,32 +3,36 @@ import pytest
 import torch
 
 from alignrec_pyg.ids import (
+    IdMap,
     UnknownItemError,
     UnknownUserError,
     as_id_list,
     item_ids,
-    item_indices,
     user_ids,
-    user_indices,
 )
 
 
 def test_ids_become_numbers_and_come_back(toy):
-    assert user_indices(toy, ["cy", "ann", "cy"], "who").tolist() == [2, 0, 2]
-    assert item_indices(toy, torch.tensor([40, 10]), "what").tolist() == [3, 0]
-    assert item_indices(toy, 20, "what").tolist() == [1]
-    assert item_indices(toy, [], "what").dtype == torch.int64
+    users, items = IdMap(toy, "user"), IdMap(toy, "item")
+    assert users.numbers(["cy", "ann", "cy"], "who").tolist() == [2, 0, 2]
+    assert items.numbers(torch.tensor([40, 10]), "what").tolist() == [3, 0]
+    assert items.numbers(20, "what").tolist() == [1]
+    assert items.numbers([], "what").dtype == torch.int64
+    assert users.find(["bob", 1, None, "ann"], "who").tolist() == [1, -1, -1, 0]
     assert user_ids(toy)[[2, 0]].tolist() == ["cy", "ann"]
+    assert (len(users), len(items), items.ids.tolist()) == (3, 4, [10, 20, 30, 40])
     del toy["item"].id
     assert item_ids(toy).tolist() == [0, 1, 2, 3]
-    assert item_indices(toy, np.array([3]), "what").tolist() == [3]
+    assert IdMap(toy, "item").numbers(np.array([3]), "what").tolist() == [3]
 
 
 def test_unknown_ids_are_named(toy):
-    with pytest.raises(UnknownUserError, match=r"'who' .* 3 users, .* 'ann' \(unknown: 'ANN', 1\)"):
-        user_indices(toy, ["ANN", 1, "bob"], "who")
+    with pytest.raises(UnknownUserError, match=r"'who' .* 3 users.* 'ann' \(unknown: 'ANN', 1\)!"):
+        IdMap(toy, "user").numbers(["ANN", 1, "bob"], "who", "!")
     with pytest.raises(UnknownItemError, match=r"4 items, .* like 10 \(unknown: '10'\)"):
-        item_indices(toy, "10", "what")
+        IdMap(toy, "item").numbers("10", "what")
+    with pytest.raises(UnknownUserError, match=r"unknown: 'u0', 'u1', 'u2', 'u3', 'u4', \.\.\."):
+        IdMap(toy, "user").numbers([f"u{n}" for n in range(7)], "who")
 
 
 def test_ids_are_one_list():

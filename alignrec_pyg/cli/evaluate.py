@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from alignrec_pyg.cli.options import Device, device_named, log, positive_int
+from alignrec_pyg.cli.options import DataFolder, Device, device_named, log, positive_int
 from alignrec_pyg.text_tables import aligned_table
 from alignrec_pyg.train_config import METRICS
 
@@ -23,14 +23,6 @@ Groups = dict[str, list[dict[str, Any]]]
 """Metrics by kind of group."""
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="What train wrote.")]
-DataFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        metavar="FOLDER",
-        help="The data the model was trained on, if they moved.",
-    ),
-]
 
 
 def evaluate(

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -110,6 +111,28 @@ Device = Annotated[
 Seeds = Annotated[int, option(RUN, "Run seeds 0 to N - 1.", "N", parser=positive_int)]
 
 
+ServedFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR", help="What train wrote, or a model saved with its graph (save_pretrained)."
+    ),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        help="The data the model was trained on, if they moved.",
+    ),
+]
+OwnModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:CLASS",
+        help="The class of a model saved with its graph, if it is one of your own.",
+    ),
+]
 ItemsId = Annotated[
     str | None,
     option(

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from alignrec_pyg.cli.evaluate import DataFolder, RunFolder
 from alignrec_pyg.cli.options import (
+    DataFolder,
     Device,
     ItemsId,
     OptionError,
+    OwnModel,
+    ServedFolder,
     device_named,
     errors_about,
     log,
     positive_int,
 )
-from alignrec_pyg.text_tables import aligned_table, csv_table
+from alignrec_pyg.text_tables import aligned_table
 
 if TYPE_CHECKING:
-    from alignrec_pyg.cli.runs import Run
+    import pandas as pd
+
+    from alignrec_pyg import Server
+    from alignrec_pyg.ids import IdMap
 
 _REASONS = 3
 _NUMBERS = ("rank", "score", "cosine")
+_BECAUSE = "because_of"
+_OURS = ("user_id", "similar_to", "rank", "item_id", "score", "cosine", _BECAUSE)
 
 
 def recommend(
-    run: RunFolder,
+    folder: ServedFolder,
     users: Annotated[
         list[str] | None, typer.Option(metavar="ID ...", help="Users to recommend for.")
     ] = None,
@@ -62,15 +70,23 @@ def recommend(
             "--explain", help="Also which of the user's own items are most like each, and how much."
         ),
     ] = False,
+    unknown: Annotated[
+        Literal["error", "popular"],
+        typer.Option(
+            help="What users get who are not in the data or have no links: an error, or the most "
+            "popular items, whose score is the number of their links."
+        ),
+    ] = "error",
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write there: .csv (what is shown, scores in full), or .parquet (ids and scores; "
-            "any number of users in bounded memory).",
+            help="Write there, .csv or .parquet: what is shown, with scores in full and ids of the "
+            "type that they have; any number of users in bounded memory.",
         ),
     ] = None,
     data: DataFolder = None,
+    model: OwnModel = None,
     device: Device = "auto",
 ) -> None:
     """Recommend items to users, in the ids of the data.
@@ -78,8 +94,9 @@ def recommend(
     A user's own items, test and validation items included, are known to the model and not
     recommended, nor are the user's other known pairs, such as what was rated low.
     """
-    from alignrec_pyg.atomic import atomic_path
-    from alignrec_pyg.cli.runs import load_run
+    from alignrec_pyg import Server, UnknownUserError
+    from alignrec_pyg.cli.runs import load_served
+    from alignrec_pyg.ids import ids_from_texts
 
     if sum([bool(users), all_, bool(similar)]) != 1:
         raise OptionError(
@@ -89,45 +106,49 @@ def recommend(
         )
     if (items is None) != (not show):
         raise OptionError("--items, --show", "need each other: --items films.csv --show title")
-    if similar and explain:
-        raise OptionError("--explain", "is for recommendations, not for --similar")
+    taken = [name for n, name in enumerate(show or []) if name in (*_OURS, *(show or [])[:n])]
+    if taken:
+        raise OptionError("--show", f"{taken[0]} is a column of the result already")
+    if similar and (explain or unknown != "error"):
+        option = "--explain" if explain else "--unknown"
+        raise OptionError(option, "is for recommendations, not for --similar")
     if out is not None and out.suffix not in (".csv", ".parquet"):
         raise OptionError("--out", f"needs a name that ends in .csv or .parquet (got {out})")
-    if out is not None and out.suffix == ".parquet" and (show or explain or similar):
-        raise OptionError(
-            "--out",
-            f"{out} would hold ids and scores of recommendations; --show, --explain and --similar "
-            "need .csv",
-        )
     table = None if items is None else read_items(items, items_id, show or [])
-    trained = load_run(run, data, device_named(device))
-    titles = _NO_TITLES if table is None else shared_titles(trained, str(items), table)
+    server = Server(*load_served(folder, data, model, device_named(device)), keep_model=False)
+    titles = _NO_TITLES if table is None else shared_titles(server, str(items), table)
+    if similar or explain:
+        with errors_about("--similar" if similar else "--explain"):
+            _ = server.vectors
     limits: dict[str, Any] = {
         "candidates": None
         if candidates is None
-        else checked_ids(trained, "item", "--candidates", read_lines(candidates)),
-        "exclude": checked_ids(trained, "item", "--exclude", exclude or []),
+        else checked_ids(server.items, "--candidates", read_lines(candidates)),
+        "exclude": checked_ids(server.items, "--exclude", exclude or []),
     }
-    asked = None if all_ else checked_ids(trained, "user", "--users", users or [])
     if similar:
-        like = checked_ids(trained, "item", "--similar", similar)
-        header, rows = _similar(trained, like, k, limits, titles)
-    elif out is not None and out.suffix == ".parquet":
-        from alignrec_pyg.serving import export_recommendations
-
-        count = export_recommendations(trained.model, trained.known, out, k, users=asked, **limits)
-        log(f"written: {out} ({count:,} rows)")
-        return
+        like = checked_ids(server.items, "--similar", similar)
+        frames = iter([server.similar(like, k, as_frame=True, **limits)])
     else:
-        header, rows = _recommended(trained, asked, k, limits, titles, explained=explain)
+        asked = None if all_ else ids_from_texts(server.users.ids, users or [])
+        try:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                frames = server.frames(asked, k, unknown=unknown, **limits)
+        except UnknownUserError as error:
+            raise OptionError("--users", _in_options(error)) from error
+        for warning in told:
+            log(_in_options(warning.message))
+    shown = (with_titles(frame, server, titles, explained=explain) for frame in frames)
     if out is None:
-        shown = [[f"{c:.4f}" if isinstance(c, float) else c for c in row] for row in rows]
-        left = [column for column in range(len(header)) if header[column] not in _NUMBERS]
-        print(aligned_table([header, *shown], left=left))
+        print_frames(shown)
         return
-    with atomic_path(out) as partial:
-        partial.write_text(csv_table([header, *rows]), encoding="utf-8")
-    log(f"written: {out} ({len(rows):,} rows)")
+    count = write_csv(out, shown) if out.suffix == ".csv" else write_table(out, shown, server)
+    log(f"written: {out} ({count:,} rows)")
+
+
+def _in_options(message: object) -> str:
+    return str(message).replace("unknown='popular'", "--unknown popular")
 
 
 @dataclass(frozen=True)
@@ -173,12 +194,67 @@ def read_items(table: Path, items_id: str | None, show: Sequence[str]) -> Titles
     return Titles(show, {str(name): row for name, row in rows})
 
 
-def shared_titles(run: Run, table: str, titles: Titles) -> Titles:
-    """The titles, if some of the run's items are among them."""
-    from alignrec_pyg.ids import item_ids
+def with_titles(
+    frame: pd.DataFrame, server: Server, titles: Titles, *, explained: bool
+) -> pd.DataFrame:
+    """A frame of recommendations or similar items with what is shown of them, and the reasons."""
+    texts = [titles.of(item) for item in frame["item_id"].tolist()]
+    for place, column in enumerate(titles.columns):
+        frame.insert(3 + place, column, [row[place] for row in texts])
+    if explained:
+        reasons: list[str] = []
+        for _, rows in frame.groupby((frame["rank"] == 1).cumsum()):  # each a list
+            user = rows["user_id"].iloc[0]
+            if int(server.users.find([user], "user_id")) < 0:  # of popular items
+                reasons += [""] * len(rows)
+                continue
+            for why in server.explain(user, rows["item_id"], _REASONS):
+                pairs = zip(why.item.tolist(), why.score.tolist(), strict=True)
+                reasons.append("; ".join(f"{titles.name(own)} ({c:.2f})" for own, c in pairs))
+        frame[_BECAUSE] = reasons
+    return frame
+
+
+def print_frames(frames: Iterator[pd.DataFrame]) -> None:
+    """Prints a table of all rows, scores with four digits."""
+    rows: list[list[str]] = []
+    header: list[str] = []
+    for frame in frames:
+        header = list(frame.columns)
+        rows += [
+            [f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
+            for row in frame.itertuples(index=False, name=None)
+        ]
+    left = [column for column in range(len(header)) if header[column] not in _NUMBERS]
+    print(aligned_table([header, *rows], left=left))
+
+
+def write_csv(path: Path, frames: Iterator[pd.DataFrame]) -> int:
+    """Writes frames to a csv file and counts the rows; a file that was there stays if it fails."""
+    from alignrec_pyg.atomic import atomic_path
+
+    count = 0
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        for number, frame in enumerate(frames):
+            frame.to_csv(file, index=False, header=number == 0, lineterminator="\n")
+            count += len(frame)
+    return count
+
+
+def write_table(path: Path, frames: Iterator[pd.DataFrame], server: Server) -> int:
+    """Writes frames to a parquet file and counts the rows."""
+    from alignrec_pyg.serving.export_parquet import write_parquet
+
+    items = server.items.ids
+    ids = {"user_id": server.users.ids, "item_id": items, "similar_to": items}
+    return write_parquet(path, frames, ids)
+
+
+def shared_titles(server: Server, table: str, titles: Titles) -> Titles:
+    """The titles, if some of the items are among them."""
     from alignrec_pyg.tables import note_on_shared_ids
 
-    ids = [str(item) for item in item_ids(run.known).tolist()]
+    ids = [str(item) for item in server.items.ids.tolist()]
     shared = sum(item in titles.texts for item in ids)
     with errors_about("--items"):
         few = note_on_shared_ids(table, shared, list(titles.texts), ids)
@@ -200,92 +276,11 @@ def read_lines(path: Path) -> list[str]:
     return found
 
 
-def checked_ids(run: Run, kind: str, option: str, texts: Sequence[str]) -> list[Any]:
-    """Ids of users or items as the data have them: whole numbers where all are."""
-    from alignrec_pyg.ids import (
-        ids_from_texts,
-        item_ids,
-        item_indices,
-        user_ids,
-        user_indices,
-    )
+def checked_ids(known: IdMap, option: str, texts: Sequence[str]) -> list[Any]:
+    """Ids as the data have them: whole numbers where all are."""
+    from alignrec_pyg.ids import ids_from_texts
 
-    data = run.known
-    known, numbers = (
-        (user_ids(data), user_indices) if kind == "user" else (item_ids(data), item_indices)
-    )
-    ids = ids_from_texts(known, texts)
+    ids = ids_from_texts(known.ids, texts)
     with errors_about(option):
-        numbers(data, ids, "ids")
+        known.numbers(ids, "ids")
     return ids
-
-
-def _recommended(
-    run: Run,
-    users: list[Any] | None,
-    k: int,
-    limits: dict[str, Any],
-    titles: Titles,
-    *,
-    explained: bool,
-) -> tuple[list[str], list[list[Any]]]:
-    from alignrec_pyg.evaluation.metrics import allowed_items, left_out
-    from alignrec_pyg.evaluation.ranking import embeddings, rank_blocks
-    from alignrec_pyg.ids import item_ids, user_ids, user_indices
-    from alignrec_pyg.serving import explain
-
-    if users is None:
-        users = user_ids(run.known).tolist()
-    asked = user_indices(run.known, users, "users")
-    distinct = asked.unique()
-    blocks = rank_blocks(
-        run.model,
-        run.known,
-        distinct,
-        min(k, run.model.num_items),
-        left_out(run.known, distinct, exclude_known=True),
-        items=allowed_items(run.known, limits["candidates"], limits["exclude"]),
-    )
-    names = item_ids(run.known).tolist()
-    found = {
-        user: [(names[i], s) for i, s in zip(items, scores, strict=True) if i < len(names)]
-        for block in blocks
-        for user, items, scores in zip(*(part.tolist() for part in block), strict=True)
-    }
-    item_x = embeddings(run.model, run.known)[1] if explained else None
-    rows: list[list[Any]] = []
-    for user, number in zip(users, asked.tolist(), strict=True):
-        best = found[number]
-        reasons: list[list[str]] = [[] for _ in best]
-        if explained and best:
-            items = [item for item, _ in best]
-            because = explain(run.model, run.known, user, items, _REASONS, item_x=item_x)
-            reasons = [
-                [
-                    "; ".join(
-                        f"{titles.name(own)} ({cosine:.2f})"
-                        for own, cosine in zip(*(part.tolist() for part in reason), strict=True)
-                    )
-                ]
-                for reason in because
-            ]
-        for rank, ((item, score), reason) in enumerate(zip(best, reasons, strict=True), start=1):
-            rows.append([str(user), str(rank), str(item), *titles.of(item), score, *reason])
-    because_of = ["because of"] if explained else []
-    return ["user_id", "rank", "item_id", *titles.columns, "score", *because_of], rows
-
-
-def _similar(
-    run: Run, items: list[Any], k: int, limits: dict[str, Any], titles: Titles
-) -> tuple[list[str], list[list[Any]]]:
-    from alignrec_pyg.serving import similar_items
-
-    lists = similar_items(run.model, run.known, items, k, **limits)
-    rows = [
-        [titles.name(asked), str(rank), str(item), *titles.of(item), cosine]
-        for asked, found in zip(items, lists, strict=True)
-        for rank, (item, cosine) in enumerate(
-            zip(found.item.tolist(), found.similarity.tolist(), strict=True), start=1
-        )
-    ]
-    return ["similar to", "rank", "item_id", *titles.columns, "cosine"], rows

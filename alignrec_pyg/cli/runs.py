@@ -9,10 +9,12 @@ from typing import Any
 
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.cli.options import OptionError, errors_about
 from alignrec_pyg.experiments.prepare import PreparedData, Scale, prepare
 from alignrec_pyg.experiments.settings import load_model
 from alignrec_pyg.graph import on_device
-from alignrec_pyg.models import Recommender
+from alignrec_pyg.models import Aligned, Recommender, model_names
+from alignrec_pyg.models.loading import load
 from alignrec_pyg.models.saving import CONFIG
 from alignrec_pyg.storage import CheckpointError, file_sha256, read_manifest, write_manifest
 from alignrec_pyg.transforms.split_interactions import SplitRule
@@ -150,3 +152,35 @@ def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
         known=known,
         model=model,
     )
+
+
+def load_served(
+    folder: Path, data_folder: Path | None, model: str | None, device: str
+) -> tuple[Recommender, HeteroData]:
+    """A trained model and the graph to serve: those of a run, or of ``save_pretrained``.
+
+    Args:
+        folder: What ``alignrec train`` wrote, or a model that was saved with its graph.
+        data_folder: Where the data of a run are now (``None``: where they were).
+        model: The class of a saved model, if it is none of the package: ``"module:Class"``.
+        device: Where model and graph are to be.
+
+    Raises:
+        CheckpointError: If there is neither, or files are damaged.
+        OptionError: If an option is for the other kind, or the class is not known.
+    """
+    if (folder / _MANIFEST).is_file() or not (folder / CONFIG).is_file():
+        if model is not None:
+            raise OptionError("--model", f"is for a saved model ({folder} knows its class)")
+        run = load_run(folder, data_folder, device)
+        return run.model, run.known
+    if data_folder is not None:
+        raise OptionError("--data", f"is for runs of alignrec train ({folder} has its own graph)")
+    name = read_manifest(folder / CONFIG, {"model": str})["model"]
+    if model is None and name not in (*model_names(), Aligned.__name__):
+        raise OptionError(
+            "--model", f"is needed, module:{name}: {folder} holds a {name}, a class of your own"
+        )
+    with errors_about("--model"):
+        model_class = None if model is None else load_model(model)
+    return load(folder, model_class, device=device)

@@ -19,7 +19,6 @@ from alignrec_pyg.demo.page_data import CannotShowError
 from alignrec_pyg.encoders.base import needs_fit
 from alignrec_pyg.encoders.images import ImageError, image_source, quiet_pillow, read_image
 from alignrec_pyg.encoders.texts import clean_text
-from alignrec_pyg.evaluation.ranking import embeddings
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
@@ -149,14 +148,20 @@ class NewItemAdder:
 
 
 @torch.no_grad()
-def rank_for_users(model: Recommender, data: HeteroData, item: int) -> tuple[Tensor, Tensor]:
+def rank_for_users(
+    vectors: tuple[Tensor, Tensor], data: HeteroData, item: int
+) -> tuple[Tensor, Tensor]:
     """Ranks an item without interactions for every user, among the items that are new to the user.
 
     Returns the ranks, counted from 1, and the numbers of ranked items, int64 ``[num_users]``. Users
-    are scored in blocks, so that no matrix of users x items is held in memory. The model is in
-    evaluation mode meanwhile.
+    are scored in blocks, so that no matrix of users x items is held in memory.
+
+    Args:
+        vectors: Those of all users and items, :attr:`~alignrec_pyg.Server.vectors`.
+        data: The graph.
+        item: Number of the item.
     """
-    user_x, item_x = embeddings(model, data)
+    user_x, item_x = vectors
     known = torch.cat([data[INTERACTS].edge_index, known_pairs(data)], dim=1)
     num_users, num_items = user_x.size(0), item_x.size(0)
     rank = torch.empty(num_users, dtype=torch.int64, device=user_x.device)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -14,7 +13,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.demo.catalogue import Catalogue, ShownItem
-from alignrec_pyg.demo.new_items import AddedItem, NewItemAdder, rank_for_users
+from alignrec_pyg.demo.new_items import NewItemAdder, rank_for_users
 from alignrec_pyg.demo.page_data import (
     TEST,
     VALIDATION,
@@ -27,8 +26,7 @@ from alignrec_pyg.demo.page_data import (
     SimilarItem,
     UserView,
 )
-from alignrec_pyg.evaluation.metrics import allowed_items, evaluate
-from alignrec_pyg.evaluation.ranking import embeddings, rank
+from alignrec_pyg.evaluation.metrics import evaluate
 from alignrec_pyg.graph import (
     INTERACTS,
     feature_names,
@@ -38,10 +36,11 @@ from alignrec_pyg.graph import (
     links_to_predict,
     positive_links,
     with_known_pairs,
+    with_links_to_predict,
 )
 from alignrec_pyg.ids import item_ids, user_ids
 from alignrec_pyg.models import Recommender
-from alignrec_pyg.serving import SimilarItems, explain, similar_items
+from alignrec_pyg.serving import RankedItems, Server
 from alignrec_pyg.serving.new_items import IdVectors
 from alignrec_pyg.transforms import KNNItemGraph
 
@@ -109,8 +108,10 @@ class Showcase:
             self._new_items = NewItemAdder(model, data, encode, item_graphs, id_vectors)
         self._model = model
         self._data = data
-        _, self._item_x = embeddings(model, data)
-        self._scale = SimilarityScale(self._item_x)
+        # What is to be predicted is recommended, too, and marked.
+        nothing = torch.empty(2, 0, dtype=torch.int64, device=data[INTERACTS].edge_index.device)
+        self._server = Server(model, with_links_to_predict(data, nothing))
+        self._scale = SimilarityScale(self._server.vectors[1])
         self._user_ids = user_ids(data).tolist()
         self._user_numbers = {str(entry): user for user, entry in enumerate(self._user_ids)}
         links = data[INTERACTS].edge_index.cpu()
@@ -150,16 +151,17 @@ class Showcase:
         number = self._user_numbers[asked]
         name = self._user_ids[number]
         known = self._known(number)
-        ids = self._recommended(number, k, self._popular if hide_popular else ())
+        exclude = self._popular if hide_popular else ()
+        (best,) = self._server.recommend([name], k, exclude=exclude, unknown="popular")
         chosen = self._chosen(number)
-        reasons = explain(self._model, self._data, name, ids, REASONS, item_x=self._item_x)
+        reasons = self._server.explain(name, best.item, REASONS)
         return UserView(
             user=name,
             num_known=len(known),
             known=tuple(self.catalogue.item(item) for item in known[:SHOWN_KNOWN]),
             recommended=tuple(
                 Recommendation(item, self._similar(why), chosen.get(item.id))
-                for item, why in zip(self.catalogue.items(ids), reasons, strict=True)
+                for item, why in zip(self.catalogue.items(best.item), reasons, strict=True)
             ),
             asked=k,
         )
@@ -181,10 +183,10 @@ class Showcase:
             raise CannotShowError("This page has no encoders for new items.")
         new = self._new_items.add(image, text)
         number = new.model.num_items - 1
-        (similar,) = similar_items(new.model, new.data, [new.id], k)
-        rank, num_candidates = rank_for_users(new.model, new.data, number)
+        server = Server(new.model, new.data)
+        (similar,) = server.similar([new.id], k)
+        rank, num_candidates = rank_for_users(server.vectors, new.data, number)
         best = rank.argsort(stable=True)[:SHOWN_USERS].tolist()
-        _, item_x = embeddings(new.model, new.data)
         return NewItemView(
             item=ShownItem(new.id, "The new item", new.poster),
             text=new.text,
@@ -196,7 +198,7 @@ class Showcase:
                     user=self._user_ids[user],
                     rank=int(rank[user]),
                     num_candidates=int(num_candidates[user]),
-                    reasons=self._reasons(new, item_x, user),
+                    reasons=self._reasons(server, new.id, user),
                 )
                 for user in best
             ),
@@ -226,9 +228,8 @@ class Showcase:
             metrics={name: metrics[name] for name in _METRICS if name in metrics},
         )
 
-    def _reasons(self, new: AddedItem, item_x: Tensor, user: int) -> tuple[SimilarItem, ...]:
-        name = self._user_ids[user]
-        (reasons,) = explain(new.model, new.data, name, [new.id], REASONS, item_x=item_x)
+    def _reasons(self, server: Server, item: Any, user: int) -> tuple[SimilarItem, ...]:
+        (reasons,) = server.explain(self._user_ids[user], [item], REASONS)
         return self._similar(reasons)
 
     def _known(self, user: int) -> list[int]:
@@ -239,19 +240,6 @@ class Showcase:
             mine = mine[links.time[mine].argsort(descending=True, stable=True)]
         return list(dict.fromkeys(links.edge_index[1, mine].tolist()))
 
-    def _recommended(self, user: int, k: int, exclude: Sequence[Any]) -> np.ndarray:
-        """Ids of the best items, among them those that the user chose in the held-out links."""
-        ranking = rank(
-            self._model,
-            self._data,
-            min(k, self._model.num_items),
-            torch.tensor([user]),
-            items=allowed_items(self._data, None, exclude),
-            exclude_known_pairs=True,
-        )
-        items = ranking.item[0].cpu().numpy()
-        return item_ids(self._data)[items[items < self._model.num_items]]
-
     def _chosen(self, user: int) -> dict[Any, HeldOut]:
         """The part of the held-out links that tells of each item that the user chose, by id."""
         return {
@@ -260,11 +248,11 @@ class Showcase:
             for item in item_ids(self._data)[links[1, links[0] == user].numpy()].tolist()
         }
 
-    def _similar(self, similar: SimilarItems) -> tuple[SimilarItem, ...]:
+    def _similar(self, similar: RankedItems) -> tuple[SimilarItem, ...]:
         items = self.catalogue.items(similar.item)
         return tuple(
             SimilarItem(item, self._scale.words(cosine), self._scale.share_below(cosine))
-            for item, cosine in zip(items, similar.similarity.tolist(), strict=True)
+            for item, cosine in zip(items, similar.score.tolist(), strict=True)
         )
 
 

@@ -17,7 +17,6 @@ from alignrec_pyg.evaluation.metrics import (
     UserMetrics,
     evaluate,
     evaluate_users,
-    recommend,
     user_metrics,
 )
 from alignrec_pyg.evaluation.ranking import Ranking, rank
@@ -37,6 +36,5 @@ __all__ = [
     "long_tail_links",
     "popularity_groups",
     "rank",
-    "recommend",
     "user_metrics",
 ]

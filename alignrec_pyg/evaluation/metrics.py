@@ -1,13 +1,11 @@
-"""All-ranking evaluation and recommendation for any model, on top of its ranking."""
+"""All-ranking evaluation for any model, on top of its ranking."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.metrics import (
@@ -22,8 +20,7 @@ from torch_geometric.metrics import (
 
 from alignrec_pyg.checks import check_cut_offs, check_integer
 from alignrec_pyg.evaluation.ranking import Ranking, rank, rank_blocks, row_slice
-from alignrec_pyg.graph import INTERACTS, ITEM, known_links, known_pairs, links_to_predict
-from alignrec_pyg.ids import item_ids, item_indices, user_indices
+from alignrec_pyg.graph import INTERACTS, known_pairs, links_to_predict
 from alignrec_pyg.models import Recommender
 
 _METRICS = {
@@ -173,90 +170,3 @@ def user_metrics(ranking: Ranking, links: Tensor, k: int = 20) -> UserMetrics:
         recall[block] = hit.sum(1) / count[block]
         ndcg[block] = (hit * discount).sum(1) / ideal[block]
     return UserMetrics(user, recall, ndcg)
-
-
-def recommend(
-    model: Recommender,
-    data: HeteroData,
-    user_ids: ArrayLike,
-    k: int = 20,
-    *,
-    candidates: ArrayLike | None = None,
-    exclude: ArrayLike = (),
-    exclude_known: bool = True,
-) -> list[np.ndarray]:
-    """The k best new items of each user, as original ids.
-
-    What the graph knows of the user is not returned (:func:`~alignrec_pyg.graph.known_links`: links
-    used, links to predict and known pairs), so a list is shorter than ``k`` where fewer new items
-    are left. To serve, pass the graph with all links, ``dataset.data``, from which models read the
-    latest links too; of a split, the test graph knows all of them as well.
-
-    Args:
-        model: Any recommender; put in evaluation mode meanwhile.
-        data: Graph with the known links and, where there are any, ``data["user"].id`` and
-            ``data["item"].id`` (else users and items go by their number).
-        user_ids: Outside ids of users, in any order, repeats allowed.
-        k: Length of the lists.
-        candidates: Ids of the items that may be recommended (default: all), such as those of one
-            category or those in stock.
-        exclude: Ids of items that may not, also where they are among ``candidates``.
-        exclude_known: Whether the items that the user is known to have had are left out; ``False``
-            for things that are bought again.
-
-    Returns:
-        One array of item ids per user, best first.
-
-    Raises:
-        UnknownUserError: If a user id is not in the data.
-        UnknownItemError: If an item id is not in the data.
-        ValueError: If ``k`` is no positive integer or ``data`` is not that of the model.
-        FloatingPointError: If a score is NaN.
-
-    Example:
-        >>> import pandas as pd
-        >>> from alignrec_pyg import BPR, recommend
-        >>> from alignrec_pyg.datasets import from_frames
-        >>> links = pd.DataFrame({"user": ["ann", "ann", "bob"], "item": ["cup", "tea", "cup"]})
-        >>> data = from_frames(links).data
-        >>> recommend(BPR(data), data, ["bob"], k=5)  # what bob does not know
-        [array(['tea'], dtype=object)]
-    """
-    k = check_integer("k", k, 1)
-    model.check_fits(data, "data")
-    user = user_indices(data, user_ids, "user_ids")
-    items = allowed_items(data, candidates, exclude)
-    asked, row = user.unique(return_inverse=True)
-    if asked.numel() == 0:
-        return []
-    links = left_out(data, asked, exclude_known)
-    blocks = rank_blocks(model, data, asked, min(k, model.num_items), links, items=items)
-    item_id = item_ids(data)
-    rows = torch.cat([block.item for block in blocks])[row].cpu().numpy()
-    return [item_id[row[row < item_id.shape[0]]] for row in rows]
-
-
-def left_out(data: HeteroData, users: Tensor, exclude_known: bool) -> Tensor:
-    """The links of some users whose items are not recommended to them, int64 ``[2, E]``."""
-    return known_links(data, users) if exclude_known else data[INTERACTS].edge_index[:, :0]
-
-
-def allowed_items(
-    data: HeteroData, candidates: ArrayLike | None, exclude: ArrayLike
-) -> Tensor | None:
-    """Numbers of ``candidates`` (default: all items) without ``exclude``, ascending.
-
-    Returns:
-        int64 ``[c]``; ``None`` where nothing is filtered.
-
-    Raises:
-        UnknownItemError: If an id is not in the data.
-    """
-    excluded = item_indices(data, exclude, "exclude")
-    if candidates is None and excluded.numel() == 0:
-        return None
-    if candidates is None:
-        items = torch.arange(int(data[ITEM].num_nodes), device=excluded.device)
-    else:
-        items = item_indices(data, candidates, "candidates").unique()
-    return items[~torch.isin(items, excluded)]

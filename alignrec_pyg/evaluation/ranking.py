@@ -143,7 +143,7 @@ def rank_blocks(
         FloatingPointError: If a score is NaN.
     """
     yield from top_items(
-        _evaluated(model, lambda: model.scorer(data, items)),
+        scorer_of(model, data, items),
         users,
         left_out,
         k,
@@ -151,6 +151,21 @@ def rank_blocks(
         items=items,
         of=type(model).__name__,
     )
+
+
+def scorer_of(
+    model: Recommender, data: HeteroData, items: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
+    """The model's :meth:`~alignrec_pyg.models.Recommender.scorer`, in evaluation mode.
+
+    The model's mode is afterwards what it was.
+    """
+    return _evaluated(model, lambda: model.scorer(data, items))
+
+
+def has_vectors(model: Recommender) -> bool:
+    """Whether the model's scores are inner products of its vectors."""
+    return type(model).scorer is Recommender.scorer
 
 
 def embeddings(model: Recommender, data: HeteroData) -> tuple[Tensor, Tensor]:
@@ -164,14 +179,18 @@ def embeddings(model: Recommender, data: HeteroData) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If the model's scores are not inner products of its vectors.
     """
-    if type(model).scorer is not Recommender.scorer:
-        raise ValueError(
-            "'model' needs vectors whose inner products are its scores "
-            f"({type(model).__name__} has none, since it overrides 'scorer'): recommend, evaluate "
-            "and export_recommendations take any model"
-        )
+    if not has_vectors(model):
+        raise no_vectors(type(model).__name__)
     user_x, item_x = _evaluated(model, lambda: model(data))
     return user_x.detach(), item_x.detach()  # a model may hand out its parameters themselves
+
+
+def no_vectors(name: str) -> ValueError:
+    """What to raise where a model needs vectors; ``name`` is that of its class."""
+    return ValueError(
+        f"vectors are needed whose inner products are the scores ({name} has none, since it "
+        "overrides 'scorer'): recommendations and evaluation take any model"
+    )
 
 
 @torch.no_grad()

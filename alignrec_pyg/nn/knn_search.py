@@ -58,13 +58,13 @@ def cosine_neighbors(
     n = features.size(0)
     if n > MAX_ITEMS:
         raise ValueError(f"'features' needs at most {MAX_ITEMS} rows for exact search (got {n})")
-    length = _lengths(features)
+    length = lengths(features)
     quick = n * n * features.size(1) <= _QUICK_WORK and not features.is_cuda
     faster = backend == "auto" and quick and torch_cluster_installed()
     if backend == "torch_cluster" or faster:
         return _from_torch_cluster(features, length, k, import_torch_cluster(), block_size)
     candidate = _single_precision_candidates(features, length, min(k + _SPARE, n), block_size)
-    margin = 2 * _proposal_error(features.size(1))
+    margin = 2 * proposal_error(features.size(1))
     return _select_exact(features, length, candidate, k, margin, block_size)
 
 
@@ -76,7 +76,7 @@ def neighbors_of(
     Shapes:
         - **output:** neighbours int64 :math:`(r, k)`, cosines float64 :math:`(r, k)`
     """
-    top = _exact_top(features, _lengths(features), rows, k, block_size)
+    top = _exact_top(features, lengths(features), rows, k, block_size)
     return _decode(top, features.size(0))
 
 
@@ -92,7 +92,7 @@ def nearest_rows(
         - **output:** rows int64 :math:`(q, k)`, cosines float64 :math:`(q, k)`
     """
     no_row = torch.full((queries.size(0),), -1, device=features.device)
-    top = _exact_top(features, _lengths(features), no_row, k, block_size, queries)
+    top = _exact_top(features, lengths(features), no_row, k, block_size, queries)
     return _decode(top, features.size(0))
 
 
@@ -129,7 +129,7 @@ def _decode(key: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return index, torch.where(cosine == _SELF, _GRID, cosine) / _GRID
 
 
-def _proposal_error(dim: int) -> float:
+def proposal_error(dim: int) -> float:
     """Error bound of an inner product of unit rows, for any order of summation."""
     error = (dim + 4) * 2.0**-23
     if not _full_precision():
@@ -147,7 +147,7 @@ def _full_precision() -> bool:
         return False
 
 
-def _lengths(features: Tensor) -> Tensor:
+def lengths(features: Tensor) -> Tensor:
     """Length of each row, float64 ``[n]``."""
     parts = []
     for part in features.split(_cast_rows(features)):
@@ -191,7 +191,7 @@ def _exact_top(
         if queries is None:
             mine = _unit_rows(features[owner], length[owner])
         else:
-            mine = _unit_rows(queries[block], _lengths(queries[block]))
+            mine = _unit_rows(queries[block], lengths(queries[block]))
         cosine = length.new_empty(owner.numel(), n)
         for part, scores in zip(features.split(step), cosine.split(step, dim=1), strict=True):
             scores.copy_(mine @ part.double().T)

@@ -8,13 +8,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import HeteroData
 
 from alignrec_pyg.atomic import folder_lock
 from alignrec_pyg.checks import check_choice, check_integer, require_package
-from alignrec_pyg.evaluation.ranking import embeddings
-from alignrec_pyg.ids import item_ids
-from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import CheckpointError, read_with_files, write_with_files
 
 IndexKind = Literal["flat", "hnsw"]
@@ -40,13 +36,13 @@ class ItemIndex:
 
     @classmethod
     def build(
-        cls, model: Recommender, data: HeteroData, kind: IndexKind = "flat", *, width: int = 128
+        cls, item_x: Tensor, item_id: np.ndarray, kind: IndexKind = "flat", *, width: int = 128
     ) -> ItemIndex:
-        """Indexes the vectors of all items.
+        """Indexes the vectors of items (see :meth:`~alignrec_pyg.Server.to_faiss`).
 
         Args:
-            model: Any recommender; it is in evaluation mode meanwhile.
-            data: The graph to serve.
+            item_x: Vectors of the items, ``[n, d]``.
+            item_id: Their ids.
             kind: ``"flat"`` compares all items and is exact; ``"hnsw"`` (`Malkov and Yashunin
                 <https://arxiv.org/abs/1603.09320>`_) is approximate.
             width: Number of candidates that a search in ``"hnsw"`` maintains; a larger number
@@ -54,14 +50,11 @@ class ItemIndex:
 
         Raises:
             ImportError: If faiss is not installed.
-            ValueError: If ``kind`` is unknown, ``width`` is not positive, or ``data`` does not fit
-                the model.
+            ValueError: If ``kind`` is unknown or ``width`` is not positive.
         """
         check_choice("kind", kind, get_args(IndexKind))
         width = check_integer("width", width, 1)
-        model.check_fits(data, "data")
         faiss = require_package("faiss", "ItemIndex", "faiss-cpu", extra="serving")
-        _, item_x = embeddings(model, data)
         vectors = _array(item_x)
         if kind == "flat":
             index = faiss.IndexFlatIP(vectors.shape[1])
@@ -70,7 +63,7 @@ class ItemIndex:
             index.hnsw.efConstruction = _BUILD_WIDTH
             index.hnsw.efSearch = width
         index.add(vectors)
-        return cls(index, item_ids(data))
+        return cls(index, item_id)
 
     def recommend(
         self, user_x: Tensor, k: int = 20, known: Tensor | None = None
@@ -78,7 +71,7 @@ class ItemIndex:
         """Returns the ``k`` items with the highest inner product that the index finds.
 
         Args:
-            user_x: User vectors, ``[n, d]``: rows of ``model(data)`` or of
+            user_x: User vectors, ``[n, d]``: rows of :attr:`~alignrec_pyg.Server.vectors` or of
                 :func:`~alignrec_pyg.serving.fold_in_users`.
             k: Length of the lists.
             known: Links to exclude, int64 ``[2, E]``: row of ``user_x`` and index of the item. For

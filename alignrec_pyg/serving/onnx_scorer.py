@@ -7,61 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch_geometric.data import HeteroData
+from torch import Tensor
 
 from alignrec_pyg import __version__ as version
 from alignrec_pyg.atomic import atomic_path
 from alignrec_pyg.checks import check_integer, require_package
-from alignrec_pyg.evaluation.ranking import embeddings
-from alignrec_pyg.ids import item_ids, user_ids
-from alignrec_pyg.models import Recommender
 
 _OPSET = 17
 _IR_VERSION = 8  # read by every onnxruntime since 1.13
 _MAX_BYTES = 2**31 - 2**20  # protobuf files are limited to 2 GiB
 
 
-def export_onnx(model: Recommender, data: HeteroData, path: str | Path, k: int = 20) -> None:
-    """Writes user vectors, item vectors and the search for the top ``k`` items as an ONNX graph.
-
-    - inputs: ``user`` int64 ``[B]``, indices of users; ``exclude`` int64 ``[B, E]``, indices of
-      items to exclude from each list, padded with the number of items;
-    - outputs: ``item`` int64 ``[B, k]``, best first, and ``score`` float32 ``[B, k]``, minus
-      infinity where no candidate is left.
-
-    The metadata of the file contain ``user_id`` and ``item_id``, the original ids by index, as JSON
-    lists. The file does not contain the known links: pass the items to exclude as an input, those
-    of :func:`~alignrec_pyg.graph.known_links`.
-
-    Args:
-        model: Any recommender; it is in evaluation mode meanwhile.
-        data: The graph to serve.
-        path: Path of the file; an existing file is replaced.
-        k: Length of the lists.
-
-    Raises:
-        ImportError: If onnx is not installed.
-        ValueError: If ``k`` is not in [1, number of items], the vectors exceed the 2 GiB limit of
-            an ONNX file, or ``data`` does not fit the model.
-        OSError: If the file cannot be written.
-    """
-    model.check_fits(data, "data")
-    k = check_integer("k", k, 1, model.num_items)
-    onnx = require_package("onnx", "export_onnx", "onnx", extra="serving")
-    user_x, item_x = (x.cpu().float().numpy() for x in embeddings(model, data))
-    if user_x.nbytes + item_x.nbytes > _MAX_BYTES:
+def write_scorer(
+    path: str | Path,
+    user_x: Tensor,
+    item_x: Tensor,
+    user_id: np.ndarray,
+    item_id: np.ndarray,
+    k: int,
+) -> None:
+    """Writes what :meth:`~alignrec_pyg.Server.to_onnx` describes."""
+    k = check_integer("k", k, 1, len(item_x))
+    onnx = require_package("onnx", "to_onnx", "onnx", extra="serving")
+    users, items = (x.cpu().float().numpy() for x in (user_x, item_x))
+    if users.nbytes + items.nbytes > _MAX_BYTES:
         raise ValueError(
             f"'model' needs vectors of at most 2 GiB for an ONNX file (got "
-            f"{(user_x.nbytes + item_x.nbytes) / 2**30:.1f} GiB): use ItemIndex"
+            f"{(users.nbytes + items.nbytes) / 2**30:.1f} GiB): use to_faiss"
         )
     scorer = onnx.helper.make_model(
-        _graph(onnx, user_x, item_x, k),
+        _graph(onnx, users, items, k),
         producer_name="alignrec_pyg",
         producer_version=version,
         opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
     )
-    for name, ids in (("user_id", user_ids(data)), ("item_id", item_ids(data))):
+    for name, ids in (("user_id", user_id), ("item_id", item_id)):
         entry = scorer.metadata_props.add()
         entry.key, entry.value = name, json.dumps(ids.tolist())
     onnx.checker.check_model(scorer)

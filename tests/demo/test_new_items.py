@@ -134,7 +134,7 @@ def test_ranks_are_those_of_the_rankings(served, monkeypatch, block):
     model, data = served.model, served.data
     known = torch.cat([data[INTERACTS].edge_index, known_pairs(data)], dim=1)
     item = 7
-    rank_of, left = rank_for_users(model, data, item)
+    rank_of, left = rank_for_users(embeddings(model, data), data, item)
     users = torch.arange(model.num_users)
     ranking = rank(model, data, model.num_items, users, exclude_known_pairs=True).item
     checked = 0
@@ -153,6 +153,6 @@ def test_a_known_link_twice_counts_once(toy):
     model = BPR(toy, embedding_dim=1)
     model.user_embedding.weight = nn.Parameter(torch.ones(3, 1))
     model.item_embedding.weight = nn.Parameter(torch.tensor([[4.0], [3.0], [2.0], [1.0]]))
-    rank_of, left = rank_for_users(model, toy, 3)
+    rank_of, left = rank_for_users(embeddings(model, toy), toy, 3)
     assert rank_of.tolist() == [2, 2, 4]  # of user 1 among 0 and 3; user 2 knows it
     assert left.tolist() == [2, 2, 3]

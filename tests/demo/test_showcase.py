@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from alignrec_pyg import evaluate, recommend
+from alignrec_pyg import Server, evaluate
 from alignrec_pyg.demo import CannotShowError, Showcase
 from alignrec_pyg.demo.new_items import rank_for_users
 from alignrec_pyg.demo.showcase import SimilarityScale
@@ -11,7 +11,6 @@ from alignrec_pyg.graph import (
     with_known_pairs,
     with_links_to_predict,
 )
-from alignrec_pyg.serving import explain, similar_items
 
 
 @pytest.fixture
@@ -22,8 +21,9 @@ def showcase(served):
 def test_a_user_is_recommended_what_recommend_gives_for_the_reasons_of_explain(served, showcase):
     view = showcase.for_user(" 7 ", 6)
     asked = with_links_to_predict(served.data, torch.zeros(2, 0, dtype=torch.int64))
-    (ids,) = recommend(served.model, asked, [7], 6)
-    reasons = explain(served.model, served.data, 7, ids, 3)
+    server = Server(served.model, asked)
+    ids = server.recommend([7], 6)[0].item
+    reasons = server.explain(7, ids, 3)
     assert (view.user, view.asked) == (7, 6)
     assert [entry.item.id for entry in view.recommended] == ids.tolist()
     assert [entry.item.title for entry in view.recommended] == [served.titles[i] for i in ids]
@@ -107,20 +107,21 @@ def test_unknown_users_are_told(showcase):
             showcase.for_user(user, 5)
 
 
-def test_a_new_item_is_like_what_similar_items_gives(served, showcase):
+def test_a_new_item_is_like_what_a_server_gives(served, showcase):
     item = served.data["item"]
     view = showcase.new_item(item.image[5], item.text[5], 4)
     new = showcase._new_items.add(item.image[5], item.text[5])
-    (similar,) = similar_items(new.model, new.data, [new.id], 4)
+    server = Server(new.model, new.data)
+    (similar,) = server.similar([new.id], 4)
     assert [like.item.id for like in view.similar] == similar.item.tolist()
-    rank, left = rank_for_users(new.model, new.data, 80)
+    rank, left = rank_for_users(server.vectors, new.data, 80)
     best = rank.sort(stable=True)
     assert [entry.user for entry in view.ranks] == best.indices[:6].tolist()
     assert [entry.rank for entry in view.ranks] == best.values[:6].tolist()
     assert [entry.num_candidates for entry in view.ranks] == left[best.indices[:6]].tolist()
     assert view.num_lists == int((rank <= 4).sum())
     assert (view.num_users, view.used, view.item.poster is None) == (60, ("image", "text"), False)
-    (why,) = explain(new.model, new.data, view.ranks[0].user, [80], 3)
+    (why,) = server.explain(view.ranks[0].user, [80], 3)
     assert [like.item.id for like in view.ranks[0].reasons] == why.item.tolist()
 
 

@@ -7,10 +7,9 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.evaluation import metrics, ranking
-from alignrec_pyg.evaluation.metrics import evaluate, evaluate_users, recommend, user_metrics
+from alignrec_pyg.evaluation.metrics import evaluate, evaluate_users, user_metrics
 from alignrec_pyg.evaluation.ranking import Ranking, rank
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.ids import UnknownItemError, UnknownUserError
 from alignrec_pyg.models import BPR, Recommender
 from alignrec_pyg.train_config import METRICS
 
@@ -235,7 +234,6 @@ def test_data_of_another_size_is_an_error(random_case):
     for call in (
         lambda: evaluate(model, data),
         lambda: evaluate_users(model, data),
-        lambda: recommend(model, data, [0]),
     ):
         with pytest.raises(ValueError, match=r"'data' needs the 40 users and 30 items .* and 31\)"):
             call()
@@ -270,82 +268,6 @@ def test_negatives_are_no_links_to_predict_and_repeated_ones_count_once(random_c
     twice = user_metrics(ranking, torch.cat([label, label], dim=1), 7)
     assert float(twice.recall.mean()) == pytest.approx(expected["recall@7"])
     assert float(twice.ndcg.mean()) == pytest.approx(expected["ndcg@7"])
-
-
-@pytest.fixture
-def named() -> tuple[HeteroData, Fixed]:
-    data = graph(3, 4, [(0, 0), (1, 0), (1, 1), (1, 2), (1, 3)], [(0, 1)])
-    data["user"].id = np.array(["ann", "bob", "cy"], dtype=object)
-    data["item"].id = np.array(["w", "x", "y", "z"], dtype=object)
-    return data, Fixed(data, torch.tensor([[9.0, 1, 3, 2], [1.0, 2, 3, 4], [1.0, 2, 3, 4]]))
-
-
-def test_recommend_speaks_outside_ids_and_skips_seen_items(named):
-    data, model = named
-    lists = recommend(model, data, ["cy", "ann", "cy"], k=2)
-    assert [row.tolist() for row in lists] == [["z", "y"], ["y", "z"], ["z", "y"]]
-
-
-def test_recommend_gives_short_lists(named):
-    data, model = named
-    lists = recommend(model, data, ["ann", "bob"], k=10)
-    assert [row.tolist() for row in lists] == [["y", "z"], []]  # bob has seen everything
-
-
-def test_recommend_without_ids_goes_by_number(named):
-    data, model = named
-    del data["user"].id, data["item"].id
-    assert [row.tolist() for row in recommend(model, data, 0, k=1)] == [[2]]
-
-
-def test_recommend_for_nobody_is_empty(named):
-    data, model = named
-    assert recommend(model, data, []) == []
-
-
-@pytest.mark.parametrize("ids", [["cy"], np.array(["cy"]), "cy"])
-def test_recommend_takes_ids_in_any_container(named, ids):
-    data, model = named
-    assert [row.tolist() for row in recommend(model, data, ids, k=1)] == [["z"]]
-
-
-def test_recommend_takes_number_ids_as_tensor_or_number(named):
-    data, model = named
-    data["user"].id = np.array([7, 8, 9])
-    for ids in (torch.tensor([9]), 9, [9], (9,)):
-        assert [row.tolist() for row in recommend(model, data, ids, k=1)] == [["z"]]
-    with pytest.raises(UnknownUserError, match=r"are like 7 \(unknown: '9'\)"):
-        recommend(model, data, ["9"])
-    with pytest.raises(ValueError, match=r"one list of ids \(got shape \(1, 2\)\)"):
-        recommend(model, data, [[7, 8]])
-
-
-def test_recommend_names_unknown_users(named):
-    data, model = named
-    with pytest.raises(UnknownUserError, match=r"unknown: 'u0', 'u1', 'u2', 'u3', 'u4', \.\.\."):
-        recommend(model, data, ["ann", *(f"u{n}" for n in range(7))])
-
-
-def test_recommend_only_candidates_and_nothing_excluded(named):
-    data, model = named
-
-    def lists(**filters):
-        return [row.tolist() for row in recommend(model, data, ["cy", "ann"], k=3, **filters)]
-
-    assert lists() == [["z", "y", "x"], ["y", "z"]]
-    assert lists(candidates=["x", "w", "y", "x"]) == [["y", "x", "w"], ["y"]]
-    assert lists(exclude=["z", "y"]) == [["x", "w"], []]
-    assert lists(candidates=np.array(["x", "y"], dtype=object), exclude="y") == [["x"], []]
-    assert lists(candidates=[]) == [[], []]
-    assert lists(candidates=["w"], exclude_known=False) == [["w"], ["w"]]
-    assert lists(exclude_known=False)[1] == ["w", "y", "z"]
-
-
-def test_recommend_names_unknown_items(named):
-    data, model = named
-    for argument in ("candidates", "exclude"):
-        with pytest.raises(UnknownItemError, match=rf"'{argument}' .* 4 items.* 'w' .*: 'q'\)"):
-            recommend(model, data, "ann", **{argument: ["w", "q"]})
 
 
 def test_cut_offs_beyond_the_number_of_items(toy):

@@ -15,6 +15,7 @@ from alignrec_pyg import (
     ContentKNN,
     ItemKNN,
     Popularity,
+    Server,
     TrainConfig,
     evaluate,
     fit,
@@ -25,7 +26,7 @@ from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import ClosedFormRecommender
 from alignrec_pyg.models import closed_form as module
 from alignrec_pyg.models.closed_form import common_users, items_of_users, user_item_matrix
-from alignrec_pyg.serving import export_recommendations, grow, refit, similar_items
+from alignrec_pyg.serving import grow, refit
 from alignrec_pyg.training.sampling import TripletSampler
 
 EXPORTED = [getattr(alignrec_pyg.models, name) for name in alignrec_pyg.models.model_names()]
@@ -183,7 +184,7 @@ def test_recommends_unknown_items_under_autocast_too(model_cls, toy, tmp_path):
     with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
         assert evaluate(model, toy, ks=1)["num_users"] == 3
     pytest.importorskip("pyarrow")
-    export_recommendations(model, toy, tmp_path / "best.parquet")
+    Server(model, toy).to_parquet(tmp_path / "best.parquet")
     assert (tmp_path / "best.parquet").is_file()
 
 
@@ -211,7 +212,7 @@ def test_is_solved_anew_on_all_links(model_cls, checkerboard):
 def test_has_neither_vectors_nor_a_loss(model_cls, toy):
     model = solved(model_cls, toy)
     with pytest.raises(ValueError, match=f"{model_cls.__name__} has none, since it overrides"):
-        similar_items(model, toy, [10])
+        Server(model, toy).similar([10])
     with pytest.raises(TypeError, match=f"{model_cls.__name__} has no vectors"):
         model(toy)
     with pytest.raises(TypeError, match=f"{model_cls.__name__} has no training loss"):
@@ -219,7 +220,7 @@ def test_has_neither_vectors_nor_a_loss(model_cls, toy):
 
 
 def test_vectors_of_als_serve(toy):
-    assert similar_items(solved(ALS, toy), toy, [10], k=2)[0].item.size == 2
+    assert Server(solved(ALS, toy), toy).similar([10], k=2)[0].item.size == 2
 
 
 @each_without_vectors

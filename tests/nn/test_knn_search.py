@@ -198,8 +198,8 @@ def test_proposal_error_covers_cut_factors(monkeypatch, precision):
     if precision != "highest":
         cut = (cut.view(torch.int32) & -65536).view(torch.float32)  # bfloat16, cut off
     worst = (cut.double() @ cut.double().T - exact @ exact.T).abs().max()
-    assert worst < knn_search._proposal_error(32) < 2.0**-5
-    assert (knn_search._proposal_error(32) < 1e-5) == (precision == "highest")
+    assert worst < knn_search.proposal_error(32) < 2.0**-5
+    assert (knn_search.proposal_error(32) < 1e-5) == (precision == "highest")
 
 
 def test_precision_that_torch_cannot_name_counts_as_low(monkeypatch):
@@ -207,7 +207,7 @@ def test_precision_that_torch_cannot_name_counts_as_low(monkeypatch):
         raise RuntimeError("you have used mix of the legacy and new APIs")
 
     monkeypatch.setattr(torch, "get_float32_matmul_precision", mixed)
-    assert knn_search._proposal_error(32) > 1e-2
+    assert knn_search.proposal_error(32) > 1e-2
     features = features_with_ties(2)
     neighbor, _ = cosine_neighbors(features, 5, backend="matmul")
     assert neighbor.tolist() == slow_neighbors(features, 5)

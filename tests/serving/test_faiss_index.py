@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg import BPR, CheckpointError, recommend
+from alignrec_pyg import BPR, CheckpointError, Server
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.serving import ItemIndex, index_recall
 from alignrec_pyg.storage import read_manifest, write_manifest
@@ -21,9 +21,13 @@ def case():
     liked = torch.rand(USERS, ITEMS, generator=torch.Generator().manual_seed(0)) < 0.01
     data[INTERACTS].edge_index = liked.nonzero().t()
     torch.manual_seed(0)
-    model = BPR(data, embedding_dim=16)
-    exact = recommend(model, data, np.arange(USERS), k=20)
-    return model, data, exact
+    server = Server(BPR(data, embedding_dim=16), data)
+    exact = ids_of(server.recommend(np.arange(USERS), k=20))
+    return server, data, exact
+
+
+def ids_of(lists):
+    return [row.item for row in lists]
 
 
 def lists(rows):
@@ -31,29 +35,30 @@ def lists(rows):
 
 
 def test_the_exact_index_gives_the_exact_lists_after_a_round_trip(case, tmp_path):
-    model, data, exact = case
-    ItemIndex.build(model, data).save(tmp_path)
+    server, data, exact = case
+    server.to_faiss(tmp_path)
     index = ItemIndex.load(tmp_path)
-    user_x = model(data)[0]
+    user_x, _ = server.vectors
     found = index.recommend(user_x, 20, known=data[INTERACTS].edge_index)
     assert lists(found) == lists(exact)
     assert index_recall(found, exact) == 1
-    without = recommend(model, data, np.arange(USERS), k=20, exclude_known=False)
+    without = ids_of(server.recommend(np.arange(USERS), k=20, exclude_known=False))
     assert lists(index.recommend(user_x, 20)) == lists(without)
 
 
 def test_the_approximate_index_finds_nearly_all(case, tmp_path):
-    model, data, exact = case
-    ItemIndex.build(model, data, "hnsw").save(tmp_path)
-    found = ItemIndex.load(tmp_path).recommend(model(data)[0], 20, data[INTERACTS].edge_index)
+    server, data, exact = case
+    server.to_faiss(tmp_path, "hnsw")
+    user_x, item_x = server.vectors
+    found = ItemIndex.load(tmp_path).recommend(user_x, 20, data[INTERACTS].edge_index)
     assert all(len(row) == 20 for row in found)
     assert index_recall(found, exact) >= 0.95
-    blind = ItemIndex.build(model, data, "hnsw", width=1).recommend(model(data)[0], 20)
+    blind = ItemIndex.build(item_x, server.items.ids, "hnsw", width=1).recommend(user_x, 20)
     assert index_recall(blind, exact) < index_recall(found, exact)
 
 
 def test_lists_are_short_where_nothing_is_left(toy):
-    index = ItemIndex.build(BPR(toy, embedding_dim=3), toy)
+    index = ItemIndex.build(torch.randn(4, 3), toy["item"].id)
     known = torch.tensor([[0, 0, 0, 1], [0, 1, 3, 2]])
     first, second = index.recommend(torch.ones(2, 3), 10, known)
     assert first.tolist() == [30]
@@ -66,13 +71,12 @@ def test_recall_of_lists():
 
 
 def test_damage_and_bad_arguments_are_named(toy, tmp_path):
-    model = BPR(toy, embedding_dim=3)
-    index = ItemIndex.build(model, toy)
-    index.save(tmp_path)
+    server = Server(BPR(toy, embedding_dim=3), toy)
+    index = server.to_faiss(tmp_path)
     with pytest.raises(ValueError, match=r"'user_x' needs the shape \[n, 3\] \(got \[2, 4\]\)"):
         index.recommend(torch.ones(2, 4))
     with pytest.raises(ValueError, match="'kind' needs to be one of"):
-        ItemIndex.build(model, toy, "tree")
+        server.to_faiss(tmp_path / "tree", "tree")
     (path,) = tmp_path.glob("items-*.faiss")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointError, match="damaged or was replaced"):

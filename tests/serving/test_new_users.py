@@ -3,10 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from alignrec_pyg import BPR, recommend
-from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.ids import UnknownItemError
-from alignrec_pyg.serving import fold_in_users, recommend_new_users
+from alignrec_pyg import BPR, Server
+from alignrec_pyg.serving import fold_in_users
 from alignrec_pyg.serving import new_users as module
 
 
@@ -45,37 +43,6 @@ def test_a_new_user_of_the_checkerboard_gets_the_items_of_the_parity(checkerboar
     model = BPR(train, embedding_dim=6)
     model.item_embedding.weight = nn.Parameter(train["item"].x_mm)  # parity, and noise
     histories = [[0, 10, 20, 30], [11, 13, 49]]
-    for parity, row in enumerate(recommend_new_users(model, train, histories, k=15)):
+    for parity, (row, _) in enumerate(Server(model, train).new_users(histories, k=15)):
         assert set(row % 2) == {parity}
         assert not set(row) & set(histories[parity])
-
-
-def test_filters_and_bad_histories(toy):
-    model = BPR(toy)
-    (row,) = recommend_new_users(model, toy, [[10]], k=9)
-    assert sorted(row) == [20, 30, 40]
-    (row,) = recommend_new_users(model, toy, [[10]], k=9, candidates=[10, 20, 30], exclude=[20])
-    assert row.tolist() == [30]
-    (row,) = recommend_new_users(model, toy, [[10]], k=9, exclude_known=False)
-    assert sorted(row) == [10, 20, 30, 40]
-    assert recommend_new_users(model, toy, []) == []
-    alone, other = recommend_new_users(model, toy, [[10], [20]], k=9, known=[[30, 10], []])
-    assert (sorted(alone), sorted(other)) == ([20, 40], [10, 30, 40])
-    options = {"k": 9, "exclude_known": False}
-    (same,) = recommend_new_users(model, toy, [[10]], known=[[30]], **options)
-    assert same.tolist() == recommend_new_users(model, toy, [[10]], **options)[0].tolist()
-    with pytest.raises(ValueError, match=r"'known' needs a list .* of the 1 histories \(got 2\)"):
-        recommend_new_users(model, toy, [[10]], known=[[], []])
-    with pytest.raises(ValueError, match=r"'histories\[1\]' needs at least one item"):
-        recommend_new_users(model, toy, [[10], []])
-    with pytest.raises(UnknownItemError, match=r"'histories\[0\]' .*\(unknown: 11\)"):
-        recommend_new_users(model, toy, [[10, 11]])
-
-
-def test_known_users_keep_theirs(toy):
-    model = BPR(toy)
-    before = recommend(model, toy, ["ann", "cy"])
-    recommend_new_users(model, toy, [[10, 20]])
-    after = recommend(model, toy, ["ann", "cy"])
-    assert [row.tolist() for row in before] == [row.tolist() for row in after]
-    assert toy[INTERACTS].edge_index.size(1) == 5

@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg import BPR, rank
+from alignrec_pyg import BPR, Server, rank
 from alignrec_pyg.evaluation.ranking import rank_blocks
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.serving import export_onnx
 from alignrec_pyg.serving import onnx_scorer as module
 
 pytest.importorskip("onnx")
@@ -31,7 +30,7 @@ def case():
 
 def test_gives_the_lists_and_scores_of_the_model(case, tmp_path):
     model, data = case
-    export_onnx(model, data, tmp_path / "scorer.onnx", k=5)
+    Server(model, data).to_onnx(tmp_path / "scorer.onnx", k=5)
     assert list(tmp_path.iterdir()) == [tmp_path / "scorer.onnx"]
     session = onnxruntime.InferenceSession(tmp_path / "scorer.onnx")
     known = [[] for _ in range(USERS)]
@@ -54,7 +53,7 @@ def test_gives_the_lists_and_scores_of_the_model(case, tmp_path):
 
 def test_the_file_knows_the_ids(case, tmp_path):
     model, data = case
-    export_onnx(model, data, tmp_path / "scorer.onnx")
+    Server(model, data).to_onnx(tmp_path / "scorer.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "scorer.onnx")
     ids = session.get_modelmeta().custom_metadata_map
     assert json.loads(ids["user_id"])[3] == "u3"
@@ -64,8 +63,8 @@ def test_the_file_knows_the_ids(case, tmp_path):
 def test_what_does_not_fit_is_refused(case, tmp_path, monkeypatch):
     model, data = case
     with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 40\] \(got 41\)"):
-        export_onnx(model, data, tmp_path / "scorer.onnx", k=41)
+        Server(model, data).to_onnx(tmp_path / "scorer.onnx", k=41)
     monkeypatch.setattr(module, "_MAX_BYTES", 100)
     with pytest.raises(ValueError, match="at most 2 GiB for an ONNX file"):
-        export_onnx(model, data, tmp_path / "scorer.onnx")
+        Server(model, data).to_onnx(tmp_path / "scorer.onnx")
     assert list(tmp_path.iterdir()) == []
