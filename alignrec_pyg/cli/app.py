@@ -16,6 +16,7 @@ from alignrec_pyg.cli.evaluate import evaluate
 from alignrec_pyg.cli.features import FeaturesOptions, features
 from alignrec_pyg.cli.pretrain import PretrainOptions, pretrain
 from alignrec_pyg.cli.recommend import recommend
+from alignrec_pyg.cli.serve import serve
 from alignrec_pyg.cli.train import TrainOptions, train
 from alignrec_pyg.cli.tune import TuneOptions, tune
 
@@ -45,7 +46,7 @@ def _alignrec(
     pass
 
 
-for command in (evaluate, recommend):
+for command in (evaluate, recommend, serve):
     app.command(cls=Command)(command)
 app.command("check", cls=Command)(command_of(CheckOptions, check, check.__doc__))
 app.command("compare", cls=Command)(

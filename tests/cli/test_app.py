@@ -15,6 +15,7 @@ from alignrec_pyg.cli import app, main
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("check", "encode", "features", "pretrain", "train", "compare", "evaluate", "recommend"),
+    "serve",
 )
 
 
