@@ -8,10 +8,12 @@ plain Python number, so that NumPy's numbers may be given and what is stored can
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from numbers import Integral, Real
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +138,24 @@ def require_package(
         raise ImportError(
             f"{needed_by} needs '{module}', which cannot be imported ({error}): run "
             f"`pip install {install}`{checkout}{broken}"
+        ) from error
+
+
+def load_attribute(path: str) -> Any:
+    """What a path ``module:Name`` names; the module is found from the current folder, too.
+
+    Raises:
+        ValueError: If the path is of another form, or cannot be imported.
+    """
+    module, _, name = path.partition(":")
+    if str(Path.cwd()) not in sys.path:  # an installed command does not look there by itself
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path!r} cannot be imported ({error}): it needs the form module:Class, and the "
+            "module needs to be in the current folder or on PYTHONPATH"
         ) from error
 
 

@@ -41,6 +41,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(abc|collections|inspect|pathlib)\..*"),
     ("py:.*", r"(huggingface_hub|narwhals|np|numpy|pandas|PIL|scipy|torch|torch_geometric)\..*"),
+    ("py:.*", r"sklearn\..*"),
     ("py:class", r"Adj|ArrayLike|Tensor|.*\.\w+T|alignrec_pyg\..*\._\w+"),  # and private bases
 ]
 

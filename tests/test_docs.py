@@ -25,7 +25,7 @@ from alignrec_pyg import AlignRec, LightGCN, evaluate
 from alignrec_pyg.cli import main
 from alignrec_pyg.datasets import Synthetic, to_mmrec
 from alignrec_pyg.demo import Showcase
-from alignrec_pyg.encoders import CLIPEncoder, PatchPCAEncoder, TfidfEncoder
+from alignrec_pyg.encoders import CLIPEncoder, ItemContent, PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.storage import write_tensors
 from alignrec_pyg.transforms import ConcatFeatures, EncodeItems, KNNItemGraph, SplitInteractions
 
@@ -410,3 +410,18 @@ def test_the_example_of_the_demo_page_runs(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     exec(compile(script, "demo.md", "exec"), {"__name__": "show"})
     assert asked[0].reads == ("image", "text")
+
+
+def test_the_encoders_of_the_page_run(
+    encoded: HeteroData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope = run("docs/encoders.md", "python sklearn", {"data": encoded})
+    torch.manual_seed(0)
+    scope = run("docs/encoders.md", "python own", scope)
+    torch.manual_seed(0)
+    encoder = scope["SmallNetwork"]()
+    assert scope["data"]["item"].x_german.size(1) == 32
+    expected = encoder(ItemContent(image=encoded["item"].image[7:8]))
+    assert torch.allclose(scope["data"]["item"].x_small[7:8], expected)
+    assert scope["SmallNetwork"]().cache_key != encoder.cache_key  # of other weights

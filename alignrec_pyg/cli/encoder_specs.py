@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import getattr_static, signature
 from pathlib import Path
 
 import torch
 from torch_geometric.data import HeteroData
 
+from alignrec_pyg.checks import load_attribute
 from alignrec_pyg.encoders import (
     BEiT3Encoder,
     CLIPEncoder,
+    ImageNetEncoder,
     ItemEncoder,
     PatchPCAEncoder,
     SentenceTransformerEncoder,
@@ -22,14 +25,17 @@ from alignrec_pyg.pretraining.catalogue import read_catalogue
 from alignrec_pyg.tables import note_on_shared_ids
 from alignrec_pyg.transforms import EncodeItems
 
-FORMS = "tfidf, patch_pca, NAME=FOLDER, NAME=hub:MODEL or NAME=clip:MODEL:WEIGHTS"
+FORMS = (
+    "tfidf, tfidf_char, patch_pca, NAME=FOLDER, NAME=hub:MODEL, NAME=clip:MODEL:WEIGHTS, "
+    "NAME=timm:MODEL:WEIGHTS, NAME=torchvision:MODEL:WEIGHTS or NAME=module:Class"
+)
 """What :func:`encoder_spec` takes."""
 
-LEARNED = ("tfidf", "patch_pca")
+LEARNED = ("tfidf", "tfidf_char", "patch_pca")
 """Encoders that learn on the catalogue; they are called by what they are."""
 
 _IMAGE_SIZE = 64  # of patch_pca; the other encoders have their own
-_HUB, _CLIP = "hub:", "clip:"
+_HUB, _WEIGHTED = "hub", ("clip", "timm", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -48,42 +54,82 @@ class EncoderSpec:
     ) -> ItemEncoder:
         """The encoder; ``width`` is of those that learn, the others have their own."""
         if not self.source:
-            if self.name == "tfidf":
-                return TfidfEncoder(width)
-            return PatchPCAEncoder(width, image_size=_IMAGE_SIZE)
-        if self.source.startswith(_HUB):
-            return SentenceTransformerEncoder(self.source.removeprefix(_HUB), device=device)
-        if self.source.startswith(_CLIP):
-            model, _, weights = self.source.removeprefix(_CLIP).partition(":")
-            return CLIPEncoder(model, weights, modalities=tuple(modalities), device=device)
+            if self.name == "patch_pca":
+                return PatchPCAEncoder(width, image_size=_IMAGE_SIZE)
+            return TfidfEncoder(width, analyzer="word" if self.name == "tfidf" else "char")
         folder = Path(self.source)
         if (folder / "beit3.json").is_file():
             return BEiT3Encoder.from_pretrained(folder, modalities=modalities, device=device)
-        return SentenceTransformerEncoder(folder, device=device)
+        if folder.is_dir():
+            return SentenceTransformerEncoder(folder, device=device)
+        kind, _, rest = self.source.partition(":")
+        model, _, weights = rest.partition(":")
+        if kind == _HUB:
+            return SentenceTransformerEncoder(rest, device=device)
+        if kind == "clip":
+            return CLIPEncoder(model, weights, modalities=tuple(modalities), device=device)
+        if kind == "timm":
+            return ImageNetEncoder.from_timm(model, weights, device=device)
+        if kind == "torchvision":
+            return ImageNetEncoder.from_torchvision(model, weights, device=device)
+        return _own(self.source, device)
 
 
 def encoder_spec(text: str) -> EncoderSpec:
     """Reads the words for an encoder; nothing is loaded yet.
 
-    - ``tfidf``, ``patch_pca``: learn on the catalogue, of texts and of images;
+    - ``tfidf``, ``tfidf_char``, ``patch_pca``: learn on the catalogue, of words, of characters (for
+      languages without blanks between words) and of images;
     - ``NAME=FOLDER``: an encoder of stage 1 where ``FOLDER`` holds ``beit3.json``, else a sentence
       transformer;
     - ``NAME=hub:MODEL``: a sentence transformer, downloaded;
     - ``NAME=clip:MODEL:WEIGHTS``: an architecture of open_clip with a file of weights or one of
-      its tags, which is downloaded.
+      its tags, which is downloaded;
+    - ``NAME=timm:MODEL:WEIGHTS``, ``NAME=torchvision:MODEL:WEIGHTS``: an architecture of these
+      packages with a file of weights (:class:`~alignrec_pyg.encoders.ImageNetEncoder`);
+    - ``NAME=module:Class``: an encoder of your own, or a function that makes one, called without
+      arguments, or with ``device`` where it takes it.
     """
     if text in LEARNED:
         return EncoderSpec(text, "")
     name, _, source = text.partition("=")
     if not (name.isidentifier() and source):
         raise ValueError(f"needs to be of the form {FORMS} (got {text!r})")
-    if source.startswith(_CLIP):
-        model, _, weights = source.removeprefix(_CLIP).partition(":")
-        if not (model and weights):
-            raise ValueError(f"needs to be of the form NAME=clip:MODEL:WEIGHTS (got {text!r})")
-    elif not source.startswith(_HUB) and not Path(source).is_dir():
+    kind, colon, rest = source.partition(":")
+    if Path(source).is_dir() or (kind == _HUB and rest):
+        return EncoderSpec(name, source)
+    if not colon:
         raise ValueError(f"{source} is no folder (a model of the hub is NAME=hub:MODEL)")
+    if kind not in _WEIGHTED:
+        load_attribute(source)
+    elif not all(rest.partition(":")):
+        raise ValueError(f"needs to be of the form NAME={kind}:MODEL:WEIGHTS (got {text!r})")
     return EncoderSpec(name, source)
+
+
+def _own(path: str, device: str) -> ItemEncoder:
+    """An encoder that the user wrote."""
+    make = load_attribute(path)
+    try:
+        arguments = {"device": device} if "device" in signature(make).parameters else {}
+        signature(make).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{path} needs to be a class or function to be called without arguments, or with "
+            f"'device' ({error})"
+        ) from error
+    encoder = make(**arguments)
+    missing = [
+        name
+        for name in ("modalities", "out_dim", "cache_key")  # which is not read here: it may hash
+        if getattr_static(encoder, name, None) is None
+    ]
+    if missing or not callable(encoder):
+        raise ValueError(
+            f"{path} needs to make an encoder, which has 'modalities', 'out_dim' and 'cache_key' "
+            f"and is called with items (got {encoder!r} without {missing or 'a __call__'})"
+        )
+    return encoder
 
 
 def add_encoded(

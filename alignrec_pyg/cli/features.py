@@ -28,8 +28,9 @@ class FeaturesOptions(DataOptions):
         tuple[str, ...],
         option(
             DATA,
-            "Encoders that make tables here: tfidf, patch_pca, NAME=FOLDER (of stage 1 or of a "
-            "sentence transformer), NAME=hub:MODEL or NAME=clip:MODEL:WEIGHTS.",
+            "Encoders that make tables here: tfidf, tfidf_char, patch_pca, NAME=FOLDER (of stage 1 "
+            "or of a sentence transformer), NAME=hub:MODEL, NAME=clip:MODEL:WEIGHTS, "
+            "NAME=timm:MODEL:WEIGHTS, NAME=torchvision:MODEL:WEIGHTS or NAME=module:Class.",
             "SPEC ...",
         ),
     ] = ()

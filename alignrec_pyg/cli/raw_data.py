@@ -112,9 +112,11 @@ class RawDataOptions(TableOptions):
         tuple[str, ...],
         option(
             ENCODING,
-            "Encoders: tfidf (texts), patch_pca (images), NAME=FOLDER (of stage 1 or of a "
-            "sentence transformer), NAME=hub:MODEL (a sentence transformer, downloaded), "
-            "NAME=clip:MODEL:WEIGHTS (open_clip; a file or tag).",
+            "Encoders: tfidf (texts), tfidf_char (texts without blanks), patch_pca (images), "
+            "NAME=FOLDER (of stage 1 or of a sentence transformer), NAME=hub:MODEL (a sentence "
+            "transformer, downloaded), NAME=clip:MODEL:WEIGHTS (open_clip; a file or tag), "
+            "NAME=timm:MODEL:WEIGHTS, NAME=torchvision:MODEL:WEIGHTS (images; a file), "
+            "NAME=module:Class (your own).",
             "SPEC ...",
             show_default="tfidf and patch_pca, as far as there is content",
         ),
@@ -123,7 +125,7 @@ class RawDataOptions(TableOptions):
         int | None,
         option(
             ENCODING,
-            "Width of tfidf and patch_pca.",
+            "Width of tfidf, tfidf_char and patch_pca.",
             "N",
             parser=positive_int,
             show_default="64, or less for few items",
@@ -206,7 +208,7 @@ class RawDataOptions(TableOptions):
         cache: Path,
         device: str,
     ) -> tuple[HeteroData, list[EncodingReport]]:
-        from alignrec_pyg.encoders.scikit import DEFAULT_DIM
+        from alignrec_pyg.encoders.base import DEFAULT_DIM
         from alignrec_pyg.graph import feature_table
         from alignrec_pyg.transforms import EncodeItems
 

@@ -9,9 +9,16 @@ from typing import Any, Protocol, TypeGuard, runtime_checkable
 import torch
 from torch import Tensor
 
-from alignrec_pyg.encoders.images import ImageSource
+from alignrec_pyg.checks import check_choice
+from alignrec_pyg.encoders.images import ImageSource, read_image, resize_square
 
 MODALITIES = ("text", "image", "id")
+
+PRECISIONS = ("float32", "bfloat16")
+"""Numbers that networks may compute with."""
+
+DEFAULT_DIM = 64
+"""Width of the rows of encoders that learn, where none is given and the content is rich enough."""
 
 
 def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
@@ -21,6 +28,22 @@ def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
             f"'modalities' needs to hold 'image', 'text' or both (got {tuple(modalities)})"
         )
     return tuple(modalities)
+
+
+def check_precision(precision: str) -> str:
+    """Checks that a precision is one of :data:`PRECISIONS`."""
+    check_choice("precision", precision, PRECISIONS)
+    return precision
+
+
+def in_precision(precision: str, device: torch.device) -> torch.autocast:
+    """Within it networks compute in ``precision``; their weights stay as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def precision_key(precision: str) -> str:
+    """What a precision adds to a cache key."""
+    return "" if precision == "float32" else f", {precision}"
 
 
 @dataclass(frozen=True)
@@ -134,3 +157,30 @@ def needs_fit(encoder: ItemEncoder) -> TypeGuard[FittedItemEncoder]:
     ``isinstance`` may read every attribute of the protocol, and a key hashes all weights.
     """
     return callable(getattr(encoder, "fit", None))
+
+
+def stacked_pixels(items: ItemContent, image_size: int | None) -> Tensor:
+    """All images as one tensor, uint8 ``[len, 3, H, W]``; none of them may be missing.
+
+    They are resized to squares of side ``image_size``, unless it is ``None``.
+    """
+    images = items.image
+    if not isinstance(images, Tensor) or image_size is not None:
+        pixels = []
+        for image in () if images is None else images:
+            if image is not None:  # one at a time: files may hold far larger images
+                rgb = read_image(image)
+                pixels.append(rgb if image_size is None else resize_square(rgb, image_size))
+        shapes = {tuple(image.shape) for image in pixels}
+        if len(shapes) != 1:
+            raise ValueError(
+                f"'image' needs images of one size (got shapes {sorted(shapes)[:5]}): choose an "
+                "'image_size'"
+            )
+        images = torch.stack(pixels)
+    if images.dim() != 4 or images.size(1) != 3 or images.dtype != torch.uint8:
+        raise ValueError(
+            f"'image' needs RGB pixels, uint8 [n, 3, H, W] (got {images.dtype}, "
+            f"{tuple(images.shape)})"
+        )
+    return images.cpu()

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from alignrec_pyg.checks import check_integer
-from alignrec_pyg.encoders.base import ItemContent, check_modalities
+from alignrec_pyg.encoders.base import (
+    ItemContent,
+    check_modalities,
+    check_precision,
+    in_precision,
+    precision_key,
+)
 from alignrec_pyg.encoders.beit3_checkpoint import load_official, read_beit3, write_beit3
 from alignrec_pyg.encoders.beit3_model import (
     RELEASED_VOCABULARY,
@@ -20,9 +26,9 @@ from alignrec_pyg.encoders.beit3_model import (
     BEiT3Model,
     normalized_pixels,
 )
+from alignrec_pyg.encoders.cache_keys import weights_hash
 from alignrec_pyg.encoders.images import read_image, resize_square
 from alignrec_pyg.encoders.sentencepiece_tokenizer import SentencePieceTokenizer
-from alignrec_pyg.encoders.weights import weights_hash
 
 _RELEASED_IDS = 64_002  # of beit3.spm: 64,000 pieces, <pad> and <mask>
 _PREPROCESSING = "bicubic square, [-1, 1]"
@@ -45,6 +51,9 @@ class BEiT3Encoder:
         max_tokens: Most tokens of a text (128 in the features that AlignRec's authors published).
         device: Where to encode.
         seed: Seed of random weights.
+        precision: ``"bfloat16"`` computes with 8 significant bits where
+            :class:`torch.autocast` allows: in about half the time on processors that have
+            instructions for it, more slowly on others.
 
     Raises:
         ValueError: If an argument is out of range, or the vocabulary exceeds the model's.
@@ -60,6 +69,7 @@ class BEiT3Encoder:
         max_tokens: int = 128,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        precision: str = "float32",
     ) -> None:
         if isinstance(model, BEiT3Config):
             model = BEiT3Model(model, seed=seed)
@@ -72,6 +82,7 @@ class BEiT3Encoder:
             )
         self.notes: tuple[str, ...] = ()
         self.modalities = check_modalities(modalities)
+        self.precision = check_precision(precision)
         self.max_tokens = check_integer("max_tokens", max_tokens, 3, config.longest_text)
         self.tokenizer = tokenizer
         self.model = model.to(device).eval()
@@ -83,6 +94,7 @@ class BEiT3Encoder:
         *,
         modalities: Sequence[str] = ("image", "text"),
         device: torch.device | str = "cpu",
+        precision: str = "float32",
     ) -> BEiT3Encoder:
         """Loads an encoder that :meth:`save_pretrained` or stage 1 has saved.
 
@@ -90,7 +102,14 @@ class BEiT3Encoder:
             CheckpointError: If files are missing or damaged, or hold something else.
         """
         model, tokenizer, max_tokens = read_beit3(Path(folder))
-        return cls(model, tokenizer, modalities=modalities, max_tokens=max_tokens, device=device)
+        return cls(
+            model,
+            tokenizer,
+            modalities=modalities,
+            max_tokens=max_tokens,
+            device=device,
+            precision=precision,
+        )
 
     @classmethod
     def from_official(
@@ -102,6 +121,7 @@ class BEiT3Encoder:
         modalities: Sequence[str] = ("image", "text"),
         max_tokens: int = 128,
         device: torch.device | str = "cpu",
+        precision: str = "float32",
     ) -> BEiT3Encoder:
         """Loads weights released by BEiT3's authors from a local file.
 
@@ -119,6 +139,7 @@ class BEiT3Encoder:
             modalities: As above.
             max_tokens: As above.
             device: As above.
+            precision: As above.
 
         Raises:
             CheckpointError: If the file is missing, damaged or does not fit the model.
@@ -134,7 +155,12 @@ class BEiT3Encoder:
             )
         found = load_official(Path(path), config)
         encoder = cls(
-            found.model, tokenizer, modalities=modalities, max_tokens=max_tokens, device=device
+            found.model,
+            tokenizer,
+            modalities=modalities,
+            max_tokens=max_tokens,
+            device=device,
+            precision=precision,
         )
         encoder.notes = tuple(found.notes)
         return encoder
@@ -155,12 +181,12 @@ class BEiT3Encoder:
 
     @property
     def cache_key(self) -> str:
-        """Sizes, weights, tokenizer and preprocessing."""
+        """Sizes, weights, tokenizer, preprocessing and precision."""
         sizes = json.dumps(asdict(self.model.config))
         return (
             f"beit3 {sizes}, weights {weights_hash(self.model.state_dict())}, tokenizer "
             f"{self.tokenizer.fingerprint}, {'+'.join(sorted(self.modalities))}, "
-            f"{self.max_tokens} tokens, {_PREPROCESSING}"
+            f"{self.max_tokens} tokens, {_PREPROCESSING}{precision_key(self.precision)}"
         )
 
     @torch.no_grad()
@@ -192,7 +218,9 @@ class BEiT3Encoder:
         if text:
             batch = self.tokenizer([text or "" for text in items.text or ()], self.max_tokens)
             inputs |= {"tokens": batch.ids.to(device), "padding": batch.padding.to(device)}
-        return self.model(**inputs)[:, 0].float().cpu()
+        with in_precision(self.precision, device):
+            encoded = self.model(**inputs)
+        return encoded[:, 0].float().cpu()
 
     def __repr__(self) -> str:
         config = self.model.config

@@ -11,9 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from alignrec_pyg.checks import check_integer, require_package
-from alignrec_pyg.encoders.base import ItemContent, check_modalities
+from alignrec_pyg.encoders.base import (
+    ItemContent,
+    check_modalities,
+    check_precision,
+    in_precision,
+    precision_key,
+)
+from alignrec_pyg.encoders.cache_keys import weights_hash
 from alignrec_pyg.encoders.images import ImageSource, read_image, to_pillow
-from alignrec_pyg.encoders.weights import reading_failure, weights_hash
+from alignrec_pyg.encoders.weights import reading_failure
 
 _SETTINGS = ("mean", "std", "interpolation", "resize_mode")
 
@@ -45,6 +52,9 @@ class CLIPEncoder:
             ``"openai"``, or the state dict of a model loaded from it, has the same weights.)
         device: Where the model runs.
         batch_size: Items per forward pass.
+        precision: ``"bfloat16"`` computes with 8 significant bits where
+            :class:`torch.autocast` allows: in about half the time on processors that have
+            instructions for it, more slowly on others.
 
     Raises:
         ValueError: If an argument is out of range, or file and architecture do not fit.
@@ -61,8 +71,10 @@ class CLIPEncoder:
         preprocess_as: str | None = None,
         device: str | torch.device = "cpu",
         batch_size: int = 64,
+        precision: str = "float32",
     ) -> None:
         self.modalities = check_modalities(modalities)
+        self.precision = check_precision(precision)
         check_integer("batch_size", batch_size, 1)
         open_clip = require_package("open_clip", "CLIPEncoder", "open-clip-torch", extra="encoders")
         self.model_name = model_name
@@ -87,11 +99,11 @@ class CLIPEncoder:
 
     @property
     def cache_key(self) -> str:
-        """Architecture, hash of the weights, preprocessing and open_clip's version."""
+        """Architecture, hash of the weights, preprocessing, open_clip's version and precision."""
         settings = sorted(self._settings.items())
         return (
             f"clip {self.model_name} {self.modalities} {weights_hash(self.model.state_dict())} "
-            f"{settings}, open_clip {self._version}"
+            f"{settings}, open_clip {self._version}{precision_key(self.precision)}"
         )
 
     def __call__(self, items: ItemContent) -> Tensor:
@@ -109,14 +121,18 @@ class CLIPEncoder:
     @torch.no_grad()
     def encode_images(self, images: Sequence[ImageSource]) -> Tensor:
         """Rows of length 1, float32 ``[len(images), width]``."""
-        encoded = self.model.encode_image(self.pixels(images).to(self.device), normalize=True)
-        return encoded.float().cpu()
+        pixels = self.pixels(images).to(self.device)
+        with in_precision(self.precision, self.device):
+            encoded = self.model.encode_image(pixels)
+        return nn.functional.normalize(encoded.float(), dim=-1).cpu()
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Rows of length 1, float32 ``[len(texts), width]``."""
-        encoded = self.model.encode_text(self.tokens(texts).to(self.device), normalize=True)
-        return encoded.float().cpu()
+        tokens = self.tokens(texts).to(self.device)
+        with in_precision(self.precision, self.device):
+            encoded = self.model.encode_text(tokens)
+        return nn.functional.normalize(encoded.float(), dim=-1).cpu()
 
     def _part(self, items: ItemContent, part: str) -> Tensor:
         rows = torch.zeros(len(items), self._half)

@@ -1,42 +1,199 @@
-"""Encoders that need no download: classic text and image features from scikit-learn.
+"""Encoders from scikit-learn, which need no download: they are fitted on the catalogue itself.
 
-They are fitted on the catalogue itself and are no match for pre-trained encoders; they make whole
-runs possible on any machine. Rows have length 1, so that tables of several encoders weigh alike
-where a model concatenates them as they are.
+They are no match for pre-trained encoders; they make whole runs possible on any machine, and in any
+language.
 """
 
 from __future__ import annotations
 
-import hashlib
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import PIL
 import sklearn
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA, TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.preprocessing import normalize
+from scipy.sparse import csr_matrix, issparse
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import Normalizer
 from torch import Tensor
 
-from alignrec_pyg.checks import check_integer
-from alignrec_pyg.encoders.base import ItemContent
-from alignrec_pyg.encoders.images import image_patches, read_image, resize_square
+from alignrec_pyg.checks import check_choice, check_integer
+from alignrec_pyg.encoders.base import DEFAULT_DIM, ItemContent, stacked_pixels
+from alignrec_pyg.encoders.cache_keys import state_hash
 
-DEFAULT_DIM = 64
-"""Width of a row where none is given and the content is rich enough."""
-
+_WIDEST = 16_384  # numbers in a row: tables are dense
 _SHARED = 0.05  # share of terms in more than one text, below which texts are hardly alike
 _TEXTS_TO_JUDGE = 20
-_PATCHES_TO_FIT = 20_000  # enough for the few directions of small patches, whatever the catalogue
+_ANALYZERS = ("word", "char", "char_wb")
 
 
-class TfidfEncoder:
+class SklearnEncoder:
+    """Texts or images by any transformer of scikit-learn, fitted to the catalogue.
+
+    The pipeline gets a list of texts, or an array of images: resized to squares, flattened, values
+    in [0, 1], float32 ``[n, 3 * image_size**2]``. Items without this modality are left out, and
+    get a zero row. Rows are what the pipeline makes of them; a
+    ``Normalizer`` at its end gives them length 1.
+
+    Where the terms of a vectoriser hardly repeat, so that few texts are alike, a warning says so
+    and what to do; it is in the attribute ``notes`` and in the report of
+    :class:`~alignrec_pyg.transforms.EncodeItems`, too.
+
+    Args:
+        pipeline: A transformer, or a ``Pipeline``. It is copied, and the copy is fitted anew by
+            each ``fit``; one that is fitted already and is to stay so goes into scikit-learn's
+            ``FrozenEstimator``.
+        modality: What it reads, ``"text"`` or ``"image"``.
+        image_size: Side in pixels of the squares that images are resized to.
+        version: A word of yours for the cache key, to be changed with what the key cannot see: what
+            a function in the pipeline takes from elsewhere, such as a dictionary or a package (see
+            :func:`state_hash`).
+        seed: ``random_state`` of all steps that have none, so that the same rows come again.
+
+    Attributes:
+        out_dim: Width of a row, 0 until it is fitted: the pipeline decides it.
+
+    Raises:
+        ValueError: If an argument is out of range, or ``pipeline`` is no transformer; by ``fit``,
+            if no item has this modality, or the pipeline cannot be fitted to those that have it, or
+            rows are wider than 16,384 numbers.
+
+    Example:
+        >>> from sklearn.decomposition import TruncatedSVD
+        >>> from sklearn.feature_extraction.text import TfidfVectorizer
+        >>> from sklearn.pipeline import make_pipeline
+        >>> from alignrec_pyg.encoders import ItemContent, SklearnEncoder
+        >>> stop_words = ["der", "die", "das"]
+        >>> pipeline = make_pipeline(TfidfVectorizer(stop_words=stop_words), TruncatedSVD(2))
+        >>> encoder = SklearnEncoder(pipeline, "text")
+        >>> items = ItemContent(text=["die rote Tasse", "die blaue Tasse", "das rote Haus", None])
+        >>> encoder.fit(items)
+        >>> encoder(items).shape
+        torch.Size([4, 2])
+    """
+
+    def __init__(
+        self,
+        pipeline: BaseEstimator,
+        modality: str,
+        *,
+        image_size: int = 32,
+        version: str = "",
+        seed: int = 0,
+    ) -> None:
+        check_choice("modality", modality, ("text", "image"))
+        if isinstance(pipeline, type) or not all(
+            callable(getattr(pipeline, name, None)) for name in ("fit", "transform", "get_params")
+        ):
+            raise ValueError(
+                "'pipeline' needs to be a transformer of scikit-learn, with 'fit' and 'transform' "
+                f"(got {pipeline!r})"
+            )
+        self.pipeline = clone(pipeline)
+        settings = self.pipeline.get_params()
+        open_seeds = [n for n in settings if n.split("__")[-1] == "random_state"]
+        self.pipeline.set_params(**{n: seed for n in open_seeds if settings[n] is None})
+        self.modality = modality
+        self.image_size = check_integer("image_size", image_size, 1)
+        self.version = version
+        self.out_dim = 0
+        self.notes: tuple[str, ...] = ()
+        self._fitted: Any = None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The one that it reads."""
+        return (self.modality,)
+
+    @property
+    def cache_key(self) -> str:
+        """Parameters, versions and what was learned."""
+        learned = "" if self._fitted is None else f", {state_hash(self._fitted)}"
+        return f"{self.arguments_key}{learned}"
+
+    @property
+    def arguments_key(self) -> str:
+        """Parameters and versions."""
+        pixels = f", {self.image_size} pixels by Pillow {PIL.__version__}"
+        return (
+            f"scikit-learn {sklearn.__version__} {state_hash(self.pipeline)} {self.modality} "
+            f"{self.version!r}{pixels if self.modality == 'image' else ''}"
+        )
+
+    def fit(self, items: ItemContent) -> None:
+        """Fits a copy of the pipeline to the items that have the modality."""
+        content = self._content(items, self._present(items))
+        if not len(content):
+            raise ValueError(f"'items' needs at least one {self.modality} (got none)")
+        terms = _TermStatistics()
+        fitted = _counted(clone(self.pipeline), terms)
+        try:
+            fitted.fit(content, None)  # which a FrozenEstimator asks for
+            width = _dense(fitted.transform(content[:1])).shape[1]
+        except ValueError as error:
+            raise ValueError(
+                f"{self!r} cannot be fitted to {len(content)} {self.modality}s: {error}"
+            ) from error
+        if width > _WIDEST:
+            raise ValueError(
+                f"'pipeline' needs to make rows of {_WIDEST:,} numbers or fewer (got {width:,}): "
+                "end it with a reduction such as TruncatedSVD(64)"
+            )
+        self._fitted, self.out_dim, self.notes = fitted, width, terms.notes()
+        for note in self.notes:
+            warnings.warn(note, stacklevel=2)
+
+    def __call__(self, items: ItemContent) -> Tensor:
+        """Feature rows, float32 ``[len(items), out_dim]``; zero without the modality."""
+        if self._fitted is None:
+            raise ValueError(f"'{type(self).__name__}' needs to be fitted first: call fit(items)")
+        rows = torch.zeros(len(items), self.out_dim)
+        present = self._present(items)
+        if present.any():
+            made = self._fitted.transform(self._content(items, present))
+            rows[present] = torch.from_numpy(_dense(made))
+        return rows
+
+    def _present(self, items: ItemContent) -> Tensor:
+        if getattr(items, self.modality) is None:
+            raise ValueError(f"'items' needs {self.modality}s (got none)")
+        return items.has(self.modality)
+
+    def _content(self, items: ItemContent, present: Tensor) -> list[str] | NDArray[np.float32]:
+        """What the pipeline gets of the items that have the modality."""
+        chosen = items.select(present.nonzero()[:, 0].tolist())
+        if self.modality == "text":
+            return [text or "" for text in chosen.text or ()]
+        if not len(chosen):
+            return []
+        pixels = stacked_pixels(chosen, self.image_size)
+        return (pixels.flatten(1).float() / 255).numpy()
+
+    def __repr__(self) -> str:
+        pipeline = " ".join(repr(self.pipeline).split())
+        return f"{self.__class__.__name__}({pipeline}, '{self.modality}')"
+
+
+class TfidfEncoder(SklearnEncoder):
     """Texts as TF-IDF vectors reduced by a truncated SVD (latent semantic analysis), length 1.
+
+    A preset of :class:`SklearnEncoder`: a sublinear ``TfidfVectorizer``, ``TruncatedSVD`` and
+    ``Normalizer``.
 
     Args:
         out_dim: Width of a row, below the number of texts and of distinct terms; by default 64, or
             less where these are fewer.
+        analyzer: What a term is: ``"word"`` (without English stop words), ``"char"`` for languages
+            without blanks between words, such as Chinese, Japanese and Thai, ``"char_wb"``
+            (characters within words), or a function from a text to its terms.
+        ngram_range: Fewest and most words or characters in a row that make a term; by default
+            (1, 1) of words and (1, 3) of characters.
         min_df: Texts that a term needs to occur in.
         seed: Seed of the randomised SVD.
 
@@ -55,244 +212,96 @@ class TfidfEncoder:
         tensor([0., 0.])
     """
 
-    modalities = ("text",)
-
-    def __init__(self, out_dim: int | None = None, *, min_df: int = 1, seed: int = 0) -> None:
-        self.out_dim = DEFAULT_DIM if out_dim is None else check_integer("out_dim", out_dim, 1)
-        self._is_lowered = out_dim is None
-        self.min_df = check_integer("min_df", min_df, 1)
-        self.seed = seed
-        self.notes: tuple[str, ...] = ()
-        self._vectorizer: TfidfVectorizer | None = None
-        self._svd: TruncatedSVD | None = None
-
-    @property
-    def cache_key(self) -> str:
-        """Arguments, library version and what was learned."""
-        learned = [] if self._svd is None else [self._svd.components_]
-        return _cache_key(self._arguments(), *learned)
-
-    @property
-    def arguments_key(self) -> str:
-        """Arguments and library version."""
-        return _cache_key(self._arguments())
-
-    def fit(self, items: ItemContent) -> None:
-        """Learns vocabulary and directions from the texts of ``items``."""
-        texts = [text for text in _texts(items) if text.strip()]
-        vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=self.min_df, stop_words="english")
-        try:
-            counts = vectorizer.fit_transform(texts)
-        except ValueError as error:
-            raise ValueError(
-                f"'items' needs texts with words that are no stop words, {self.min_df} texts or "
-                f"more for a word (got {len(texts)} texts without one)"
-            ) from error
-        num_texts, num_terms = counts.shape
-        shared = int((counts.getnnz(axis=0) > 1).sum())
-        self.notes = ()
-        if num_texts >= _TEXTS_TO_JUDGE and shared < _SHARED * num_terms:
-            self.notes = (
-                f"ATTENTION: only {shared:,} of {num_terms:,} terms occur in more than one text, "
-                "so that few texts are alike: is this a language without blanks between words? A "
-                "sentence transformer reads it",
-            )
-        limit = min(num_texts, num_terms) - 1
-        if self._is_lowered and limit:
-            self.out_dim = min(DEFAULT_DIM, limit)
-        if self.out_dim > limit:
-            raise ValueError(
-                f"'out_dim' needs to be in [1, {limit}] for {counts.shape[0]} texts with "
-                f"{counts.shape[1]} terms (got {self.out_dim}): lower it"
-            )
-        self._svd = TruncatedSVD(self.out_dim, random_state=self.seed).fit(counts)
-        self._vectorizer = vectorizer
-
-    def __call__(self, items: ItemContent) -> Tensor:
-        """Feature rows, float32 ``[len(items), out_dim]``; zero without any known term."""
-        if self._vectorizer is None or self._svd is None:
-            raise ValueError("'TfidfEncoder' needs to be fitted first: call fit(items)")
-        rows = self._svd.transform(self._vectorizer.transform(_texts(items)))
-        return torch.from_numpy(normalize(rows).astype(np.float32))
-
-    def _arguments(self) -> str:
-        return f"tfidf {self.out_dim} {self.min_df} {self.seed}"
+    def __init__(
+        self,
+        out_dim: int | None = None,
+        *,
+        analyzer: str | Callable[[str], Iterable[str]] = "word",
+        ngram_range: tuple[int, int] | None = None,
+        min_df: int = 1,
+        seed: int = 0,
+    ) -> None:
+        asked = DEFAULT_DIM if out_dim is None else check_integer("out_dim", out_dim, 1)
+        if not callable(analyzer):
+            check_choice("analyzer", analyzer, _ANALYZERS)
+        if ngram_range is None:
+            ngram_range = (1, 3) if analyzer in ("char", "char_wb") else (1, 1)
+        shortest = check_integer("ngram_range", ngram_range[0], 1)
+        longest = check_integer("ngram_range", ngram_range[1], shortest)
+        vectorizer = TfidfVectorizer(
+            sublinear_tf=True,
+            analyzer=analyzer,
+            ngram_range=(shortest, longest),
+            min_df=check_integer("min_df", min_df, 1),
+            stop_words="english" if analyzer == "word" else None,
+        )
+        pipeline = make_pipeline(vectorizer, _ReducedTerms(asked, out_dim is None), Normalizer())
+        super().__init__(pipeline, "text", seed=seed)
+        self.out_dim = asked
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(out_dim={self.out_dim})"
 
 
-class PatchPCAEncoder:
-    """Images as principal components of their patches' principal components.
+class _ReducedTerms(TransformerMixin, BaseEstimator):
+    """A truncated SVD that says how many directions the texts have, or keeps to it."""
 
-    Each image is cut into square patches. A first PCA encodes each patch, a second one the
-    concatenated codes of an image's patches; rows are scaled to length 1. Images need to be of one
-    size, unless ``image_size`` resizes them.
+    def __init__(self, out_dim: int, is_lowered: bool, random_state: int | None = None) -> None:
+        self.out_dim = out_dim
+        self.is_lowered = is_lowered
+        self.random_state = random_state
 
-    Args:
-        out_dim: Width of a row, at most the number of images and of codes in an image; by default
-            64, or less where these are fewer.
-        patch_size: Side of a patch in pixels; height and width are multiples of it.
-        patch_dim: Number of components of a patch, at most ``3 * patch_size**2``.
-        image_size: Side in pixels of the square that images are resized to first, a multiple of
-            ``patch_size``; ``None`` does not resize them.
-        seed: Seed of the sample of patches and of the randomised PCA.
-
-    Raises:
-        ValueError: If an argument is out of range; by ``fit``, if the images are too few or too
-            small for ``out_dim``, of another shape or type, or cannot be read.
-    """
-
-    modalities = ("image",)
-
-    def __init__(
-        self,
-        out_dim: int | None = None,
-        *,
-        patch_size: int = 8,
-        patch_dim: int = 16,
-        image_size: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.out_dim = DEFAULT_DIM if out_dim is None else check_integer("out_dim", out_dim, 1)
-        self._is_lowered = out_dim is None
-        check_integer("patch_size", patch_size, 1)
-        check_integer("patch_dim", patch_dim, 1, 3 * patch_size**2, hint=f" for {patch_size=}")
-        if image_size is not None:
-            check_integer("image_size", image_size, 1)
-            if image_size % patch_size:
-                raise ValueError(
-                    f"'image_size' needs to be a multiple of patch_size={patch_size} "
-                    f"(got {image_size})"
-                )
-        self.patch_size = patch_size
-        self.patch_dim = patch_dim
-        self.image_size = image_size
-        self.seed = seed
-        self._patch_pca: PCA | None = None
-        self._image_pca: PCA | None = None
-
-    @property
-    def cache_key(self) -> str:
-        """Arguments, library version and what was learned."""
-        learned = []
-        for pca in (self._patch_pca, self._image_pca):
-            learned += [] if pca is None else [pca.mean_, pca.components_]
-        return _cache_key(self._arguments(), *learned)
-
-    @property
-    def arguments_key(self) -> str:
-        """Arguments and library version."""
-        return _cache_key(self._arguments())
-
-    def fit(self, items: ItemContent) -> None:
-        """Learns both bases from the images of ``items``."""
-        present = items.has("image").nonzero()[:, 0].tolist()
-        if not present:
-            raise ValueError("'items' needs at least one image (got none)")
-        patches = self._patches(items.select(present))
-        num_images, num_patches, _ = patches.shape
-        limit = min(num_images, num_patches * self.patch_dim)
-        if self._is_lowered:
-            self.out_dim = min(DEFAULT_DIM, limit)
-        if self.out_dim > limit:
+    def fit(self, terms: csr_matrix, y: None = None) -> _ReducedTerms:
+        """Learns the directions."""
+        num_texts, num_terms = terms.shape
+        limit = min(num_texts, num_terms) - 1
+        out_dim = min(self.out_dim, max(limit, 1)) if self.is_lowered else self.out_dim
+        if out_dim > limit:
             raise ValueError(
-                f"'out_dim' needs to be in [1, {limit}] for {num_images} images of {num_patches} "
-                f"patches with {self.patch_dim} components (got {self.out_dim}): lower it"
+                f"'out_dim' needs to be in [1, {limit}] for {num_texts} texts with {num_terms} "
+                f"terms (got {out_dim}): lower it"
             )
-        flat = patches.reshape(num_images * num_patches, -1)
-        if len(flat) < self.patch_dim:
-            raise ValueError(
-                f"'patch_dim' needs to be in [1, {len(flat)}] for {len(flat)} patches in all "
-                f"(got {self.patch_dim}): lower it"
-            )
-        if len(flat) > _PATCHES_TO_FIT:
-            draw = np.random.default_rng(self.seed).permutation(len(flat))[:_PATCHES_TO_FIT]
-            flat = flat[np.sort(draw)]
-        # PCA divides by the total variance, which is zero if all images are alike.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            self._patch_pca = PCA(self.patch_dim, random_state=self.seed).fit(flat)
-            codes = self._codes(self._patch_pca, patches)
-            self._image_pca = PCA(self.out_dim, random_state=self.seed).fit(codes)
+        self.svd_ = TruncatedSVD(out_dim, random_state=self.random_state).fit(terms)
+        return self
 
-    def __call__(self, items: ItemContent) -> Tensor:
-        """Feature rows, float32 ``[len(items), out_dim]``; zero without an image."""
-        if self._patch_pca is None or self._image_pca is None:
-            raise ValueError("'PatchPCAEncoder' needs to be fitted first: call fit(items)")
-        rows = torch.zeros(len(items), self.out_dim)
-        present = items.has("image").nonzero()[:, 0]
-        if present.numel():
-            patches = self._patches(items.select(present.tolist()))
-            codes = self._codes(self._patch_pca, patches)
-            if codes.shape[1] != self._image_pca.n_features_in_:
-                raise ValueError(
-                    "'image' needs the size of the images that the encoder was fitted on "
-                    f"(got {len(patches[0])} patches of {self.patch_size} x {self.patch_size})"
-                )
-            encoded = normalize(self._image_pca.transform(codes))
-            rows[present] = torch.from_numpy(encoded.astype(np.float32))
-        return rows
-
-    def _patches(self, items: ItemContent) -> NDArray[np.float32]:
-        """Patches with values in [0, 1], ``[len, patches, 3 * patch_size**2]``."""
-        images = _pixels(items, self.image_size)
-        side = self.patch_size
-        height, width = images.shape[2:]
-        if height % side or width % side or height == 0 or width == 0:
-            raise ValueError(
-                f"'image' needs height and width that are multiples of patch_size={side} "
-                f"(got {height} x {width}): resize the images, or choose another patch_size"
-            )
-        return (image_patches(images, side).float() / 255).numpy()
-
-    def _codes(self, patch_pca: PCA, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Codes of the patches of each image, side by side, ``[n, patches * patch_dim]``."""
-        codes = patch_pca.transform(patches.reshape(-1, patches.shape[-1]))
-        return codes.reshape(len(patches), -1)
-
-    def _arguments(self) -> str:
-        arguments = f"patch-pca {self.out_dim} {self.patch_size} {self.patch_dim} {self.seed}"
-        if self.image_size is None:
-            return arguments
-        return f"{arguments}, resized to {self.image_size} by Pillow {PIL.__version__}"
-
-    def __repr__(self) -> str:
-        return f"{self.__class__.__name__}(out_dim={self.out_dim}, patch_size={self.patch_size})"
+    def transform(self, terms: csr_matrix) -> NDArray[np.float64]:
+        """Places texts along the directions."""
+        return self.svd_.transform(terms)
 
 
-def _texts(items: ItemContent) -> list[str]:
-    if items.text is None:
-        raise ValueError("'items' needs texts (got images only)")
-    return [text or "" for text in items.text]
+class _TermStatistics(TransformerMixin, BaseEstimator):
+    """Hands on what a vectoriser makes, and counts the terms that texts have in common."""
 
+    def fit(self, terms: csr_matrix, y: None = None) -> _TermStatistics:
+        """Counts."""
+        self.num_texts_, self.num_terms_ = terms.shape
+        self.num_shared_ = int((terms.getnnz(axis=0) > 1).sum())
+        return self
 
-def _pixels(items: ItemContent, image_size: int | None) -> Tensor:
-    """All images as one tensor, uint8 ``[len, 3, H, W]``; none of them may be missing."""
-    images = items.image
-    if not isinstance(images, Tensor) or image_size is not None:
-        pixels = []
-        for image in () if images is None else images:
-            if image is not None:  # one at a time: files may hold far larger images
-                rgb = read_image(image)
-                pixels.append(rgb if image_size is None else resize_square(rgb, image_size))
-        shapes = {tuple(image.shape) for image in pixels}
-        if len(shapes) != 1:
-            raise ValueError(
-                f"'image' needs images of one size (got shapes {sorted(shapes)[:5]}): choose an "
-                "'image_size'"
-            )
-        images = torch.stack(pixels)
-    if images.dim() != 4 or images.size(1) != 3 or images.dtype != torch.uint8:
-        raise ValueError(
-            f"'image' needs RGB pixels, uint8 [n, 3, H, W] (got {images.dtype}, "
-            f"{tuple(images.shape)})"
+    def transform(self, terms: csr_matrix) -> csr_matrix:
+        """Changes nothing."""
+        return terms
+
+    def notes(self) -> tuple[str, ...]:
+        """A note if terms hardly repeat."""
+        few = getattr(self, "num_texts_", 0) >= _TEXTS_TO_JUDGE
+        if not few or self.num_shared_ >= _SHARED * self.num_terms_:
+            return ()
+        return (
+            f"ATTENTION: only {self.num_shared_:,} of {self.num_terms_:,} terms occur in more than "
+            "one text, so that few texts are alike. If the language has no blanks between words, "
+            "use character n-grams, TfidfEncoder(analyzer='char') ('tfidf_char' on the command "
+            "line), or a multilingual sentence transformer",
         )
-    return images.cpu()
 
 
-def _cache_key(arguments: str, *learned: NDArray[np.float64]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in learned:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    state = digest.hexdigest() if learned else "not fitted"
-    return f"{arguments}, scikit-learn {sklearn.__version__}, {state}"
+def _dense(rows: Any) -> NDArray[np.float32]:
+    return (rows.toarray() if issparse(rows) else np.asarray(rows)).astype(np.float32)
+
+
+def _counted(pipeline: Any, terms: _TermStatistics) -> Any:
+    """The pipeline with ``terms`` behind its vectoriser, if it begins with one."""
+    steps = pipeline.steps if isinstance(pipeline, Pipeline) else [("vectorizer", pipeline)]
+    if not isinstance(steps[0][1], CountVectorizer):
+        return pipeline
+    return Pipeline([steps[0], ("term statistics", terms), *steps[1:]])

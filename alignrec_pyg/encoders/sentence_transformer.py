@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from alignrec_pyg.checks import check_integer, require_package
-from alignrec_pyg.encoders.base import ItemContent
-from alignrec_pyg.encoders.weights import weights_hash
+from alignrec_pyg.encoders.base import ItemContent, check_precision, in_precision, precision_key
+from alignrec_pyg.encoders.cache_keys import weights_hash
 
 
 class SentenceTransformerEncoder:
@@ -26,6 +26,9 @@ class SentenceTransformerEncoder:
             own limit (256 for ``all-MiniLM-L6-v2``).
         device: Where the model runs.
         batch_size: Texts per forward pass.
+        precision: ``"bfloat16"`` computes with 8 significant bits where
+            :class:`torch.autocast` allows: in about half the time on processors that have
+            instructions for it, more slowly on others.
 
     Raises:
         ValueError: If an argument is out of range, or ``model`` is a folder without a model.
@@ -42,8 +45,10 @@ class SentenceTransformerEncoder:
         max_tokens: int | None = None,
         device: str | torch.device = "cpu",
         batch_size: int = 64,
+        precision: str = "float32",
     ) -> None:
         check_integer("batch_size", batch_size, 1)
+        self.precision = check_precision(precision)
         if max_tokens is not None:
             check_integer("max_tokens", max_tokens, 1)
         package = require_package(
@@ -73,12 +78,13 @@ class SentenceTransformerEncoder:
 
     @property
     def cache_key(self) -> str:
-        """Modules and settings, weights, tokenizer, prompt, length limit and library version."""
+        """Modules, weights, tokenizer, prompt, length limit, library version and precision."""
         prompt = self.model.prompts.get(self.model.default_prompt_name, "")
         tokenizer = blake2b(_tokenizer_state(self.model.tokenizer).encode(), digest_size=16)
         return (
             f"{self.model!r} {weights_hash(self.model.state_dict())} {tokenizer.hexdigest()} "
             f"{prompt!r} {self.model.max_seq_length}, sentence_transformers {self._version}"
+            f"{precision_key(self.precision)}"
         )
 
     def __call__(self, items: ItemContent) -> Tensor:
@@ -92,9 +98,10 @@ class SentenceTransformerEncoder:
         return rows
 
     def _rows(self, texts: list[str]) -> Tensor:
-        encoded: Tensor = self.model.encode(
-            texts, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False
-        )
+        with in_precision(self.precision, torch.device(self.model.device)):
+            encoded: Tensor = self.model.encode(
+                texts, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False
+            )
         return encoded.float().cpu()
 
     def __repr__(self) -> str:

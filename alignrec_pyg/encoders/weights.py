@@ -1,11 +1,9 @@
-"""Released weights from local files, and a hash of weights."""
+"""Released weights from local files."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +53,3 @@ def reading_failure(error: Exception) -> str:
         )
     reason = "no weights, or damaged" if "weights_only" in str(error) else str(error)
     return f"{reason}; download it again"
-
-
-def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """A hexadecimal hash of the names, dtypes, shapes and bytes of tensors, in any order."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -7,20 +7,17 @@ Nothing is stated here that a model class states itself: its constructor has the
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg import models
-from alignrec_pyg.checks import nearest, unknown_names
+from alignrec_pyg.checks import load_attribute, nearest, unknown_names
 from alignrec_pyg.models import (
     ALS,
     BM3,
@@ -255,16 +252,10 @@ def load_model(name: str) -> type[Recommender]:
         if name not in known:
             raise ValueError(f"model {name!r} is unknown: {nearest(name, list(known))}")
         return known[name]
-    module, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:  # an installed command does not look there by itself
-        sys.path.insert(0, str(Path.cwd()))
     try:
-        model = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"model {name!r} cannot be imported ({error}): it needs the form module:Class, and the "
-            "module needs to be in the current folder or on PYTHONPATH"
-        ) from error
+        model = load_attribute(name)
+    except ValueError as error:
+        raise ValueError(f"model {error}") from error
     if not (isinstance(model, type) and issubclass(model, Recommender) and _is_buildable(model)):
         raise ValueError(
             f"model {name!r} needs to be a subclass of alignrec_pyg.models.Recommender without "

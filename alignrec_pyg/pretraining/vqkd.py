@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alignrec_pyg.encoders.weights import released_tensors, weights_hash
+from alignrec_pyg.encoders.cache_keys import weights_hash
+from alignrec_pyg.encoders.weights import released_tensors
 from alignrec_pyg.pretraining.visual_tokens import check_images
 from alignrec_pyg.storage import CheckpointError
 

@@ -130,16 +130,17 @@ class EncodingRun:
 
     def _run_key(self) -> str:
         """A key of everything that determines the rows, except for the content of a batch."""
-        parts = [_VERSION, *self._encoder.modalities, str(self._encoder.out_dim)]
-        if "image" in self.present:
-            parts.append(PIL.__version__)
+        reader = [PIL.__version__] if "image" in self.present else []
+        parts = [_VERSION, *self._encoder.modalities]
         if not (self._fits and needs_fit(self._encoder)):
-            return content_hash(*parts, self._encoder.cache_key)
+            return content_hash(
+                *parts, str(self._encoder.out_dim), *reader, self._encoder.cache_key
+            )
         digests: list[str] = []  # the fitted encoder depends on all items
         for items in self.parts():
             digests += self._reader.digests(items, self._reader.load(items))
             self.stop.exit_if_requested()
-        return content_hash(*parts, self._encoder.arguments_key, digests)
+        return content_hash(*parts, *reader, self._encoder.arguments_key, digests)
 
     def _encoded(self, items: list[int], images: Sequence[LoadedImage]) -> Tensor:
         if not self._ready:

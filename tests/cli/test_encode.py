@@ -169,13 +169,13 @@ def test_a_column_of_image_paths(shop, tmp_path):
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        ("--encoder bert", 2, "--encoder: needs to be of the form tfidf, patch_pca, NAME=FOLDER"),
+        ("--encoder bert", 2, "--encoder: needs to be of the form tfidf, tfidf_char, patch_pca,"),
         ("--encoder tfidf tfidf", 2, "--encoder: needs each name once ('tfidf' is repeated)"),
         ("--k-core 99", 2, "--k-core: 'k' leaves no interactions (got 99"),
         ("--min-rating 9", 2, "--min-rating: leaves no interactions (got 9, the"),
         ("--images nowhere", 2, "--images: needs to be a folder or a zip file"),
         ("--image x", 2, "--image, --images: give one of them (got both)"),
-        ("--encoder tfidf --width 400", 1, "--encoder tfidf --width 400: 'out_dim' needs to be"),
+        ("--encoder tfidf --width 400", 1, "(got 400): lower it"),
         ("--text titel", 1, "a header with 'item_id', 'title', 'plot', 'titel' is needed (got"),
         ("--out {films}", 2, "--out: needs to be new or empty (got"),
     ],

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -24,9 +25,12 @@ from benchmarks import features
 
 
 def test_those_that_learn():
-    tfidf, patch_pca = (encoder_spec(name) for name in encoder_specs.LEARNED)
+    tfidf, characters, patch_pca = (encoder_spec(name) for name in encoder_specs.LEARNED)
     assert (tfidf.name, patch_pca.name) == ("tfidf", "patch_pca")
-    assert isinstance(tfidf.build(width=5), TfidfEncoder)
+    for spec, analyzer in ((tfidf, "word"), (characters, "char")):
+        encoder = spec.build(width=5)
+        assert isinstance(encoder, TfidfEncoder)
+        assert encoder.pipeline[0].analyzer == analyzer
     assert isinstance(patch_pca.build(), PatchPCAEncoder)
     assert (tfidf.build(width=5).out_dim, patch_pca.build().out_dim) == (5, 64)
 
@@ -50,6 +54,94 @@ def test_clip(tiny_clip, tmp_path):
     assert spec.build(modalities=["image"]).modalities == ("image",)
 
 
+@pytest.mark.parametrize("package", ["timm", "torchvision"])
+def test_networks_of_imagenet(package, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        encoder_specs.ImageNetEncoder,
+        f"from_{package}",
+        lambda model, weights, device: made.append((model, weights, device)),
+    )
+    spec = encoder_spec(f"resnet={package}:resnet50.a1_in1k:weights/resnet.pth")
+    assert spec.name == "resnet"
+    spec.build(device="cuda")
+    assert made == [("resnet50.a1_in1k", "weights/resnet.pth", "cuda")]
+
+
+OWN = """
+import torch
+
+class Length:
+    modalities = ("text",)
+    out_dim = 1
+
+    def __init__(self, device="cpu"):
+        self.device = device
+
+    @property
+    def cache_key(self):
+        raise AssertionError("not asked for")
+
+    def __call__(self, items):
+        return torch.tensor([[float(len(text or ""))] for text in items.text])
+
+def plain():
+    encoder = Length()
+    encoder.device = "its own"
+    return encoder
+
+def with_arguments(size):
+    return Length()
+
+class NoEncoder:
+    out_dim = 1
+
+    def __call__(self, items):
+        return None
+
+def nothing():
+    return None
+
+name = "a word"
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module beside the folder that commands run in."""
+    (tmp_path / "own_encoders.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    yield
+    sys.modules.pop("own_encoders", None)
+
+
+@pytest.mark.usefixtures("own")
+def test_an_encoder_of_ones_own():
+    spec = encoder_spec("length=own_encoders:Length")
+    assert spec == EncoderSpec("length", "own_encoders:Length")
+    encoder = spec.build(device="cuda")
+    assert encoder.device == "cuda"
+    assert encoder(ItemContent(text=["abc"])).tolist() == [[3.0]]
+    assert encoder_spec("x=own_encoders:plain").build(device="cuda").device == "its own"
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("own_encoders:Missing", r"'own_encoders:Missing' cannot be imported .*module:Class"),
+        ("no_such_module:X", r"'no_such_module:X' cannot be imported"),
+        ("own_encoders:with_arguments", r"called without arguments, or with 'device' .*'size'"),
+        ("own_encoders:name", r"needs to be a class or function"),
+        ("own_encoders:NoEncoder", r"without \['modalities', 'cache_key'\]"),
+        ("own_encoders:nothing", r"\(got None without"),
+    ],
+)
+def test_what_is_no_encoder_is_refused(source, message):
+    with pytest.raises(ValueError, match=message):
+        encoder_spec(f"x={source}").build()
+
+
 def test_sentence_transformers(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(
@@ -66,11 +158,13 @@ def test_sentence_transformers(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("bert", r"of the form tfidf, patch_pca, NAME=FOLDER, .* \(got 'bert'\)"),
+        ("bert", r"of the form tfidf, tfidf_char, patch_pca, NAME=FOLDER, .* \(got 'bert'\)"),
         ("a-b=x", r"of the form tfidf"),
         ("mm=", r"of the form tfidf"),
         ("mm=nowhere", r"nowhere is no folder \(a model of the hub is NAME=hub:MODEL\)"),
         ("clip=clip:ViT-B-32", r"of the form NAME=clip:MODEL:WEIGHTS \(got"),
+        ("x=timm:resnet18", r"of the form NAME=timm:MODEL:WEIGHTS \(got"),
+        ("x=torchvision::w.pth", r"of the form NAME=torchvision:MODEL:WEIGHTS \(got"),
     ],
 )
 def test_rejects(text, message):

@@ -205,3 +205,19 @@ def test_what_was_not_loaded_as_stored_is_told(model, tokenizer, tmp_path):
     encode = EncodeItems(encoder, "mm")
     encode(data)
     assert "resized to a grid of 6" in str(encode.report)
+
+
+def test_bfloat16_is_near_and_has_a_key_of_its_own(encoder, items, model, tokenizer):
+    half = BEiT3Encoder(model, tokenizer, precision="bfloat16")
+    rows, exact = half(items), encoder(items)
+    assert rows.dtype == torch.float32
+    assert not torch.equal(rows, exact)
+    cosine = torch.nn.functional.cosine_similarity(rows, exact)
+    assert (cosine[[0, 1, 2, 4, 5]] > 0.99).all()
+    assert half.cache_key == f"{encoder.cache_key}, bfloat16"
+
+
+def test_saved_weights_are_read_in_bfloat16(encoder, tmp_path):
+    encoder.save_pretrained(tmp_path)
+    half = BEiT3Encoder.from_pretrained(tmp_path, precision="bfloat16")
+    assert half.cache_key == f"{encoder.cache_key}, bfloat16"

@@ -13,7 +13,7 @@ from alignrec_pyg.encoders.beit3_checkpoint import (
     resized_positions,
     write_beit3,
 )
-from alignrec_pyg.encoders.weights import weights_hash
+from alignrec_pyg.encoders.cache_keys import weights_hash
 from alignrec_pyg.storage import CheckpointError, read_manifest, write_manifest
 
 pytest.importorskip("torchscale", exc_type=ImportError)

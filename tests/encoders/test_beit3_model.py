@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from alignrec_pyg.encoders import BEiT3Config, BEiT3Model
 from alignrec_pyg.encoders.beit3_model import normalized_pixels
-from alignrec_pyg.encoders.weights import weights_hash
+from alignrec_pyg.encoders.cache_keys import weights_hash
 
 pytest.importorskip("torchscale", exc_type=ImportError)
 

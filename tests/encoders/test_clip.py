@@ -238,3 +238,19 @@ def test_rejects_arguments(tiny_clip):
     with pytest.raises(ValueError, match="'batch_size'"):
         CLIPEncoder(tiny_clip, batch_size=0)
     assert repr(CLIPEncoder(tiny_clip)).startswith("CLIPEncoder('tiny-clip', None")
+
+
+def test_bfloat16_is_near_and_has_a_key_of_its_own(tiny_clip, encoder, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file(encoder.model.state_dict(), path)
+    items = ItemContent(text=TEXTS, image=PHOTOS)
+    half = CLIPEncoder(tiny_clip, path, precision="bfloat16")
+    rows, exact = half(items), encoder(items)
+    assert rows.dtype == torch.float32
+    for part in (slice(0, 16), slice(16, 32)):  # both towers
+        assert not torch.equal(rows[:, part], exact[:, part])
+    torch.testing.assert_close(rows, exact, atol=0.03, rtol=0)
+    torch.testing.assert_close(rows[0, :16].norm(), torch.tensor(1.0))
+    assert half.cache_key == f"{CLIPEncoder(tiny_clip, path).cache_key}, bfloat16"
+    with pytest.raises(ValueError, match=r"'precision' needs to be one of"):
+        CLIPEncoder(tiny_clip, path, precision="bf16")

@@ -8,6 +8,7 @@ from alignrec_pyg.encoders import (
     BEiT3Config,
     BEiT3Model,
     CLIPEncoder,
+    ImageNetEncoder,
     SentencePieceTokenizer,
     SentenceTransformerEncoder,
 )
@@ -15,6 +16,8 @@ from alignrec_pyg.encoders import (
 NEEDED = [
     (CLIPEncoder, "CLIPEncoder", "open_clip"),
     (SentenceTransformerEncoder, "SentenceTransformerEncoder", "sentence_transformers"),
+    (lambda: ImageNetEncoder.from_timm("a", None), "ImageNetEncoder.from_timm", "timm"),
+    (lambda: ImageNetEncoder.from_torchvision("a", None), "from_torchvision", "torchvision"),
     (lambda: BEiT3Model(BEiT3Config.tiny()), "BEiT3Model", "torchscale.architecture.config"),
     (lambda: SentencePieceTokenizer(b""), "SentencePieceTokenizer", "sentencepiece"),
 ]

@@ -1,14 +1,28 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, Normalizer
+from torch_geometric.data import HeteroData
 
-from alignrec_pyg.encoders import ItemContent, PatchPCAEncoder, TfidfEncoder, resize_square
-from alignrec_pyg.encoders.images import to_pillow
+from alignrec_pyg.encoders import (
+    FittedItemEncoder,
+    ItemContent,
+    PatchPCAEncoder,
+    SklearnEncoder,
+    TfidfEncoder,
+    resize_square,
+)
+from alignrec_pyg.transforms import EncodeItems
 
 TOPICS = ["apple pear plum fig", "wheel brake gear pedal", "violin cello flute oboe"]
 
@@ -126,40 +140,6 @@ def test_words_weigh_by_the_logarithm_of_their_count_and_by_their_rarity():
     torch.testing.assert_close(rows @ rows.T, unit @ unit.T, atol=1e-5, rtol=0)
 
 
-def test_the_basis_of_patches_comes_from_all_images():
-    """Of 25,600 patches it is fitted on a sample: here the first 20,000 are of red images."""
-    shade = torch.randint(0, 100, (400, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
-    pixels = torch.zeros(400, 3, 8, 8, dtype=torch.uint8)
-    pixels[:320, 0] = shade[:320]
-    pixels[320:, 2] = shade[320:] * 2  # blue, and more of it
-    encoder = PatchPCAEncoder(8, patch_size=1, patch_dim=1)
-    encoder.fit(ItemContent(image=pixels))
-    other = PatchPCAEncoder(8, patch_size=1, patch_dim=1, seed=1)
-    other.fit(ItemContent(image=pixels))
-    rows, blue = encoder(ItemContent(image=pixels)), pixels[320:].clone()
-    assert not torch.equal(rows, other(ItemContent(image=pixels)))
-    blue[:, 2] = 0
-    assert not torch.allclose(encoder(ItemContent(image=blue)), rows[320:], atol=0.1)
-
-
-def test_patches_are_coded_place_by_place():
-    """With every component kept, both bases are rotations: cosines are those of centred pixels."""
-    pixels = images(12)
-    encoder = PatchPCAEncoder(11, patch_size=2, patch_dim=12)
-    encoder.fit(ItemContent(image=pixels))
-    flat = pixels.flatten(1).float() / 255
-    centred = torch.nn.functional.normalize(flat - flat.mean(dim=0))
-    rows = encoder(ItemContent(image=pixels))
-    torch.testing.assert_close(rows @ rows.T, centred @ centred.T, atol=1e-3, rtol=0)
-
-
-def test_equal_images_work():
-    encoder = PatchPCAEncoder(2, patch_size=4, patch_dim=3)
-    content = ItemContent(image=torch.full((10, 3, 8, 8), 77, dtype=torch.uint8))
-    encoder.fit(content)
-    assert encoder(content).isfinite().all()
-
-
 @pytest.mark.parametrize(("make", "content"), ENCODERS)
 def test_arguments_key_does_not_change_with_what_was_learned(make, content):
     encoder = make()
@@ -168,30 +148,6 @@ def test_arguments_key_does_not_change_with_what_was_learned(make, content):
     encoder.fit(content())
     assert encoder.arguments_key == before != encoder.cache_key
     assert make(seed=1).arguments_key != before
-
-
-def test_photos_of_any_size_and_kind_are_resized_first(tmp_path):
-    photos = [resize_square(image, 20)[:, :, : 10 + n] for n, image in enumerate(images(12))]
-    paths = [tmp_path / f"{n}.png" for n in range(12)]
-    for path, photo in zip(paths, photos, strict=True):
-        to_pillow(photo).save(path)
-    rows = []
-    for given in (photos, paths, [resize_square(photo, 8) for photo in photos]):
-        encoder = PatchPCAEncoder(4, patch_size=4, patch_dim=6, image_size=8)
-        encoder.fit(ItemContent(image=[*given, None]))
-        rows.append(encoder(ItemContent(image=[None, *given])))
-    assert torch.equal(rows[0], rows[1])
-    assert torch.equal(rows[0], rows[2])
-    stacked = torch.stack([resize_square(photo, 8) for photo in photos])
-    plain = PatchPCAEncoder(4, patch_size=4, patch_dim=6)
-    plain.fit(ItemContent(image=stacked))
-    assert torch.equal(rows[0][1:], plain(ItemContent(image=stacked)))
-    assert "resized to 8" in encoder.cache_key
-    assert "resized" not in plain.cache_key
-    with pytest.raises(ValueError, match=r"choose an 'image_size'"):
-        plain.fit(ItemContent(image=photos))
-    with pytest.raises(ValueError, match="'image_size' needs to be a multiple of patch_size=8"):
-        PatchPCAEncoder(image_size=20)
 
 
 def test_too_wide_for_the_content():
@@ -207,33 +163,15 @@ def test_too_wide_for_the_content():
         PatchPCAEncoder(patch_size=2, patch_dim=13)
 
 
-@pytest.mark.parametrize("given", [["the of and"] * 3, [None, ""], []])
-def test_texts_without_words(given):
-    with pytest.raises(ValueError, match="needs texts with words"):
+@pytest.mark.parametrize("given", [[None, ""], []])
+def test_no_texts(given):
+    with pytest.raises(ValueError, match=r"'items' needs at least one text \(got none\)"):
         TfidfEncoder(1).fit(ItemContent(text=given))
 
 
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (torch.zeros(3, 3, 9, 8, dtype=torch.uint8), "multiples of patch_size=4"),
-        (torch.zeros(3, 1, 8, 8, dtype=torch.uint8), "RGB pixels, uint8"),
-        (torch.zeros(3, 3, 8, 8), "RGB pixels, uint8"),
-        ([images(1)[0], torch.zeros(3, 4, 4, dtype=torch.uint8)], "images of one size"),
-        ([Path("a.jpg")], r"a\.jpg: no such file"),
-        ([None], "at least one image"),
-    ],
-)
-def test_images_of_another_form(image, message):
-    with pytest.raises(ValueError, match=message):
-        PatchPCAEncoder(1, patch_size=4, patch_dim=2).fit(ItemContent(image=image))
-
-
-def test_images_of_another_size_than_fitted():
-    encoder = PatchPCAEncoder(2, patch_size=4, patch_dim=2)
-    encoder.fit(ItemContent(image=images()))
-    with pytest.raises(ValueError, match="fitted on"):
-        encoder(ItemContent(image=torch.zeros(1, 3, 4, 4, dtype=torch.uint8)))
+def test_texts_without_words():
+    with pytest.raises(ValueError, match=r"cannot be fitted to 3 texts: empty vocabulary"):
+        TfidfEncoder(1).fit(ItemContent(text=["the of and"] * 3))
 
 
 @pytest.mark.parametrize("make", [TfidfEncoder, PatchPCAEncoder])
@@ -248,10 +186,185 @@ def test_terms_that_hardly_repeat_are_told():
     signs = [chr(0x4E00 + number) for number in range(120)]
     titles = ["".join(signs[(7 * n + 11 * k) % 120] for k in range(6)) for n in range(60)]
     encoder = TfidfEncoder(4)
-    encoder.fit(ItemContent(text=titles))
+    with pytest.warns(UserWarning, match=r"use character n-grams, TfidfEncoder\(analyzer='char'\)"):
+        encoder.fit(ItemContent(text=titles))
     (note,) = encoder.notes
     assert note.startswith("ATTENTION: only 0 of 60 terms occur in more than one text")
     words = ["red", "blue", "cup", "tea", "lamp"]
     texts = [f"{words[n % 5]} {words[(n + n // 5) % 5]}" for n in range(25)]
     encoder.fit(ItemContent(text=texts))
     assert encoder.notes == ()
+
+
+CHINESE = ["红茶绿茶花茶茶壶", "跑鞋球鞋布鞋凉鞋", "台灯吊灯壁灯夜灯", "毛衣棉衣风衣睡衣"]
+
+
+def titles_without_blanks(n=160):
+    """Titles of four topics in turn: two words of two signs each, and a model number between."""
+    rng = np.random.default_rng(0)
+    words = [[topic[start : start + 2] for start in range(0, 8, 2)] for topic in CHINESE]
+    picked = [rng.permutation(words[row % 4])[:2] for row in range(n)]
+    return [f"{first}{rng.integers(1000, 9999)}{second}" for first, second in picked]
+
+
+def share_of_neighbors_of_the_topic(encoder, content):
+    encoder.fit(content)
+    rows = encoder(content)
+    nearest = (rows @ rows.T - 2 * torch.eye(len(rows))).argmax(dim=1)
+    return float((nearest % 4 == torch.arange(len(rows)) % 4).float().mean())
+
+
+def test_characters_read_a_language_without_blanks():
+    content = ItemContent(text=titles_without_blanks())
+    with pytest.warns(UserWarning, match="terms occur in more than one text"):
+        by_words = share_of_neighbors_of_the_topic(TfidfEncoder(8), content)
+    by_characters = share_of_neighbors_of_the_topic(TfidfEncoder(8, analyzer="char"), content)
+    assert by_words < 0.4  # one in four by chance
+    assert by_characters > 0.95
+
+
+def test_tfidf_is_a_preset():
+    content = ItemContent(text=[*texts(), None, " "])
+    preset = TfidfEncoder(4, analyzer="char_wb", ngram_range=(2, 3), min_df=2, seed=5)
+    vectorizer = TfidfVectorizer(
+        sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 3), min_df=2
+    )
+    written = SklearnEncoder(
+        make_pipeline(vectorizer, TruncatedSVD(4, random_state=5), Normalizer()), "text"
+    )
+    preset.fit(content)
+    written.fit(content)
+    assert written.out_dim == 4
+    assert torch.equal(preset(content), written(content))
+    assert TfidfEncoder(4, analyzer="char").pipeline[0].ngram_range == (1, 3)
+    by_function = TfidfEncoder(4, analyzer=str.split)
+    by_function.fit(content)
+    assert by_function(content).any(dim=1).tolist() == [True] * 60 + [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"analyzer": "words"}, r"'analyzer' needs to be one of \('word', 'char', 'char_wb'\)"),
+        ({"ngram_range": (2, 1)}, r"'ngram_range' needs to be 2 or more \(got 1\)"),
+        ({"ngram_range": (0, 1)}, r"'ngram_range' needs to be 1 or more \(got 0\)"),
+        ({"min_df": 0}, r"'min_df' needs to be 1 or more"),
+    ],
+)
+def test_tfidf_rejects(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TfidfEncoder(4, **arguments)
+
+
+class Lengths(TransformerMixin, BaseEstimator):
+    """A transformer of one's own."""
+
+    def fit(self, rows, y=None):
+        self.seen_ = len(rows)
+        return self
+
+    def transform(self, rows):
+        return [[len(row), self.seen_] for row in rows]
+
+
+def test_any_transformer_reads_the_items_that_have_the_modality():
+    own = SklearnEncoder(Lengths(), "text")
+    assert isinstance(own, FittedItemEncoder)
+    content = ItemContent(text=["abc", None, "a", " "])
+    own.fit(content)
+    assert own(content).tolist() == [[3, 2], [0, 0], [1, 2], [0, 0]]
+    assert (own.out_dim, own.modalities) == (2, ("text",))
+    assert not own(ItemContent(text=[None])).any()
+    with pytest.raises(ValueError, match=r"'items' needs texts \(got none\)"):
+        own(ItemContent(image=images(2)))
+
+
+def test_images_are_rows_of_pixels_in_squares():
+    photos = [resize_square(image, 20)[:, :, : 9 + n] for n, image in enumerate(images(6))]
+    encoder = SklearnEncoder(FunctionTransformer(), "image", image_size=4)
+    encoder.fit(ItemContent(image=[*photos, None]))
+    expected = [resize_square(photo, 4).flatten().float() / 255 for photo in photos]
+    rows = encoder(ItemContent(image=[None, *photos]))
+    assert torch.equal(rows, torch.stack([torch.zeros(48), *expected]))
+    assert f"Pillow {PIL.__version__}" in encoder.cache_key
+    with pytest.raises(ValueError, match="at least one image"):
+        encoder.fit(ItemContent(image=[None]))
+
+
+def test_the_pipeline_given_is_copied_and_fitted_anew():
+    given = make_pipeline(CountVectorizer(), TruncatedSVD(2))
+    encoder = SklearnEncoder(given, "text", seed=3)
+    encoder.fit(ItemContent(text=texts(30)))
+    first = encoder(ItemContent(text=texts(30)))
+    encoder.fit(ItemContent(text=["entirely other words", "and more words here", "more"]))
+    encoder.fit(ItemContent(text=texts(30)))
+    assert torch.equal(encoder(ItemContent(text=texts(30))), first)
+    assert not hasattr(given[0], "vocabulary_")
+    assert given[1].random_state is None  # ours has the seed
+    assert encoder.pipeline[1].random_state == 3
+
+
+def test_a_fitted_transformer_stays_as_it_is():
+    frozen = pytest.importorskip("sklearn.frozen")  # of scikit-learn 1.6
+    vectorizer = CountVectorizer().fit(["apple pear", "pear plum"])
+    encoder = SklearnEncoder(frozen.FrozenEstimator(vectorizer), "text")
+    content = ItemContent(text=["plum plum wheel"])
+    encoder.fit(content)
+    assert encoder(content).tolist() == [[0, 0, 2]]
+    other = SklearnEncoder(frozen.FrozenEstimator(CountVectorizer().fit(["apple"])), "text")
+    assert encoder.arguments_key != other.arguments_key
+
+
+def test_the_key_follows_parameters_functions_and_versions():
+    def pipeline(words):
+        return CountVectorizer(analyzer=words, max_features=9)
+
+    keys = [
+        SklearnEncoder(pipeline(str.split), "text").arguments_key,
+        SklearnEncoder(pipeline(lambda text: text.split()), "text").arguments_key,
+        SklearnEncoder(pipeline(lambda text: text.split("-")), "text").arguments_key,
+        SklearnEncoder(pipeline(str.split), "text", version="jieba 0.42").arguments_key,
+        SklearnEncoder(pipeline(str.split), "image").arguments_key,
+        SklearnEncoder(pipeline(str.split), "image", image_size=8).arguments_key,
+        SklearnEncoder(CountVectorizer(analyzer=str.split), "text").arguments_key,
+    ]
+    assert len(set(keys)) == len(keys)
+    assert SklearnEncoder(pipeline(lambda text: text.split()), "text").arguments_key == keys[1]
+
+
+def test_the_key_holds_no_address():
+    """Another process would never find it again."""
+    encoder = TfidfEncoder(2)
+    encoder.fit(ItemContent(text=["red cup", "blue cup", "red tea", "green tea"]))
+    key = encoder.cache_key
+    encoder._fitted[0]._stop_words_id += 1  # by which scikit-learn knows a list again
+    assert encoder.cache_key == key
+    encoder._fitted[0].vocabulary_["cup"] += 1
+    assert encoder.cache_key != key
+
+
+@pytest.mark.parametrize("pipeline", [CountVectorizer, "tfidf", LinearRegression()])
+def test_what_is_no_transformer_is_refused(pipeline):
+    with pytest.raises(ValueError, match="'pipeline' needs to be a transformer"):
+        SklearnEncoder(pipeline, "text")
+
+
+def test_modality_and_width_are_checked():
+    with pytest.raises(ValueError, match=r"'modality' needs to be one of \('text', 'image'\)"):
+        SklearnEncoder(CountVectorizer(), "audio")
+    with pytest.raises(ValueError, match=r"16,384 numbers or fewer \(got 1,048,576\): end it with"):
+        SklearnEncoder(HashingVectorizer(), "text").fit(ItemContent(text=["a b"]))
+
+
+def test_a_catalogue_is_encoded_from_the_cache(tmp_path):
+    """Before it is fitted its width is not known."""
+    data = HeteroData()
+    data["item"].num_nodes = 30
+    data["item"].text = texts(30)
+    used, fresh = (
+        SklearnEncoder(make_pipeline(CountVectorizer(), TruncatedSVD(2)), "text") for _ in range(2)
+    )
+    for encoder, cached in ((used, 0), (used, 30), (fresh, 30)):
+        encode = EncodeItems(encoder, "text", cache_dir=tmp_path)
+        assert encode(data)["item"].x_text.shape == (30, 2)
+        assert encode.report.cached == cached

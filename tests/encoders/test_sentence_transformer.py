@@ -176,3 +176,14 @@ def test_minilm_gives_the_published_features(minilm, data_folder):
     data["item"].text = [text[artist[item]] for item in items]
     rows = EncodeItems(SentenceTransformerEncoder(minilm), "text")(data)["item"].x_text
     torch.testing.assert_close(rows, torch.from_numpy(published[items]), atol=2e-6, rtol=0)
+
+
+def test_bfloat16_is_near_and_has_a_key_of_its_own(folder):
+    exact = SentenceTransformerEncoder(folder)
+    half = SentenceTransformerEncoder(folder, precision="bfloat16")
+    content = ItemContent(text=["red shoe", "a lamp"])
+    rows = half(content)
+    assert rows.dtype == torch.float32
+    assert not torch.equal(rows, exact(content))
+    torch.testing.assert_close(rows, exact(content), atol=0.03, rtol=0)
+    assert half.cache_key == f"{exact.cache_key}, bfloat16"
