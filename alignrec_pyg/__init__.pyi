@@ -56,6 +56,7 @@ from .models import ContentKNN as ContentKNN
 from .models import ContentLightGCN as ContentLightGCN
 from .models import DualGNN as DualGNN
 from .models import ItemKNN as ItemKNN
+from .models import LGMRec as LGMRec
 from .models import LightGCN as LightGCN
 from .models import Popularity as Popularity
 from .models import Recommender as Recommender

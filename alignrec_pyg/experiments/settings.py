@@ -36,6 +36,7 @@ from alignrec_pyg.models import (
     ContentLightGCN,
     DualGNN,
     ItemKNN,
+    LGMRec,
     LightGCN,
     Popularity,
     Recommender,
@@ -125,8 +126,8 @@ PAPER_GRIDS: dict[type[Recommender], Grid] = {
 }
 """The grids behind the published figures (AlignRec: the paper's Table 7; the others: those of the
 multimodal toolbox that most figures come from). They were searched on test links there; here they
-serve validation. That of PGL is not published; ContentLightGCN is our own and has none, nor have
-the models in closed form.
+serve validation. That of PGL is not published, that of LGMRec has millions of points;
+ContentLightGCN is our own and has none, nor have the models in closed form.
 """
 
 SEARCH_GRIDS: dict[type[Recommender], Grid] = {
@@ -144,6 +145,7 @@ SEARCH_GRIDS: dict[type[Recommender], Grid] = {
     SLMRec: {"lr": (1e-3, 3e-3), "ssl_weight": (0.01, 0.1)},
     PGL: {"lr": (1e-3, 3e-3), "cl_weight": (0.05, 0.5)},
     SMORE: {"lr": (1e-3, 3e-3), "cl_weight": (0.01, 0.03)},
+    LGMRec: {"lr": (1e-3, 3e-3), "num_hyperedges": (4, 64)},
     ContentLightGCN: {"lr": (1e-3, 3e-3), "num_layers": (2, 3)},
     Popularity: {},
     ItemKNN: {"num_neighbors": (20, 100), "shrinkage": (0.0, 10.0)},

@@ -16,6 +16,7 @@ from .grcn import GRCN as GRCN
 from .inputs import ModelInputs as ModelInputs
 from .itemknn import ItemKNN as ItemKNN
 from .lattice import LATTICE as LATTICE
+from .lgmrec import LGMRec as LGMRec
 from .lightgcn import LightGCN as LightGCN
 from .mgcn import MGCN as MGCN
 from .mmgcn import MMGCN as MMGCN

@@ -10,6 +10,7 @@ from alignrec_pyg.nn.losses import (
     info_nce_loss,
     l2_loss,
     similarity_loss,
+    table_info_nce_loss,
     unit_rows,
 )
 from alignrec_pyg.nn.perturbation import LinkPruning, dropout, sample_links
@@ -57,6 +58,7 @@ __all__ = [
     "segment_softmax",
     "self_loop_adjacency",
     "similarity_loss",
+    "table_info_nce_loss",
     "unit_rows",
     "user_item_adjacency",
     "user_item_edges",

@@ -18,6 +18,8 @@ from alignrec_pyg.checks import check_choice
 from alignrec_pyg.graph import InteractionBatch
 from alignrec_pyg.nn.precision import in_float32
 
+_LOGITS_AT_A_TIME = 1 << 22
+
 
 def batch_rows(
     batch: InteractionBatch, user_x: Tensor, item_x: Tensor
@@ -188,6 +190,80 @@ class _InfoNCE(torch.autograd.Function):
         grad_y = column * (exponential.t() @ (scaled * x))
         grad_y -= row * x
         return grad_x, grad_y, None, None
+
+
+@in_float32
+def table_info_nce_loss(
+    x: Tensor,
+    table: Tensor,
+    positive: Tensor,
+    temperature: float = 0.2,
+    *,
+    counts: Tensor | None = None,
+) -> Tensor:
+    r"""Contrastive loss from some rows to all rows of a table, a sum over the former.
+
+    .. math::
+        \sum_a n_a \left[ -\log
+        \frac{\exp(\cos(x_a, y_{p_a}) / \tau)}{\sum_b \exp(\cos(x_a, y_b) / \tau)} \right]
+
+    The logits are made in blocks, in the forward and again in the backward pass, so that no matrix
+    of anchors x table is held. A row of zeros has the cosine 0 with all others.
+
+    Source: `LGMRec <https://arxiv.org/abs/2312.16400>`_ (AAAI 2024), section "Global Hypergraph
+    Embedding".
+
+    Args:
+        x: Anchors.
+        table: Candidates :math:`y`.
+        positive: Row :math:`p_a` of the candidate that is the positive of anchor :math:`a`.
+        temperature: Temperature :math:`\tau`.
+        counts: Number of occurrences :math:`n_a` of each anchor (default: one).
+
+    Shapes:
+        - **input:** x :math:`(n, d)`, table :math:`(N, d)`, positive int64 :math:`(n)`, counts
+          :math:`(n)`
+        - **output:** scalar
+    """
+    x, table = unit_rows(x), unit_rows(table)
+    counts = x.new_ones(x.size(0)) if counts is None else counts.to(x.dtype)
+    loss: Tensor = _TableInfoNCE.apply(x, table, positive, counts, temperature)
+    return loss
+
+
+class _TableInfoNCE(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, table: Tensor, positive: Tensor, counts: Tensor, temperature: float
+    ) -> Tensor:
+        scaled = x / temperature
+        log_sum = torch.full_like(counts, -torch.inf)
+        for block in table.split(_rows_at_a_time(x)):
+            log_sum = torch.logaddexp(log_sum, (scaled @ block.t()).logsumexp(dim=1))
+        ctx.save_for_backward(x, table, positive, counts, log_sum)
+        ctx.temperature = temperature
+        return (counts * (log_sum - (scaled * table[positive]).sum(1))).sum()
+
+    @staticmethod
+    @once_differentiable
+    @in_float32
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        x, table, positive, counts, log_sum = ctx.saved_tensors
+        # d loss / d logits[a, b] = n_a (softmax[a, b] - [b = p_a])
+        weight = (grad * counts / ctx.temperature).unsqueeze(1)
+        grad_x = -weight * table[positive]
+        grad_table = torch.zeros_like(table).index_add_(0, positive, -weight * x)
+        size = _rows_at_a_time(x)
+        for rows, part in zip(table.split(size), grad_table.split(size), strict=True):
+            logits = (x / ctx.temperature) @ rows.t()
+            softmax = logits.sub_(log_sum.unsqueeze(1)).exp_().mul_(weight)
+            grad_x += softmax @ rows
+            part += softmax.t() @ x
+        return grad_x, grad_table, None, None, None
+
+
+def _rows_at_a_time(x: Tensor) -> int:
+    return max(1, _LOGITS_AT_A_TIME // max(1, x.size(0)))
 
 
 @in_float32

@@ -123,6 +123,8 @@ def add_items(
       features alone;
     - :class:`~alignrec_pyg.models.PGL`: :math:`e_i / (L + 1) + \sum_j s_{ij} e_j`, where :math:`e`
       are the projected features of the items;
+    - :class:`~alignrec_pyg.models.LGMRec`: the global vector of the hyperedges that its features
+      say, :math:`\alpha \operatorname{norm}(\sum_m q_{m,i})`, which tells few items apart;
     - :class:`~alignrec_pyg.models.Aligned`: as its backbone;
     - :class:`~alignrec_pyg.models.BPR`, :class:`~alignrec_pyg.models.LightGCN`,
       :class:`~alignrec_pyg.models.BM3`: not supported, since their scores depend on the ID vectors

@@ -35,6 +35,7 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
         "GRCN": {"features": ["image", "text"]},
         "DualGNN": {"features": ["image", "text"]},
         "SLMRec": {"features": ["image", "text"]},
+        "LGMRec": {"features": ["image", "text"]},
         "MGCN": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
         "LATTICE": {"features": ["image", "text"], "item_graphs": ["image", "text"]},
         "SMORE": {"features": ["image", "text"], "item_graphs": ["image", "text"]},

@@ -94,7 +94,7 @@ def test_published_settings_are_those_of_the_papers():
 def test_published_settings_of_the_papers_data():
     assert published_settings(BM3, "sports").hparams["reg_weight"] == 0.01
     assert published_settings(BM3, "elec").hparams["num_layers"] == 2
-    for name in ("MMGCN", "GRCN", "DualGNN"):
+    for name in ("MMGCN", "GRCN", "DualGNN", "LGMRec"):
         assert published_settings(MODELS[name], "baby").hparams["faithful"] is True
         assert published_settings(MODELS[name], "films").hparams["faithful"] is False
 

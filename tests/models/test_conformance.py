@@ -79,6 +79,7 @@ KNOW_THE_CHECKERBOARD = (
     AlignedContentLightGCN,
     alignrec_pyg.DualGNN,
     alignrec_pyg.GRCN,
+    alignrec_pyg.LGMRec,
     alignrec_pyg.PGL,
     alignrec_pyg.SMORE,
     Profile,
@@ -422,6 +423,7 @@ DRAWS = {
         "*.table.weight": features,
         "*": linear,
     },
+    "LGMRec": {"*": xavier_uniform},
     "PGL": {
         "user_embedding.weight": xavier_uniform_side_by_side,
         "*.table.weight": features,

@@ -13,6 +13,7 @@ from alignrec_pyg.nn import (
     info_nce_loss,
     l2_loss,
     similarity_loss,
+    table_info_nce_loss,
     unit_rows,
 )
 
@@ -175,3 +176,36 @@ def test_batch_rows_are_those_of_users_positive_and_negative_items():
     assert torch.equal(user, users[[2, 0]])
     assert torch.equal(pos, items[[3, 3]])
     assert torch.equal(neg, items[[1, 0]])
+
+
+def test_table_info_nce_by_hand():
+    table = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    anchor, positive = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    expected = math.log(1 + math.exp(-5) + math.exp(-10))
+    assert expected == pytest.approx(0.0067604, abs=1e-7)
+    found = table_info_nce_loss(anchor, table, positive)
+    assert found.item() == pytest.approx(expected, rel=1e-4)
+    twice = table_info_nce_loss(anchor, table, positive, counts=torch.tensor([2]))
+    assert twice.item() == pytest.approx(2 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("at_a_time", [1, 14, 1 << 22])
+def test_table_info_nce_equals_the_cross_entropy_of_all_rows(monkeypatch, at_a_time):
+    monkeypatch.setattr(
+        "alignrec_pyg.nn.losses._LOGITS_AT_A_TIME", at_a_time
+    )  # blocks of 1, 2 or all rows
+    x, table = rows(7, 4).requires_grad_(), rows(11, 4, seed=1)
+    table[3] = 0  # a candidate with the cosine 0
+    table.requires_grad_()
+    counts, positive = torch.tensor([1, 3, 1, 2, 1, 1, 4]), torch.tensor([0, 2, 10, 2, 5, 6, 7])
+    found = table_info_nce_loss(x, table, positive, 0.3, counts=counts)
+    unit = table / table.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    logits = functional.normalize(x) @ unit.t() / 0.3
+    expected = functional.cross_entropy(
+        repeated(logits, counts), repeated(positive, counts), reduction="sum"
+    )
+    torch.testing.assert_close(found, expected)
+    known = torch.arange(11) != 3  # the row of zeros gets no gradient
+    for a, b in zip(gradients(found, x, table), gradients(expected, x, table), strict=True):
+        keep = known if len(a) == 11 else slice(None)
+        torch.testing.assert_close(a[keep], b[keep])

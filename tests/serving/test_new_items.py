@@ -105,7 +105,7 @@ WITHOUT_GRAPH = [
     cls
     for cls in MODELS
     if cls not in BY_ID
-    and cls.__name__ in ("ContentLightGCN", "DualGNN", "GRCN", "MMGCN", "SLMRec", "VBPR")
+    and cls.__name__ in ("ContentLightGCN", "DualGNN", "GRCN", "LGMRec", "MMGCN", "SLMRec", "VBPR")
 ]
 
 
