@@ -163,7 +163,9 @@ def compare(options: CompareOptions) -> int:
         from alignrec_pyg.experiments.served import keep_best
 
         served = keep_best(session, cells, outcome.results)
-        print(f"\n{served}\n\nnext:\n  {_next_command(options, session, served)}")
+        print(f"\n{served}\n\nnext:")
+        for command in _next_commands(options, session, served):
+            print(f"  {shlex.join(command)}")
     return status
 
 
@@ -196,22 +198,25 @@ def _read(
     return data, describe(data, duplicates=source.duplicates, notes=source.notes)
 
 
-def _next_command(options: CompareOptions, session: Session, served: Served) -> str:
-    """How to get recommendations, with titles where the items have some."""
+def _next_commands(
+    options: CompareOptions, session: Session, served: Served
+) -> tuple[list[str], list[str]]:
+    """How to get recommendations, with titles where the items have some, and a service."""
     from alignrec_pyg.datasets.tables import open_table
     from alignrec_pyg.graph import USER
 
     user = str(session.data.known[USER].id[0])
-    command = ["alignrec", "recommend", str(served.folder), "--users", user]
+    model = [] if served.class_path is None else ["--model", served.class_path]
+    recommend = ["alignrec", "recommend", str(served.folder), "--users", user, *model]
     if options.items is not None:
         there = open_table(options.items, [], [], optional=()).columns
         title = next((name for name in _TITLES if name in there), None)
         if title is not None:
-            command += ["--items", str(options.items), "--show", title]
+            recommend += ["--items", str(options.items), "--show", title]
             column = options.items_id or options.item
             if column is not None and column in there:
-                command += ["--items-id", column]
-    return shlex.join(command)
+                recommend += ["--items-id", column]
+    return recommend, ["alignrec", "serve", str(served.folder), *model]
 
 
 main = script(CompareOptions, compare, compare.__doc__, CompareOptions.completed)

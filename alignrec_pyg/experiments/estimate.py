@@ -129,6 +129,7 @@ def estimate(
         trials: Trials by row.
         parts: The graphs.
     """
+    closed = [row for row in dict.fromkeys(rows) if trials.get(row) == Trial()]
     runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
     lines = [f"estimate: about {_about(seconds.expected)} for {runs}, {jobs} at a time"]
     if seconds.least < seconds.most:
@@ -139,11 +140,13 @@ def estimate(
     if all(peak is not None for peak in peaks):
         lines.append(_memory([peak or 0 for peak in peaks], jobs, parts))
     sources = []
-    if trials:
+    if len(closed) < len(trials):
         sources.append(f"{TIMED_STEPS + 1} steps and a validation of each model, timed just now")
     if not trials.keys() >= set(rows):
         sources.append("finished runs")
     lines.append(f"it rests on {' and on '.join(sources)}")
+    if closed:
+        lines[-1] += f"; {', '.join(closed)}: solved in closed form, not counted"
     return "\n  ".join(lines)
 
 
@@ -156,8 +159,8 @@ def _memory(peaks: Sequence[int], jobs: int, parts: Parts) -> str:
         free, needed = int(psutil.virtual_memory().available), largest
         if jobs > 1:  # processes of their own: what they import, and the graphs
             process = psutil.Process()
-            others = [child.memory_info().rss for child in process.children()]
-            each = max(others, default=process.memory_info().rss)
+            others = [child.memory_full_info().uss for child in process.children()]
+            each = max(others, default=process.memory_full_info().uss)
             needed += jobs * (each + _num_bytes(parts.train))
     text = f"memory: about {needed / _GB:.1f} GB beside what this process has now"
     if device.type == "cuda":

@@ -93,7 +93,8 @@ def run_cells(
     if estimated and jobs:
         moved = parts.to(device)
         trials = try_rows(cells, results, moved, is_the_cells_own)
-        log(_estimate(cells, results, moved, jobs, trials))
+        if any(trial != Trial() for trial in trials.values()):
+            log(_estimate(cells, results, moved, jobs, trials))
         del moved
     with CellsProgress(cells, results, jobs, trials) as progress:
         run = _Run(cells, keys, parts, store, device, log, progress, results, failed)

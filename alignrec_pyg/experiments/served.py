@@ -13,6 +13,7 @@ from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import model_path
 from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.graph import INTERACTS, content_hash, known_pairs, on_device
+from alignrec_pyg.models import ClosedFormRecommender
 from alignrec_pyg.models.saving import CONFIG
 from alignrec_pyg.serving import refit
 from alignrec_pyg.storage import (
@@ -43,7 +44,8 @@ class Served:
         validation: Mean of the validation metric over seeds by row, the highest first.
         seeds: The seeds of the mean.
         num_links: Links that it was trained on anew.
-        epochs: Passes over them, as many as the chosen run had made at its best epoch.
+        epochs: Passes over them, as many as the chosen run had made at its best epoch; ``None`` of
+            a model in closed form.
         class_path: ``"module:Class"`` of a class that is none of the package's.
     """
 
@@ -52,7 +54,7 @@ class Served:
     validation: dict[str, float]
     seeds: Sequence[int]
     num_links: int
-    epochs: int
+    epochs: int | None
     class_path: str | None = None
 
     def __str__(self) -> str:
@@ -60,16 +62,15 @@ class Served:
         over = f", mean over {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
         best, *others = (f"{row} {value:.4f}" for row, value in self.validation.items())
         then = f", then {others[0]}" if others else ""
-        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        lines = [
+        how = "trained" if self.epochs is not None else "solved"
+        epochs = ""
+        if self.epochs is not None:
+            epochs = f" in {self.epochs} epoch{'' if self.epochs == 1 else 's'}"
+        return (
             f"to serve: {self.row}, best by validation {SELECTED_BY}{over} ({best}{then}; test "
-            "links choose nothing)",
-            f"trained anew on all {self.num_links:,} links, {epochs}: {self.folder}",
-        ]
-        if self.class_path is not None:
-            name = self.class_path.partition(":")[2]
-            lines.append(f"in Python, as its class is yours: load({str(self.folder)!r}, {name})")
-        return "\n".join(lines)
+            f"links choose nothing)\n{how} anew on all {self.num_links:,} links{epochs}: "
+            f"{self.folder}"
+        )
 
 
 def choose(results: Sequence[CellResult], seeds: Sequence[int]) -> dict[str, float]:
@@ -114,7 +115,7 @@ def keep_best(session: Session, cells: Sequence[Cell], results: Sequence[CellRes
         validation=validation,
         seeds=session.seeds,
         num_links=links.size(1),
-        epochs=result.best_epoch,
+        epochs=None if issubclass(cell.model, ClosedFormRecommender) else result.best_epoch,
         class_path=path if ":" in path else None,
     )
     key = content_hash(

@@ -63,7 +63,7 @@ def test_it_says_what_it_read_what_it_will_take_and_what_comes_next(whole_way):
             "p (Holm)",
             " is best on recall@20",
             "\nto serve: ",
-            "\ntrained anew on all 480 links, ",
+            "\ntrained anew on all 480 links in ",
             "\nnext:\n  alignrec recommend ",
         )
     ]
@@ -98,13 +98,16 @@ def test_nothing_that_was_rated_is_recommended(shop, finished):
         assert set(items.tolist()) == set(range(100, 160)) - rated[user]
 
 
-def test_the_next_command_recommends(finished, command, capsys):
+def test_the_next_command_recommends(shop, finished, command, capsys):
     assert main(command(finished)) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
-    words = shlex.split(line)
-    assert words[:3] == ["alignrec", "recommend", str(finished / "model")]
-    assert words[3:5] == ["--users", "u0"]
-    assert words[-2:] == ["--show", "title"]
+    recommend, serve = map(shlex.split, capsys.readouterr().out.splitlines()[-2:])
+    assert serve == ["alignrec", "serve", str(finished / "model")]
+    assert recommend[:3] == ["alignrec", "recommend", str(finished / "model")]
+    assert main([*recommend[1:], "--k", "60"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rated = pd.read_csv(shop.ratings).groupby("user_id").item_id.apply(set)["u0"]
+    assert {int(row[2]) for row in rows[1:]} == set(range(100, 160)) - rated
+    assert all(f"film {int(row[2]) - 100}" == " ".join(row[4:6]) for row in rows[1:])
 
 
 def test_a_second_call_trains_and_encodes_nothing(finished, command, monkeypatch, capsys):
@@ -130,7 +133,7 @@ def test_interactions_alone_leave_out_what_needs_content(shop, tmp_path, capsys)
     saved = result(out)
     expected = {"BPR", "LightGCN", *(model.__name__ for model in BASELINES)}
     assert {row["name"] for row in saved["rows"]} == expected
-    line = printed.out.splitlines()[-1]
+    line = printed.out.splitlines()[-2]
     assert line == f"  alignrec recommend {out / 'model'} --users u0"
 
 

@@ -13,6 +13,7 @@ from alignrec_pyg.models import Popularity
 
 CPU = torch.device("cpu")
 GB = 10**9
+SECOND = Trial(epoch_seconds=1.0)
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def words(**changes):
         "rows": ["A", "A", "B"],
         "peaks": [GB, GB, 2 * GB],
         "jobs": 1,
-        "trials": {"A": Trial(), "B": Trial()},
+        "trials": {"A": SECOND, "B": SECOND},
         "parts": SimpleNamespace(
             train=SimpleNamespace(
                 stores=[{"a": torch.zeros(100_000_000, dtype=torch.uint8), "n": 3}]
@@ -95,7 +96,8 @@ def machine(monkeypatch):
     monkeypatch.setattr(estimates, "positive_links", lambda _: torch.zeros(2, 1))
     free = SimpleNamespace(available=8 * GB)
     monkeypatch.setattr(estimates.psutil, "virtual_memory", lambda: free)
-    memory = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=GB // 2), children=list)
+    own = SimpleNamespace(uss=GB // 2)
+    memory = SimpleNamespace(memory_full_info=lambda: own, children=list)
     monkeypatch.setattr(estimates.psutil, "Process", lambda: memory)
     return free
 
@@ -107,8 +109,10 @@ def test_it_says_what_it_rests_on(machine):
         "memory: about 2.0 GB beside what this process has now, of 8.0 GB that are free",
         "it rests on 5 steps and a validation of each model, timed just now",
     ]
-    *_, last = words(trials={"A": Trial()})
-    assert last.endswith("timed just now and on finished runs")
+    assert words(trials={"A": SECOND})[-1].endswith("timed just now and on finished runs")
+    assert words(trials={"A": SECOND, "B": Trial()})[-1].endswith(
+        "timed just now; B: solved in closed form, not counted"
+    )
     assert words(trials={})[-1] == "it rests on finished runs"
     same = Seconds(least=3.0, expected=3.0, most=3.0)
     assert words(seconds=same, rows=["A"])[0] == "estimate: about 3 s for 1 run, 1 at a time"
@@ -127,8 +131,11 @@ def test_memory_is_that_of_the_largest_at_a_time_in_their_processes(machine):
     assert len(words(peaks=[GB, None, GB])) == 2  # not measured here
 
 
-def test_nothing_is_estimated_where_nothing_is_to_run(small_cells, parts, tmp_path):
+def test_nothing_is_estimated_where_nothing_is_to_train(small_cells, parts, tmp_path):
     lines = []
+    baseline = replace(small_cells(models=[Popularity], seeds=[0])[0], hparams={})
+    run_cells([baseline], parts, CellStore(tmp_path), CPU, lines.append, estimated=True)
+    assert lines == []
     cells, store = small_cells(seeds=[0], max_epochs=1), CellStore(tmp_path)
     for _ in range(2):
         run_cells(cells, parts, store, CPU, lines.append, estimated=True)

@@ -77,7 +77,7 @@ def test_the_best_seed_is_trained_anew_on_all_links_for_as_many_epochs(session):
     cells = cells_of(session, embedding_dim=4)
     made = keep_best(session, cells, with_best(results_of(session, cells), 1))
     assert (made.row, made.epochs, made.folder) == ("BPR", 3, session.out / "model")
-    assert made.num_links == 24 * 8
+    assert str(made).endswith(f"\ntrained anew on all 192 links in 3 epochs: {made.folder}")
     model, data = alignrec_pyg.load(made.folder)
     known = session.data.known
     torch.manual_seed(1)
@@ -95,10 +95,11 @@ def test_a_baseline_may_be_the_best(session):
     made = keep_best(session, cells, results)
     assert made.row == "Popularity"
     assert type(alignrec_pyg.load(made.folder)[0]) is Popularity
-    assert str(made).splitlines()[0] == (
+    assert str(made).splitlines() == [
         "to serve: Popularity, best by validation recall@20, mean over 2 seeds (Popularity 0.5000, "
-        "then BPR 0.0000; test links choose nothing)"
-    )
+        "then BPR 0.0000; test links choose nothing)",
+        f"solved anew on all 192 links: {made.folder}",
+    ]
 
 
 def test_what_is_made_is_made_once(session, monkeypatch):
@@ -145,7 +146,5 @@ def test_an_interrupted_training_goes_on(session, monkeypatch):
 def test_a_class_of_ones_own_is_loaded_by_it(session):
     cells = cells_of(session, Mine, embedding_dim=4)
     made = keep_best(session, cells, with_best(results_of(session, cells), 0))
-    assert str(made).splitlines()[-1] == (
-        f"in Python, as its class is yours: load('{made.folder}', Mine)"
-    )
+    assert made.class_path == f"{__name__}:Mine"
     assert type(alignrec_pyg.load(made.folder, Mine)[0]) is Mine
