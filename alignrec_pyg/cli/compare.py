@@ -45,7 +45,7 @@ _TITLES = ("title", "name")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions(RawDataOptions, ExperimentOptions):
+class CompareOptions(ExperimentOptions, RawDataOptions):
     """The options of the comparison."""
 
     path: Annotated[

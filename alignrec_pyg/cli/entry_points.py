@@ -71,7 +71,8 @@ class Command(TyperCommand):
         Typer would import rich for it, which takes longer than all else that ``--help`` does.
         """
         sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
+        arguments_first = sorted(self.get_params(ctx), key=lambda one: one.param_type_name)
+        for parameter in arguments_first:
             record = parameter.get_help_record(ctx)
             if record is not None:
                 usual = f"{parameter.param_type_name}s".capitalize()

@@ -44,7 +44,9 @@ def test_items_with_several_columns_of_text(tmp_path, capsys):
 
 def test_help_says_what_the_exit_codes_mean(capsys):
     assert main(["check", "--help"]) == 0
-    assert "Exit code 0: usable" in " ".join(capsys.readouterr().out.split())
+    text = capsys.readouterr().out
+    assert "Exit code 0: usable" in " ".join(text.split())
+    assert text.index("\nArguments:") < text.index("\nFiles:")  # what is needed first
 
 
 @pytest.mark.parametrize("option", ["--user", "--item", "--rating", "--time", "--split"])
