@@ -44,18 +44,18 @@ def test_other_seeds_of_a_row_tell_how_long_a_cell_takes(shown):
 
 
 def test_a_cell_in_training_tells_the_seconds_of_its_epochs(shown):
-    """Without any result: twice its patience, then what is left of the patience at least."""
+    """Without any result: 3.5 times its patience, then what is left of the patience at least."""
     cells_progress = CellsProgress([cell("A", 0)], {}, jobs=1)
     report = cells_progress.reporter(0)
     cells_progress.refresh()
     assert shown.updates[-1] == (0.0, None, "0 of 1 runs: A seed 0 epoch 0")
     shown.now = 4.0
     report(2, {"best_epoch": 2, "step": 6})
-    assert shown.updates[-1][:2] == (pytest.approx(0.2), pytest.approx(16.0))
+    assert shown.updates[-1][:2] == (pytest.approx(2 / 17.5), pytest.approx(31.0))
     assert shown.updates[-1][2] == "0 of 1 runs: A seed 0 epoch 2"
-    shown.now = 20.0
-    report(10, {"best_epoch": 10, "step": 30})
-    assert shown.updates[-1][:2] == (pytest.approx(10 / 15), pytest.approx(10.0))
+    shown.now = 32.0
+    report(16, {"best_epoch": 16, "step": 48})
+    assert shown.updates[-1][:2] == (pytest.approx(16 / 21), pytest.approx(10.0))
     shown.now = 78.0
     report(39, {"best_epoch": 39, "step": 117})  # the limit of epochs is near
     assert shown.updates[-1][:2] == (pytest.approx(39 / 40), pytest.approx(2.0))
@@ -91,15 +91,15 @@ def test_a_trial_tells_the_seconds_of_an_epoch_before_any_has_ended(shown):
         entry.config = TrainConfig(max_epochs=40, patience=4, eval_steps=20)
     cells_progress = CellsProgress(cells, {}, jobs=2, trials={"A": trial, "P": Trial()})
     each = 3.0 + 2.0 / 2
-    assert cells_progress.expected_seconds(0) == 2 * (4 + 1) * 2 * each
+    assert cells_progress.expected_seconds(0) == 3.5 * (4 + 1) * 2 * each
     assert cells_progress.expected_seconds(2) == 0
     found = cells_progress.seconds_to_go()
     least = (1 + 4 + 1) * 2 * each  # the first evaluation, and those that bring nothing better
-    assert (found.least, found.expected, found.most) == (least, 20 * each, 40 * each)
+    assert (found.least, found.expected, found.most) == (least, 35 * each, 40 * each)
     cells_progress.finish(0, result("A", 30, 90.0))
     assert cells_progress.expected_seconds(1) == 90.0  # better known than by the trial
 
 
 def test_models_in_closed_form_do_not_tell_how_long_others_train(shown):
     cells_progress = CellsProgress([cell("A", 0), cell("P", 0)], {1: result("P", 1, 2.0)}, jobs=1)
-    assert cells_progress.expected_seconds(0) == 2 * 5 * 2.0
+    assert cells_progress.expected_seconds(0) == 3.5 * 5 * 2.0
