@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made.data,
             val=made.val,
             titles=made.titles,
+            user_names=made.user_names,
             encode=made.encode,
             item_graphs=made.item_graphs,
             id_vectors="neighbors",  # with "none", new items are recommended to hardly any user

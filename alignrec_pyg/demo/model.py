@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from colorsys import rgb_to_hsv
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.datasets import MovieLens, Synthetic
 from alignrec_pyg.encoders import ItemEncoder, PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.experiments.prepare import GraphTransform, prepare_graph
-from alignrec_pyg.graph import ITEM
+from alignrec_pyg.graph import INTERACTS, ITEM, USER
 from alignrec_pyg.models import AlignRec, Recommender
 from alignrec_pyg.report import describe
 from alignrec_pyg.train_config import TrainConfig
@@ -25,7 +28,13 @@ LIKE = 4
 """Lowest rating that is considered positive."""
 
 _CORE = 5
-_TITLE_WORDS = 2
+_SYNTHETIC_SIZE, _POSTER_SIZE = 32, 64  # pixels along a side, of what encoders get
+_HUES = (  # every 30 degrees
+    *("red", "orange", "yellow", "lime", "green", "emerald"),
+    *("turquoise", "azure", "blue", "violet", "magenta", "pink"),
+)
+_GREYISH = 0.2  # saturation
+_STEEP = 2.4  # frequency in one direction as a multiple of that in the other: 22.5 degrees
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class DemoModel:
     data: HeteroData
     val: HeteroData
     titles: Sequence[str]
+    user_names: Sequence[str] | None
     encode: Sequence[BaseTransform]
     item_graphs: Sequence[GraphTransform]
 
@@ -57,12 +67,13 @@ def load_or_train(
     """
     log(f"reading {'synthetic data' if folder is None else folder}")
     data, titles = _synthetic() if folder is None else _movielens(folder)
+    image_size = _SYNTHETIC_SIZE if folder is None else _POSTER_SIZE
     log(str(describe(data)))
     encoders: dict[str, ItemEncoder] = {}
     if any(text is not None for text in data[ITEM].text):
         encoders["text"] = TfidfEncoder(64)
     if any(image is not None for image in data[ITEM].image):
-        encoders["image"] = PatchPCAEncoder(64, image_size=None if folder is None else 64)
+        encoders["image"] = PatchPCAEncoder(64, image_size=image_size)
     for name, encoder in encoders.items():
         log(f"encoding {name}s")
         data = EncodeItems(encoder, name)(data)
@@ -95,13 +106,59 @@ def load_or_train(
     if fused not in encoders:
         encode.append(ConcatFeatures(prepared.features, fused))
     graphs = list(prepared.graph_transforms.values())
-    return DemoModel(model, prepared.test, prepared.val, titles, encode, graphs)
+    names = None if folder is not None else _tastes(train)
+    return DemoModel(model, prepared.test, prepared.val, titles, names, encode, graphs)
 
 
 def _synthetic() -> tuple[HeteroData, list[str]]:
-    data = Synthetic(seed=0).data
-    words = [" ".join(text.split()[:_TITLE_WORDS]) for text in data[ITEM].text]
-    return data, [f"{first} ({number})" for number, first in enumerate(words)]
+    data = Synthetic(image_size=_SYNTHETIC_SIZE, seed=0).data
+    patterns = [f"{colors(image)}, {stripes(image)} stripes" for image in data[ITEM].image]
+    return data, [f"{name.capitalize()} ({number})" for number, name in enumerate(patterns)]
+
+
+def _tastes(train: HeteroData) -> list[str]:
+    """Users by the colours of most of the items that they know."""
+    names = [colors(image) for image in train[ITEM].image]
+    counts: list[Counter[str]] = [Counter() for _ in range(int(train[USER].num_nodes))]
+    for user, item in train[INTERACTS].edge_index.T.tolist():
+        counts[user][names[item]] += 1
+    return [
+        f"user {user}" + (f" ({count.most_common(1)[0][0]})" if count else "")
+        for user, count in enumerate(counts)
+    ]
+
+
+def colors(image: Tensor) -> str:
+    """The two colours of a striped image, uint8 ``[3, H, W]``, in words."""
+    pixels, along = image.flatten(1).T.double(), _along_colors(image).flatten()
+    groups = [pixels[side].mean(dim=0) for side in (along > 0, along <= 0) if side.any()]
+    return " and ".join(sorted({_hue_name(*(group / 255).tolist()) for group in groups}))
+
+
+def stripes(image: Tensor) -> str:
+    """How the stripes of an image run: upright, level or slanting."""
+    spectrum = torch.fft.fft2(_along_colors(image)).abs()
+    row, column = divmod(int(spectrum.argmax()), spectrum.size(1))
+    down = abs(float(torch.fft.fftfreq(spectrum.size(0))[row]))
+    across = abs(float(torch.fft.fftfreq(spectrum.size(1))[column]))
+    if across > _STEEP * down:
+        return "upright"
+    return "level" if down > _STEEP * across else "slanting"
+
+
+def _along_colors(image: Tensor) -> Tensor:
+    """Where pixels are between the two colours of an image, which are on either side of 0."""
+    pixels = image.flatten(1).T.double()
+    centred = pixels - pixels.mean(dim=0)
+    *_, axes = torch.linalg.svd(centred, full_matrices=False)
+    return (centred @ axes[0]).view(image.shape[1:])
+
+
+def _hue_name(red: float, green: float, blue: float) -> str:
+    hue, saturation, _ = rgb_to_hsv(red, green, blue)
+    if saturation < _GREYISH:
+        return "grey"
+    return _HUES[round(hue * len(_HUES)) % len(_HUES)]
 
 
 def _movielens(folder: Path) -> tuple[HeteroData, list[str]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
@@ -17,7 +19,14 @@ from torch_geometric.transforms import BaseTransform
 from alignrec_pyg.demo.catalogue import poster_address
 from alignrec_pyg.demo.page_data import CannotShowError
 from alignrec_pyg.encoders.base import needs_fit
-from alignrec_pyg.encoders.images import ImageError, image_source, quiet_pillow, read_image
+from alignrec_pyg.encoders.images import (
+    MAX_PIXELS,
+    ImageError,
+    image_source,
+    quiet_pillow,
+    read_image,
+    to_pillow,
+)
 from alignrec_pyg.encoders.texts import clean_text
 from alignrec_pyg.graph import (
     INTERACTS,
@@ -34,6 +43,7 @@ from alignrec_pyg.serving.new_items import IdVectors
 from alignrec_pyg.transforms import EncodeItems, KNNItemGraph
 
 _BLOCK_SCORES = 1 << 22
+_LARGEST = 1024  # pixels along a side: more than any encoder takes
 
 
 @dataclass(frozen=True)
@@ -91,15 +101,18 @@ class NewItemAdder:
 
     def add(self, image: object, text: str | None) -> AddedItem:
         """The model and the graph with one more item, as :meth:`Showcase.new_item` takes it."""
-        pixels = _read(image)
+        pixels = upload(image)
         words = clean_text(text).text
         given = {"image": pixels, "text": words}
         names = [name for name in ("image", "text") if given[name] is not None]
         if not names:
             raise CannotShowError(f"Give {' or '.join(_A[name] for name in self.reads)}.")
         new = new_items(self._new_ids(), text=[words], image=[pixels])
-        for step in self._encode:
-            new = step(new)
+        try:
+            for step in self._encode:
+                new = step(new)
+        except ValueError as error:
+            raise CannotShowError(f"The features of the item cannot be made: {error}.") from error
         used, notes = [], []
         for part in names:
             steps = [step for step in self._encoding if part in step.encoder.modalities]
@@ -147,14 +160,25 @@ class NewItemAdder:
         self._add_items(new_items(self._new_ids(), features=table))
 
 
+class UserRanks(NamedTuple):
+    """Ranks of an item for every user, each int64 ``[num_users]``.
+
+    Args:
+        rank: Rank among the items that are new to the user, counted from 1.
+        blank: Rank that an item has there of which the model knows nothing, whose score is 0.
+        num_candidates: Number of ranked items.
+    """
+
+    rank: Tensor
+    blank: Tensor
+    num_candidates: Tensor
+
+
 @torch.no_grad()
-def rank_for_users(
-    vectors: tuple[Tensor, Tensor], data: HeteroData, item: int
-) -> tuple[Tensor, Tensor]:
+def rank_for_users(vectors: tuple[Tensor, Tensor], data: HeteroData, item: int) -> UserRanks:
     """Ranks an item without interactions for every user, among the items that are new to the user.
 
-    Returns the ranks, counted from 1, and the numbers of ranked items, int64 ``[num_users]``. Users
-    are scored in blocks, so that no matrix of users x items is held in memory.
+    Users are scored in blocks, so that no matrix of users x items is held in memory.
 
     Args:
         vectors: Those of all users and items, :attr:`~alignrec_pyg.Server.vectors`.
@@ -165,6 +189,7 @@ def rank_for_users(
     known = torch.cat([data[INTERACTS].edge_index, known_pairs(data)], dim=1)
     num_users, num_items = user_x.size(0), item_x.size(0)
     rank = torch.empty(num_users, dtype=torch.int64, device=user_x.device)
+    blank = torch.empty_like(rank)
     step = max(1, _BLOCK_SCORES // num_items)
     num_candidates = torch.full_like(rank, num_items)
     for start in range(0, num_users, step):
@@ -175,7 +200,9 @@ def rank_for_users(
         scores[user - start, other] = -math.inf
         rank[block] = 1 + (scores > own.unsqueeze(1)).sum(dim=1)
         num_candidates[block] -= scores.isneginf().sum(dim=1)
-    return rank.cpu(), num_candidates.cpu()
+        scores[:, item] = -math.inf  # the other item takes its place
+        blank[block] = 1 + (scores > 0).sum(dim=1)
+    return UserRanks(rank.cpu(), blank.cpu(), num_candidates.cpu())
 
 
 _A = {"image": "an image", "text": "a text"}
@@ -185,10 +212,35 @@ _NOTHING_IN = {
 }
 
 
-def _read(image: object) -> Tensor | None:
+def upload(image: object) -> Tensor | None:
+    """Pixels of an image, uint8 ``[3, H, W]``, at most 1,024 pixels along a side.
+
+    Raises:
+        CannotShowError: If it cannot be read.
+    """
     try:
         source = image_source(image)
+        if isinstance(source, bytes):
+            source = _reduced(source)
         with quiet_pillow():
-            return None if source is None else read_image(source)
+            pixels = None if source is None else read_image(source)
     except ImageError as error:
         raise CannotShowError(f"The image cannot be read: {error.reason}.") from error
+    if pixels is None or max(pixels.shape[1:]) <= _LARGEST:
+        return pixels
+    photo = to_pillow(pixels)
+    photo.thumbnail((_LARGEST, _LARGEST))
+    return read_image(photo)
+
+
+def _reduced(file: bytes) -> bytes | Image.Image:
+    """A JPEG that is decoded at an eighth, quarter or half of its size where that is enough."""
+    with quiet_pillow():
+        try:
+            photo = Image.open(io.BytesIO(file), formats=["JPEG"])
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return file  # read as any other file, which says what is wrong
+        if photo.width * photo.height > MAX_PIXELS:
+            return file
+        photo.draft(None, (_LARGEST, _LARGEST))
+        return photo

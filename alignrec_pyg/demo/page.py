@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -28,8 +29,10 @@ _FONTS = ["system-ui", "sans-serif"]  # installed ones: others would be fetched 
 _MAX_FILE = "40mb"
 _KEEP_UPLOADS = (600, 600)  # seconds between two clean-ups, and the age of files they remove
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+_FAILED = "This cannot be shown: the server failed. Its log says why; other requests may work."
 _CSS = Path(__file__).with_name("page.css")
 
+_T = TypeVar("_T")
 _Message: TypeAlias = MutableMapping[str, Any]
 _Send: TypeAlias = Callable[[_Message], Awaitable[None]]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
@@ -42,6 +45,7 @@ def page(
     *,
     val: HeteroData | None = None,
     titles: Sequence[str | None] | None = None,
+    user_names: Sequence[str] | None = None,
     images: Sequence[Any] | Tensor | None = None,
     encode: Sequence[BaseTransform] = (),
     item_graphs: Sequence[KNNItemGraph] = (),
@@ -63,6 +67,7 @@ def page(
             as those of ``data``; without it, what the test graph of
             :class:`~alignrec_pyg.transforms.SplitInteractions` knows of them is not recommended.
         titles: A title for each item, in the order of their indices; by default their ids.
+        user_names: A name for each user, as within a sentence; by default "user" and the id.
         images: An image for each item, or ``None``; by default ``data["item"].image`` or
             ``.image_path``. Items without an image are displayed by their title.
         encode: The transforms that computed the features of the model, in the same order, for new
@@ -84,6 +89,7 @@ def page(
         data,
         val=val,
         titles=titles,
+        user_names=user_names,
         images=images,
         encode=encode,
         item_graphs=item_graphs,
@@ -189,12 +195,12 @@ class Page:
             )
         known, recommended = self.for_user(users[0][1], _K, False)
         with gradio.Row():
+            with gradio.Column(scale=2, min_width=320):  # on a phone the first one to be seen
+                left = gradio.HTML(recommended, elem_id="ar-recommended", elem_classes="ar")
             with gradio.Column(scale=1, min_width=300):
-                left = gradio.HTML(known, elem_id="ar-known", elem_classes="ar")
-            with gradio.Column(scale=2, min_width=320):
-                right = gradio.HTML(recommended, elem_id="ar-recommended", elem_classes="ar")
+                right = gradio.HTML(known, elem_id="ar-known", elem_classes="ar")
         changes = [user.change, k.change, hide.change]
-        self._on(changes, self.for_user, [user, k, hide], [left, right])
+        self._on(changes, self.for_user, [user, k, hide], [right, left])
 
     def _new_item_tab(self) -> None:
         gradio = self._gradio
@@ -209,6 +215,7 @@ class Page:
                     visible="image" in reads,
                     elem_id="ar-image",
                 )
+                preview = gradio.HTML("", elem_id="ar-preview", elem_classes="ar")
                 text = gradio.Textbox(
                     label="Text",
                     placeholder="What is it? A title, a description ...",
@@ -224,22 +231,36 @@ class Page:
             with gradio.Column(scale=2, min_width=320):
                 hint = render.invitation(reads)
                 result = gradio.HTML(hint, elem_id="ar-result", elem_classes="ar")
+        self._on([image.change], self.preview, [image], preview)
         self._on([show.click, k.release], self.new_item, [image, text, k], result)
 
     def for_user(self, user: str | None, k: int, hide_popular: bool) -> tuple[str, str]:
         """The history of a user and the recommendations, as HTML."""
-        try:
+
+        def both() -> tuple[str, str]:
             view = self._showcase.for_user(user, int(k), hide_popular=hide_popular)
-        except CannotShowError as error:
-            return "", render.message(str(error))
-        return render.known_items(view), render.recommendations(view)
+            return render.known_items(view), render.recommendations(view)
+
+        return _answer(both, lambda message: ("", message))
 
     def new_item(self, image: bytes | None, text: str | None, k: int) -> str:
         """A new item compared with the catalogue, as HTML."""
-        try:
-            return render.new_item(self._showcase.new_item(image, text, int(k)))
-        except CannotShowError as error:
-            return render.message(str(error))
+        return _answer(lambda: render.new_item(self._showcase.new_item(image, text, int(k))), str)
+
+    def preview(self, image: bytes | None) -> str:
+        """An uploaded image as it will be used, as HTML."""
+        return _answer(lambda: render.preview(self._showcase.preview(image)), str)
+
+
+def _answer(make: Callable[[], _T], instead: Callable[[str], _T]) -> _T:
+    """What ``make`` returns; a sentence, as HTML, in its place if that fails."""
+    try:
+        return make()
+    except CannotShowError as error:
+        return instead(render.message(str(error)))
+    except Exception:  # whose words say nothing to a visitor: the log of the server has them
+        logging.getLogger(__name__).exception("the page cannot answer")
+        return instead(render.message(_FAILED))
 
 
 class _OwnHostOnly:

@@ -55,14 +55,14 @@ class UserView:
     """The history of a user and the recommendations.
 
     Args:
-        user: Id of the user.
+        name: Name of the user, as within a sentence.
         num_known: Number of items in the history.
         known: Some of these items, the latest first if times are known.
         recommended: The recommendations, best first.
         asked: Number of recommendations that were requested.
     """
 
-    user: Any
+    name: str
     num_known: int
     known: tuple[ShownItem, ...]
     recommended: tuple[Recommendation, ...]
@@ -74,14 +74,16 @@ class ItemRank:
     """The rank of a new item for one user.
 
     Args:
-        user: Id of the user.
+        name: Name of the user, as within a sentence.
         rank: Rank among the items outside the user's history, counted from 1.
+        blank: Rank that an item has there of which the model knows nothing.
         num_candidates: Number of these items.
         reasons: The items of the user's history that are most similar to the new one.
     """
 
-    user: Any
+    name: str
     rank: int
+    blank: int
     num_candidates: int
     reasons: tuple[SimilarItem, ...]
 
@@ -96,7 +98,7 @@ class NewItemView:
         used: The modalities that its vector was computed from: ``"image"``, ``"text"`` or both.
         notes: Which given content was not used, and why.
         similar: The most similar items of the catalogue.
-        ranks: The users for whom it ranks highest.
+        ranks: The users for whom its content improves its rank most, as a ratio.
         num_lists: Number of users who have it among their top ``asked`` items.
         num_users: Number of users.
         asked: Number of similar items that were requested.

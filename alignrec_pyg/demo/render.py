@@ -39,20 +39,23 @@ def known_items(view: UserView) -> str:
     """The history of a user."""
     shown = len(view.known)
     if view.num_known == 0:
-        return message(f"User {view.user} has no known items.")
+        return message(f"{_first(view.name)} has no known items.")
     hidden = view.num_known - shown
     count = f"{view.num_known:,} item{'' if view.num_known == 1 else 's'}"
     return (
-        f"<h3>What user {escaped(view.user)} knows <small>{count}</small></h3>"
+        f"<details open><summary><h2>What {escaped(view.name)} knows <small>{count}</small></h2>"
+        "</summary><p>What the model learned this user's taste from, the latest first where times "
+        "are known.</p>"
         f'<div class="ar-grid ar-known">{"".join(_card(item) for item in view.known)}</div>'
         + (f'<p class="ar-more">and {hidden:,} more</p>' if hidden else "")
+        + "</details>"
     )
 
 
 def recommendations(view: UserView) -> str:
     """The recommendations for a user with their reasons."""
     if not view.recommended:
-        return message(f"There is nothing left to recommend to user {view.user}.")
+        return message(f"There is nothing left to recommend to {view.name}.")
     fewer = ""
     if len(view.recommended) < view.asked:
         fewer = message(
@@ -63,8 +66,17 @@ def recommendations(view: UserView) -> str:
         _recommendation(rank, entry) for rank, entry in enumerate(view.recommended, start=1)
     )
     return (
-        f"<h3>Recommended to user {escaped(view.user)}</h3>{fewer}<ol class='ar-list'>{rows}</ol>"
+        f"<h2>Recommended to {escaped(view.name)}</h2><p>What the model scores highest among the "
+        "items that this user does not know, best first, with the known items that each is most "
+        f"like. {_marks(view)}</p>{fewer}<ol class='ar-list'>{rows}</ol>"
     )
+
+
+def preview(poster: str | None) -> str:
+    """An uploaded image."""
+    if poster is None:
+        return ""
+    return f'<div class="ar-preview"><img src="{poster}" alt="The image of the new item"></div>'
 
 
 def new_item(view: NewItemView) -> str:
@@ -75,7 +87,7 @@ def new_item(view: NewItemView) -> str:
     notes = "".join(message(note) for note in view.notes)
     used = " and ".join(view.used)
     head = (
-        f'<div class="ar-new">{_poster(view.item)}<div><h3>The new item</h3>'
+        f'<div class="ar-new">{_poster(view.item)}<div><h2>The new item</h2>'
         f'<p class="ar-used">Placed by its <b>{escaped(used)}</b> '
         f"{'together' if len(view.used) > 1 else 'alone'}, without training.</p>"
         f"<p>{escaped(text)}</p></div></div>"
@@ -86,11 +98,16 @@ def new_item(view: NewItemView) -> str:
     if len(view.similar) < view.asked:
         fewer = message(f"The catalogue has only {len(view.similar):,} items to compare it with.")
     similar = "".join(_card(like.item, _words(like)) for like in view.similar)
-    share = f"{view.num_lists:,} of {view.num_users:,} users have it"
+    listed = f"{view.num_lists:,} of {view.num_users:,} users have it among their best"
+    if view.num_lists == 0:
+        listed = "No user has it yet among their best"
     return (
-        f"{head}{notes}<h3>Most like it in the catalogue</h3>{fewer}"
+        f"{head}{notes}<h2>Most like it in the catalogue</h2><p>The known items whose vectors are "
+        f"nearest to its own, the nearest first.</p>{fewer}"
         f'<div class="ar-grid">{similar}</div>'
-        f"<h3>Who would get it <small>{share} among their best {view.asked:,}</small></h3>"
+        "<h2>For whom it moves up most</h2><p>The users for whom its content lifts it furthest, "
+        "beside the rank of an item of which the model knows nothing. "
+        f"{listed} {view.asked:,}.</p>"
         f"<ol class='ar-list'>{''.join(_rank(entry) for entry in view.ranks)}</ol>"
     )
 
@@ -106,7 +123,7 @@ def about(view: About) -> str:
         tables.append(("On test links", metrics))
     tables.append((f"Model: {view.model}", hparams))
     parts = "".join(
-        f"<section><h3>{escaped(title)}</h3><table>{_rows(rows)}</table></section>"
+        f"<section><h2>{escaped(title)}</h2><table>{_rows(rows)}</table></section>"
         for title, rows in tables
     )
     return (
@@ -123,6 +140,20 @@ def about(view: About) -> str:
 def escaped(text: object) -> str:
     """The text with all characters escaped that HTML or the template engine would interpret."""
     return html.escape(str(text)).translate(_TEMPLATE_SIGNS)
+
+
+def _first(name: str) -> str:
+    """A name at the beginning of a sentence."""
+    return name[:1].upper() + name[1:]
+
+
+def _marks(view: UserView) -> str:
+    """A sentence about the held-out links that are marked."""
+    marked = sum(entry.held_out is not None for entry in view.recommended)
+    if marked == 0:
+        return ""
+    what = "item is one" if marked == 1 else "items are some"
+    return f"{marked:,} {what} that they chose later, which the model has not seen: ✓."
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> str:
@@ -167,8 +198,9 @@ def _recommendation(rank: int, entry: Recommendation) -> str:
 
 def _rank(entry: ItemRank) -> str:
     return (
-        f'<li class="ar-row"><div><p class="ar-title">User {escaped(entry.user)} '
-        f'<span class="ar-words">rank {entry.rank:,} of {entry.num_candidates:,}</span></p>'
+        f'<li class="ar-row"><div><p class="ar-title">{escaped(_first(entry.name))} '
+        f'<span class="ar-words">rank {entry.rank:,} of {entry.num_candidates:,}, without its '
+        f"content {entry.blank:,}</span></p>"
         f"{_reasons(entry.reasons)}</div></li>"
     )
 

@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from alignrec_pyg.demo.catalogue import Catalogue, ShownItem
-from alignrec_pyg.demo.new_items import NewItemAdder, rank_for_users
+from alignrec_pyg.demo.catalogue import Catalogue, ShownItem, poster_address
+from alignrec_pyg.demo.new_items import NewItemAdder, rank_for_users, upload
 from alignrec_pyg.demo.page_data import (
     TEST,
     VALIDATION,
@@ -72,6 +72,7 @@ class Showcase:
             has any, are, and marked.
         val: As :func:`~alignrec_pyg.demo.page`.
         titles: As :func:`~alignrec_pyg.demo.page`.
+        user_names: As :func:`~alignrec_pyg.demo.page`.
         images: As :func:`~alignrec_pyg.demo.page`.
         encode: The transforms that computed the features of the model, in the same order, for new
             items: each :class:`~alignrec_pyg.transforms.EncodeItems` with ``fit=False``. Without
@@ -91,6 +92,7 @@ class Showcase:
         *,
         val: HeteroData | None = None,
         titles: Sequence[str | None] | None = None,
+        user_names: Sequence[str] | None = None,
         images: Sequence[Any] | Tensor | None = None,
         encode: Sequence[BaseTransform] = (),
         item_graphs: Sequence[KNNItemGraph] = (),
@@ -113,6 +115,12 @@ class Showcase:
         self._server = Server(model, with_links_to_predict(data, nothing))
         self._scale = SimilarityScale(self._server.vectors[1])
         self._user_ids = user_ids(data).tolist()
+        if user_names is not None and len(user_names) != len(self._user_ids):
+            raise ValueError(
+                f"'user_names' needs one entry for each of the {len(self._user_ids)} users (got "
+                f"{len(user_names)})"
+            )
+        self._user_names = user_names or [f"user {entry}" for entry in self._user_ids]
         self._user_numbers = {str(entry): user for user, entry in enumerate(self._user_ids)}
         links = data[INTERACTS].edge_index.cpu()
         self._num_known = torch.bincount(links[0], minlength=model.num_users).tolist()
@@ -128,9 +136,19 @@ class Showcase:
     def users(self) -> list[tuple[str, str]]:
         """A label with the number of known items, and the id as text, for each user."""
         return [
-            (f"user {name} · {count:,} {'item' if count == 1 else 'items'}", name)
-            for name, count in zip(self._user_numbers, self._num_known, strict=True)
+            (f"{name} · {count:,} {'item' if count == 1 else 'items'}", entry)
+            for entry, name, count in zip(
+                self._user_numbers, self._user_names, self._num_known, strict=True
+            )
         ]
+
+    def preview(self, image: object) -> str | None:
+        """An image as it would be used, as a ``data:`` URL; ``None`` without one.
+
+        Raises:
+            CannotShowError: If it cannot be read.
+        """
+        return poster_address(upload(image))
 
     def for_user(self, user: str | None, k: int, *, hide_popular: bool = False) -> UserView:
         """Returns the history of a user and the recommendations.
@@ -156,7 +174,7 @@ class Showcase:
         chosen = self._chosen(number)
         reasons = self._server.explain(name, best.item, REASONS)
         return UserView(
-            user=name,
+            name=self._user_names[number],
             num_known=len(known),
             known=tuple(self.catalogue.item(item) for item in known[:SHOWN_KNOWN]),
             recommended=tuple(
@@ -185,8 +203,8 @@ class Showcase:
         number = new.model.num_items - 1
         server = Server(new.model, new.data)
         (similar,) = server.similar([new.id], k)
-        rank, num_candidates = rank_for_users(server.vectors, new.data, number)
-        best = rank.argsort(stable=True)[:SHOWN_USERS].tolist()
+        rank, blank, num_candidates = rank_for_users(server.vectors, new.data, number)
+        best = (rank / blank).argsort(stable=True)[:SHOWN_USERS].tolist()
         return NewItemView(
             item=ShownItem(new.id, "The new item", new.poster),
             text=new.text,
@@ -195,8 +213,9 @@ class Showcase:
             similar=self._similar(similar),
             ranks=tuple(
                 ItemRank(
-                    user=self._user_ids[user],
+                    name=self._user_names[user],
                     rank=int(rank[user]),
+                    blank=int(blank[user]),
                     num_candidates=int(num_candidates[user]),
                     reasons=self._reasons(server, new.id, user),
                 )

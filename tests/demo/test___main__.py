@@ -21,10 +21,12 @@ def launched(monkeypatch, served):
     def load_or_train(folder, run, *, log):
         log("training")
         told["folder"], told["run"] = folder, run
-        return DemoModel(served.model, served.data, served.val, served.titles, served.encode, [])
+        return DemoModel(
+            served.model, served.data, served.val, served.titles, ["Ada"], served.encode, []
+        )
 
     def page(model, data, **arguments):
-        told["title"] = arguments["title"]
+        told["title"], told["names"] = arguments["title"], arguments["user_names"]
         return Told()
 
     monkeypatch.setattr(module, "require_package", lambda *given, **named: None)
@@ -38,6 +40,7 @@ def test_embedded_data_by_default(launched, capsys):
     assert launched["folder"] is None
     assert launched["run"].parts == ("results", "demo", "synthetic")
     assert (launched["port"], launched["title"]) == (None, "AlignRec on synthetic")
+    assert launched["names"] == ["Ada"]
     assert capsys.readouterr().err == "training\n"
 
 

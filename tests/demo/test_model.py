@@ -1,4 +1,5 @@
 import csv
+import re
 import zipfile
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from alignrec_pyg import TrainConfig
 from alignrec_pyg.demo import Showcase
-from alignrec_pyg.demo.model import load_or_train
+from alignrec_pyg.demo.model import colors, load_or_train, stripes
 from alignrec_pyg.models import AlignRec
 from alignrec_pyg.storage import CheckpointError
 
@@ -92,7 +93,40 @@ def test_training_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
 def test_embedded_data_by_default(tmp_path):
     made = load_or_train(None, tmp_path, config=BRIEF)
     assert len(made.titles) == made.model.num_items == 600
-    assert made.titles[3].endswith(" (3)")
+    assert re.fullmatch(r"\w+( and \w+)?, (upright|level|slanting) stripes \(3\)", made.titles[3])
+    assert re.fullmatch(r"user 7 \(\w+( and \w+)?\)", made.user_names[7])
+    showcase = Showcase(made.model, made.data, encode=made.encode, item_graphs=made.item_graphs)
+    photo = np.random.default_rng(0).integers(0, 255, (90, 60, 3), dtype=np.uint8)  # of any size
+    assert showcase.new_item(photo, None, 3).used == ("image",)
+
+
+def striped(first, second, axis):
+    """Eight stripes, that run along an axis of the image."""
+    lines = torch.arange(32) // 4 % 2 == 0
+    mask = lines[:, None].expand(32, 32) if axis == 1 else lines[None].expand(32, 32)
+    colours = torch.tensor([first, second], dtype=torch.uint8)
+    return torch.where(mask, colours[0, :, None, None], colours[1, :, None, None])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "axis", "expected"),
+    [
+        ((200, 40, 40), (40, 200, 200), 0, ("red and turquoise", "upright")),
+        ((40, 200, 200), (200, 40, 40), 1, ("red and turquoise", "level")),
+        ((90, 90, 90), (40, 40, 200), 0, ("blue and grey", "upright")),
+        ((40, 200, 40), (40, 120, 40), 1, ("green", "level")),
+    ],
+)
+def test_patterns_in_words(first, second, axis, expected):
+    image = striped(first, second, axis)
+    assert (colors(image), stripes(image)) == expected
+
+
+def test_slanting_stripes():
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    image = (((x + y) // 5 % 2) * 200).byte().expand(3, 32, 32)
+    assert stripes(image) == "slanting"
+    assert colors(torch.full((3, 8, 8), 9, dtype=torch.uint8)) == "grey"  # without any
 
 
 def test_a_folder_that_is_none_is_told(tmp_path):

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -6,8 +8,9 @@ from torch import nn
 
 from alignrec_pyg import BPR
 from alignrec_pyg.demo import new_items as adding
-from alignrec_pyg.demo.new_items import NewItemAdder, rank_for_users
+from alignrec_pyg.demo.new_items import NewItemAdder, rank_for_users, upload
 from alignrec_pyg.demo.page_data import CannotShowError
+from alignrec_pyg.encoders import PatchPCAEncoder, read_image
 from alignrec_pyg.evaluation.ranking import embeddings, rank
 from alignrec_pyg.graph import INTERACTS, feature_table, known_pairs
 from alignrec_pyg.serving import add_items, new_items
@@ -134,13 +137,17 @@ def test_ranks_are_those_of_the_rankings(served, monkeypatch, block):
     model, data = served.model, served.data
     known = torch.cat([data[INTERACTS].edge_index, known_pairs(data)], dim=1)
     item = 7
-    rank_of, left = rank_for_users(embeddings(model, data), data, item)
+    rank_of, blank, left = rank_for_users(embeddings(model, data), data, item)
+    user_x, item_x = embeddings(model, data)
+    scores = user_x @ item_x.T
     users = torch.arange(model.num_users)
     ranking = rank(model, data, model.num_items, users, exclude_known_pairs=True).item
     checked = 0
     for user in range(model.num_users):
         mine = known[1, known[0] == user]
         assert int(left[user]) == model.num_items - mine.numel()
+        others = [n for n in range(model.num_items) if n != item and n not in mine]
+        assert int(blank[user]) == 1 + int((scores[user, others] > 0).sum())
         if item not in mine:
             assert int(ranking[user, int(rank_of[user]) - 1]) == item
             checked += 1
@@ -153,6 +160,47 @@ def test_a_known_link_twice_counts_once(toy):
     model = BPR(toy, embedding_dim=1)
     model.user_embedding.weight = nn.Parameter(torch.ones(3, 1))
     model.item_embedding.weight = nn.Parameter(torch.tensor([[4.0], [3.0], [2.0], [1.0]]))
-    rank_of, left = rank_for_users(embeddings(model, toy), toy, 3)
+    rank_of, blank, left = rank_for_users(embeddings(model, toy), toy, 3)
     assert rank_of.tolist() == [2, 2, 4]  # of user 1 among 0 and 3; user 2 knows it
     assert left.tolist() == [2, 2, 3]
+    assert blank.tolist() == [2, 2, 4]  # behind all others, which have positive scores
+
+
+def jpeg(pixels, **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def test_large_pictures_are_scaled_down_first():
+    y, x = np.mgrid[0:220, 0:2200]
+    pixels = np.stack([x * 255 // 2200, y * 255 // 220, 0 * x], axis=2).astype(np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # its right side is the top
+    expected = np.asarray(Image.fromarray(pixels).resize((1024, 102))).astype(float)
+    for given in (pixels, jpeg(pixels), Image.fromarray(pixels)):
+        found = upload(given).permute(1, 2, 0).numpy()
+        assert found.shape == (102, 1024, 3)
+        assert np.abs(found - expected).mean() < 2
+    assert upload(jpeg(pixels, exif=turned)).shape == (3, 1024, 102)
+    small = pixels[:40, :30]
+    assert torch.equal(upload(small), torch.from_numpy(small).permute(2, 0, 1))
+    assert upload(None) is None
+
+
+def test_the_size_in_a_file_is_believed_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(adding, "MAX_PIXELS", 100)
+    monkeypatch.setattr(read_image, "__kwdefaults__", {"max_pixels": 100})
+    with pytest.raises(CannotShowError, match=r"cannot be read: 20 x 10 pixels, more than 100"):
+        upload(jpeg(np.zeros((20, 10, 3), np.uint8)))
+
+
+def test_an_encoder_that_takes_no_such_picture_is_a_sentence(served):
+    data = served.data.clone()
+    encoder = PatchPCAEncoder(8)  # of pictures of one size
+    data = EncodeItems(encoder, "image")(data)
+    data = served.encode[2](data)
+    encode = [served.encode[0], EncodeItems(encoder, "image", fit=False), served.encode[2]]
+    adder = NewItemAdder(served.model, data, encode, served.item_graphs)
+    with pytest.raises(CannotShowError, match="The features of the item cannot be made: 'image'"):
+        adder.add(np.zeros((24, 24, 3), np.uint8), None)

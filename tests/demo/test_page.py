@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from alignrec_pyg import TrainConfig
-from alignrec_pyg.demo import page
+from alignrec_pyg.demo import Page, Showcase, page
 from alignrec_pyg.demo.model import load_or_train
 
 STRANGE = "<b>Bold</b> {{name}} ${1 + 1}"
@@ -22,6 +22,26 @@ def test_what_to_install_is_said(served, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(ImportError, match=r"the demo page needs 'gradio'.*--extra demo"):
         page(served.model, served.data)
+
+
+def failing(*args, **kwargs):
+    raise RuntimeError("a secret of the server")
+
+
+def test_whatever_goes_wrong_is_a_sentence(served, caplog):
+    shown = Page.__new__(Page)  # without gradio
+    shown._showcase = Showcase(served.model, served.data, **served.parts())
+    assert 'role="alert">There is no user “99”' in shown.for_user("99", 5, False)[1]
+    assert "<h2>Recommended to user 7</h2>" in shown.for_user("7", 5, False)[1]
+    assert "The image cannot be read: " in shown.preview(b"no image")
+    assert shown.preview(None) == ""
+    for name in ("for_user", "new_item", "preview"):
+        setattr(shown._showcase, name, failing)
+    answers = [shown.for_user("7", 5, False)[1], shown.new_item(None, "x", 5), shown.preview(b"")]
+    for answer in answers:
+        assert 'role="alert">This cannot be shown' in answer
+        assert "secret" not in answer
+    assert caplog.text.count("RuntimeError: a secret of the server") == 3
 
 
 class Opened:
@@ -154,6 +174,8 @@ def pick_a_user(opened: Opened) -> None:
     assert (opened.broken(), opened.overflow()) == (0, 0)
     opened.width(390)
     assert opened.overflow() == 0
+    first, known = opened.all("#ar-recommended .ar-row")[0], opened.all("#ar-known")[0]
+    assert first.rect["y"] < 900 < known.rect["y"]  # on the first screen
     for control in ("#ar-user", "#ar-k", "#ar-hide"):  # none is cut off
         box = opened.all(control)[0].rect
         assert box["x"] >= 0
@@ -165,6 +187,7 @@ def bring_an_item(opened: Opened, poster: Path, tmp_path: Path) -> None:
     opened.open_tab("A new item")
     opened.show("Give an image or a text.")
     opened.upload(poster)
+    opened.wait_for(lambda: opened.all("#ar-preview img"))
     opened.show("Placed by its image alone")
     assert len(opened.all("#ar-result .ar-card")) == 10
     assert "rank" in opened.text("#ar-result .ar-row")
@@ -176,6 +199,7 @@ def bring_an_item(opened: Opened, poster: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(poster.read_bytes()[:60])
     opened.upload(broken)
+    opened.wait_for(lambda: "cannot be read" in opened.text("#ar-preview"))
     opened.show("The image cannot be read: ")
     assert not opened.all("#ar-result .ar-card")
     assert "Traceback" not in opened.text("body")

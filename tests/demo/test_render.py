@@ -23,7 +23,7 @@ def item(number, title=None, poster=None):
 def user_view(**changes):
     like = SimilarItem(item(2, poster="data:two"), "much like", 0.9956)
     values = {
-        "user": 17,
+        "name": "user 17",
         "num_known": 30,
         "known": (item(2), item(3)),
         "recommended": (
@@ -43,7 +43,7 @@ def new_item_view(**changes):
         "used": ("image", "text"),
         "notes": (),
         "similar": (like,),
-        "ranks": (ItemRank(17, 3, 1_200, (like,)),),
+        "ranks": (ItemRank("user 17", 3, 900, 1_200, (like,)),),
         "num_lists": 4,
         "num_users": 601,
         "asked": 1,
@@ -94,6 +94,20 @@ def test_short_lists_are_told(changes, told):
     assert told in words(page)
 
 
+def test_what_is_seen_is_said():
+    marked = words(render.recommendations(user_view()))
+    assert "best first, with the known items that each is most like. 1 item is one that" in marked
+    none = user_view(recommended=(Recommendation(item(6), (), None),), asked=1)
+    assert "✓" not in render.recommendations(none)
+    assert "the latest first" in words(render.known_items(user_view()))
+    assert render.known_items(user_view()).startswith("<details open><summary>")  # folds away
+
+
+def test_the_preview_of_an_upload():
+    assert '<img src="data:x" alt="The image of the new item">' in render.preview("data:x")
+    assert render.preview(None) == ""
+
+
 def test_items_without_a_poster_are_shown_by_their_title():
     assert '<div class="ar-poster ar-none"><span>Title 3</span></div>' in render.known_items(
         user_view()
@@ -104,8 +118,12 @@ def test_a_new_item_with_what_was_used():
     page = words(render.new_item(new_item_view()))
     assert "Placed by its image and text together, without training. a ship" in page
     assert "Title 2 very much like it" in page
-    assert "Who would get it 4 of 601 users have it among their best 1 " in page
-    assert "User 17 rank 3 of 1,200" in page
+    assert "For whom it moves up most" in page
+    assert "knows nothing. 4 of 601 users have it among their best 1." in page
+    assert "User 17 rank 3 of 1,200, without its content 900" in page
+    nobody = words(render.new_item(new_item_view(num_lists=0)))
+    assert "No user has it yet among their best 1." in nobody
+    assert "0 of 601" not in nobody
     alone = render.new_item(new_item_view(used=("text",), notes=("No image.",), text="x" * 400))
     assert "Placed by its text alone" in words(alone)
     assert 'role="alert">No image.</div>' in alone
@@ -139,16 +157,16 @@ def test_nothing_from_outside_is_taken_for_html_or_for_a_template():
     like = SimilarItem(strange, "much like", 0.99)
     pages = [
         render.message(STRANGE),
-        render.known_items(user_view(known=(strange,), user=STRANGE)),
+        render.known_items(user_view(known=(strange,), name=STRANGE)),
         render.recommendations(
-            user_view(recommended=(Recommendation(strange, (like,), None),), user=STRANGE)
+            user_view(recommended=(Recommendation(strange, (like,), None),), name=STRANGE)
         ),
         render.new_item(
             new_item_view(
                 text=STRANGE,
                 notes=(STRANGE,),
                 similar=(like,),
-                ranks=(ItemRank(STRANGE, 1, 2, (like,)),),
+                ranks=(ItemRank(STRANGE, 1, 2, 2, (like,)),),
             )
         ),
         render.about(About(STRANGE, {STRANGE: STRANGE}, {}, {STRANGE: 1}, {})),

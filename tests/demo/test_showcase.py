@@ -24,7 +24,7 @@ def test_a_user_is_recommended_what_recommend_gives_for_the_reasons_of_explain(s
     server = Server(served.model, asked)
     ids = server.recommend([7], 6)[0].item
     reasons = server.explain(7, ids, 3)
-    assert (view.user, view.asked) == (7, 6)
+    assert (view.name, view.asked) == ("user 7", 6)
     assert [entry.item.id for entry in view.recommended] == ids.tolist()
     assert [entry.item.title for entry in view.recommended] == [served.titles[i] for i in ids]
     for entry, why in zip(view.recommended, reasons, strict=True):
@@ -86,6 +86,18 @@ def test_users_are_listed_with_what_they_know(served, showcase):
     assert len(lines) == 60
 
 
+def test_users_have_names_of_their_own(served):
+    names = [f"guest no. {user}" for user in range(60)]
+    showcase = Showcase(served.model, served.data, **served.parts(), user_names=names)
+    label, entry = showcase.users()[3]
+    assert label.startswith("guest no. 3 · ")
+    assert showcase.for_user(entry, 2).name == "guest no. 3"
+    ranks = showcase.new_item(served.data["item"].image[5], None, 4).ranks
+    assert all(entry.name.startswith("guest no. ") for entry in ranks)
+    with pytest.raises(ValueError, match=r"'user_names' needs one entry for each of the 60 users"):
+        Showcase(served.model, served.data, user_names=["one"])
+
+
 def test_the_most_popular_tenth_can_be_left_out(served, showcase):
     degree = torch.bincount(served.data[INTERACTS].edge_index[1], minlength=80)
     popular = set(degree.argsort(descending=True, stable=True)[:8].tolist())
@@ -114,14 +126,15 @@ def test_a_new_item_is_like_what_a_server_gives(served, showcase):
     server = Server(new.model, new.data)
     (similar,) = server.similar([new.id], 4)
     assert [like.item.id for like in view.similar] == similar.item.tolist()
-    rank, left = rank_for_users(server.vectors, new.data, 80)
-    best = rank.sort(stable=True)
-    assert [entry.user for entry in view.ranks] == best.indices[:6].tolist()
-    assert [entry.rank for entry in view.ranks] == best.values[:6].tolist()
-    assert [entry.num_candidates for entry in view.ranks] == left[best.indices[:6]].tolist()
+    rank, blank, left = rank_for_users(server.vectors, new.data, 80)
+    best = sorted(range(60), key=lambda user: float(rank[user]) / float(blank[user]))[:6]
+    assert [entry.name for entry in view.ranks] == [f"user {user}" for user in best]
+    assert [entry.rank for entry in view.ranks] == rank[best].tolist()
+    assert [entry.blank for entry in view.ranks] == blank[best].tolist()
+    assert [entry.num_candidates for entry in view.ranks] == left[best].tolist()
     assert view.num_lists == int((rank <= 4).sum())
     assert (view.num_users, view.used, view.item.poster is None) == (60, ("image", "text"), False)
-    (why,) = server.explain(view.ranks[0].user, [80], 3)
+    (why,) = server.explain(best[0], [80], 3)
     assert [like.item.id for like in view.ranks[0].reasons] == why.item.tolist()
 
 
