@@ -86,6 +86,7 @@ def test_published_settings_are_those_of_the_papers():
         "MGCN": decay,
         "LATTICE": decay,
         "PGL": decay,
+        "MENTOR": {"lr": 1e-4},
         "SMORE": decay,
         "SLMRec": {"weight_decay": 1e-4},
     }
@@ -94,7 +95,7 @@ def test_published_settings_are_those_of_the_papers():
 def test_published_settings_of_the_papers_data():
     assert published_settings(BM3, "sports").hparams["reg_weight"] == 0.01
     assert published_settings(BM3, "elec").hparams["num_layers"] == 2
-    for name in ("MMGCN", "GRCN", "DualGNN", "LGMRec"):
+    for name in ("MMGCN", "GRCN", "DualGNN", "LGMRec", "MENTOR"):
         assert published_settings(MODELS[name], "baby").hparams["faithful"] is True
         assert published_settings(MODELS[name], "films").hparams["faithful"] is False
 
