@@ -78,7 +78,7 @@ def links_read(train: HeteroData, settings: experiments.ModelSettings) -> float:
     from alignrec_pyg.nn import MessageFlow, user_item_adjacency
     from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 
-    config = settings.config
+    config = settings.complete_config(train)
     num_users = int(train["user"].num_nodes)
     graph = user_item_adjacency(
         train[INTERACTS].edge_index, num_users, int(train["item"].num_nodes)

@@ -21,11 +21,9 @@ from typing import Annotated, Literal
 from alignrec_pyg import experiments
 from alignrec_pyg.cli.entry_points import script
 from alignrec_pyg.cli.experiment_options import ExperimentOptions
-from alignrec_pyg.cli.options import EXPERIMENT, SYNTHETIC, option
+from alignrec_pyg.cli.options import EXPERIMENT, option
 
 TEST_SELECTED = "test-selected recall@20 (one seed)"
-_PATIENCE = 30
-"""That of AlignRec's authors, the longest; for all models, unless --patience says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +49,6 @@ def compare_tuned(options: Options) -> int:
     models, not_run = session.runnable()
     if problems := _grid_problems(options, grids, models):
         raise experiments.SettingsError(problems)
-    if options.patience is None and options.data != SYNTHETIC:  # whose models agree on one
-        models = {name: s.with_changes(patience=_PATIENCE) for name, s in models.items()}
     candidates = {name: settings.points(grids[name]) for name, settings in models.items()}
     trials = session.run(
         [

@@ -31,8 +31,9 @@ def trial(
     from alignrec_pyg import AlignRec, TrainConfig, fit
 
     model = AlignRec(train, **inputs, **config)
+    training = TrainConfig(max_epochs=epochs, eval_every=1)
     # After every epoch: its metrics, and best_recall@20, the best so far, which never falls.
-    fit(model, train, val, TrainConfig(max_epochs=epochs), report=lambda _, m: tune.report(m))
+    fit(model, train, val, training, report=lambda _, m: tune.report(m))
 
 
 def main(

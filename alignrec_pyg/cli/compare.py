@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -104,11 +104,8 @@ class CompareOptions(ExperimentOptions, RawDataOptions):
             return False
 
     def completed(self, given: set[str]) -> CompareOptions:
-        """What files have other defaults for, if nothing else is ``given``."""
-        if not self.of_files:
-            return self
-        changes: dict[str, Any] = {"seeds": 1, "settings": "default"}
-        return replace(self, **{n: v for n, v in changes.items() if n not in given})
+        """With one seed for files, if no other number is ``given``."""
+        return replace(self, seeds=1) if self.of_files and "seeds" not in given else self
 
     def usual_models(self) -> Sequence[str]:
         """The paper's models, or the quick ones of them, and what they should beat."""
@@ -134,7 +131,7 @@ def compare(options: CompareOptions) -> int:
     Without texts and images, models that need them are left out.
 
     PATH may also be a folder that encode wrote, or any in MMRec's format (NAME.inter and .npy
-    feature tables); models then have their published settings, and none is kept.
+    feature tables); no model is kept then.
 
     OUT/compare.md, .csv, .json, .tex and, with matplotlib, .png hold the results: test metrics of
     the best epoch on validation, mean and deviation over seeds, and tests of significance. Finished

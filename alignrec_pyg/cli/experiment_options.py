@@ -155,13 +155,13 @@ class ExperimentOptions(DataOptions):
         ),
     ] = ()
     settings: Annotated[
-        Literal["default", "published", "small"] | None,
+        Literal["default", "published"],
         option(
             MODELS,
-            "Settings to start from: the library's, those of the papers, or for small data.",
-            show_default="published; of synthetic data small",
+            "Settings to start from: the library's, which depend on the number of links, or those "
+            "of the papers.",
         ),
-    ] = None
+    ] = "default"
     set: Annotated[
         tuple[str, ...],
         option(
@@ -280,8 +280,7 @@ class ExperimentOptions(DataOptions):
         else:
             prepared = partial(prepare_graph, *source, name=data_name(self.data), **how)
         data = prepared()
-        if self.settings == "default":  # these depend on the data
-            models = self._model_settings(problems, data.train)
+        models = self._model_settings(problems, data.train)  # now complete
         return Session(
             options=self,
             device=device,
@@ -303,7 +302,7 @@ class ExperimentOptions(DataOptions):
         try:
             return resolve(
                 list(model_names()) if names == (ALL,) else list(dict.fromkeys(names)),
-                self.settings or ("small" if self.data == SYNTHETIC else "published"),
+                self.settings,
                 data_name(self.data),
                 self.set,
                 data=train,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from alignrec_pyg.cli.experiment_options import ExperimentOptions, num_cores
 from alignrec_pyg.cli.options import (
@@ -36,10 +36,6 @@ class TrainOptions(ExperimentOptions):
     model: Annotated[
         str, option(MODELS, f"Of {', '.join(model_names())}, or MODULE:CLASS of your own.", "NAME")
     ] = "AlignRec"
-    settings: Annotated[
-        Literal["default", "published"],
-        option(MODELS, "Settings to start from: the library's, or those of the papers."),
-    ] = "default"
     seed: Annotated[int, option(RUN, "Seed of weights and training.", "N", parser=natural)] = 0
     threads: Annotated[
         int | None,

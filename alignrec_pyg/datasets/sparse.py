@@ -95,8 +95,7 @@ def _ids(name: str, ids: ArrayLike | None, count: int, notes: list[str]) -> np.n
     if len(listed) != count:
         raise ValueError(f"'{name}' needs {count} ids (got {len(listed)})")
     values = np.fromiter(listed, dtype=object, count=count)
-    column = Column(name, values, lambda row: f"'{name}' row {row}")
-    checked = checked_ids(column, notes).values
+    checked = checked_ids(Column(name, values, lambda row: f"'{name}' row {row}"), notes)
     if len(set(checked.tolist())) < count:
         raise ValueError(f"'{name}' needs distinct ids")
     return checked

@@ -91,7 +91,7 @@ def load_or_train(
             model,
             train,
             prepared.val,
-            config or TrainConfig(lr=3e-3, max_epochs=60, patience=8),
+            config or TrainConfig(max_epochs=60),
             report=lambda epoch, entry: log(
                 f"epoch {epoch}: validation recall@20 {entry['recall@20']:.4f} "
                 f"(best {entry['best_recall@20']:.4f})"

@@ -34,7 +34,7 @@ from alignrec_pyg.models.aligned import Aligned
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.content import ContentRecommender
 from alignrec_pyg.storage import CheckpointError
-from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.train_config import CompleteTrainConfig
 from alignrec_pyg.training.loop import FitResult, fit
 
 KS = (10, 20)
@@ -56,7 +56,7 @@ class Cell:
     row: str
     model: type[Recommender]
     hparams: Mapping[str, Any]
-    config: TrainConfig
+    config: CompleteTrainConfig
     alignment: Mapping[str, Any] | None = None
 
     @property

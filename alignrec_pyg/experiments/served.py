@@ -140,6 +140,7 @@ def _make(session: Session, cell: Cell, result: CellResult, key: str) -> None:
         still_rising=result.still_rising,
         seconds=result.seconds,
         cpu_seconds=result.cpu_seconds,
+        config=cell.config,
         history=result.history,
     )
     data = on_device(session.data.known, session.device)
@@ -147,7 +148,6 @@ def _make(session: Session, cell: Cell, result: CellResult, key: str) -> None:
         cell.build(session.data.train).to(session.device),
         data,
         chosen,
-        cell.config,
         checkpoint_dir=checkpoint,
     )
     model.cpu().save_pretrained(session.out / _MODEL, session.data.known)

@@ -88,12 +88,13 @@ class Session:
         ``alignment`` holds arguments of ``Aligned``, if the model wears it.
         """
         hparams = {**settings.hparams, **self.data.inputs(settings.model, features)}
+        config = settings.complete_config(self.data.train)
         return [
             Cell(
                 row=row,
                 model=settings.model,
                 hparams=hparams,
-                config=settings.with_changes(seed=seed, ks=KS).config,
+                config=replace(config, seed=seed, ks=KS),
                 alignment=alignment,
             )
             for seed in (self.seeds if seeds is None else seeds)

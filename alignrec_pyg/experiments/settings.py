@@ -26,7 +26,6 @@ from alignrec_pyg.models import (
     FREEDOM,
     GRCN,
     LATTICE,
-    MENTOR,
     MGCN,
     MMGCN,
     PGL,
@@ -43,10 +42,10 @@ from alignrec_pyg.models import (
     Recommender,
     SLMRec,
 )
-from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.train_config import CompleteTrainConfig, TrainConfig
 
-Kind = Literal["default", "published", "small"]
-"""Settings of the library, of the papers, or for about 10,000 interactions."""
+Kind = Literal["default", "published"]
+"""Settings of the library, or of the papers."""
 
 Grid = Mapping[str, tuple[Any, ...]]
 """Values by argument of the model's constructor or field of its training."""
@@ -97,12 +96,6 @@ BASELINES: tuple[type[Recommender], ...] = (Popularity, ItemKNN, EASE)
 """Models in closed form that others should beat; a comparison runs them beside the paper's."""
 
 _KINDS = {float: "a number", int: "an integer", bool: "True or False"}
-_SMALL = {"lr": 5e-3, "batch_size": 512, "max_epochs": 200, "patience": 10}
-# More and longer steps, so that a run takes seconds. The learning rate is one for all models: of
-# 1e-2, 5e-3 and 2e-3, the one that comes within 0.01 of each model's best validation recall@20
-# (default synthetic data, seed 0). DualGNN (best at 2e-3) and MGCN (1e-2) lose 0.008 by it, the
-# others 0.002 or less.
-
 _NORMS = (2.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 _DECADES = (0.1, 1e-2, 1e-3, 1e-4, 1e-5)
 
@@ -124,7 +117,6 @@ PAPER_GRIDS: dict[type[Recommender], Grid] = {
         "ssl_weight": (0.01, 0.05, 0.1, 0.5, 1.0),
     },
     SMORE: {"num_layers": (3, 4), "dropout": (0.0, 0.1), "l2_weight": (1e-5, 1e-4)},
-    MENTOR: {"graph_weight": (1e-4, 1e-3), "temperature": (0.2, 0.4, 0.6)},
 }
 """The grids behind the published figures (AlignRec: the paper's Table 7; the others: those of the
 multimodal toolbox that most figures come from). They were searched on test links there; here they
@@ -148,7 +140,6 @@ SEARCH_GRIDS: dict[type[Recommender], Grid] = {
     PGL: {"lr": (1e-3, 3e-3), "cl_weight": (0.05, 0.5)},
     SMORE: {"lr": (1e-3, 3e-3), "cl_weight": (0.01, 0.03)},
     LGMRec: {"lr": (1e-3, 3e-3), "num_hyperedges": (4, 64)},
-    MENTOR: {"lr": (1e-3, 3e-3), "align_weight": (0.1, 0.3)},
     ContentLightGCN: {"lr": (1e-3, 3e-3), "num_layers": (2, 3)},
     Popularity: {},
     ItemKNN: {"num_neighbors": (20, 100), "shrinkage": (0.0, 10.0)},
@@ -191,7 +182,7 @@ class ModelSettings:
     def with_changes(self, **values: Any) -> ModelSettings:
         """The settings with other values of hyper-parameters or of fields of ``config``.
 
-        A patience or interval counted in evaluations or epochs replaces one counted in steps.
+        :meth:`TrainConfig.with_changes` says what a patience or interval replaces.
 
         Raises:
             ValueError: If one is no setting of the model, or a value is out of range.
@@ -201,12 +192,19 @@ class ModelSettings:
         if unknown:
             raise ValueError(f"{self.name} has no setting {', '.join(unknown)}")
         given = {name: value for name, value in values.items() if name in self.hparams}
-        for name, steps in (("patience", "patience_steps"), ("eval_every", "eval_steps")):
-            if name in train:
-                train.setdefault(steps, None)
         return replace(
-            self, hparams={**self.hparams, **given}, config=replace(self.config, **train)
+            self,
+            hparams={**self.hparams, **given},
+            config=self.config.with_changes(**train) if train else self.config,
         )
+
+    def complete_config(self, data: HeteroData) -> CompleteTrainConfig:
+        """How to train on ``data``, with what the model takes there where nothing is said."""
+        return self.model.complete_config(data, self.config)
+
+    def completed(self, data: HeteroData) -> ModelSettings:
+        """The settings with their :meth:`complete_config`."""
+        return replace(self, config=self.complete_config(data))
 
     def differences(self, other: ModelSettings) -> list[str]:
         """What differs from ``other``, as ``"lr 0.01 (0.001)"``."""
@@ -292,11 +290,6 @@ def published_settings(model: type[Recommender], data_name: str) -> ModelSetting
     return ModelSettings(model=model, hparams=hparams, config=model.published_train_config())
 
 
-def small_settings(model: type[Recommender], data_name: str) -> ModelSettings:
-    """The published ones with more and longer steps, for about 10,000 interactions."""
-    return published_settings(model, data_name).with_changes(**_SMALL)
-
-
 def resolve(
     names: Sequence[str],
     kind: Kind,
@@ -315,7 +308,8 @@ def resolve(
         overrides: ``"MODEL.argument=value"`` (of a single model also ``"argument=value"``), for an
             argument of the constructor or one of
             :data:`TRAIN_ARGUMENTS`; they win over ``train``.
-        data: Training graph, for default settings; without it mistakes are found all the same.
+        data: Training graph, by which settings are completed; without it mistakes are found all
+            the same.
         **train: Fields of :class:`TrainConfig` for all models; ``None`` leaves the model's.
 
     Returns:
@@ -335,8 +329,6 @@ def resolve(
             continue
         if kind == "default" and data is not None:
             base[model.__name__] = default_settings(model, data)
-        elif kind == "small":
-            base[model.__name__] = small_settings(model, data_name)
         else:
             base[model.__name__] = published_settings(model, data_name)
     changes: dict[str, dict[str, Any]] = {name: dict(given) for name in base}
@@ -347,7 +339,8 @@ def resolve(
     resolved = {}
     for name, settings in base.items():
         try:
-            resolved[name] = settings.with_changes(**changes[name])
+            changed = settings.with_changes(**changes[name])
+            resolved[name] = changed if data is None else changed.completed(data)
         except ValueError as error:
             problems.append(f"{name}: {error}")
     if problems:

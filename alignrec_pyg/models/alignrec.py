@@ -157,7 +157,14 @@ class AlignRec(ContentRecommender):
     @classmethod
     def published_train_config(cls) -> TrainConfig:
         """Learning rate 3e-4, falling by 4 % in 50 epochs, and patience 30."""
-        return TrainConfig(lr=3e-4, lr_decay=0.96, lr_decay_epochs=50, patience=30)
+        return TrainConfig(
+            lr=3e-4,
+            lr_decay=0.96,
+            lr_decay_epochs=50,
+            batch_size=2048,
+            eval_every=1,
+            patience=30,
+        )
 
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-uniform) and linear layers anew, puts the features back."""

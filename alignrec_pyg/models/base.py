@@ -41,7 +41,7 @@ from alignrec_pyg.nn import (
     item_to_user_adjacency,
     user_item_adjacency,
 )
-from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.train_config import CompleteTrainConfig, TrainConfig
 
 ModelT = TypeVar("ModelT", bound="Recommender")
 PreparedT = TypeVar("PreparedT")
@@ -121,13 +121,25 @@ class Recommender(SavedModel, ABC):
 
     @classmethod
     def train_config(cls, data: HeteroData) -> TrainConfig:
-        """How to train the model on ``data`` where nobody says otherwise."""
-        return TrainConfig()
+        """How to train the model on ``data`` where nobody says otherwise.
+
+        Here :meth:`TrainConfig.for_links`, which also has what an override leaves ``None``.
+        """
+        return TrainConfig.for_links(data[INTERACTS].edge_index.size(1))
 
     @classmethod
     def published_train_config(cls) -> TrainConfig:
-        """How the paper, or the code behind its figures, trains the model."""
-        return TrainConfig()
+        """How the paper, or the code behind its figures, trains the model.
+
+        Here as the toolbox that most published figures come from: a learning rate of 1e-3, batches
+        of 2,048, an evaluation after every epoch and a patience of 20.
+        """
+        return TrainConfig(lr=1e-3, batch_size=2048, eval_every=1, patience=20)
+
+    @classmethod
+    def complete_config(cls, data: HeteroData, config: TrainConfig) -> CompleteTrainConfig:
+        """``config`` with the values of :meth:`train_config` for what is ``None``."""
+        return config.completed(cls.train_config(data), data[INTERACTS].edge_index.size(1))
 
     @classmethod
     def published_hparams(cls, data_name: str) -> dict[str, Any]:

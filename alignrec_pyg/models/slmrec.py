@@ -104,8 +104,8 @@ class SLMRec(Recommender):
 
     @classmethod
     def published_train_config(cls) -> TrainConfig:
-        """Weight decay 1e-4."""
-        return TrainConfig(weight_decay=1e-4)
+        """As for other models, with a weight decay of 1e-4."""
+        return super().published_train_config().with_changes(weight_decay=1e-4)
 
     def reset_parameters(self) -> None:
         """Draws tables and the weights of all maps (Xavier-uniform) anew, and their biases."""

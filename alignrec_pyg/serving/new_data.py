@@ -38,8 +38,8 @@ def refit(
         data: The graph with all links, without a split, with the features and item graphs that the
             model reads.
         result: What :func:`~alignrec_pyg.fit` returned for ``model``.
-        config: The configuration that it was trained with. Its ``seed`` also draws the initial
-            weights.
+        config: How to train, but for ``max_epochs`` (default: as ``model`` was trained). Its
+            ``seed`` also draws the initial weights.
         **options: Other arguments of :func:`~alignrec_pyg.fit`, such as ``checkpoint_dir``.
 
     Returns:
@@ -52,7 +52,7 @@ def refit(
 
         result = fit(model, train, val, config)
         print(evaluate(model, test))
-        served = refit(model, data, result, config)
+        served = refit(model, data, result)
         recommend(served, data, user_ids)
     """
     if has_links_to_predict(data):
@@ -60,7 +60,7 @@ def refit(
             "'data' needs all links, without a split (got links to predict): pass the graph that "
             "SplitInteractions was applied to"
         )
-    config = config or TrainConfig()
+    config = config or result.config
     fresh = _drawn_anew(model, data, config.seed)
     fit(fresh, data, None, replace(config, max_epochs=result.best_epoch), **options)
     return fresh

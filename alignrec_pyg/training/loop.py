@@ -32,7 +32,7 @@ from alignrec_pyg.graph import (
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.models import ClosedFormRecommender, Recommender
 from alignrec_pyg.nn.features import sparse_gradients
-from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.train_config import CompleteTrainConfig, TrainConfig
 from alignrec_pyg.training.parallel import (
     Workers,
     check_workers,
@@ -86,6 +86,7 @@ class FitResult:
         cpu_seconds: Time spent by the processor, all threads of the process together; of several
             workers that of the first. Unlike ``seconds`` it does not count what else the machine
             did, nor waiting for a GPU.
+        config: How the model was trained, with what followed from model and data.
         history: One entry per epoch: ``epoch``, ``step`` (batches done in all), ``lr``, mean
             ``loss`` and ``loss/<term>``, and the validation metrics where it was evaluated. Of a
             model in closed form there is one without ``lr`` and losses.
@@ -101,6 +102,7 @@ class FitResult:
     still_rising: bool
     seconds: float
     cpu_seconds: float
+    config: CompleteTrainConfig
     history: list[dict[str, float]] = field(repr=False)
 
     @property
@@ -159,7 +161,8 @@ def fit(
         train: Graph to train on (on the same device).
         val: Graph with the links to predict for validation. ``None``: nothing is evaluated, and
             the model ends with the weights of the last of ``config.max_epochs`` epochs.
-        config: How to train.
+        config: How to train (default: as ``model.train_config(train)``, which also has what
+            ``config`` leaves ``None``).
         optimizer: Makes the optimiser from the model's parameters, e.g. ``torch.optim.AdamW`` or
             ``partial(torch.optim.SGD, momentum=0.9)`` (default: Adam with ``config.weight_decay``).
             All its learning rates are set to ``config``'s before every epoch.
@@ -234,7 +237,7 @@ def fit(
     return take_best(model, run.state, run.config)
 
 
-def take_best(model: Recommender, state: TrainState, config: TrainConfig) -> FitResult:
+def take_best(model: Recommender, state: TrainState, config: CompleteTrainConfig) -> FitResult:
     """Gives the model the weights of the best epoch of a run that has ended."""
     model.load_state_dict(state.best_weights)
     model.eval()
@@ -249,6 +252,7 @@ def take_best(model: Recommender, state: TrainState, config: TrainConfig) -> Fit
         still_rising=state.best_epoch in last_tenth and not closed_form,
         seconds=state.seconds,
         cpu_seconds=state.cpu_seconds,
+        config=config,
         history=state.history,
     )
 
@@ -281,7 +285,8 @@ class _Run:
                     "it is solved in closed form"
                 )
             config = replace(config, max_epochs=1, fan_out=None)
-        self.model, self.train, self.val, self.config = model, train, val, config
+        self.model, self.train, self.val = model, train, val
+        self.config = config = model.complete_config(train, config)
         self.sampler = TripletSampler(
             train,
             batch_size=config.batch_size,

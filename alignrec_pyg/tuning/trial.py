@@ -72,7 +72,7 @@ class TrialJob:
             row=settings.name,
             model=settings.model,
             hparams={**settings.hparams, **inputs.arguments},
-            config=replace(settings.config, seed=seed, ks=KS),
+            config=replace(settings.complete_config(self.train), seed=seed, ks=KS),
         )
         return cell, cell.key(inputs.data_hash, self.code, self.device, f"{self.threads} threads")
 

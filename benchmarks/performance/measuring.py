@@ -19,7 +19,7 @@ from alignrec_pyg.experiments.settings import load_model, published_settings
 from alignrec_pyg.graph import InteractionBatch, feature_names
 from alignrec_pyg.models import Recommender, model_names
 from alignrec_pyg.report import describe, describe_split
-from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.train_config import CompleteTrainConfig, TrainConfig
 from alignrec_pyg.training.sampling import seeded_generator
 from benchmarks.performance.made_up import SHAPES
 
@@ -103,15 +103,16 @@ def take_first_step(device: torch.device) -> None:
     torch.optim.Adam([number], fused=True).step()
 
 
-def published(name: str) -> tuple[type[Recommender], dict[str, Any], TrainConfig]:
+def published(name: str) -> tuple[type[Recommender], dict[str, Any], CompleteTrainConfig]:
     """The class of a model, its published arguments, and how it is trained as published."""
     settings = published_settings(load_model(name), "")
-    return settings.model, dict(settings.hparams), settings.config
+    config = settings.config.completed(TrainConfig(), num_links=0)  # it leaves nothing open
+    return settings.model, dict(settings.hparams), config
 
 
 def build(
     name: str, train: HeteroData, val: HeteroData, test: HeteroData
-) -> tuple[Recommender, TrainConfig, PreparedData]:
+) -> tuple[Recommender, CompleteTrainConfig, PreparedData]:
     """A model with its published settings, how it is trained, and the data with its item graphs."""
     model_class, hparams, config = published(name)
     data = PreparedData(
@@ -132,7 +133,7 @@ def build(
     return model_class(train, **{**hparams, **data.inputs(model_class)}), config, data
 
 
-def make_optimizer(model: Recommender, config: TrainConfig) -> torch.optim.Adam:
+def make_optimizer(model: Recommender, config: CompleteTrainConfig) -> torch.optim.Adam:
     """The optimiser that ``fit`` makes."""
     return torch.optim.Adam(
         model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True

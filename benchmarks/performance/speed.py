@@ -37,7 +37,7 @@ from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.nn import UserItemPropagation, user_item_adjacency, user_item_edges
 from alignrec_pyg.text_tables import markdown_table
-from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.train_config import CompleteTrainConfig
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 from benchmarks.performance.made_up import SHAPES, generate_links, make_graphs
 from benchmarks.performance.measuring import (
@@ -125,7 +125,7 @@ def measure(name: str, shape: str, device: str, num_steps: int | None) -> Costs:
 
 
 def train_epoch(
-    model: Recommender, train: HeteroData, config: TrainConfig, num_steps: int | None = None
+    model: Recommender, train: HeteroData, config: CompleteTrainConfig, num_steps: int | None = None
 ) -> tuple[float, float]:
     """Seconds of a step and of the first epoch, estimated if only some steps are taken."""
     device = train[INTERACTS].edge_index.device

@@ -28,7 +28,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.text_tables import markdown_table
-from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.train_config import CompleteTrainConfig, TrainConfig
 from alignrec_pyg.training.loop import fit
 from alignrec_pyg.training.row_adam import RowAdam
 from benchmarks.performance.measuring import log, make_parser, origin, positive_int, published
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fan_out=tuple(options.fan_out),
         max_epochs=1,
         eval_users=100,
-    )
+    ).completed(TrainConfig(), options.links)
     # What processes import is imported once, in the one that they are forked from.
     multiprocessing.get_context("forkserver").set_forkserver_preload(
         ["benchmarks.performance.memory_slope"]
@@ -89,7 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def links_per_second(
-    num_workers: int, name: str, config: TrainConfig, num_steps: int, threads: int, folder: Path
+    num_workers: int,
+    name: str,
+    config: CompleteTrainConfig,
+    num_steps: int,
+    threads: int,
+    folder: Path,
 ) -> float:
     """Links that so many processes train on in a second, after the first steps."""
     (folder / "group").unlink(missing_ok=True)  # where the processes of a group meet
@@ -102,7 +107,7 @@ def _work(
     rank: int,
     num_workers: int,
     name: str,
-    config: TrainConfig,
+    config: CompleteTrainConfig,
     num_steps: int,
     threads: int,
     folder: Path,
@@ -123,7 +128,7 @@ def _work(
 
 
 def step_moments(
-    name: str, train: HeteroData, val: HeteroData, config: TrainConfig, num_batches: int
+    name: str, train: HeteroData, val: HeteroData, config: CompleteTrainConfig, num_batches: int
 ) -> list[float]:
     """When each step of a short epoch ended, of which all links are known and few are trained."""
     links = train[INTERACTS].edge_index

@@ -8,7 +8,7 @@ import torch
 from alignrec_pyg import FREEDOM, user_metrics
 from alignrec_pyg.evaluation.ranking import rank
 from alignrec_pyg.experiments.prepare import prepare
-from alignrec_pyg.experiments.settings import published_settings
+from alignrec_pyg.experiments.settings import default_settings
 from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.serving import add_items
 from alignrec_pyg.training.loop import fit
@@ -55,7 +55,7 @@ IDS = ", IDs of neighbours"
 def test_values_are_those_of_a_model_trained_here(finished, tiny_folder):
     rows, *_ = finished
     data = prepare(str(tiny_folder), split="random", held_out=HoldOutItems(0.3, seed=0))
-    settings = published_settings(FREEDOM, "").with_changes(max_epochs=2, batch_size=64)
+    settings = default_settings(FREEDOM, data.train).with_changes(max_epochs=2, batch_size=64)
     torch.manual_seed(0)
     model = settings.model(data.train, **settings.hparams, **data.inputs(settings.model))
     fit(model, data.train, data.val, settings.config)

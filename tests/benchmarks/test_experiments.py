@@ -24,13 +24,14 @@ from alignrec_pyg.experiments.prepare import prepare
 from alignrec_pyg.experiments.provenance import Origin
 from alignrec_pyg.experiments.settings import (
     SEARCH_GRIDS,
+    default_settings,
     load_model,
     published_settings,
 )
 from alignrec_pyg.experiments.statistics import Measurement
 from alignrec_pyg.experiments.store import CellResult, CellStore
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.train_config import TrainConfig
+from alignrec_pyg.train_config import CompleteTrainConfig
 from alignrec_pyg.training.loop import fit
 from benchmarks import alignment_map, feature_sets, tuned_comparison
 from benchmarks.alignment_map import cosine_summary, joint_map
@@ -58,7 +59,7 @@ def stored_cells(summaries, out):
             row=told["row"],
             model=getattr(models, settings["model"]),
             hparams=settings["hparams"],
-            config=TrainConfig(**{**config, "ks": tuple(config["ks"])}),
+            config=CompleteTrainConfig(**{**config, "ks": tuple(config["ks"])}),
             alignment=settings.get("alignment"),
         )
         found[told["row"], told["seed"]] = CellStore(out / "cells").load(cell, told["key"])
@@ -129,7 +130,8 @@ def hparams_of(done):
 def trained(folder, name):
     """A model trained with seed 0 as the scripts do, and its data."""
     data = prepare(str(folder))
-    settings = published_settings(load_model(name), "").with_changes(max_epochs=2, batch_size=64)
+    settings = default_settings(load_model(name), data.train)
+    settings = settings.with_changes(max_epochs=2, batch_size=64)
     torch.manual_seed(0)
     model = settings.model(data.train, **settings.hparams, **data.inputs(settings.model))
     fit(model, data.train, data.val, settings.config)

@@ -94,6 +94,7 @@ def train_command(encoded: Path) -> Callable[[Path], list[str]]:
     return lambda out: [
         *("train", str(encoded), "--out", str(out), "--epochs", "8", "--lr", "0.01"),
         *("--batch-size", "128", "--item-neighbors", "5", "--device", "cpu"),
+        *("--set", "eval_every=1"),
     ]
 
 

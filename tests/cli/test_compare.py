@@ -24,7 +24,20 @@ ROOT = Path(alignrec_pyg.__file__).parents[1]
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 MODELS = ["AlignRec", "BPR", "LightGCN", "VBPR", "BM3", "FREEDOM"]
 """Enough to see how several models stand side by side; all of them run in test_experiments."""
-QUICK = ["--epochs", "2", "--batch-size", "64", "--threads", "1", "--device", "cpu", "--jobs", "1"]
+QUICK = [
+    "--settings",
+    "published",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "64",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+    "--jobs",
+    "1",
+]
 
 
 def run(*arguments):

@@ -41,7 +41,9 @@ def test_equals_the_library_called_by_hand(encoded, run):
     train, val, _ = SplitInteractions("labels")(data)
     torch.manual_seed(0)
     model = AlignRec(train, features=[fused], item_graph=f"cosine+{fused}+k5")
-    result = fit(model, train, val, TrainConfig(lr=0.01, batch_size=128, max_epochs=8))
+    result = fit(
+        model, train, val, TrainConfig(lr=0.01, batch_size=128, max_epochs=8, eval_every=1)
+    )
     trained = AlignRec.from_pretrained(run / "model", train)
     for name, value in model.state_dict().items():
         assert trained.state_dict()[name].equal(value)
@@ -174,10 +176,10 @@ def test_rules_of_splits_are_the_librarys():
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ("", {"lr": 1e-3, "patience": 20, "lr_decay": 1.0}),
+        ("", {"lr": 3e-3, "patience_steps": 667, "lr_decay": 1.0}),
         ("--settings published", {"lr": 3e-4, "patience": 30, "lr_decay": 0.96}),
         ("--settings published --lr 0.5", {"lr": 0.5, "patience": 30}),
-        ("--set lr_decay=0.9 l2_weight=0.5", {"lr": 1e-3, "lr_decay": 0.9}),
+        ("--set lr_decay=0.9 l2_weight=0.5", {"lr": 3e-3, "lr_decay": 0.9}),
     ],
 )
 def test_settings_are_the_librarys_or_the_published_ones(more, expected, encoded, tmp_path):

@@ -46,6 +46,12 @@ def make_row():
     return make
 
 
+def trained(**settings):
+    """A complete configuration, evaluated after each epoch."""
+    usual = {"lr": 1e-3, "batch_size": 2048, "eval_every": 1, "patience": 20}
+    return TrainConfig(**{**usual, **settings}).completed(TrainConfig(), num_links=0)
+
+
 @pytest.fixture
 def small_cells():
     """Two models with two seeds each; every epoch takes milliseconds."""
@@ -57,7 +63,7 @@ def small_cells():
                 row=model.__name__,
                 model=model,
                 hparams={"embedding_dim": 4},
-                config=TrainConfig(seed=seed, **config),
+                config=trained(seed=seed, **config),
             )
             for model in models
             for seed in seeds

@@ -9,7 +9,8 @@ from alignrec_pyg.experiments.progress import CellsProgress
 
 
 def cell(row, seed):
-    return SimpleNamespace(row=row, seed=seed, config=TrainConfig(max_epochs=40, patience=4))
+    config = TrainConfig(max_epochs=40, eval_every=1, patience=4)
+    return SimpleNamespace(row=row, seed=seed, config=config.completed(TrainConfig(), num_links=0))
 
 
 def result(row, num_epochs, seconds):
@@ -88,7 +89,9 @@ def test_a_trial_tells_the_seconds_of_an_epoch_before_any_has_ended(shown):
     trial = Trial(epoch_steps=10, epoch_seconds=3.0, evaluation_seconds=2.0, peak_bytes=0)
     cells = [cell("A", 0), cell("A", 1), cell("P", 0)]
     for entry in cells:
-        entry.config = TrainConfig(max_epochs=40, patience=4, eval_steps=20)
+        entry.config = TrainConfig(max_epochs=40, patience=4, eval_steps=20).completed(
+            TrainConfig(), num_links=0
+        )
     cells_progress = CellsProgress(cells, {}, jobs=2, trials={"A": trial, "P": Trial()})
     each = 3.0 + 2.0 / 2
     assert cells_progress.expected_seconds(0) == 3.5 * (4 + 1) * 2 * each

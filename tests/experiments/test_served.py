@@ -53,7 +53,8 @@ def session(tiny_folder, tmp_path):
 
 
 def cells_of(session, model=BPR, **hparams):
-    config = TrainConfig(max_epochs=4, batch_size=64, lr=0.01, ks=KS)
+    config = TrainConfig(max_epochs=4, batch_size=64, lr=0.01, eval_every=1, ks=KS)
+    config = config.completed(TrainConfig(), num_links=0)
     return [
         Cell(row=model.__name__, model=model, hparams=hparams, config=replace(config, seed=seed))
         for seed in session.seeds
@@ -127,8 +128,8 @@ def test_an_interrupted_training_goes_on(session, monkeypatch):
     results = with_best(results_of(session, cells), 1)
     original = served.refit
 
-    def interrupted(model, data, result, config, **more):
-        original(model, data, replace(result, best_epoch=1), config, **more)
+    def interrupted(model, data, result, **more):
+        original(model, data, replace(result, best_epoch=1), **more)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -18,7 +18,6 @@ from alignrec_pyg.experiments.settings import (
     package_models,
     published_settings,
     resolve,
-    small_settings,
 )
 from alignrec_pyg.models import BM3, BPR, EASE, MGCN, AlignRec, ItemKNN, Popularity
 from alignrec_pyg.train_config import TrainConfig
@@ -64,18 +63,16 @@ def test_settings_are_what_the_constructor_and_the_class_say(name, toy):
     }
     default = default_settings(model, toy)
     assert default.hparams == arguments
-    assert default.config == model.train_config(toy) == TrainConfig()
+    num_links = toy["user", "interacts", "item"].edge_index.size(1)
+    assert default.config == model.train_config(toy) == TrainConfig.for_links(num_links)
     published = published_settings(model, "any data")
     assert published.hparams == arguments
     assert published.config == model.published_train_config()
-    small = small_settings(model, "any data")
-    assert (small.config.lr, small.config.batch_size) == (5e-3, 512)
-    assert small.config.lr_decay == published.config.lr_decay
 
 
 def test_published_settings_are_those_of_the_papers():
     found = {name: asdict(published_settings(model, "").config) for name, model in MODELS.items()}
-    usual = asdict(TrainConfig())
+    usual = asdict(TrainConfig(lr=1e-3, batch_size=2048, eval_every=1, patience=20))
     changed = {
         name: {key: value for key, value in config.items() if value != usual[key]}
         for name, config in found.items()
@@ -86,16 +83,26 @@ def test_published_settings_are_those_of_the_papers():
         "MGCN": decay,
         "LATTICE": decay,
         "PGL": decay,
-        "MENTOR": {"lr": 1e-4},
         "SMORE": decay,
         "SLMRec": {"weight_decay": 1e-4},
     }
 
 
+def test_settings_are_completed_by_the_data_after_all_changes(toy):
+    changed = resolve(["BPR"], "default", "any", ["BPR.patience=3"], data=toy, batch_size=64)["BPR"]
+    rule = TrainConfig.for_links(toy["user", "interacts", "item"].edge_index.size(1))
+    assert changed.config.lr == rule.lr
+    assert changed.config.batch_size == 64
+    assert (changed.config.patience, changed.config.patience_steps) == (3, None)
+    published = resolve(["BPR"], "published", "any", data=toy)["BPR"].config
+    assert (published.lr, published.batch_size, published.patience) == (1e-3, 2048, 20)
+    assert (published.eval_steps, published.patience_steps, published.min_steps) == (None, None, 0)
+
+
 def test_published_settings_of_the_papers_data():
     assert published_settings(BM3, "sports").hparams["reg_weight"] == 0.01
     assert published_settings(BM3, "elec").hparams["num_layers"] == 2
-    for name in ("MMGCN", "GRCN", "DualGNN", "LGMRec", "MENTOR"):
+    for name in ("MMGCN", "GRCN", "DualGNN", "LGMRec"):
         assert published_settings(MODELS[name], "baby").hparams["faithful"] is True
         assert published_settings(MODELS[name], "films").hparams["faithful"] is False
 
@@ -146,8 +153,8 @@ def test_a_patience_in_evaluations_replaces_one_counted_in_steps():
     assert (changed.patience, changed.patience_steps, changed.eval_steps) == (7, None, 50)
     changed = settings.with_changes(eval_every=2, lr=0.5).config
     assert (changed.eval_every, changed.eval_steps, changed.patience_steps) == (2, None, 300)
-    both = settings.with_changes(patience=7, patience_steps=400).config
-    assert (both.patience, both.patience_steps) == (7, 400)
+    with pytest.raises(ValueError, match="exclude each other"):
+        settings.with_changes(patience=7, patience_steps=400)
 
 
 def test_values_reach_constructor_and_training():

@@ -31,7 +31,9 @@ from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 
 
 def small_config(**changes) -> TrainConfig:
-    return TrainConfig(**{"lr": 0.01, "batch_size": 256, "max_epochs": 4, "seed": 3, **changes})
+    usual = {"lr": 0.01, "batch_size": 256, "max_epochs": 4, "seed": 3}
+    counted = {"eval_every": 1, "patience": 20, "min_steps": 0}
+    return TrainConfig(**usual).with_changes(**counted).with_changes(**changes)
 
 
 def build(train, model_cls=BPR, **hparams):
@@ -49,7 +51,7 @@ def test_fit_equals_a_plain_loop(checkerboard, tmp_path, interrupted):
     train, test = checkerboard
     config = TrainConfig(
         lr=0.01, lr_decay=0.5, lr_decay_epochs=3, weight_decay=0.01, batch_size=256, max_epochs=50,
-        patience=2, ks=(1,), monitor="recall@1", seed=3,
+        eval_every=1, patience=2, ks=(1,), monitor="recall@1", seed=3,
     )  # fmt: skip
     plain = build(train, LightGCN)
     optimizer = torch.optim.Adam(plain.parameters(), lr=0.01, weight_decay=0.01)

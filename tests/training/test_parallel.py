@@ -115,7 +115,8 @@ MODELS = [AlignRec, BM3, FREEDOM, LATTICE, LightGCN, SLMRec]
 
 
 def config(**changes) -> TrainConfig:
-    return TrainConfig(**{"lr": 0.01, "batch_size": 250, "max_epochs": 3, "seed": 3, **changes})
+    usual = {"lr": 0.01, "batch_size": 250, "max_epochs": 3, "seed": 3}
+    return TrainConfig(**{**usual, "eval_every": 1, "patience": 20, **changes})
 
 
 def trained(model_cls, graphs, seed=0, **options):

@@ -26,7 +26,9 @@ from alignrec_pyg.training.sampling import TripletSampler
 
 
 def small_config(**changes) -> TrainConfig:
-    return TrainConfig(**{"lr": 0.01, "batch_size": 256, "max_epochs": 4, "seed": 3, **changes})
+    usual = {"lr": 0.01, "batch_size": 256, "max_epochs": 4, "seed": 3}
+    counted = {"eval_every": 1, "patience": 20, "min_steps": 0}
+    return TrainConfig(**usual).with_changes(**counted).with_changes(**changes)
 
 
 def build(train, model_cls=BPR, **hparams):

@@ -23,7 +23,7 @@ def test_a_trial_reports_the_epochs_of_the_weights_it_is_given(job, monkeypatch)
     own_trainable.trial(weights, job.train, job.val, inputs, epochs=2)
     torch.manual_seed(0)
     model = AlignRec(job.train, **inputs, **weights)
-    fitted = fit(model, job.train, job.val, TrainConfig(max_epochs=2))
+    fitted = fit(model, job.train, job.val, TrainConfig(max_epochs=2, eval_every=1))
     assert [metrics["loss"] for metrics in reported] == [e["loss"] for e in fitted.history]
     assert reported[-1]["best_recall@20"] == fitted.best_metrics["recall@20"]
 

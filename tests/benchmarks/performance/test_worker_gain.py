@@ -29,6 +29,7 @@ def test_the_table_holds_the_ratio_of_runs_in_turn(monkeypatch, capsys):
 def test_each_step_of_a_short_epoch_is_clocked(name):
     train, val = make_large_graphs(50, 60, links=8, width=8)
     config = TrainConfig(batch_size=16, fan_out=(3, 3, 3), max_epochs=1, eval_users=10)
+    config = config.completed(TrainConfig(), num_links=0)
     moments = worker_gain.step_moments(name, train, val, config, num_batches=7)
     assert len(moments) == 7
     assert moments == sorted(moments)
