@@ -252,17 +252,15 @@ def _keys(edges: Tensor, num_items: int) -> np.ndarray:
 
 
 def _part(name: str, edges: Tensor, train: Tensor, num_items: int) -> PartReport:
-    user, item = (np.unique(row) for row in edges.numpy())
-    repeated = np.isin(_keys(edges, num_items), _keys(train, num_items))
-    return PartReport(
-        name=name,
-        interactions=edges.size(1),
-        users=len(user),
-        items=len(item),
-        cold_users=int(np.isin(user, train[0].numpy(), invert=True).sum()),
-        cold_items=int(np.isin(item, train[1].numpy(), invert=True).sum()),
-        in_train=0 if name == SPLIT_NAMES[0] else int(repeated.sum()),
-    )
+    present, cold = [], []
+    for ends, trained in zip(edges.numpy(), train.numpy(), strict=True):
+        there = np.bincount(ends) > 0
+        known = np.bincount(trained, minlength=len(there))[: len(there)] > 0
+        present.append(int(there.sum()))
+        cold.append(int((there & ~known).sum()))
+    is_train = name == SPLIT_NAMES[0]
+    repeated = () if is_train else np.isin(_keys(edges, num_items), _keys(train, num_items))
+    return PartReport(name, edges.size(1), *present, *cold, int(np.sum(repeated)))
 
 
 def _feature(data: HeteroData, name: str, dtype: str | None, seed: int) -> FeatureReport:

@@ -225,7 +225,7 @@ def _core(
 ) -> tuple[LinkColumns, LinkColumns | None, int]:
     """The links of the k-core, lower ratings of its users and items, and the number of repeats."""
     user, item = (
-        pd.factorize(column.values, use_na_sentinel=False)[0] for column in (links.user, links.item)
+        pd.factorize(column.keys, use_na_sentinel=False)[0] for column in (links.user, links.item)
     )
     pairs = pd.DataFrame({"user": user, "item": item})
     repeated = pairs.duplicated(keep=keep).to_numpy()

@@ -19,6 +19,7 @@ from alignrec_pyg.datasets.columns import (
     checked_numbers,
     checked_split,
     checked_times,
+    numbered,
 )
 from alignrec_pyg.datasets.interactions import Keep, KnownPairs, interaction_graph
 from alignrec_pyg.graph import ITEM
@@ -98,22 +99,22 @@ def assemble(
     if problems or users is None or linked is None:
         raise ValueError("\n".join(problems))
 
-    user_index, user_id = pd.factorize(users, sort=True)
-    item_index, item_id = pd.factorize(linked, sort=True)
-    if listed is not None:
-        source = f"'items' ({catalogue.where(0)})" if catalogue else ""
-        known, item_id = item_id, _with_catalogue(source, listed, item_id, notes)
-        item_index = pd.Index(item_id).get_indexer(pd.Index(known))[item_index]
+    user_index, user_id = numbered(users)
+    item_index, item_id = numbered(linked)
+    if catalogue is not None and listed is not None:
+        source = f"'items' ({catalogue.where(0)})"
+        place, item_id = _with_catalogue(source, listed, item_id, notes)
+        item_index = place[item_index]
     return interaction_graph(
-        user_index.astype(np.int64),
-        item_index.astype(np.int64),
+        user_index,
+        item_index,
         user_id,
         item_id,
         notes,
         rating=rating,
         time=time,
         split=split,
-        known=_numbered(KnownPairs(*others), user_id, item_id, notes) if others else None,
+        known=_known_pairs(others, user_id, item_id, notes) if others else None,
         keep=keep,
         where=links.user.where,
     )
@@ -124,11 +125,11 @@ def with_equal_id_types(
 ) -> tuple[LinkColumns, Column | None, LinkColumns | None]:
     """Converts the ids of several text files to strings if only some have whole numbers only."""
     tables = [links] if known is None else [links, known]
-    if len({table.user.values.dtype == object for table in tables}) > 1:
+    if len({table.user.entries.dtype == object for table in tables}) > 1:
         tables = [replace(table, user=as_strings(table.user)) for table in tables]
     listed = [] if catalogue is None else [catalogue]
     items = [*listed, *(table.item for table in tables)]
-    if len({column.values.dtype == object for column in items}) > 1:
+    if len({column.entries.dtype == object for column in items}) > 1:
         tables = [replace(table, item=as_strings(table.item)) for table in tables]
         listed = [as_strings(column) for column in listed]
     return tables[0], (listed[0] if listed else None), (tables[1] if len(tables) > 1 else None)
@@ -142,12 +143,12 @@ def without_copies(
     Raises:
         ValueError: If an item is listed again with other content.
     """
-    repeated = pd.Series(ids.values).duplicated().to_numpy()
+    repeated = pd.Series(ids.keys).duplicated().to_numpy()
     if not repeated.any():
         return ids, dict(content)
-    several = np.flatnonzero(pd.Series(ids.values).duplicated(keep=False))
-    columns = (ids, *content.values())
-    rows = pd.DataFrame({n: list(map(repr, c.values[several])) for n, c in enumerate(columns)})
+    several = np.flatnonzero(pd.Series(ids.keys).duplicated(keep=False))
+    columns = (ids.take(several), *(column.take(several) for column in content.values()))
+    rows = pd.DataFrame({n: list(map(repr, column.values)) for n, column in enumerate(columns)})
     other = np.zeros(len(repeated), dtype=bool)
     other[several] = ~rows.duplicated()
     other &= repeated
@@ -219,37 +220,42 @@ def strings_in(value: Any) -> list[str]:
     return [] if pd.isna(value) else [str(value)]
 
 
-def _ids(what: str, column: Column, notes: list[str]) -> np.ndarray:
-    ids = checked_ids(column, notes)
+def _ids(what: str, column: Column, notes: list[str]) -> Column:
+    column = checked_ids(column, notes)
+    ids = column.entries
     if ids.dtype != object and (ids < 0).any():
         count = len(np.unique(ids[ids < 0]))
         notes.append(f"column '{column.name}': {count:,} {what} ids are negative, kept as given")
-    return ids
+    return column
 
 
 def _listed_ids(column: Column, notes: list[str]) -> np.ndarray:
-    ids = checked_ids(column, notes)
+    ids = checked_ids(column, notes).values
     twice = pd.Series(ids).duplicated().to_numpy()
     if twice.any():  # such as 1 and 1.0
         column.refuse(twice, "each item needs to be listed once")
     return ids
 
 
-def _numbered(
-    known: KnownPairs, user_id: np.ndarray, item_id: np.ndarray, notes: list[str]
+def _known_pairs(
+    columns: Sequence[Any], user_id: np.ndarray, item_id: np.ndarray, notes: list[str]
 ) -> KnownPairs:
     """The known pairs by the numbers of their users and items, without those of others.
+
+    ``columns`` are the checked ids of users and items, ratings and times.
 
     Raises:
         ValueError: If none is left.
     """
+    user, item, *others = columns
     ends = []
-    for what, ids, there in (("user", known.user, user_id), ("item", known.item, item_id)):
-        ends.append(pd.Index(there).get_indexer(pd.Index(ids)))
+    for what, column, there in (("user", user, user_id), ("item", item, item_id)):
+        number, ids = numbered(column)
+        ends.append(pd.Index(there).get_indexer(pd.Index(ids))[number])
         if (ends[-1] < 0).all():
             raise ValueError(
                 f"'known' needs {what}s of the interactions (none of its ids is one: it has "
-                f"{repr_short(ids[0])}, they have {repr_short(there[0])})"
+                f"{repr_short(column.value(0))}, they have {repr_short(there[0])})"
             )
     kept = (ends[0] >= 0) & (ends[1] >= 0)
     if not kept.all():
@@ -257,22 +263,25 @@ def _numbered(
             f"{int((~kept).sum()):,} of {len(kept):,} known pairs are of users or items that the "
             "interactions do not have: left out"
         )
-    values = (None if value is None else value[kept] for value in (known.rating, known.time))
+    values = (None if value is None else value[kept] for value in others)
     return KnownPairs(ends[0][kept], ends[1][kept], *values)
 
 
 def _with_catalogue(
     source: str, listed: np.ndarray, linked: np.ndarray, notes: list[str]
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
+    """The place of each linked item among the listed ones and then the others, and all ids."""
     if (listed.dtype == object) != (linked.dtype == object):
         raise ValueError(
             f"'items' and 'interactions' need item ids of one type (got {repr_short(listed[0])} "
             f"and {repr_short(linked[0])})"
         )
-    unlisted = linked[pd.Index(listed).get_indexer(pd.Index(linked)) < 0]
+    place = pd.Index(listed).get_indexer(pd.Index(linked))
+    unlisted = np.flatnonzero(place < 0)
     few = note_on_shared_ids(source, len(linked) - len(unlisted), listed, linked)
     if few:
         notes.append(few)
     if len(unlisted):
         notes.append(f"{len(unlisted):,} items of the interactions are not in 'items': added last")
-    return np.concatenate([listed, unlisted])
+    place[unlisted] = len(listed) + np.arange(len(unlisted))
+    return place, np.concatenate([listed, linked[unlisted]])

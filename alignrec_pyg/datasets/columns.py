@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from alignrec_pyg.tables import repr_short
 
@@ -18,27 +20,71 @@ _TIME_FORMS = (
     "a time is needed, as a number (seconds or smaller units since 1970) or as a date in the form "
     "2020-12-31 or 2020-12-31 23:59:59 in all rows"
 )
+_MANY_ROWS = 1_000_000  # below, rows without anything are no matter
 _TIME_UNITS = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
 _LABELS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column as read.
+    """One column as read. Strings are codes: each distinct one is held once.
 
     Args:
         name: Its name in the source.
-        values: 1-D array; missing values of an object array are None or NaN.
+        entries: 1-D array of the values of the rows; with ``codes``, of the distinct values.
         where: Returns the location of a row for messages, such as ``"baby.inter, line 7"``.
+        codes: Place of each row's value in ``entries``, -1 for a missing one, int32 ``[rows]``.
     """
 
     name: str
-    values: np.ndarray
+    entries: np.ndarray
     where: Callable[[int], str]
+    codes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.entries if self.codes is None else self.codes)
+
+    @property
+    def values(self) -> np.ndarray:
+        """The values of the rows; missing values of an object array are None or NaN."""
+        return self.by_row(self.entries)
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Which rows have no value, bool ``[rows]``."""
+        return np.asarray(pd.isna(self.entries) if self.codes is None else self.codes < 0)
+
+    @property
+    def keys(self) -> np.ndarray:
+        """Equal for rows of equal values, and only for them: the values, or their codes."""
+        return self.entries if self.codes is None else self.codes
+
+    def by_row(self, found: np.ndarray, missing: Any = None) -> np.ndarray:
+        """What was found for each entry, for each row; ``missing`` for rows without a value."""
+        if self.codes is None:
+            return found
+        if (self.codes < 0).any():
+            found = np.append(found, missing)
+        return found[self.codes]
+
+    def value(self, row: int) -> Any:
+        """The value of one row."""
+        if self.codes is None:
+            return self.entries[row]
+        return None if self.codes[row] < 0 else self.entries[self.codes[row]]
 
     def take(self, rows: np.ndarray) -> Column:
         """The column of some rows, int64 ``[R]``, with their original locations."""
-        return Column(self.name, self.values[rows], lambda row: self.where(int(rows[row])))
+        entries, codes = self.entries, self.codes
+        if codes is None:
+            entries = entries[rows]
+        else:
+            there, codes = np.unique(codes[rows], return_inverse=True)
+            if len(there) and there[0] < 0:
+                there, codes = there[1:], codes - 1
+            entries = entries[there]
+        return Column(self.name, entries, lambda row: self.where(int(rows[row])), codes)
 
     def refuse(self, bad: np.ndarray | int, rule: str) -> NoReturn:
         """Raises an error for the first ``bad`` row.
@@ -47,17 +93,20 @@ class Column:
             ValueError: Always, with the location, the column, the rule and the value.
         """
         row = bad if isinstance(bad, int) else int(np.argmax(bad))
-        got = repr_short(self.values[row])
+        got = repr_short(self.value(row))
         raise ValueError(f"{self.where(row)}, column '{self.name}': {rule} (got {got})")
 
 
 def as_strings(column: Column) -> Column:
     """Converts ids that are numbers to strings, whole floats as ``7``; strings stay as they are."""
-    if column.values.dtype.kind not in "iuf" or (column.values != np.round(column.values)).any():
+    numbers = column.entries
+    if numbers.dtype.kind not in "iuf" or (numbers != np.round(numbers)).any():
         return column  # strings, or what checked_ids refuses
-    distinct, codes = np.unique(column.values, return_inverse=True)
-    names = np.array([str(value).removesuffix(".0") for value in distinct.tolist()], dtype=object)
-    return Column(column.name, names[codes], column.where)
+    codes = column.codes
+    if codes is None:
+        numbers, codes = np.unique(numbers, return_inverse=True)
+    names = np.array([str(value).removesuffix(".0") for value in numbers.tolist()], dtype=object)
+    return replace(column, entries=names, codes=codes)
 
 
 def concatenated(columns: Sequence[Column]) -> Column:
@@ -65,25 +114,33 @@ def concatenated(columns: Sequence[Column]) -> Column:
 
     Whole-number ids become strings if another column has strings.
     """
-    if len({column.values.dtype == object for column in columns}) > 1:
+    if len({column.entries.dtype == object for column in columns}) > 1:
         columns = [as_strings(column) for column in columns]
-    ends = np.cumsum([len(column.values) for column in columns])
+    ends = np.cumsum([len(column) for column in columns])
 
     def where(row: int) -> str:
         part = int(np.searchsorted(ends, row, side="right"))
-        return columns[part].where(row - int(ends[part] - len(columns[part].values)))
+        return columns[part].where(row - int(ends[part] - len(columns[part])))
 
-    return Column(columns[0].name, np.concatenate([c.values for c in columns]), where)
+    entries, codes = np.concatenate([column.entries for column in columns]), None
+    if all(column.codes is not None for column in columns):
+        places, entries = pd.factorize(entries)
+        parts = np.split(places, np.cumsum([len(column.entries) for column in columns])[:-1])
+        rows = [column.by_row(part, -1) for column, part in zip(columns, parts, strict=True)]
+        codes = np.concatenate(rows)
+    elif any(column.codes is not None for column in columns):
+        entries = np.concatenate([column.values for column in columns])
+    return Column(columns[0].name, entries, where, codes)
 
 
-def checked_ids(column: Column, notes: list[str]) -> np.ndarray:
-    """Validates ids and returns them as int64 or as an object array of strings.
+def checked_ids(column: Column, notes: list[str]) -> Column:
+    """Validates ids and returns them as int64 or as strings.
 
     Raises:
         ValueError: If an id is missing or empty, is neither a whole number nor a string, if the
             column mixes both, or if a number does not fit int64.
     """
-    values = column.values
+    values = column.entries
     _refuse_missing(column, "an id needs a value")
     if values.dtype.kind in "OU":
         kind = pd.api.types.infer_dtype(values, skipna=False)
@@ -103,13 +160,27 @@ def checked_ids(column: Column, notes: list[str]) -> np.ndarray:
     if values.dtype.kind == "f":
         bad = (values != np.round(values)) | (np.abs(values) > _EXACT_FLOAT)
         if bad.any():
-            column.refuse(bad, "an id needs to be a whole number or a string")
-        notes.append(f"column '{column.name}': {len(values):,} ids read as floats, all whole")
+            column.refuse(column.by_row(bad), "an id needs to be a whole number or a string")
+        notes.append(f"column '{column.name}': {len(column):,} ids read as floats, all whole")
     elif values.dtype.kind == "u" and (values > _INT64_MAX).any():
         column.refuse(values > _INT64_MAX, _TOO_LARGE)
     elif values.dtype.kind not in "iu":
         column.refuse(0, f"an id needs to be a whole number or a string, not {values.dtype}")
-    return values.astype(np.int64)
+    return replace(column, entries=values.astype(np.int64, copy=False))
+
+
+def numbered(ids: Column) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each row's id among the distinct ones, int64 ``[rows]``, and these, sorted."""
+    if ids.codes is None:
+        number, distinct = pd.factorize(ids.entries, sort=True)
+        return number.astype(np.int64, copy=False), distinct
+    if ids.entries.dtype == object:  # by the bytes of UTF-8, which is the order of Python's strings
+        order = pc.sort_indices(pa.array(ids.entries, pa.string())).to_numpy()
+    else:
+        order = np.argsort(ids.entries)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[ids.codes], ids.entries[order]
 
 
 def checked_row_numbers(column: Column, notes: list[str]) -> np.ndarray:
@@ -120,27 +191,27 @@ def checked_row_numbers(column: Column, notes: list[str]) -> np.ndarray:
             rows below it would be empty.
     """
     _refuse_missing(column, "an id needs a value")
-    if column.values.dtype.kind == "O":
-        numbers = pd.to_numeric(pd.Series(column.values), errors="coerce").to_numpy()
+    if column.entries.dtype.kind == "O":
+        numbers = pd.to_numeric(pd.Series(column.entries), errors="coerce").to_numpy()
         unread = ~np.isfinite(numbers.astype(np.float64))
         if unread.any():
             column.refuse(
-                unread,
+                column.by_row(unread),
                 "an id needs to be a whole number from 0, a row number; "
                 "ids of your own are read by from_frames",
             )
-        ids = checked_ids(Column(column.name, numbers, column.where), notes)
-    else:
-        ids = checked_ids(column, notes)
+        column = replace(column, entries=numbers)
+    ids = checked_ids(column, notes).values
     if (ids < 0).any():
         column.refuse(ids < 0, "an id needs to be a row number from 0")
-    distinct = len(np.unique(ids))
-    if ids.max() >= max(1_000_000, 100 * distinct):
-        column.refuse(
-            int(ids.argmax()),
-            f"the ids need to be row numbers, yet only {distinct:,} are in use; "
-            "ids of your own are read by from_frames",
-        )
+    if ids.max() >= _MANY_ROWS:
+        distinct = len(pd.unique(ids))
+        if ids.max() >= 100 * distinct:
+            column.refuse(
+                int(ids.argmax()),
+                f"the ids need to be row numbers, yet only {distinct:,} are in use; "
+                "ids of your own are read by from_frames",
+            )
     return ids
 
 
@@ -154,16 +225,17 @@ def checked_numbers(
     Raises:
         ValueError: If some values are missing, or a value is not a finite number.
     """
-    values = column.values
+    values = column.entries
     if _is_unused(column, "a value", notes):
         return None
     if values.dtype.kind not in "iuf":
         values = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():
-        column.refuse(~np.isfinite(values), f"{rule}, or leave the column out")
-    if values.dtype.kind == "f" and (values == np.round(values)).all():
-        return values.astype(np.int64) if np.abs(values).max() <= _EXACT_FLOAT else values
-    return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+        column.refuse(column.by_row(~np.isfinite(values)), f"{rule}, or leave the column out")
+    if values.dtype.kind == "f":
+        whole = (values == np.round(values)).all() and np.abs(values).max() <= _EXACT_FLOAT
+        return column.by_row(values.astype(np.int64 if whole else np.float64, copy=False))
+    return column.by_row(values.astype(np.int64, copy=False))
 
 
 def checked_times(column: Column, notes: list[str]) -> np.ndarray | None:
@@ -172,16 +244,19 @@ def checked_times(column: Column, notes: list[str]) -> np.ndarray | None:
     Raises:
         ValueError: As :func:`checked_numbers`, or if the magnitudes suggest different units.
     """
-    if column.values.dtype.kind == "M" and not pd.isna(column.values).all():
+    if column.entries.dtype.kind == "M" and not column.missing.all():
         _refuse_missing(column, "a value is needed in every row, or leave the column out")
-        stamps = column.values.astype("datetime64[ms]").astype(np.int64)
+        stamps = column.entries.astype("datetime64[ms]").astype(np.int64)
         notes.append(f"column '{column.name}': date-times kept as milliseconds since 1970")
         return _noted_order(column, stamps, notes)
     times = checked_numbers(column, notes, rule=_TIME_FORMS)
     if times is None:
         return None
-    unit = np.searchsorted([limit for limit, _ in _TIME_UNITS], np.abs(times), side="right")
-    unit[times == 0] = unit.max()  # 0 has any unit
+    size = np.abs(times)
+    unit = _time_unit(np.array([size.min(initial=size.max(), where=size > 0), size.max()]))
+    if unit[0] != unit[1]:
+        unit = _time_unit(size)
+        unit[size == 0] = unit.max()  # 0 has any unit
     names = [*(name for _, name in _TIME_UNITS), "nanoseconds"]
     usual = int(np.bincount(unit).argmax())
     if (unit != usual).any():
@@ -195,6 +270,11 @@ def checked_times(column: Column, notes: list[str]) -> np.ndarray | None:
     return _noted_order(column, times, notes)
 
 
+def _time_unit(size: np.ndarray) -> np.ndarray:
+    """The place of the unit that times of some size look like."""
+    return np.searchsorted([limit for limit, _ in _TIME_UNITS], size, side="right")
+
+
 def checked_split(column: Column, notes: list[str]) -> np.ndarray | None:
     """Validates split labels or their names, as int8: 0 train, 1 validation, 2 test.
 
@@ -203,7 +283,7 @@ def checked_split(column: Column, notes: list[str]) -> np.ndarray | None:
     Raises:
         ValueError: If some labels are missing, or a label is unknown.
     """
-    values = column.values
+    values = column.entries
     if _is_unused(column, "a split label", notes):
         return None
     if values.dtype.kind == "O":
@@ -211,8 +291,9 @@ def checked_split(column: Column, notes: list[str]) -> np.ndarray | None:
     labels = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=np.float64)
     bad = ~np.isin(labels, (0, 1, 2))
     if bad.any():
-        column.refuse(bad, f"a split label needs to be 0, 1, 2 or one of {sorted(_LABELS)}")
-    return np.asarray(labels, dtype=np.int8)
+        rule = f"a split label needs to be 0, 1, 2 or one of {sorted(_LABELS)}"
+        column.refuse(column.by_row(bad), rule)
+    return column.by_row(labels.astype(np.int8))
 
 
 def _label(value: object) -> object:
@@ -221,33 +302,34 @@ def _label(value: object) -> object:
 
 def _is_unused(column: Column, what: str, notes: list[str]) -> bool:
     """Whether all values are missing, which is noted; some missing ones are refused."""
-    if pd.isna(column.values).all():
-        count = len(column.values)
-        notes.append(f"column '{column.name}' has no value in any of {count:,} rows: unused")
+    if column.missing.all():
+        notes.append(f"column '{column.name}' has no value in any of {len(column):,} rows: unused")
         return True
     _refuse_missing(column, f"{what} is needed in every row, or leave the column out")
     return False
 
 
 def _refuse_missing(column: Column, rule: str) -> None:
-    missing = pd.isna(column.values)
+    missing = column.missing
     if missing.any():
         column.refuse(missing, f"{rule}; {int(missing.sum()):,} of {len(missing):,} rows have none")
 
 
-def _checked_strings(column: Column, notes: list[str]) -> np.ndarray:
-    values = column.values.astype(object)
-    distinct = pd.Series(pd.unique(values), dtype=object)
-    stripped = distinct.str.strip()
-    if (stripped == "").any():
-        empty = pd.Series(values, dtype=object).str.strip() == ""
-        column.refuse(empty.to_numpy(), f"an id needs a value; {int(empty.sum()):,} rows are blank")
-    padded = int((stripped != distinct).sum())
-    if padded:
+def _checked_strings(column: Column, notes: list[str]) -> Column:
+    column = replace(column, entries=column.entries.astype(object, copy=False))
+    distinct = pd.unique(column.entries) if column.codes is None else column.entries
+    together = "".join(distinct)
+    odd: list[str] = []
+    if together.split(maxsplit=1) != [together] or not all(distinct):
+        odd = [text for text in distinct if not text or text.strip() != text]
+    if not all(text.strip() for text in odd):
+        blank = column.by_row(np.array([not text.strip() for text in column.entries]))
+        column.refuse(blank, f"an id needs a value; {int(blank.sum()):,} rows are blank")
+    if odd:
         notes.append(
-            f"column '{column.name}': {padded:,} ids begin or end with white space, kept as given"
+            f"column '{column.name}': {len(odd):,} ids begin or end with white space, kept as given"
         )
-    return values
+    return column
 
 
 def _noted_order(column: Column, times: np.ndarray, notes: list[str]) -> np.ndarray:

@@ -7,17 +7,18 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import BinaryIO, NoReturn, TextIO, cast
+from typing import Any, BinaryIO, NoReturn, TextIO, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from alignrec_pyg.datasets.arrow import column_values, empty_rows, id_values
+from alignrec_pyg.datasets.arrow import arrow_column, arrow_ids, empty_rows, in_one_piece
 from alignrec_pyg.datasets.columns import Column
 from alignrec_pyg.tables import repr_short
 
@@ -26,6 +27,7 @@ MAX_LINE_BYTES = 1 << 26
 """Most bytes of a line of a file, 64 MiB: a small gzip file may inflate to any number."""
 
 _HEADER_BYTES = 1 << 16
+_FIRST_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 24
 _END = "end"  # a line after the last one: a row of its own unless it is within quotes
 _BOM = b"\xef\xbb\xbf"
@@ -128,7 +130,7 @@ class DelimitedFile:
 
     def column(self, name: str) -> Column:
         """The column ``name``, with the line of each row."""
-        return Column(name, column_values(self._table[name]), self.where)
+        return arrow_column(name, self._table[name], self.where)
 
     def ids(self, name: str) -> Column:
         """The column ``name`` of original ids, which was read as text.
@@ -136,7 +138,7 @@ class DelimitedFile:
         The ids are int64 if all of them are canonical whole numbers (``7``, not ``007`` or
         ``7.0``), otherwise strings.
         """
-        return Column(name, id_values(self._table[name]), self.where)
+        return arrow_ids(name, self._table[name], self.where)
 
     def where(self, row: int) -> str:
         """The location of a row, for messages."""
@@ -284,8 +286,12 @@ class DelimitedFile:
         )
 
     def _read(self, chosen: list[str], text: list[str]) -> pa.Table:
+        kinds = dict.fromkeys(text, _TEXT)
         try:
-            table = self._parse(chosen, text, threads=True)
+            try:
+                table = self._parse(chosen, self._first_kinds(chosen, kinds))
+            except pa.ArrowInvalid:  # such as decimals after whole numbers
+                table = self._parse(chosen, kinds)
         except pa.ArrowInvalid as error:
             self._refuse_encoding(error)
             self._refuse_ragged(chosen, error)
@@ -295,40 +301,45 @@ class DelimitedFile:
             self._refuse_encoding(None)
         return table
 
-    def _parse(
+    def _first_kinds(self, chosen: list[str], kinds: dict[str, Any]) -> dict[str, Any]:
+        """The types of the columns in the first block.
+
+        With types that are given, Arrow lets go of each block; otherwise, it holds the whole file.
+        """
+        with open_bytes(self.path) as file:
+            options = self._options(chosen, kinds, block_size=_FIRST_BYTES)
+            with pa_csv.open_csv(file, **options) as reader:
+                return dict(zip(reader.schema.names, reader.schema.types, strict=True))
+
+    def _parse(self, chosen: list[str], kinds: dict[str, Any]) -> pa.Table:
+        with open_bytes(self.path) as file:
+            return in_one_piece(partial(pa_csv.read_csv, file, **self._options(chosen, kinds)))
+
+    def _options(
         self,
         chosen: list[str],
-        text: list[str],
+        kinds: dict[str, Any],
         *,
-        threads: bool,
-        bad: list[pa_csv.InvalidRow] | None = None,
-    ) -> pa.Table:
-        def handle(row: pa_csv.InvalidRow) -> str:
-            if bad is not None:
-                bad.append(row)
-            return "error"
-
-        with open_bytes(self.path) as file:
-            return pa_csv.read_csv(
-                file,
-                read_options=pa_csv.ReadOptions(
-                    use_threads=threads,
-                    block_size=_BLOCK_BYTES if threads else MAX_LINE_BYTES,
-                    skip_rows=self._first_line - 1,
-                    column_names=self.columns,
-                ),
-                parse_options=pa_csv.ParseOptions(
-                    delimiter=self._separator,
-                    quote_char='"' if self._quoted else False,
-                    newlines_in_values=self._quoted,
-                    ignore_empty_lines=False,  # so that row r is line r + 2
-                    # of text that is not UTF-8, calling it would print an error of its own
-                    invalid_row_handler=None if bad is None else handle,
-                ),
-                convert_options=pa_csv.ConvertOptions(
-                    include_columns=chosen, column_types=dict.fromkeys(text, _TEXT)
-                ),
-            )
+        block_size: int | None = None,
+        handle: Callable[[pa_csv.InvalidRow], str] | None = None,
+    ) -> dict[str, Any]:
+        return {
+            "read_options": pa_csv.ReadOptions(
+                use_threads=handle is None,
+                block_size=block_size or _BLOCK_BYTES,
+                skip_rows=self._first_line - 1,
+                column_names=self.columns,
+            ),
+            "parse_options": pa_csv.ParseOptions(
+                delimiter=self._separator,
+                quote_char='"' if self._quoted else False,
+                newlines_in_values=self._quoted,
+                ignore_empty_lines=False,  # so that row r is line r + 2
+                # of text that is not UTF-8, calling it would print an error of its own
+                invalid_row_handler=handle,
+            ),
+            "convert_options": pa_csv.ConvertOptions(include_columns=chosen, column_types=kinds),
+        }
 
     def _blank_rows(self, table: pa.Table) -> np.ndarray:
         blank = empty_rows(table)
@@ -355,8 +366,15 @@ class DelimitedFile:
         # parse again without threads, since only then the number of the invalid row is known
         width = len(self.columns)
         bad: list[pa_csv.InvalidRow] = []
+
+        def handle(row: pa_csv.InvalidRow) -> str:
+            bad.append(row)
+            return "error"
+
+        options = self._options(chosen, {}, block_size=MAX_LINE_BYTES, handle=handle)
         try:
-            self._parse(chosen, [], threads=False, bad=bad)
+            with open_bytes(self.path) as file:
+                pa_csv.read_csv(file, **options)
         except pa.ArrowInvalid as again:
             error = again
         if not bad:

@@ -70,7 +70,7 @@ def ids_by_row(path: Path, rows: Column, ids: Column, count: int, notes: list[st
         ValueError: If a row index or an id occurs twice, or a row has no id.
     """
     row = checked_row_numbers(rows, notes)
-    original = checked_ids(ids, notes)
+    original = checked_ids(ids, notes).values
     for column, values in ((rows, row), (ids, original)):
         repeated = pd.Series(values).duplicated().to_numpy()
         if repeated.any():

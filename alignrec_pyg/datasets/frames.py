@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from narwhals.typing import IntoDataFrame
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from alignrec_pyg.datasets.arrow import column_values
+from alignrec_pyg.datasets.arrow import arrow_column
 from alignrec_pyg.datasets.assemble import LinkColumns, add_content, assemble, without_copies
 from alignrec_pyg.datasets.columns import Column, checked_ids
 from alignrec_pyg.datasets.features import add_feature_by_id, check_feature_name
@@ -151,10 +151,10 @@ def _frame(native: IntoDataFrame, argument: str) -> nw.DataFrame[Any]:
 def _column(frame: nw.DataFrame[Any], argument: str, name: str) -> Column:
     if name not in frame.columns:
         raise ValueError(f"'{argument}' needs a column '{name}' (got {frame.columns})")
-    return Column(name, _values(frame[name]), lambda row: f"'{argument}' row {row}")
+    return _series_column(name, frame[name], lambda row: f"'{argument}' row {row}")
 
 
-def _values(series: nw.Series[Any]) -> np.ndarray:
+def _series_column(name: str, series: nw.Series[Any], where: Callable[[int], str]) -> Column:
     if series.dtype == nw.Categorical or isinstance(series.dtype, nw.Enum):
         series = series.cast(nw.String)
     if series.dtype == nw.Date:
@@ -162,13 +162,13 @@ def _values(series: nw.Series[Any]) -> np.ndarray:
     elif isinstance(series.dtype, nw.Datetime) and series.dtype.time_zone is not None:
         series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     if series.dtype.is_numeric() and series.null_count() == 0:
-        return series.to_numpy()
+        return Column(name, series.to_numpy(), where)
     if isinstance(series.dtype, nw.Datetime):
-        return series.to_numpy()
+        return Column(name, series.to_numpy(), where)
     if series.dtype == nw.String:
-        return column_values(pa.chunked_array([series.to_arrow()]))  # equal strings are shared
-    values = series.to_list()  # missing values are None for all kinds of frames
-    return np.fromiter(values, dtype=object, count=len(values))
+        return arrow_column(name, pa.chunked_array([series.to_arrow()]), where)
+    # missing values are None for all kinds of frames
+    return Column(name, _objects(series.to_list()), where)
 
 
 def _ids_and_matrix(
@@ -187,16 +187,15 @@ def _ids_and_matrix(
             raise ValueError(
                 f"'features[{name!r}]' needs ids in one dimension (got shape {list(shape)})"
             )
-        where = f"'features[{name!r}]' row "
-        column = Column("ids", _id_array(ids), lambda row: f"{where}{row}")
-        if len(column.values) == 0:
+        column = _id_column(ids, f"'features[{name!r}]' row ")
+        if len(column) == 0:
             raise ValueError(f"'features[{name!r}]' needs at least one id (got 0)")
-        if matrix.ndim == 2 and len(matrix) != len(column.values):
+        if matrix.ndim == 2 and len(matrix) != len(column):
             raise ValueError(
                 f"'features[{name!r}]' needs one id for each row of the matrix "
-                f"(got {len(column.values)} ids, {len(matrix)} rows)"
+                f"(got {len(column)} ids, {len(matrix)} rows)"
             )
-        return checked_ids(column, notes), matrix
+        return checked_ids(column, notes).values, matrix
     if isinstance(feature, list) and len(feature) == 2 and len(np.shape(feature[1])) == 2:
         raise ValueError(
             f"'features[{name!r}]' needs the pair (ids, matrix) as a tuple (got a list): a list is "
@@ -211,15 +210,21 @@ def _ids_and_matrix(
         f"ATTENTION: feature '{name}' came without ids: its rows are taken in the row order of "
         f"'items' (row 0 = {repr_short(item_id[0])})"
     )
-    return item_id[: len(listed.values)], np.asarray(feature)
+    return item_id[: len(listed)], np.asarray(feature)
 
 
-def _id_array(ids: ArrayLike) -> np.ndarray:
+def _id_column(ids: ArrayLike, place: str) -> Column:
+    def where(row: int) -> str:
+        return f"{place}{row}"
+
     if isinstance(ids, np.ndarray | Tensor):
-        return np.asarray(ids)
+        return Column("ids", np.asarray(ids), where)
     series = nw.from_native(ids, series_only=True, pass_through=True)
     if isinstance(series, nw.Series):
-        return _values(series)
-    # not by NumPy, which would convert [1, "a"] into two strings
-    listed: list[Any] = list(ids)  # type: ignore[arg-type]
-    return np.fromiter(listed, dtype=object, count=len(listed))
+        return _series_column("ids", series, where)
+    return Column("ids", _objects(list(ids)), where)  # type: ignore[arg-type]
+
+
+def _objects(values: list[Any]) -> np.ndarray:
+    """An array of the very values: NumPy would make two strings of ``[1, "a"]``."""
+    return np.fromiter(values, dtype=object, count=len(values))

@@ -84,21 +84,22 @@ def interaction_graph(
         ValueError: If ``keep`` is neither ``"first"`` nor ``"last"``.
     """
     check_choice("keep", keep, ("first", "last"))
-    pairs = pd.DataFrame({"user": user, "item": item})
-    repeated = pairs.duplicated(keep=keep).to_numpy()
+    pair = user * len(item_id) + item
+    repeated = _repeated(pair, keep)
     if repeated.any() and where is not None:
         notes.append(
             f"{int(repeated.sum()):,} rows repeat a (user, item) pair, the {keep} row stays "
             f"(left out first: {where(int(np.argmax(repeated)))})"
         )
     if repeated.any() and split is not None:
-        labelled = pairs.assign(split=split).drop_duplicates()
-        other = labelled.duplicated(["user", "item"])
+        labelled = pd.DataFrame({"pair": pair, "split": split}).drop_duplicates()
+        other = labelled.duplicated("pair")
         if other.any():
             notes.append(
                 f"{int(other.sum()):,} repeated pairs carry another split label than the {keep} "
                 "row of the pair, whose label stays" + _first(where, labelled.index[other])
             )
+    del pair
     kept = ~repeated
     if split is not None:
         _note_cold(user, item, split, kept, where, notes)
@@ -109,7 +110,9 @@ def interaction_graph(
     data[ITEM].num_nodes = len(item_id)
     data[ITEM].id = item_id
     links = data[INTERACTS]
-    links.edge_index = torch.from_numpy(np.stack([user[kept], item[kept]]).astype(np.int64))
+    edge_index = np.empty((2, int(kept.sum())), dtype=np.int64)
+    edge_index[0], edge_index[1] = user[kept], item[kept]
+    links.edge_index = torch.from_numpy(edge_index)
     if time is not None:
         links.time = torch.from_numpy(time[kept])
     if rating is not None:
@@ -133,6 +136,18 @@ def interaction_graph(
         if unused:
             notes.append(f"{unused:,} of {len(ids):,} {what}s have no interaction")
     return data, int(repeated.sum())
+
+
+def _repeated(pair: np.ndarray, keep: Keep) -> np.ndarray:
+    """Which pairs have another row that is kept."""
+    ordered = np.sort(pair)  # which takes a tenth of hashing them all
+    several = ordered[1:][ordered[1:] == ordered[:-1]]
+    del ordered
+    repeated = np.zeros(len(pair), dtype=bool)
+    if len(several):
+        rows = np.flatnonzero(pd.Series(pair).isin(several))
+        repeated[rows] = pd.Series(pair[rows]).duplicated(keep=keep)
+    return repeated
 
 
 def _note_cold(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from alignrec_pyg.datasets.arrow import column_values, id_values
+from alignrec_pyg.datasets.arrow import arrow_column, arrow_ids, in_one_piece
 from alignrec_pyg.datasets.columns import Column
 from alignrec_pyg.datasets.delimited import lines_of, open_bytes
 from alignrec_pyg.tables import repr_short
@@ -77,13 +78,13 @@ class JsonLines:
         """The field ``name``, with the line of each row."""
         if name in self._texts:
             return Column(name, self._texts[name], self.where)
-        return Column(name, column_values(self._table[name]), self.where)
+        return arrow_column(name, self._table[name], self.where)
 
     def ids(self, name: str) -> Column:
         """The field ``name`` of original ids: whole numbers or strings."""
         column = self._table[name]
-        strings = pa.types.is_string(column.type)
-        return Column(name, id_values(column) if strings else column_values(column), self.where)
+        convert = arrow_ids if pa.types.is_dictionary(column.type) else arrow_column
+        return convert(name, column, self.where)
 
     def where(self, row: int) -> str:
         """The location of a row, for messages."""
@@ -179,13 +180,15 @@ class JsonLines:
         with open_bytes(self.path) as file:
             if file.read(len(_BOM)) != _BOM:
                 file.seek(0)
-            return pa_json.read_json(
+            read = partial(
+                pa_json.read_json,
                 file,
                 read_options=pa_json.ReadOptions(block_size=_BLOCK_BYTES),
                 parse_options=pa_json.ParseOptions(
                     explicit_schema=pa.schema(kinds), unexpected_field_behavior="ignore"
                 ),
             )
+            return in_one_piece(read)
 
     def _refuse(self, kinds: dict[str, pa.DataType], error: Exception) -> NoReturn:
         for number, line in self._lines():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from alignrec_pyg.datasets.arrow import id_values
+from alignrec_pyg.datasets.arrow import arrow_ids
 from alignrec_pyg.datasets.columns import Column, checked_row_numbers, concatenated
 from alignrec_pyg.datasets.delimited import lines_of
 from alignrec_pyg.datasets.folders import ids_by_row, note_unread_files
@@ -50,7 +50,7 @@ class LightGCNFolder(InteractionDataset):
         sizes = {"user": int(user.max()) + 1, "item": int(item.max()) + 1}
         ids = {node: _original_ids(folder, node, sizes[node], used, notes) for node in sizes}
         split = [
-            np.full(len(part[0].values), _PARTS[file.name], dtype=np.int8)
+            np.full(len(part[0]), _PARTS[file.name], dtype=np.int8)
             for file, part in zip(files, parts, strict=True)
         ]
         data, duplicates = interaction_graph(
@@ -140,5 +140,5 @@ def _original_ids(
         return f"{path}, line {lines[row]}"
 
     row_column = Column("remap_id", np.array(rows, dtype=np.int64), where)
-    id_column = Column("org_id", id_values(pa.chunked_array([ids])), where)
+    id_column = arrow_ids("org_id", pa.chunked_array([ids]), where)
     return ids_by_row(path, row_column, id_column, count, notes)

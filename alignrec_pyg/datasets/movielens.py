@@ -96,8 +96,8 @@ class MovieLens(InteractionDataset):
         )
         frame = pd.DataFrame(
             {
-                "user": checked_ids(ratings.column("userId"), notes),
-                "movie": checked_ids(ratings.column("movieId"), notes),
+                "user": checked_ids(ratings.column("userId"), notes).values,
+                "movie": checked_ids(ratings.column("movieId"), notes).values,
                 "rating": _numbers(ratings, "rating", notes),
                 "time": checked_times(ratings.column("timestamp"), notes),
             }
@@ -180,7 +180,7 @@ def _texts(folder: Path, fields: Sequence[str], notes: list[str]) -> dict[int, s
             continue
         table = DelimitedFile(folder / name, ["movieId", *wanted], notes, optional=(), text=wanted)
         movies = table.column("movieId")
-        ids = checked_ids(movies, notes)
+        ids = checked_ids(movies, notes).values
         twice = pd.Series(ids).duplicated().to_numpy()
         if twice.any():
             movies.refuse(twice, "each movie needs to be listed once")

@@ -214,14 +214,15 @@ def _label(file: Path) -> int:
 
 def _table(column: Column) -> tuple[np.ndarray, np.ndarray]:
     """The non-empty rows, and their numbers, float32 ``[rows, dim]``."""
-    rows = np.flatnonzero(column.values != "")
+    values = column.values
+    rows = np.flatnonzero(values != "")
     if not len(rows):
         raise ValueError(f"{column.where(0)}, column '{column.name}': no row holds numbers")
-    width = len(column.values[rows[0]].split())
+    width = len(values[rows[0]].split())
     table = np.empty((len(rows), width), dtype=np.float32)
     for place, row in enumerate(rows):
         try:
-            table[place] = np.array(column.values[row].split(), dtype=np.float32)
+            table[place] = np.array(values[row].split(), dtype=np.float32)
         except ValueError:
             column.refuse(int(row), f"{width} numbers separated by blanks are needed")
     return rows, table

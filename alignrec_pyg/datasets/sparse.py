@@ -95,7 +95,8 @@ def _ids(name: str, ids: ArrayLike | None, count: int, notes: list[str]) -> np.n
     if len(listed) != count:
         raise ValueError(f"'{name}' needs {count} ids (got {len(listed)})")
     values = np.fromiter(listed, dtype=object, count=count)
-    checked = checked_ids(Column(name, values, lambda row: f"'{name}' row {row}"), notes)
+    column = Column(name, values, lambda row: f"'{name}' row {row}")
+    checked = checked_ids(column, notes).values
     if len(set(checked.tolist())) < count:
         raise ValueError(f"'{name}' needs distinct ids")
     return checked

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
-from alignrec_pyg.datasets.arrow import column_values
+from alignrec_pyg.datasets.arrow import arrow_column, in_one_piece
 from alignrec_pyg.datasets.columns import Column
 from alignrec_pyg.datasets.delimited import DelimitedFile
 from alignrec_pyg.datasets.json_lines import JsonLines
@@ -48,7 +48,9 @@ class ParquetFile:
         try:
             strings = [name for name in chosen if pa.types.is_string(schema.field(name).type)]
             if chosen:
-                self._table = pa_parquet.read_table(path, columns=chosen, read_dictionary=strings)
+                self._table = in_one_piece(
+                    lambda: pa_parquet.read_table(path, columns=chosen, read_dictionary=strings)
+                )
         except _DAMAGE as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
         if chosen and self._table.num_rows == 0:
@@ -56,7 +58,7 @@ class ParquetFile:
 
     def column(self, name: str) -> Column:
         """The column ``name``, with the number of each row."""
-        return Column(name, column_values(self._table[name]), self.where)
+        return arrow_column(name, self._table[name], self.where)
 
     def ids(self, name: str) -> Column:
         """The column ``name`` of original ids: whole numbers or strings, as stored."""

@@ -3,13 +3,50 @@ import datetime
 import numpy as np
 import pyarrow as pa
 
-from alignrec_pyg.datasets.arrow import column_values, empty_rows, id_values
+from alignrec_pyg.datasets.arrow import arrow_column, arrow_ids, empty_rows
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
 def chunks(*parts, kind=None):
     return pa.chunked_array([pa.array(part, kind) for part in parts])
+
+
+def column_values(column):
+    return arrow_column("c", column, str).values
+
+
+def id_values(column):
+    return arrow_ids("c", column, str).values
+
+
+def test_strings_stay_codes():
+    for kind in (pa.string(), pa.large_string(), TEXT):
+        for convert in (arrow_column, arrow_ids):
+            column = convert("c", chunks(["b", None, "a"], ["a", "b", "c"], kind=kind), str)
+            assert column.codes.dtype == np.int32
+            assert column.codes.tolist() == [0, -1, 1, 1, 0, 2]
+            assert column.entries.tolist() == ["b", "a", "c"]
+    numbers = arrow_ids("c", chunks(["10", "2"], ["10"]), str)
+    assert (numbers.codes.tolist(), numbers.entries.tolist()) == ([0, 1, 0], [10, 2])
+
+
+def test_dictionaries_of_others():
+    """Which may hold an entry twice, none, or more than is in use, and number as they like."""
+    codes = pa.array([0, 2, 1, None], pa.uint8())
+    for strings, rows in (
+        (["a", "a", "b", "z"], ["a", "b", "a", None]),
+        (["a", None, "b"], ["a", "b", None, None]),
+        (["a", "c", "b", "z"], ["a", "b", "c", None]),
+    ):
+        column = pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array(strings))])
+        for convert in (arrow_column, arrow_ids):
+            found = convert("c", column, str)
+            assert found.values.tolist() == rows
+            assert sorted(found.entries) == sorted({row for row in rows if row})
+    whole = pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array([1, 0]), pa.array([5, 6]))])
+    assert column_values(whole).dtype == np.int64
+    assert column_values(whole).tolist() == [6, 5]
 
 
 def test_equal_strings_are_one_object():

@@ -10,12 +10,18 @@ from alignrec_pyg.datasets.columns import (
     checked_split,
     checked_times,
     concatenated,
+    numbered,
 )
 
 
 def column(values, dtype=None):
     array = np.array(values, dtype=dtype) if dtype else np.array(values)
     return Column("c", array, lambda row: f"row {row}")
+
+
+def coded(entries, codes):
+    entries = np.array(entries, dtype=None if isinstance(entries[0], int) else object)
+    return Column("c", entries, lambda row: f"row {row}", np.array(codes, dtype=np.int32))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +36,7 @@ def column(values, dtype=None):
     ],
 )
 def test_ids_are_int64_or_strings(values, dtype, expected):
-    ids = checked_ids(column(values, dtype), [])
+    ids = checked_ids(column(values, dtype), []).values
     assert ids.tolist() == expected
     assert ids.dtype in (np.int64, object)
 
@@ -155,3 +161,56 @@ def test_columns_of_parts_become_one():
     assert concatenated([parts[0], parts[2]]).values.tolist() == [7, 8, 9]
     assert as_strings(parts[1]) is parts[1]
     assert whole.take(np.array([3, 0])).where(0) == "c 0"
+
+
+def test_codes_are_as_good_as_values():
+    """Every check gives the values, or the very error, that it gives without codes."""
+    cases = [
+        (["b", "ä", " a"], [0, 1, 1, 2, 0]),
+        (["b", "  ", "a"], [0, 2, 1, 1]),
+        (["b", "a"], [0, 1, -1, 0]),
+        (["b", "a"], [-1, -1]),
+        (["7", "0", "x"], [1, 0, 2]),
+        (["7", "0", "2"], [1, 0, 2, 2]),
+        (["1.5", "3", "inf"], [1, 0]),
+        (["1.5", "3", "inf"], [0, 1, 2]),
+        (["train", "test"], [0, 0, 1]),
+        ([7, -3, 12], [2, 1, 1, 0]),
+    ]
+    checks = [
+        lambda column, notes: checked_ids(column, notes).values,
+        checked_numbers,
+        checked_row_numbers,
+        checked_split,
+        checked_times,
+        lambda column, notes: numbered(checked_ids(column, notes)),
+        lambda column, notes: as_strings(column).values,
+        lambda column, notes: concatenated([column, coded([5, 6], [1, 0]), column]).values,
+    ]
+    for entries, codes in cases:
+        column = coded(entries, codes)
+        if len(entries) > max(codes) + 1:
+            column = column.take(np.arange(len(codes)))
+        plain = Column("c", column.values, column.where)
+        for check in checks:
+            results = []
+            for given in (column, plain):
+                notes = []
+                try:
+                    got = check(given, notes)
+                    got = got if isinstance(got, tuple) else (got,)
+                    results.append([*(None if a is None else (a.dtype, a.tolist()) for a in got)])
+                except ValueError as error:
+                    results.append(str(error))
+                results.append(notes)
+            assert results[:2] == results[2:], (entries, codes)
+
+
+def test_taken_rows_hold_the_entries_in_use():
+    taken = coded(["a", "b", "c"], [2, -1, 0, 2]).take(np.array([3, 1, 0]))
+    assert taken.values.tolist() == ["c", None, "c"]
+    assert taken.entries.tolist() == ["c"]
+    assert [taken.value(1), taken.where(1), len(taken)] == [None, "row 1", 3]
+    whole = concatenated([coded(["a", "b"], [1, -1, 0]), coded(["c", "b"], [0, 1])])
+    assert whole.values.tolist() == ["b", None, "a", "c", "b"]
+    assert sorted(whole.entries) == ["a", "b", "c"]

@@ -4,7 +4,7 @@ import pytest
 
 from alignrec_pyg.datasets import MMRecFolder, check, from_path
 from alignrec_pyg.datasets.recognition import GUESSES, column_of, recognize
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, content_hash
 
 
 def test_a_table_by_its_usual_names(tmp_path):
@@ -195,3 +195,21 @@ def test_what_no_importer_knows(tmp_path):
         check(tmp_path / "x.csv")
     with pytest.raises(ValueError, match="'columns' needs to be of"):
         check(tmp_path, columns={"price": "p"})
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("baby", "dd0f507e3f0d2ab5ec4015d4dc13c2e5"),
+        ("lfm2k", "74a63e416c1f6af04f37e147ad0145cb"),
+        ("ml-features", "a7ea2dd0f853c40ba010c056c1ec0f05"),
+        ("ml-latest-small", "bfc62833ab7794452b2f95962c5d6f73"),
+    ],
+)
+def test_real_sets_are_read_as_ever(data_folder, name, expected):
+    """Links, their values and order, and ids, as at commit 547886c: what is stored stays right."""
+    data = from_path(data_folder / name).data
+    links = data[INTERACTS]
+    values = [links.get(key) for key in ("rating", "time", "split")]
+    ids = data["user"].id.tolist(), data["item"].id.tolist()
+    assert content_hash(links.edge_index, *values, *ids) == expected
