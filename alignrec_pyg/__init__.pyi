@@ -44,6 +44,7 @@ from .models import EASE as EASE
 from .models import FREEDOM as FREEDOM
 from .models import GRCN as GRCN
 from .models import LATTICE as LATTICE
+from .models import MENTOR as MENTOR
 from .models import MGCN as MGCN
 from .models import MMGCN as MMGCN
 from .models import PGL as PGL

@@ -26,6 +26,7 @@ from alignrec_pyg.models import (
     FREEDOM,
     GRCN,
     LATTICE,
+    MENTOR,
     MGCN,
     MMGCN,
     PGL,
@@ -117,6 +118,7 @@ PAPER_GRIDS: dict[type[Recommender], Grid] = {
         "ssl_weight": (0.01, 0.05, 0.1, 0.5, 1.0),
     },
     SMORE: {"num_layers": (3, 4), "dropout": (0.0, 0.1), "l2_weight": (1e-5, 1e-4)},
+    MENTOR: {"graph_weight": (1e-4, 1e-3), "temperature": (0.2, 0.4, 0.6)},
 }
 """The grids behind the published figures (AlignRec: the paper's Table 7; the others: those of the
 multimodal toolbox that most figures come from). They were searched on test links there; here they
@@ -140,6 +142,7 @@ SEARCH_GRIDS: dict[type[Recommender], Grid] = {
     PGL: {"lr": (1e-3, 3e-3), "cl_weight": (0.05, 0.5)},
     SMORE: {"lr": (1e-3, 3e-3), "cl_weight": (0.01, 0.03)},
     LGMRec: {"lr": (1e-3, 3e-3), "num_hyperedges": (4, 64)},
+    MENTOR: {"lr": (1e-3, 3e-3), "align_weight": (0.1, 0.3)},
     ContentLightGCN: {"lr": (1e-3, 3e-3), "num_layers": (2, 3)},
     Popularity: {},
     ItemKNN: {"num_neighbors": (20, 100), "shrinkage": (0.0, 10.0)},

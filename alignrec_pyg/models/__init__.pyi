@@ -18,6 +18,7 @@ from .itemknn import ItemKNN as ItemKNN
 from .lattice import LATTICE as LATTICE
 from .lgmrec import LGMRec as LGMRec
 from .lightgcn import LightGCN as LightGCN
+from .mentor import MENTOR as MENTOR
 from .mgcn import MGCN as MGCN
 from .mmgcn import MMGCN as MMGCN
 from .pgl import PGL as PGL

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
@@ -20,8 +19,8 @@ from alignrec_pyg.nn import (
     UserItemPropagation,
     batch_rows,
     bpr_loss,
-    info_nce_loss,
     l2_loss,
+    node_info_nce_loss,
 )
 from alignrec_pyg.train_config import TrainConfig
 
@@ -152,16 +151,10 @@ def mgcn_terms(
 ) -> dict[str, Tensor]:
     """``bpr`` and ``l2`` on the final rows, and ``cl``, the contrast of content with IDs."""
     user, pos, neg = batch_rows(batch, *vectors)
-
-    def contrast(nodes: Tensor, content: Tensor, ids: Tensor) -> Tensor:
-        nodes, counts = nodes.unique(return_counts=True)
-        rows = embedding(nodes, content), embedding(nodes, ids)
-        return info_nce_loss(*rows, temperature, counts=counts)
-
     return {
         "bpr": bpr_loss((user * pos).sum(-1), (user * neg).sum(-1)),
-        "cl": contrast(batch.pos_item, x.content_item, x.id_item)
-        + contrast(batch.user, x.content_user, x.id_user),
+        "cl": node_info_nce_loss(batch.pos_item, x.content_item, x.id_item, temperature)
+        + node_info_nce_loss(batch.user, x.content_user, x.id_user, temperature),
         "l2": l2_loss(user, pos, neg, batch_size=batch.full_size),
     }
 

@@ -9,11 +9,12 @@ from alignrec_pyg.nn.losses import (
     embedding_norm_loss,
     info_nce_loss,
     l2_loss,
+    node_info_nce_loss,
     similarity_loss,
     table_info_nce_loss,
     unit_rows,
 )
-from alignrec_pyg.nn.perturbation import LinkPruning, dropout, sample_links
+from alignrec_pyg.nn.perturbation import LinkPruning, dropout, sample_links, signed_noise
 from alignrec_pyg.nn.propagation import (
     Adjacency,
     Block,
@@ -53,10 +54,12 @@ __all__ = [
     "info_nce_loss",
     "item_to_user_adjacency",
     "l2_loss",
+    "node_info_nce_loss",
     "rows_of",
     "sample_links",
     "segment_softmax",
     "self_loop_adjacency",
+    "signed_noise",
     "similarity_loss",
     "table_info_nce_loss",
     "unit_rows",

@@ -192,6 +192,18 @@ class _InfoNCE(torch.autograd.Function):
         return grad_x, grad_y, None, None
 
 
+def node_info_nce_loss(nodes: Tensor, x: Tensor, y: Tensor, temperature: float = 0.2) -> Tensor:
+    """:func:`info_nce_loss` of the rows ``nodes`` of two tables, each distinct row taken once.
+
+    Shapes:
+        - **input:** nodes int64 :math:`(B)`, x and y :math:`(N, d)`
+        - **output:** scalar
+    """
+    nodes, counts = nodes.unique(return_counts=True)
+    rows = functional.embedding(nodes, x), functional.embedding(nodes, y)
+    return info_nce_loss(*rows, temperature, counts=counts)
+
+
 @in_float32
 def table_info_nce_loss(
     x: Tensor,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from alignrec_pyg.graph import symmetric_norm
 from alignrec_pyg.nn.propagation import Adjacency, user_item_adjacency
@@ -78,3 +79,21 @@ def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
     """
     kept = torch.rand(x.shape, generator=generator, device=x.device) >= p
     return x * kept / (1 - p)
+
+
+def signed_noise(x: Tensor, scale: float, generator: torch.Generator | None) -> Tensor:
+    r"""Moves every row by ``scale``, away from zero in each entry, in a direction drawn at random.
+
+    .. math::
+        x + \text{scale} \cdot \operatorname{sign}(x) \odot \frac{n}{\lVert n \rVert},
+        \qquad n \sim U[0, 1)^d
+
+    Source: `MENTOR <https://arxiv.org/abs/2402.19407>`_ (AAAI 2025), in the authors' code.
+
+    Args:
+        x: Rows, :math:`(*, d)`.
+        scale: Length of the noise.
+        generator: Where the draws come from (``None``: torch's global one).
+    """
+    drawn = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return x + scale * x.sign() * functional.normalize(drawn, dim=-1)

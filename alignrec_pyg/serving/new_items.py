@@ -125,6 +125,8 @@ def add_items(
       are the projected features of the items;
     - :class:`~alignrec_pyg.models.LGMRec`: the global vector of the hyperedges that its features
       say, :math:`\alpha \operatorname{norm}(\sum_m q_{m,i})`, which tells few items apart;
+    - :class:`~alignrec_pyg.models.MENTOR`: :math:`x^0_{m,i} + \sum_j s_{ij} x_{m,j}` of each
+      feature set, with the encoded features :math:`x^0_{m,i}`;
     - :class:`~alignrec_pyg.models.Aligned`: as its backbone;
     - :class:`~alignrec_pyg.models.BPR`, :class:`~alignrec_pyg.models.LightGCN`,
       :class:`~alignrec_pyg.models.BM3`: not supported, since their scores depend on the ID vectors

@@ -30,6 +30,7 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
         "BM3": {"features": ["image", "text"]},
         "FREEDOM": {"features": ["image", "text"], "item_graph": "binary+image+text"},
         "PGL": {"features": ["image", "text"], "item_graph": "binary+image+text"},
+        "MENTOR": {"features": ["image", "text"], "item_graph": "binary+image+text"},
         "ContentLightGCN": {"features": ["image", "text"]},
         "MMGCN": {"features": ["image", "text"]},
         "GRCN": {"features": ["image", "text"]},

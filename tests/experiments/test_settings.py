@@ -83,6 +83,7 @@ def test_published_settings_are_those_of_the_papers():
         "MGCN": decay,
         "LATTICE": decay,
         "PGL": decay,
+        "MENTOR": {"lr": 1e-4},
         "SMORE": decay,
         "SLMRec": {"weight_decay": 1e-4},
     }
@@ -102,7 +103,7 @@ def test_settings_are_completed_by_the_data_after_all_changes(toy):
 def test_published_settings_of_the_papers_data():
     assert published_settings(BM3, "sports").hparams["reg_weight"] == 0.01
     assert published_settings(BM3, "elec").hparams["num_layers"] == 2
-    for name in ("MMGCN", "GRCN", "DualGNN", "LGMRec"):
+    for name in ("MMGCN", "GRCN", "DualGNN", "LGMRec", "MENTOR"):
         assert published_settings(MODELS[name], "baby").hparams["faithful"] is True
         assert published_settings(MODELS[name], "films").hparams["faithful"] is False
 

@@ -80,6 +80,7 @@ KNOW_THE_CHECKERBOARD = (
     alignrec_pyg.DualGNN,
     alignrec_pyg.GRCN,
     alignrec_pyg.LGMRec,
+    alignrec_pyg.MENTOR,
     alignrec_pyg.PGL,
     alignrec_pyg.SMORE,
     Profile,
@@ -424,6 +425,12 @@ DRAWS = {
         "*": linear,
     },
     "LGMRec": {"*": xavier_uniform},
+    "MENTOR": {
+        "user_embedding.weight": xavier_normal_side_by_side,
+        "item_embedding.weight": xavier_normal,
+        "modality_weight": softmax_of_xavier_normal,
+        "*": linear,
+    },
     "PGL": {
         "user_embedding.weight": xavier_uniform_side_by_side,
         "*.table.weight": features,

@@ -12,6 +12,7 @@ from alignrec_pyg.nn import (
     embedding_norm_loss,
     info_nce_loss,
     l2_loss,
+    node_info_nce_loss,
     similarity_loss,
     table_info_nce_loss,
     unit_rows,
@@ -209,3 +210,10 @@ def test_table_info_nce_equals_the_cross_entropy_of_all_rows(monkeypatch, at_a_t
     for a, b in zip(gradients(found, x, table), gradients(expected, x, table), strict=True):
         keep = known if len(a) == 11 else slice(None)
         torch.testing.assert_close(a[keep], b[keep])
+
+
+def test_node_info_nce_counts_a_repeated_node_as_often_as_it_occurs():
+    x, y, nodes = rows(5, 4), rows(5, 4, seed=1), torch.tensor([3, 0, 3, 4])
+    torch.testing.assert_close(
+        node_info_nce_loss(nodes, x, y, 0.3), info_nce_loss(x[nodes], y[nodes], 0.3)
+    )

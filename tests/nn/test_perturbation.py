@@ -2,7 +2,13 @@ import copy
 
 import torch
 
-from alignrec_pyg.nn import LinkPruning, dropout, sample_links, user_item_adjacency
+from alignrec_pyg.nn import (
+    LinkPruning,
+    dropout,
+    sample_links,
+    signed_noise,
+    user_item_adjacency,
+)
 
 LINKS = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]])
 
@@ -59,3 +65,17 @@ def test_dropout_zeroes_that_share_and_scales_the_rest():
     assert abs((found == 0).float().mean().item() - 0.2) < 0.01  # 3.5 standard deviations
     assert torch.equal(found, dropout(x, 0.2, torch.Generator().manual_seed(0)))
     assert torch.equal(dropout(x, 0.0, None), x)
+
+
+def test_signed_noise_by_hand(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **options: torch.tensor([[0.3, 0.4]]))
+    found = signed_noise(torch.tensor([[1.0, -2.0]]), 0.1, None)
+    torch.testing.assert_close(found, torch.tensor([[1.06, -2.08]]))
+
+
+def test_signed_noise_has_its_length_and_flips_no_sign():
+    x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    found = signed_noise(x, 0.1, torch.Generator().manual_seed(1))
+    torch.testing.assert_close((found - x).norm(dim=1), torch.full((50,), 0.1))
+    assert torch.equal(found.sign(), x.sign())
+    assert (found.abs() >= x.abs()).all()
