@@ -168,8 +168,8 @@ class MENTOR(Recommender):
 
     @classmethod
     def published_train_config(cls) -> TrainConfig:
-        """Learning rate 1e-4."""
-        return TrainConfig(lr=1e-4)
+        """As for other models, with learning rate 1e-4."""
+        return super().published_train_config().with_changes(lr=1e-4)
 
     def reset_parameters(self) -> None:
         """Draws tables and weights (Xavier-normal; softmax of the weights) and maps anew."""
