@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +227,9 @@ class RawDataOptions(TableOptions):
                 encoder, spec.name, cache_dir=cache, max_failures=self.max_failures
             )
             try:
-                data = encode_items(data)
+                with warnings.catch_warnings():  # the report has them
+                    warnings.filterwarnings("ignore", "ATTENTION: ", UserWarning)
+                    data = encode_items(data)
             except ValueError as error:
                 raise ValueError(f"{words}: {error}") from error
             if encode_items.report is not None:

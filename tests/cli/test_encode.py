@@ -278,3 +278,28 @@ def test_a_cache_is_for_the_next_time_and_cleared_when_asked(encode_command, tmp
     assert not left & old
     assert main([*encode_command(tmp_path / "four"), "--clear-cache"]) == 2
     assert "--clear-cache: needs --cache" in capsys.readouterr().err
+
+
+def test_titles_without_blanks_and_an_encoder_of_ones_own(tmp_path, monkeypatch, capsys):
+    signs = [chr(0x4E00 + number) for number in range(30)]
+    titles = ["".join(signs[(n + k * k) % 30] for k in range(5)) + str(n) for n in range(25)]
+    items = pd.DataFrame({"item": range(25), "title": titles})
+    items.to_csv(tmp_path / "items.csv", index=False)
+    likes = [(user, (user + 3 * step) % 25) for user in range(13) for step in range(5)]
+    pd.DataFrame(likes, columns=["user", "item"]).to_csv(tmp_path / "likes.csv", index=False)
+    (tmp_path / "own_characters.py").write_text(
+        "from sklearn.feature_extraction.text import CountVectorizer\n"
+        "from alignrec_pyg.encoders import SklearnEncoder\n"
+        "def signs():\n"
+        "    return SklearnEncoder(CountVectorizer(analyzer='char'), 'text')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["encode", "likes.csv", "--items", "items.csv", "--text", "title", "--out", "out"]
+    words += ["--encoder", "tfidf", "own=own_characters:signs", "--split", "random"]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert told.out.count("ATTENTION: only 0 of 25 terms occur") == 1
+    assert "'tfidf_char' on the command line" in told.out
+    assert "ATTENTION" not in told.err  # it is said once
+    own = feature_table(MMRecFolder(tmp_path / "out").data, "own")
+    assert own.shape == (25, len(set("".join(titles))))
