@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from alignrec_pyg.checks import check_choice, check_integer
+from alignrec_pyg.checks import check_choice, check_integer, check_number
 from alignrec_pyg.graph import (
     ITEM,
     content_hash,
@@ -21,8 +21,9 @@ from alignrec_pyg.graph import (
     feature_table,
     knn_edge_type,
 )
+from alignrec_pyg.nn.faiss_search import approximate_neighbors
 from alignrec_pyg.nn.features import check_feature_table
-from alignrec_pyg.nn.knn_search import Backend, cosine_neighbors
+from alignrec_pyg.nn.knn_search import cosine_neighbors
 from alignrec_pyg.storage import load_tensors, store_tensors
 from alignrec_pyg.transforms.item_graph import (
     checked_name,
@@ -33,6 +34,7 @@ from alignrec_pyg.transforms.item_graph import (
 
 Weighting = Literal["cosine", "binary"]
 Missing = Literal["self_loop", "mean"]
+Backend = Literal["auto", "torch_cluster", "matmul", "faiss"]
 
 # Part of every cache key: increase it with each change of the resulting edges or weights.
 _VERSION = "knn_item_graph 1"
@@ -54,11 +56,11 @@ class KNNItemGraph(BaseTransform):
     The graph is directed, as in these papers: :math:`j` may be a neighbour of :math:`i` but not the
     reverse. Several feature tables give the weighted sum of their graphs.
 
-    The search is exact, and its result depends on neither the backend nor the block size: cosines
-    are compared at a resolution of 1e-9, ties are broken by the lower item index, and an item is
-    its own neighbour even if ``k`` others have identical features. If negative cosines make the row
-    sum :math:`d_i` zero or negative, where the formula is undefined, only the positive cosines are
-    summed.
+    The search is exact, unless ``backend="faiss"``, and its result depends on neither the backend
+    nor the block size: cosines are compared at a resolution of 1e-9, ties are broken by the lower
+    item index, and an item is its own neighbour even if ``k`` others have identical features. If
+    negative cosines make the row sum :math:`d_i` zero or negative, where the formula is undefined,
+    only the positive cosines are summed.
 
     Items without the feature (masked or zero rows) are neighbours of no other item and have a
     self-loop of weight 1.
@@ -72,7 +74,14 @@ class KNNItemGraph(BaseTransform):
         symmetric: Whether to add the reverse of every edge before normalisation, so that
             :math:`s_{ij} = s_{ji}`; items may then have more than ``k`` neighbours.
         backend: ``"matmul"``, ``"torch_cluster"``, or ``"auto"``, which uses torch_cluster, if
-            installed, for small inputs on the CPU.
+            installed, for small inputs on the CPU. ``"faiss"`` is approximate, for hundreds of
+            thousands of items and more: k-means divides the items into lists (an inverted file of
+            `FAISS <https://arxiv.org/abs/2401.08281>`_), and an item is compared with those of the
+            lists nearest to it. The graph then has the attribute ``recall``, a float: the share of
+            the other neighbours that are as near as the exact ones, measured on 1,000 items; the
+            smallest one of several feature tables.
+        min_recall: Smallest recall of ``backend="faiss"``, which compares with as many lists as it
+            takes, an eighth of them at most.
         name: Name of the graph; by default the names of the features joined by ``"_"``.
         block_size: Number of items per block of the search; memory is
             ``block_size * num_items * 8`` bytes.
@@ -84,8 +93,8 @@ class KNNItemGraph(BaseTransform):
     Raises:
         ValueError: If an argument is out of range; when applied, if ``data`` lacks a feature table,
             a table is not a finite matrix with one row per item, or fewer than ``k`` items have the
-            feature.
-        ImportError: When applied, if ``backend="torch_cluster"`` and it is not installed.
+            feature, or ``backend="faiss"`` does not reach ``min_recall``.
+        ImportError: When applied, if the package of ``backend`` is not installed.
 
     Example:
         >>> import torch
@@ -107,6 +116,7 @@ class KNNItemGraph(BaseTransform):
         weighting: Weighting = "cosine",
         symmetric: bool = False,
         backend: Backend = "auto",
+        min_recall: float = 0.95,
         name: str | None = None,
         block_size: int = 512,
         missing: Missing = "self_loop",
@@ -120,6 +130,7 @@ class KNNItemGraph(BaseTransform):
         self.weighting = weighting
         self.symmetric = symmetric
         self.backend = backend
+        self.min_recall = check_number("min_recall", min_recall, above=0, most=1)
         self.name = checked_name(name, self.weights)
         self.block_size = check_integer("block_size", block_size, 1)
         self.missing = missing
@@ -137,42 +148,51 @@ class KNNItemGraph(BaseTransform):
             check_feature_table(feature, table, mask, num_items)
 
         if self.cache_dir is None:
-            edge_index, edge_weight = self._build(tables)
+            edge_index, edge_weight, recall = self._build(tables)
         else:
-            edge_index, edge_weight = self._cached(self.cache_dir, tables)
+            edge_index, edge_weight, recall = self._cached(self.cache_dir, tables)
         device = next(iter(tables.values()))[0].device
         store = data[knn_edge_type(self.name)]
         store.edge_index, store.edge_weight = edge_index.to(device), edge_weight.to(device)
+        if recall is not None:
+            store.recall = recall
         return data
 
     def _cached(
         self, folder: Path, tables: dict[str, tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, float | None]:
         key = f"knn_{self._key(tables)}"
         kept = load_tensors(folder, key, "the item graph")
         if kept is not None:
-            return kept[0]["edge_index"], kept[0]["edge_weight"]
-        edge_index, edge_weight = self._build(tables)
-        store_tensors(folder, key, {"edge_index": edge_index, "edge_weight": edge_weight})
-        return edge_index, edge_weight
+            return kept[0]["edge_index"], kept[0]["edge_weight"], kept[1].get("recall")
+        edge_index, edge_weight, recall = self._build(tables)
+        graph = {"edge_index": edge_index, "edge_weight": edge_weight}
+        store_tensors(folder, key, graph, {} if recall is None else {"recall": recall})
+        return edge_index, edge_weight, recall
 
     def _key(self, tables: dict[str, tuple[Tensor, Tensor]]) -> str:
-        """Hash of everything that determines the graph, unlike backend, block size and name."""
+        """Hash of everything that determines the graph, unlike exact backend, block and name."""
         parts: list[Tensor | str | float] = [_VERSION, self.weighting, self.missing]
         parts += [self.k, self.symmetric]
+        if self.backend == "faiss":
+            parts += [self.backend, self.min_recall]
         for feature, (table, mask) in tables.items():
             parts += [self.weights[feature], table, mask]
         return content_hash(*parts)
 
-    def _build(self, tables: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        graphs = [
-            (self.weights[feature], *self._single(feature, table, mask))
-            for feature, (table, mask) in tables.items()
-        ]
-        return weighted_sum(graphs, len(next(iter(tables.values()))[0]))
+    def _build(
+        self, tables: dict[str, tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor, float | None]:
+        graphs, recalls = [], []
+        for feature, (table, mask) in tables.items():
+            edge_index, edge_weight, recall = self._single(feature, table, mask)
+            graphs.append((self.weights[feature], edge_index, edge_weight))
+            recalls.append(recall)
+        smallest = min(recalls) if self.backend == "faiss" else None
+        return *weighted_sum(graphs, len(next(iter(tables.values()))[0])), smallest
 
-    def _single(self, feature: str, table: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised graph of one feature table, with weights in double precision."""
+    def _single(self, feature: str, table: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Normalised graph of one feature table, with weights in double precision; its recall."""
         num_items = table.size(0)
         absent = mask | ~table.any(dim=1)
         if self.missing == "mean" and bool(absent.any()) and not bool(absent.all()):
@@ -190,12 +210,16 @@ class KNNItemGraph(BaseTransform):
                 f"'k' needs to be in [1, {present.numel()}] (got {self.k}): of {num_items} items "
                 f"{present.numel()} have feature '{feature}'; choose a smaller k or another feature"
             )
-        neighbor, cosine = cosine_neighbors(
-            table[present] if bool(absent.any()) else table,  # the table may be memory-mapped
-            self.k,
-            backend=self.backend,
-            block_size=self.block_size,
-        )
+        rows = table[present] if bool(absent.any()) else table  # the table may be memory-mapped
+        recall = 1.0
+        if self.backend == "faiss":
+            neighbor, cosine, recall = approximate_neighbors(
+                rows, self.k, min_recall=self.min_recall, block_size=self.block_size
+            )
+        else:
+            neighbor, cosine = cosine_neighbors(
+                rows, self.k, backend=self.backend, block_size=self.block_size
+            )
         alone = absent.nonzero()[:, 0]
         source = torch.cat([present[neighbor.reshape(-1)], alone])
         target = torch.cat([present.repeat_interleave(self.k), alone])
@@ -205,7 +229,7 @@ class KNNItemGraph(BaseTransform):
         if self.symmetric:
             source, target, similarity = _with_reverse(source, target, similarity, num_items)
         weight = normalized_weight(source, target, similarity, num_items)
-        return torch.stack([source, target]), weight
+        return torch.stack([source, target]), weight, recall
 
     def __repr__(self) -> str:
         return (

@@ -150,6 +150,8 @@ def test_ids_are_numbers_only_where_all_are_plain_ones(tmp_path):
     assert table.ids("b").values.tolist() == ["007", "3"]
     assert table.ids("c").values.tolist() == ["7.0", "1"]
     assert table.ids("d").values.tolist() == ["NA", "3"]
+    table = DelimitedFile(write(path, "a,b\n7,x\n\n8,y\n\n"), [], [], text=["a", "b"])
+    assert table.ids("a").values.tolist() == [7, 8]  # a blank line is no value
 
 
 def test_only_what_is_asked_for_is_parsed(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from alignrec_pyg.graph import content_hash
 from alignrec_pyg.nn import knn_search
 from alignrec_pyg.nn.knn_search import (
     cosine_neighbors,
@@ -276,10 +277,37 @@ def test_auto_takes_torch_cluster_for_small_work_only(monkeypatch):
     assert calls == [20]
 
 
-def test_too_many_items(monkeypatch):
-    monkeypatch.setattr(knn_search, "MAX_ITEMS", 10)
-    with pytest.raises(ValueError, match="at most 10 rows"):
-        cosine_neighbors(torch.ones(11, 1), 1)
+def test_keys_of_many_rows():
+    """Cosine and index come back from one integer, whatever the number of rows."""
+    n = 2**31 - 1
+    cosine = torch.tensor([[1.0, -1.0, 0.5, 0.0, -0.25]], dtype=torch.float64)
+    index = torch.tensor([[0, n - 1, n - 2, 7, 2**30]])
+    key = knn_search._encode(cosine.clone(), index, torch.tensor([7]), n)
+    assert key.argsort(descending=True).tolist() == [[3, 0, 2, 4, 1]]
+    found, value = knn_search.decoded(key, n)
+    assert torch.equal(found, index)
+    cosine[0, 3] = 1  # the row itself
+    assert torch.equal(value, cosine)
+
+
+def test_products_serve_both_rows():
+    """Half of all products, and the lists of a plain search."""
+    features = torch.randn(300, 7, generator=torch.Generator().manual_seed(0))
+    computed = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **kwargs or {})
+            if function is torch.ops.aten.mm.default and args[0].dtype == torch.float32:
+                computed.append(result.numel())
+            return result
+
+    with Products():
+        neighbor, _ = cosine_neighbors(features, 6, backend="matmul", block_size=20)
+    unit = torch.nn.functional.normalize(features.double())
+    score = unit @ unit.T
+    assert torch.equal(neighbor, score.fill_diagonal_(2).topk(6).indices)
+    assert sum(computed) < 0.6 * 300**2
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 64])
@@ -304,3 +332,19 @@ def test_nearest_rows_to_other_vectors(block_size):
         assert items == order
         assert values == pytest.approx(exact[order].tolist(), abs=1e-8)
     assert nearest_rows(features, queries[:0], 8)[0].shape == (0, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lfm2k/all-MiniLM-L6-v2", "1daf20d459deb425018082e8c2db8511"),
+        ("lfm2k/whisper", "d27a801f389d045e0e8e6f1d6de2e249"),
+        ("lfm2k/vggish", "d3b9739ffb7a5ffdc5afe0b1626cccd4"),
+        ("ml-features/minilm", "017c61ed05ff902a1f9f2d0fd450063b"),
+        ("ml-features/imagenet", "5449d3de8ebb005ff1a84463bb884032"),
+    ],
+)
+def test_real_tables_have_the_neighbours_they_ever_had(data_folder, name, expected):
+    """As at commit 547886c: stored graphs and models stay right."""
+    features = torch.from_numpy(np.load(data_folder / f"{name}.npy"))
+    assert content_hash(cosine_neighbors(features, 10, backend="matmul")[0]) == expected

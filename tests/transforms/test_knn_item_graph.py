@@ -202,7 +202,8 @@ def test_more_neighbours_than_items():
         ({"k": 2.5}, "'k'"),
         ({"block_size": 0}, "'block_size'"),
         ({"weighting": "cos"}, "'weighting'"),
-        ({"backend": "faiss"}, "'backend'"),
+        ({"backend": "annoy"}, "'backend'"),
+        ({"min_recall": 1.1}, "'min_recall'"),
         ({"missing": "drop"}, "'missing'"),
         ({"name": ""}, "'name'"),
         ({"features": []}, "'features'"),
@@ -248,6 +249,27 @@ def test_cache_is_keyed_by_features_and_arguments(tmp_path, monkeypatch):
     monkeypatch.setattr(knn_item_graph, "_VERSION", "another")
     KNNItemGraph(**base)(items())
     assert stored() == len(changes) + 2
+
+
+def test_faiss_tells_its_recall(tmp_path):
+    pytest.importorskip("faiss", reason="faiss (extra 'serving') is missing")
+    data = items(
+        n=300, dim=3, image=torch.randn(300, 4, generator=torch.Generator().manual_seed(1))
+    )
+    arguments = {"features": ["text", "image"], "k": 5, "cache_dir": tmp_path}
+    graph = KNNItemGraph(**arguments, backend="faiss", min_recall=0.6)(data)
+    store = graph["item", "knn_text_image", "item"]
+    assert 0.6 <= store.recall <= 1
+    again = KNNItemGraph(**arguments, backend="faiss", min_recall=0.6)(data)
+    assert again["item", "knn_text_image", "item"].recall == store.recall
+    exact = KNNItemGraph(**arguments)(data)["item", "knn_text_image", "item"]
+    assert "recall" not in exact
+    more = KNNItemGraph("text", 5, backend="faiss", min_recall=0.9)(data)[
+        "item", "knn_text", "item"
+    ]
+    assert more.recall >= 0.9
+    wanted = edges(KNNItemGraph("text", 5)(data))
+    assert len(wanted.keys() & set(map(tuple, more.edge_index.T.tolist()))) > 0.9 * len(wanted)
 
 
 def test_damaged_cache_is_rebuilt(tmp_path):
