@@ -232,6 +232,6 @@ def _require_content(backbone: object) -> None:
     if not isinstance(backbone, ContentRecommender):
         raise ValueError(
             f"'backbone' needs to be a ContentRecommender (got {type(backbone).__name__}), which "
-            "tells content from ID vectors: AlignRec, ContentLightGCN, MGCN, VBPR, or a subclass "
-            "of your own with 'representations' and 'terms'"
+            "tells content from ID vectors: AlignRec, ContentLightGCN, MGCN, SMORE, VBPR, or a "
+            "subclass of your own with 'representations' and 'terms'"
         )
