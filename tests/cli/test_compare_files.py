@@ -143,7 +143,7 @@ def test_defaults_of_files_and_of_folders(shop, encoded):
     baselines = [model.__name__ for model in BASELINES]
     assert list(of_files.usual_models()) == [*OF_FILES, *baselines]
     of_folder = CompareOptions(path=str(encoded)).completed(set())
-    assert (of_folder.seeds, of_folder.settings) == (3, None)
+    assert (of_folder.seeds, of_folder.settings) == (3, "default")
     paper = [model.__name__ for model in TABLE_2]
     assert list(of_folder.usual_models()) == [*paper, *baselines]
     assert list(CompareOptions().completed(set()).usual_models()) == [*paper, *baselines]
