@@ -97,6 +97,8 @@ Space = Mapping[str, Axis]
 
 _FACTOR = 30
 _LR = Interval(1e-4, 3e-2)
+_BATCH = Choice((128, 256, 512, 1024, 2048, 4096))
+_STEPS: Space = {"lr": _LR, "batch_size": _BATCH}
 _LAYERS = Choice((1, 2, 3, 4))
 _ITEM_LAYERS = Choice((1, 2))
 _TEMPERATURE = Interval(0.05, 1.0)
@@ -105,12 +107,12 @@ _L2 = Interval(1e-6, 1e-2)
 _NORMS = Interval(1e-5, 2.0)
 _NEIGHBORS = Choice((5, 10, 20))
 _ITEMS_NEAR = Choice((5, 10, 20, 50, 100, 200, 500, 1000))
-_LAYERED: Space = {"lr": _LR, "num_layers": _LAYERS}
+_LAYERED: Space = {**_STEPS, "num_layers": _LAYERS}
 _ITEM_LAYERED: Space = {**_LAYERED, "num_item_layers": _ITEM_LAYERS}
 
 WIDE: dict[type[models.Recommender], Space] = {
     models.AlignRec: {
-        "lr": _LR,
+        **_STEPS,
         "cca_weight": _ALIGNMENT,
         "uia_weight": _ALIGNMENT,
         "reg_weight": _ALIGNMENT,
@@ -120,9 +122,9 @@ WIDE: dict[type[models.Recommender], Space] = {
         "num_item_layers": _ITEM_LAYERS,
         ITEM_NEIGHBORS: _NEIGHBORS,
     },
-    models.BPR: {"lr": _LR, "reg_weight": _NORMS},
+    models.BPR: {**_STEPS, "reg_weight": _NORMS},
     models.LightGCN: {**_LAYERED, "reg_weight": Interval(1e-6, 1e-2)},
-    models.VBPR: {"lr": _LR, "reg_weight": _NORMS},
+    models.VBPR: {**_STEPS, "reg_weight": _NORMS},
     models.MMGCN: {**_LAYERED, "reg_weight": Interval(1e-5, 0.1)},
     models.GRCN: {
         **_LAYERED,
@@ -215,17 +217,18 @@ WIDE: dict[type[models.Recommender], Space] = {
         "num_iterations": Choice((5, 10, 20)),
     },
 }
-"""Ranges around the published settings: learning rate, weights, temperatures, depth."""
+"""Ranges around the published settings: learning rate, batch size, weights, temperatures, depth."""
 
 
 def search_space(settings: ModelSettings, kind: Kind) -> Space | None:
     """The space of a model.
 
     The papers' spaces are their own grids (AlignRec: the six points of its Table 7), of models that
-    have one. The wide space of a model that :data:`WIDE` does not list is: the learning rate, but
-    for models in closed form; every positive float hyper-parameter whose name ends in ``_weight``,
-    within a factor of 30 either way on a logarithmic scale; one to four layers, if there is an
-    integer ``num_layers``; and the neighbours in the item graph, if the model reads one. ``None``
+    have one. The wide space of a model that :data:`WIDE` does not list is: learning rate and batch
+    size, but for models in closed form; every positive float hyper-parameter whose name ends in
+    ``_weight``, within a factor of 30 either way on a logarithmic scale; one to four layers, if
+    there is an integer ``num_layers``; and the neighbours in the item graph, if the model reads
+    one. ``None``
     means no published grid.
     """
     if kind == "paper":
@@ -236,7 +239,7 @@ def search_space(settings: ModelSettings, kind: Kind) -> Space | None:
     if settings.model in WIDE:
         return WIDE[settings.model]
     closed_form = issubclass(settings.model, models.ClosedFormRecommender)
-    space: dict[str, Axis] = {} if closed_form else {"lr": _LR}
+    space: dict[str, Axis] = {} if closed_form else dict(_STEPS)
     for name, value in settings.hparams.items():
         if name.endswith("_weight") and isinstance(value, float) and value > 0:
             space[name] = Interval(value / _FACTOR, value * _FACTOR)

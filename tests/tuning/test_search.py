@@ -142,7 +142,7 @@ def test_random_configurations_have_their_numbers_and_seed_0_the_default_one_fir
     assert [(one["number"], one["seed"]) for one in plan.trials] == [(n, 0) for n in range(4)]
     points = [one["point"] for one in plan.trials]
     assert points == [plan.default, *random_points(WIDE[BPR], 3, seed=0)]
-    assert plan.default == {"lr": 0.001, "reg_weight": 0.01}
+    assert plan.default == {"lr": 0.001, "batch_size": 2048, "reg_weight": 0.01}
 
 
 def test_a_grid_begins_with_the_default_settings_and_has_each_point_once():

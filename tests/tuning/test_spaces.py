@@ -62,7 +62,7 @@ def test_wide_spaces_have_what_the_constructor_offers(name):
     model = MODELS[name]
     arguments = signature(model.__init__).parameters
     by_steps = not issubclass(model, ClosedFormRecommender)
-    expected = ({"lr"} if by_steps else set()) | {
+    expected = ({"lr", "batch_size"} if by_steps else set()) | {
         argument for argument in arguments if argument.endswith("_weight") or argument in SEARCHED
     }
     if model.inputs.item_graph != "none":
@@ -148,6 +148,7 @@ def test_a_model_of_ones_own_is_searched_around_its_defaults():
     settings = ModelSettings(model=OwnModel, hparams=hparams, config=TrainConfig(lr=0.5))
     assert search_space(settings, "wide") == {
         "lr": Interval(1e-4, 3e-2),
+        "batch_size": Choice((128, 256, 512, 1024, 2048, 4096)),
         "cca_weight": Interval(0.01, 9.0),
         "num_layers": Choice((1, 2, 3, 4)),
         ITEM_NEIGHBORS: Choice((5, 10, 20)),
@@ -157,7 +158,7 @@ def test_a_model_of_ones_own_is_searched_around_its_defaults():
     solved = ModelSettings(model=own, hparams={"reg_weight": 10.0}, config=TrainConfig())
     assert search_space(solved, "wide").keys() == {"reg_weight"}
     flat = ModelSettings(model=type("Flat", (BPR,), {}), hparams={}, config=TrainConfig())
-    assert search_space(flat, "wide") == {"lr": Interval(1e-4, 3e-2)}
+    assert search_space(flat, "wide").keys() == {"lr", "batch_size"}
 
 
 def test_the_paper_has_six_points():
