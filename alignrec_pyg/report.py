@@ -260,7 +260,10 @@ def _part(name: str, edges: Tensor, train: Tensor, num_items: int) -> PartReport
         cold.append(int((there & ~known).sum()))
     is_train = name == SPLIT_NAMES[0]
     repeated = () if is_train else np.isin(_keys(edges, num_items), _keys(train, num_items))
-    return PartReport(name, edges.size(1), *present, *cold, int(np.sum(repeated)))
+    (users, items), (cold_users, cold_items) = present, cold
+    return PartReport(
+        name, edges.size(1), users, items, cold_users, cold_items, int(np.sum(repeated))
+    )
 
 
 def _feature(data: HeteroData, name: str, dtype: str | None, seed: int) -> FeatureReport:

@@ -136,7 +136,9 @@ def test_neighbours_and_their_order(k, backend):
 
 
 def test_torch_cluster_is_taken_on_a_gpu_only_where_it_is_asked_for(monkeypatch):
-    monkeypatch.setattr(knn_search, "_torch_cluster_candidates", lambda *_: pytest.fail("was taken"))
+    monkeypatch.setattr(
+        knn_search, "_torch_cluster_candidates", lambda *_: pytest.fail("was taken")
+    )
     monkeypatch.setattr(knn_search, "torch_cluster_installed", lambda: True)
     neighbor, _ = cosine_neighbors(torch.eye(20, device="cuda"), 2, backend="auto")
     assert neighbor.shape == (20, 2)

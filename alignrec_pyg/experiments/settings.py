@@ -185,7 +185,8 @@ class ModelSettings:
     def with_changes(self, **values: Any) -> ModelSettings:
         """The settings with other values of hyper-parameters or of fields of ``config``.
 
-        :meth:`TrainConfig.with_changes` says what a patience or interval replaces.
+        :meth:`alignrec_pyg.TrainConfig.with_changes` says what a patience or an interval takes the
+        place of.
 
         Raises:
             ValueError: If one is no setting of the model, or a value is out of range.

@@ -123,7 +123,8 @@ class Recommender(SavedModel, ABC):
     def train_config(cls, data: HeteroData) -> TrainConfig:
         """How to train the model on ``data`` where nobody says otherwise.
 
-        Here :meth:`TrainConfig.for_links`, which also has what an override leaves ``None``.
+        Here by :meth:`alignrec_pyg.TrainConfig.for_links`, which also has what an override leaves
+        ``None``.
         """
         return TrainConfig.for_links(data[INTERACTS].edge_index.size(1))
 

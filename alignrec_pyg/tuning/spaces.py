@@ -228,8 +228,7 @@ def search_space(settings: ModelSettings, kind: Kind) -> Space | None:
     size, but for models in closed form; every positive float hyper-parameter whose name ends in
     ``_weight``, within a factor of 30 either way on a logarithmic scale; one to four layers, if
     there is an integer ``num_layers``; and the neighbours in the item graph, if the model reads
-    one. ``None``
-    means no published grid.
+    one. ``None`` means no published grid.
     """
     if kind == "paper":
         if settings.model not in PAPER_GRIDS:
