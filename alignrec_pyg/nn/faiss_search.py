@@ -47,8 +47,8 @@ def approximate_neighbors(
     1,000 rows, of the other :math:`k - 1` neighbours that are as near as the exact ones. What was
     found is ordered in double precision, ties by the lower index.
 
-    Memory in addition to the features is one copy in single precision, :math:`4 n d` bytes, and
-    :math:`24 n (k + 6)` bytes for the lists.
+    Memory in addition to the features is one copy in single precision, :math:`4 n d` bytes, the
+    result, and what 131,072 rows at a time take.
 
     Shapes:
         - **input:** finite and non-zero features :math:`(n, d)`, which may be memory-mapped

@@ -42,8 +42,9 @@ def cosine_neighbors(
 
     Candidates are found in single precision and ordered in double precision. Peak memory in
     addition to the features is one copy of them in single precision, :math:`4 n d` bytes (with
-    torch_cluster, in double precision), and one block of scores, at most ``block_size * n * 32``
-    bytes including sorting. A block that does not fit on the device is halved.
+    torch_cluster, in double precision), :math:`20 n (k + 6)` bytes for the candidates, and one
+    block of scores, at most ``block_size * n * 32`` bytes including sorting. A block that does not
+    fit on the device is halved.
 
     The backend is ``"matmul"`` (blocked products), ``"torch_cluster"`` (its kNN search finds the
     candidates), or ``"auto"``, which uses torch_cluster, if installed, for small inputs on the CPU.
