@@ -196,7 +196,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CompleteTrainConfig(TrainConfig):
-    """A :class:`TrainConfig` that leaves nothing to model and data.
+    """A :class:`~alignrec_pyg.TrainConfig` that leaves nothing to model and data.
 
     Example:
         >>> from alignrec_pyg import TrainConfig
