@@ -301,10 +301,12 @@ def check_imports(block: str) -> None:
 def commands(page: Path) -> list[list[str]]:
     """The words of every command in a page's blocks that runs something of ours."""
     found = []
-    for block in re.findall(
-        r"^```(?:bash|console)\n(.*?)^```", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
+    for kind, block in re.findall(
+        r"^```(bash|console)\n(.*?)^```", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
     ):
         for line in block.replace("\\\n", " ").splitlines():
+            if kind == "console" and not line.startswith("$ "):
+                continue  # what a command printed
             words = shlex.split(line.removeprefix("$ "), comments=True)
             if words[:2] == ["uv", "run"]:
                 words = words[2:]

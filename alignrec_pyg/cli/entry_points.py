@@ -24,7 +24,8 @@ INTERRUPTED = 130
 """Exit code: Ctrl-C."""
 
 _ARGUMENT = re.compile(
-    r"(?:^|(?<=: ))'(?P<first>\w+)'"  # within a sentence words in quotes may be columns
+    r"--[\w-]+ \S+=\S*"  # an option with what was given for it, which stays
+    r"|(?:^|(?<=: ))'(?P<first>\w+)'"  # within a sentence words in quotes may be columns
     r"|'(?P<long>[a-z]+_\w+)'"
     r"|\b(?P<set>[a-z]\w*)=(?P<value>True|False|-?[\w.]+)",
     re.MULTILINE,

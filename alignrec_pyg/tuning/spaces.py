@@ -197,6 +197,7 @@ WIDE: dict[type[models.Recommender], Space] = {
         "temperature": _TEMPERATURE,
     },
     models.MENTOR: {
+        **_STEPS,
         "lr": Interval(3e-5, 3e-2),
         "dropout": Interval(0.1, 0.9, log=False),
         "reg_weight": Interval(1e-5, 0.1),

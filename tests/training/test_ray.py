@@ -46,7 +46,7 @@ def test_the_model_ends_with_what_the_workers_saved(
         two_processes.run(lambda rank: worker(job, torch.device("cpu")))
 
     monkeypatch.setattr("alignrec_pyg.training.ray.run_with_ray", run)
-    config = TrainConfig(lr=0.01, batch_size=250, max_epochs=2, seed=3)
+    config = TrainConfig(lr=0.01, batch_size=250, max_epochs=2, eval_every=1, seed=3)
     model = AlignRec(train, embedding_dim=8)
     options = {"num_workers": 2, "checkpoint_dir": tmp_path / "run", "worker_timeout": 50}
     reports = tmp_path / "reports"
@@ -73,7 +73,7 @@ def test_two_workers_of_ray_do_what_two_processes_do(
     import ray
 
     train, test = checkerboard
-    config = TrainConfig(lr=0.01, batch_size=250, max_epochs=2, seed=3)
+    config = TrainConfig(lr=0.01, batch_size=250, max_epochs=2, eval_every=1, seed=3)
 
     def make_model():
         torch.manual_seed(0)
