@@ -176,7 +176,7 @@ class TrainConfig:
           moves a weight by about ``lr`` a step at most, so that a smaller learning rate takes more
           steps as far.
 
-        CONTRIBUTING's decisions say on which data the rule was made, and how it does on others.
+        ``benchmarks/README.md`` says on which data the rule was made, and how it does on others.
 
         Args:
             num_links: Training links.
