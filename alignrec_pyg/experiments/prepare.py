@@ -122,7 +122,10 @@ class PreparedData:
             others = ", ".join(models_of_links())
             return f"needs a feature table, and the data has none: {others} need none"
         if reads.item_graph == "one" and not chosen and not self.neighbors:
-            return "needs an item graph: give feature tables, or neighbour lists with --neighbors"
+            return (
+                "needs an item graph: give feature tables, or, of a folder, neighbour lists with "
+                "--neighbors"
+            )
         lacking = [name for name, entry in self.neighbors.items() if entry.cosine is None]
         if reads.item_graph == "per_table":
             lacking = [name for name in lacking if name in chosen]
