@@ -251,6 +251,11 @@ def positive_links(data: HeteroData) -> Tensor:
     return _distinct(_positive(data), data)
 
 
+def num_positive_links(data: HeteroData) -> int:
+    """Number of the positive links that a graph is trained on, repeated ones as often as there."""
+    return _positive(data).size(1)
+
+
 def _positive(data: HeteroData) -> Tensor:
     """The same, but repeated links as often as they occur."""
     store = data[INTERACTS]

@@ -145,7 +145,7 @@ class TrainConfig:
         """
         if not changes.keys().isdisjoint(_INTERVALS):
             changes = dict.fromkeys(_INTERVALS) | changes
-        if not changes.keys().isdisjoint(_PATIENCES):
+        if not changes.keys().isdisjoint(("patience", "patience_steps")):
             changes = dict.fromkeys(_PATIENCES) | changes
         return replace(self, **changes)
 
@@ -156,16 +156,20 @@ class TrainConfig:
             defaults: Where they come from first, usually a model's ``train_config(data)``.
             num_links: Training links; :meth:`for_links` has what ``defaults`` lacks.
         """
-        found = self
-        for other in (defaults, TrainConfig.for_links(num_links)):
-            given = {name: getattr(found, name) for name in _BY_RULE}
-            both = other.with_changes(**{n: v for n, v in given.items() if v is not None})
-            found = replace(found, **{name: getattr(both, name) for name in _BY_RULE})
+        found = self._filled(defaults)
+        found = found._filled(TrainConfig.for_links(num_links, found.lr, found.batch_size))
         values = {field.name: getattr(found, field.name) for field in fields(found)}
         return CompleteTrainConfig(**{**values, "min_steps": found.min_steps or 0})
 
+    def _filled(self, other: TrainConfig) -> TrainConfig:
+        given = {name: getattr(self, name) for name in _BY_RULE}
+        both = other.with_changes(**{n: v for n, v in given.items() if v is not None})
+        return replace(self, **{name: getattr(both, name) for name in _BY_RULE})
+
     @classmethod
-    def for_links(cls, num_links: int) -> TrainConfig:
+    def for_links(
+        cls, num_links: int, lr: float | None = None, batch_size: int | None = None
+    ) -> TrainConfig:
         r"""How to train on so many links where neither user nor model says otherwise.
 
         - ``batch_size``: the power of two from 256 to 2,048 that gives an epoch about 32 steps;
@@ -180,11 +184,13 @@ class TrainConfig:
 
         Args:
             num_links: Training links.
+            lr: A learning rate that is given, to which the patience is to fit.
+            batch_size: A batch size that is given, likewise.
         """
         exponent = round(math.log2(max(num_links, 1) / _EPOCH_STEPS))
         few = math.sqrt(_FEW_LINKS / max(num_links, 1))
-        lr = float(f"{min(_HIGHEST_LR, max(_LOWEST_LR, _HIGHEST_LR * few)):.2g}")
-        batch_size = min(2048, max(256, 2**exponent))
+        lr = lr or float(f"{min(_HIGHEST_LR, max(_LOWEST_LR, _HIGHEST_LR * few)):.2g}")
+        batch_size = batch_size or min(2048, max(256, 2**exponent))
         return cls(
             lr=lr,
             batch_size=batch_size,

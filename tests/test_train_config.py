@@ -133,7 +133,16 @@ def test_a_patience_takes_the_place_of_the_other_kind():
     rule = TrainConfig.for_links(12_000)
     changed = rule.with_changes(patience=5)
     assert (changed.patience, changed.patience_steps, changed.min_steps) == (5, None, None)
+    least = rule.with_changes(min_steps=7)
+    assert (least.patience_steps, least.min_steps) == (rule.patience_steps, 7)
     assert changed.eval_steps == rule.eval_steps
     back = changed.with_changes(patience_steps=90, eval_every=2)
     assert (back.patience, back.patience_steps) == (None, 90)
     assert (back.eval_every, back.eval_steps) == (2, None)
+
+
+def test_the_patience_fits_the_learning_rate_and_the_batches_that_are_given():
+    slow = TrainConfig(lr=1e-4).completed(TrainConfig(), 12_000)
+    assert (slow.patience_steps, slow.min_steps) == (20_000, 30_000)
+    small = TrainConfig(batch_size=256).completed(TrainConfig(), 450_000)
+    assert small.patience_steps == 5 * 1758  # epochs

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from alignrec_pyg import FitResult
 
 _CHECKPOINT = "checkpoint"
-_WAYS_ON = {"max_epochs": "--epochs", "patience": "--patience"}
 _LOCK_SECONDS = 2.0  # that a killed process may take to end
 
 
@@ -127,7 +126,12 @@ def _train(options: TrainOptions, out: Path) -> None:
         log(problem)
     print(_summary(name, result))
     if result.way_on is not None:
-        log(f"a larger {_WAYS_ON[result.way_on]} goes on from here")
+        evaluations = result.config.patience_evaluations(int(result.history[0]["step"]))
+        more = {
+            "max_epochs": f"--epochs above {result.num_epochs}",
+            "patience": f"--patience above {evaluations} (evaluations)",
+        }
+        log(f"{more[result.way_on]} goes on from here")
     log(f"written: {out}")
 
 

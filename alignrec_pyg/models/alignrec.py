@@ -164,6 +164,7 @@ class AlignRec(ContentRecommender):
             batch_size=2048,
             eval_every=1,
             patience=30,
+            min_steps=0,
         )
 
     def reset_parameters(self) -> None:

@@ -23,6 +23,7 @@ from alignrec_pyg.graph import (
     Nodes,
     feature_table,
     knn_edge_type,
+    num_positive_links,
 )
 from alignrec_pyg.models.hparams import MAX_DIM
 from alignrec_pyg.models.inputs import (
@@ -123,10 +124,10 @@ class Recommender(SavedModel, ABC):
     def train_config(cls, data: HeteroData) -> TrainConfig:
         """How to train the model on ``data`` where nobody says otherwise.
 
-        Here by :meth:`alignrec_pyg.TrainConfig.for_links`, which also has what an override leaves
-        ``None``.
+        What it leaves ``None``, here all, follows from the number of links, see
+        :meth:`alignrec_pyg.TrainConfig.for_links`.
         """
-        return TrainConfig.for_links(data[INTERACTS].edge_index.size(1))
+        return TrainConfig()
 
     @classmethod
     def published_train_config(cls) -> TrainConfig:
@@ -135,12 +136,15 @@ class Recommender(SavedModel, ABC):
         Here as the toolbox that most published figures come from: a learning rate of 1e-3, batches
         of 2,048, an evaluation after every epoch and a patience of 20.
         """
-        return TrainConfig(lr=1e-3, batch_size=2048, eval_every=1, patience=20)
+        return TrainConfig(lr=1e-3, batch_size=2048, eval_every=1, patience=20, min_steps=0)
 
     @classmethod
-    def complete_config(cls, data: HeteroData, config: TrainConfig) -> CompleteTrainConfig:
-        """``config`` with the values of :meth:`train_config` for what is ``None``."""
-        return config.completed(cls.train_config(data), data[INTERACTS].edge_index.size(1))
+    def complete_config(
+        cls, data: HeteroData, config: TrainConfig | None = None
+    ) -> CompleteTrainConfig:
+        """``config`` (default: :meth:`train_config`), with values for all that is ``None``."""
+        usual = cls.train_config(data)
+        return (config or usual).completed(usual, num_positive_links(data))
 
     @classmethod
     def published_hparams(cls, data_name: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def refit(
             "'data' needs all links, without a split (got links to predict): pass the graph that "
             "SplitInteractions was applied to"
         )
-    config = config or result.config
+    config = result.config if config is None else config.completed(result.config, 0)
     fresh = _drawn_anew(model, data, config.seed)
     fit(fresh, data, None, replace(config, max_epochs=result.best_epoch), **options)
     return fresh

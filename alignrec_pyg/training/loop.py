@@ -200,7 +200,7 @@ def fit(
     """
     check_number("worker_timeout", worker_timeout, above=0)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    run = _Run(model, train, val, config or TrainConfig(), optimizer, worker_timeout)
+    run = _Run(model, train, val, config, optimizer, worker_timeout)
     reports = [report] if callable(report) else report or []
     with (
         closing(run.workers),
@@ -269,11 +269,12 @@ class _Run:
         model: Recommender,
         train: HeteroData,
         val: HeteroData | None,
-        config: TrainConfig,
+        config: TrainConfig | None,
         optimizer: OptimizerFactory | None,
         worker_timeout: float,
     ) -> None:
         model.check_fits(train, "train")
+        config = model.complete_config(train, config)
         if val is not None:
             model.check_fits(val, "val")
             links_to_predict(val, "val")
@@ -286,7 +287,7 @@ class _Run:
                 )
             config = replace(config, max_epochs=1, fan_out=None)
         self.model, self.train, self.val = model, train, val
-        self.config = config = model.complete_config(train, config)
+        self.config = config
         self.sampler = TripletSampler(
             train,
             batch_size=config.batch_size,

@@ -128,7 +128,7 @@ def fit_with_ray(
     run_with_ray(worker, job, folder, num_workers=num_workers, use_gpu=use_gpu)
     state = TrainState()
     restore(folder, None, state, model, None)  # the workers have checked that it is this run
-    return take_best(model, state, model.complete_config(train, config or TrainConfig()))
+    return take_best(model, state, model.complete_config(train, config))
 
 
 def _fit(

@@ -143,6 +143,8 @@ def _space(session: Session, settings: ModelSettings) -> Space:
     space = dict(found)
     if options.neighbors:
         space.pop(ITEM_NEIGHBORS, None)  # the lists have their own number
+    if options.batch_size is not None:
+        space.pop("batch_size", None)
     axes = list(dict.fromkeys(options.axes)) or list(space)
     problems = unknown_names("setting", axes, list(space))
     overridden = {text.partition("=")[0].rpartition(".")[2] for text in options.set}

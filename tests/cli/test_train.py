@@ -68,7 +68,7 @@ def test_prints_the_validation_metrics_and_nothing_else(train_command, tmp_path,
     shown = [f"{k} {metrics[k]:.4f}" for k in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")]
     assert second == "validation: " + "  ".join(shown)
     assert captured.err.splitlines() == [
-        "a larger --epochs goes on from here",
+        "--epochs above 1 goes on from here",
         f"written: {tmp_path / 'run'}",
     ]
 

@@ -63,8 +63,7 @@ def test_settings_are_what_the_constructor_and_the_class_say(name, toy):
     }
     default = default_settings(model, toy)
     assert default.hparams == arguments
-    num_links = toy["user", "interacts", "item"].edge_index.size(1)
-    assert default.config == model.train_config(toy) == TrainConfig.for_links(num_links)
+    assert default.config == model.train_config(toy) == TrainConfig()
     published = published_settings(model, "any data")
     assert published.hparams == arguments
     assert published.config == model.published_train_config()
@@ -72,7 +71,7 @@ def test_settings_are_what_the_constructor_and_the_class_say(name, toy):
 
 def test_published_settings_are_those_of_the_papers():
     found = {name: asdict(published_settings(model, "").config) for name, model in MODELS.items()}
-    usual = asdict(TrainConfig(lr=1e-3, batch_size=2048, eval_every=1, patience=20))
+    usual = asdict(TrainConfig(lr=1e-3, batch_size=2048, eval_every=1, patience=20, min_steps=0))
     changed = {
         name: {key: value for key, value in config.items() if value != usual[key]}
         for name, config in found.items()

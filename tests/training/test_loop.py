@@ -553,3 +553,19 @@ def test_without_validation_the_model_ends_with_the_weights_of_the_last_epoch(
     longer = build(train, BM3)
     assert fit(longer, train, None, config, checkpoint_dir=tmp_path).num_epochs == 6
     assert same_weights(longer, plain)
+
+
+def test_without_a_configuration_all_of_the_models_counts(checkerboard):
+    class Own(BPR):
+        @classmethod
+        def train_config(cls, data):
+            return TrainConfig(max_epochs=2, weight_decay=0.1, lr=0.5)
+
+    train, test = checkerboard
+    model = build(train, Own)
+    taken = fit(model, train, test).config
+    assert (taken.max_epochs, taken.weight_decay, taken.lr) == (2, 0.1, 0.5)
+    rule = TrainConfig.for_links(train[INTERACTS].edge_index.size(1), lr=0.5)
+    assert (taken.batch_size, taken.patience_steps) == (rule.batch_size, rule.patience_steps)
+    given = fit(model, train, test, TrainConfig(max_epochs=1)).config
+    assert (given.max_epochs, given.weight_decay, given.lr) == (1, 0.0, 0.5)

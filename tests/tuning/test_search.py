@@ -27,6 +27,7 @@ from alignrec_pyg.tuning.search import (
     _choice,
     _finalists,
     _plan,
+    _space,
     _start_or_resume,
     _unfinished,
 )
@@ -143,6 +144,16 @@ def test_random_configurations_have_their_numbers_and_seed_0_the_default_one_fir
     points = [one["point"] for one in plan.trials]
     assert points == [plan.default, *random_points(WIDE[BPR], 3, seed=0)]
     assert plan.default == {"lr": 0.001, "batch_size": 2048, "reg_weight": 0.01}
+
+
+def test_a_batch_size_that_is_given_is_not_searched():
+    def axes(**options):
+        session = with_options(**options)
+        session.models = ["BPR"]
+        return set(_space(session, published_settings(BPR, "")))
+
+    assert axes() == {"lr", "batch_size", "reg_weight"}
+    assert axes(batch_size=64) == {"lr", "reg_weight"}
 
 
 def test_a_grid_begins_with_the_default_settings_and_has_each_point_once():

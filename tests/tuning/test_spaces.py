@@ -87,7 +87,7 @@ def test_wide_spaces_hold_published_and_default_values_with_room_on_both_sides(n
     """But no fewer layers than one, nor less than none; a factor of three, or a tenth."""
     model = MODELS[name]
     known = [published_settings(model, data) for data in ("", "baby", "sports", "elec")]
-    for settings in (*known, default_settings(model, toy)):
+    for settings in (*known, default_settings(model, toy).completed(toy)):
         for argument, axis in WIDE[model].items():
             value = all_settings(settings)[argument]
             if isinstance(axis, Choice):
