@@ -280,7 +280,7 @@ class ExperimentOptions(DataOptions):
         else:
             prepared = partial(prepare_graph, *source, name=data_name(self.data), **how)
         data = prepared()
-        models = self._model_settings(problems, data.train)  # now complete
+        models = self._model_settings(problems, data.train)
         return Session(
             options=self,
             device=device,

@@ -42,7 +42,8 @@ def description(
         "settings that differ from the published ones (those for this data set where a paper names "
         "them, else its defaults), the published one in brackets:"
     )
-    lines += [f"  {text}" for text in deviations(models, data.name)]
+    complete = {name: settings.completed(data.train) for name, settings in models.items()}
+    lines += [f"  {text}" for text in deviations(complete, data.name)]
     lines.append(f"selection: {SELECTION}; test links choose nothing")
     return "\n".join(lines)
 

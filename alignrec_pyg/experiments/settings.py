@@ -312,8 +312,7 @@ def resolve(
         overrides: ``"MODEL.argument=value"`` (of a single model also ``"argument=value"``), for an
             argument of the constructor or one of
             :data:`TRAIN_ARGUMENTS`; they win over ``train``.
-        data: Training graph, by which settings are completed; without it mistakes are found all
-            the same.
+        data: Training graph, for default settings; without it mistakes are found all the same.
         **train: Fields of :class:`TrainConfig` for all models; ``None`` leaves the model's.
 
     Returns:
@@ -343,8 +342,7 @@ def resolve(
     resolved = {}
     for name, settings in base.items():
         try:
-            changed = settings.with_changes(**changes[name])
-            resolved[name] = changed if data is None else changed.completed(data)
+            resolved[name] = settings.with_changes(**changes[name])
         except ValueError as error:
             problems.append(f"{name}: {error}")
     if problems:

@@ -77,7 +77,7 @@ def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
     (name,) = session.models
     settings = session.required(name)
     space = _space(session, settings)
-    plan = _plan(session, space, settings)
+    plan = _plan(session, space, settings.completed(session.data.train))
     space = plan.space
     for variable, value in _RAY_ENVIRONMENT.items():  # read when Ray is imported
         os.environ.setdefault(variable, value)

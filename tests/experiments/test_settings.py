@@ -89,12 +89,14 @@ def test_published_settings_are_those_of_the_papers():
 
 
 def test_settings_are_completed_by_the_data_after_all_changes(toy):
-    changed = resolve(["BPR"], "default", "any", ["BPR.patience=3"], data=toy, batch_size=64)["BPR"]
+    changed = resolve(["BPR"], "default", "any", ["BPR.patience=3"], data=toy, batch_size=64)[
+        "BPR"
+    ].completed(toy)
     rule = TrainConfig.for_links(toy["user", "interacts", "item"].edge_index.size(1))
     assert changed.config.lr == rule.lr
     assert changed.config.batch_size == 64
     assert (changed.config.patience, changed.config.patience_steps) == (3, None)
-    published = resolve(["BPR"], "published", "any", data=toy)["BPR"].config
+    published = resolve(["BPR"], "published", "any", data=toy)["BPR"].completed(toy).config
     assert (published.lr, published.batch_size, published.patience) == (1e-3, 2048, 20)
     assert (published.eval_steps, published.patience_steps, published.min_steps) == (None, None, 0)
 
