@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Batch, HeteroData
@@ -7,42 +6,17 @@ from torch_geometric.transforms import RandomLinkSplit
 
 from alignrec_pyg.graph import (
     INTERACTS,
-    InteractionBatch,
     all_links,
-    content_hash,
     core_links,
-    feature_mask,
-    feature_names,
-    feature_table,
-    item_graph_names,
-    knn_edge_type,
     known_links,
     known_pairs,
     link_values,
     links_to_predict,
-    on_device,
     positive_links,
     symmetric_norm,
     with_known_pairs,
     with_links_to_predict,
 )
-
-
-def test_names_of_features_and_item_graphs(toy):
-    assert feature_names(toy) == ["image", "text"]
-    assert item_graph_names(toy) == ["image"]
-    assert knn_edge_type("image") in toy.edge_types
-
-
-def test_unknown_feature_names_those_there(toy):
-    with pytest.raises(ValueError, match=r"'audio' needs to be one of .*\['image', 'text'\]"):
-        feature_table(toy, "audio")
-
-
-def test_mask_is_false_where_none_is_given(toy):
-    assert not feature_mask(toy, "text").any()
-    toy["item"].mask_text = torch.tensor([True, False, False, False])
-    assert feature_mask(toy, "text").tolist() == [True, False, False, False]
 
 
 def test_symmetric_norm_by_hand(toy):
@@ -57,53 +31,6 @@ def test_symmetric_norm_equals_gcn_norm(toy):
     _, expected = gcn_norm(both, num_nodes=7, add_self_loops=False)
     weight = symmetric_norm(toy[INTERACTS].edge_index, 3, 4)
     assert torch.allclose(torch.cat([weight, weight]), expected)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        torch.tensor([1.0, 2.0, 4.0]),
-        torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64),
-        torch.tensor([[1.0, 2.0, 3.0]]),
-        "text",
-        1,
-        None,
-        ["a", "b"],
-    ],
-)
-def test_content_hash_differs_with_content_dtype_and_shape(other):
-    assert content_hash(torch.tensor([1.0, 2.0, 3.0])) != content_hash(other)
-
-
-def test_content_hash_sees_a_dtype_of_the_same_bytes():
-    assert content_hash(torch.zeros(3)) != content_hash(torch.zeros(3, dtype=torch.int32))
-
-
-def test_content_hash_of_what_numpy_lacks():
-    ones = torch.ones(3, dtype=torch.bfloat16)
-    assert content_hash(ones) == content_hash(ones.clone())
-    others = [ones + 1, ones.view(torch.int16), ones.float()]
-    assert content_hash(ones) not in [content_hash(other) for other in others]
-
-
-def test_content_hash_is_stable_and_sees_order_and_types():
-    assert content_hash(torch.arange(3)) == content_hash(np.arange(3))
-    assert content_hash("a", "b") != content_hash("b", "a")
-    assert content_hash("1") != content_hash(1)
-    assert content_hash(["a", "b"]) != content_hash("a", "b")
-    objects = np.array(["a", "b"], dtype=object)
-    assert content_hash(objects) == content_hash(["a", "b"])
-
-
-def test_a_compact_batch_numbers_the_same_triplets_among_what_occurs():
-    batch = InteractionBatch(*torch.tensor([[7, 2, 7], [4, 9, 4], [9, 0, 5]]), full_size=8)
-    compact = batch.compact()
-    assert compact.nodes.user.tolist() == [2, 7]
-    assert compact.nodes.item.tolist() == [0, 4, 5, 9]
-    assert torch.equal(compact.nodes.user[compact.user], batch.user)
-    assert torch.equal(compact.nodes.item[compact.pos_item], batch.pos_item)
-    assert torch.equal(compact.nodes.item[compact.neg_item], batch.neg_item)
-    assert (batch.nodes, batch.full_size, compact.full_size) == (None, 8, 8)
 
 
 def test_core_links_by_dropping_one_after_the_other():
@@ -123,17 +50,6 @@ def test_core_links_by_dropping_one_after_the_other():
     assert 0 < len(left) < 100
     assert core_links(user, item, 5).tolist() == left
     assert core_links(user, item, 30).tolist() == []
-
-
-def test_on_a_device_leaves_the_graph_where_it_is(toy):
-    toy["item"].image = [b"bytes of a file"] * 4
-    moved = on_device(toy, torch.device("meta"))
-    assert moved["item"].image == toy["item"].image == [b"bytes of a file"] * 4
-    assert moved["item"].x_image.is_meta
-    assert moved[INTERACTS].edge_index.is_meta
-    for store in toy.stores:
-        for value in store.values():
-            assert not (isinstance(value, torch.Tensor) and value.is_meta)
 
 
 def test_values_of_links_are_there_for_each(toy):
