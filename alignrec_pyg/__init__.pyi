@@ -63,7 +63,7 @@ from .models import Popularity as Popularity
 from .models import Recommender as Recommender
 from .models import SLMRec as SLMRec
 from .models.loading import load as load
-from .serving.server import RankedItems as RankedItems
+from .serving.ranked_items import RankedItems as RankedItems
 from .serving.server import Server as Server
 from .serving.server import recommend as recommend
 from .storage import CheckpointError as CheckpointError

@@ -5,7 +5,8 @@ from alignrec_pyg.serving.hub import from_hub, push_to_hub
 from alignrec_pyg.serving.new_data import grow, refit
 from alignrec_pyg.serving.new_items import add_items, new_items
 from alignrec_pyg.serving.new_users import fold_in_users
-from alignrec_pyg.serving.server import RankedItems, Server, recommend
+from alignrec_pyg.serving.ranked_items import RankedItems
+from alignrec_pyg.serving.server import Server, recommend
 
 __all__ = [
     "ItemIndex",

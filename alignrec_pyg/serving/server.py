@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import math
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,37 +15,22 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_choice, check_integer
-from alignrec_pyg.evaluation.ranking import has_vectors, no_vectors, scorer_of, top_items
-from alignrec_pyg.graph import INTERACTS, ITEM, USER
+from alignrec_pyg.evaluation.ranking import has_vectors
+from alignrec_pyg.graph import ITEM, USER
 from alignrec_pyg.ids import IdMap, UnknownUserError, as_id_list, some_of
-from alignrec_pyg.models import ClosedFormRecommender, Recommender
-from alignrec_pyg.models.base import inner_products
+from alignrec_pyg.models import Recommender
 from alignrec_pyg.serving.export_parquet import write_parquet
 from alignrec_pyg.serving.faiss_index import IndexKind, ItemIndex
-from alignrec_pyg.serving.known_items import KnownItems
 from alignrec_pyg.serving.new_items import IdVectors, add_items
-from alignrec_pyg.serving.new_users import fold_in_users
 from alignrec_pyg.serving.onnx_scorer import write_scorer
-from alignrec_pyg.serving.vectors import Vectors
+from alignrec_pyg.serving.ranked_items import RankedItems, frame_of, frame_of_neighbors, lists_of
+from alignrec_pyg.serving.ranker import Ranker
 from alignrec_pyg.transforms import KNNItemGraph
 
 Unknown = Literal["error", "popular"]
 """What users get of whom the model has learned nothing."""
 
-_Scores = Callable[[Tensor], Tensor]  # see Recommender.scorer
 _FRAME_ROWS = 1 << 18  # rows of a frame: a row group of a parquet file
-
-
-class RankedItems(NamedTuple):
-    """Some items, best first.
-
-    Shapes:
-        - **item:** original ids, :math:`(n)`
-        - **score:** scores or cosines, :math:`(n)`
-    """
-
-    item: np.ndarray
-    score: np.ndarray
 
 
 class Server:
@@ -106,25 +86,8 @@ class Server:
         model.check_fits(data, "data")
         self.users, self.items = IdMap(data, USER), IdMap(data, ITEM)
         self.model_name = type(model).__name__
-        self._device = data[INTERACTS].edge_index.device
-        self._known = KnownItems(data)
-        self._learned = self._known.num_links > 0
-        self._barred: Tensor | None = None
-        self._vectors: Vectors | None = None
-        self._scores: Callable[[], _Scores]
-        # A scorer may use one block of memory for all its answers.
-        self._turn: threading.Lock | nullcontext[None]
-        if has_vectors(model):
-            vectors = self._vectors = Vectors(model, data)
-            self._learned &= vectors.finite_user
-            if not bool(vectors.finite_item.all()):
-                self._barred = ~vectors.finite_item
-            self._scores = partial(inner_products, vectors.user_x, vectors.item_x)
-            self._turn = nullcontext()
-        else:
-            scores = self._without_nan(scorer_of(model, data))
-            self._scores, self._turn = lambda: scores, threading.Lock()
-        kept = keep_model or self._vectors is None
+        self._ranker = Ranker(model, data)
+        kept = keep_model or not has_vectors(model)
         self.model: Recommender | None = model if kept else None
         self.data: HeteroData | None = data if kept else None
 
@@ -135,7 +98,7 @@ class Server:
         Raises:
             ValueError: If the model has none.
         """
-        vectors = self._needed_vectors()
+        vectors = self._ranker.vectors
         return vectors.user_x, vectors.item_x
 
     def recommend(
@@ -181,7 +144,8 @@ class Server:
         blocks = self._blocks(asked, k, candidates, exclude, exclude_known, unknown)
         if as_frame:
             return pd.concat([self._frame(*block) for block in blocks], ignore_index=True)
-        return [row for _, items, scores in blocks for row in self._lists(items, scores)]
+        ids = self.items.ids
+        return [row for _, items, scores in blocks for row in lists_of(ids, items, scores)]
 
     def frames(
         self,
@@ -244,7 +208,7 @@ class Server:
             ValueError: If ``k`` is no positive integer, or the model has no vectors.
         """
         k = check_integer("k", k, 1)
-        vectors = self._needed_vectors()
+        vectors = self._ranker.vectors
         asked = self._item_numbers(item_ids, "item_ids")
         blocked = self._blocked(candidates, exclude)
         lists = [
@@ -253,17 +217,7 @@ class Server:
         ]
         if not as_frame:
             return lists
-        counts = [len(row.item) for row in lists]
-        return pd.DataFrame(
-            {
-                "similar_to": np.repeat(self.items.ids[asked.cpu().numpy()], counts),
-                "rank": np.concatenate([np.arange(1, c + 1) for c in (*counts, 0)]).astype(
-                    np.int32
-                ),
-                "item_id": np.concatenate([row.item for row in lists] or [self.items.ids[:0]]),
-                "cosine": np.concatenate([row.score for row in lists] or [np.zeros(0)]),
-            }
-        )
+        return frame_of_neighbors(self.items.ids[asked.cpu().numpy()], self.items.ids, lists)
 
     def explain(self, user_id: object, item_ids: ArrayLike, k: int = 3) -> list[RankedItems]:
         """Explains recommendations by the ``k`` most similar items of the user's history.
@@ -286,10 +240,10 @@ class Server:
             ValueError: If ``k`` is no positive integer, or the model has no vectors.
         """
         k = check_integer("k", k, 1)
-        vectors = self._needed_vectors()
-        user = self.users.numbers([user_id], "user_id").to(self._device)
+        vectors = self._ranker.vectors
+        user = self.users.numbers([user_id], "user_id").to(self._ranker.device)
         asked = self._item_numbers(item_ids, "item_ids")
-        history = self._known.links_of(user)
+        history = self._ranker.known.links_of(user)
         history = history[vectors.has_direction(history)]
         result = []
         for item, row in zip(asked, vectors.cosines(asked, history), strict=True):
@@ -357,11 +311,10 @@ class Server:
         links = _links(items)
         more = [self._item_numbers(ids, f"known[{n}]") for n, ids in enumerate(others)]
         had = torch.cat([links, _links(more)], dim=1)
-        with self._turn:
-            scores = self._history_scores(links, len(items), ridge)
-            users = torch.arange(len(items), device=self._device)
-            best = self._best(scores, users, had if exclude_known else had[:, :0], k, blocked)
-        return self._lists(*best)
+        best = self._ranker.best_of_histories(
+            links, len(items), had if exclude_known else had[:, :0], k, blocked, ridge
+        )
+        return lists_of(self.items.ids, *best)
 
     def new_items(
         self,
@@ -431,7 +384,7 @@ class Server:
                 does not fit.
             OSError: If the folder cannot be written.
         """
-        _, item_x = self._finite_vectors()
+        _, item_x = self._ranker.finite_vectors
         index = ItemIndex.build(item_x, self.items.ids, kind, width=width)
         index.save(folder)
         return index
@@ -458,36 +411,15 @@ class Server:
                 of an ONNX file, the model has none, or some are not finite.
             OSError: If the file cannot be written.
         """
-        write_scorer(path, *self._finite_vectors(), self.users.ids, self.items.ids, k)
-
-    def _needed_vectors(self) -> Vectors:
-        if self._vectors is None:
-            raise no_vectors(self.model_name)
-        return self._vectors
-
-    def _finite_vectors(self) -> tuple[Tensor, Tensor]:
-        """The vectors, for a file that cannot leave items out."""
-        vectors = self._needed_vectors()
-        if self._barred is not None:
-            raise ValueError(
-                f"the file needs finite vectors of all items ({int(self._barred.sum()):,} have "
-                "none): to_parquet leaves them out"
-            )
-        return vectors.user_x, vectors.item_x
+        write_scorer(path, *self._ranker.finite_vectors, self.users.ids, self.items.ids, k)
 
     def _item_numbers(self, ids: ArrayLike, argument: str) -> Tensor:
-        return self.items.numbers(ids, argument).to(self._device)
+        return self.items.numbers(ids, argument).to(self._ranker.device)
 
     def _blocked(self, candidates: ArrayLike | None, exclude: ArrayLike) -> Tensor | None:
-        """Which items may not be listed, bool ``[num_items]``; ``None`` where all may."""
-        excluded = self._item_numbers(exclude, "exclude")
-        if candidates is None and excluded.numel() == 0:
-            return self._barred
-        blocked = torch.full((len(self.items),), candidates is not None, device=self._device)
-        if candidates is not None:
-            blocked[self._item_numbers(candidates, "candidates")] = False
-        blocked[excluded] = True
-        return blocked if self._barred is None else blocked | self._barred
+        """The items that may not be listed, as :meth:`Ranker.blocked` gives them."""
+        listed = None if candidates is None else self._item_numbers(candidates, "candidates")
+        return self._ranker.blocked(listed, self._item_numbers(exclude, "exclude"))
 
     def _blocks(
         self,
@@ -513,7 +445,7 @@ class Server:
                 ids = self.users.ids[block.cpu().numpy()]
                 if asked is not None and bool((block < 0).any()):
                     ids = np.array(asked[start : start + size], dtype=object)
-                yield ids, *self._of_users(block, k, blocked, exclude_known)
+                yield ids, *self._ranker.best(block, k, blocked, exclude_known)
 
         return work()
 
@@ -523,8 +455,8 @@ class Server:
         way_out = ": unknown='popular' lists popular items"
         if asked is None:
             if unknown == "popular":
-                return torch.arange(len(self.users), device=self._device)
-            learned = self._learned.nonzero()[:, 0]
+                return torch.arange(len(self.users), device=self._ranker.device)
+            learned = self._ranker.learned.nonzero()[:, 0]
             left_out = len(self.users) - len(learned)
             if left_out:
                 warnings.warn(
@@ -534,9 +466,9 @@ class Server:
                 )
             return learned
         if unknown == "popular":
-            return self.users.find(asked, "user_ids").to(self._device)
-        numbers = self.users.numbers(asked, "user_ids", way_out).to(self._device)
-        strangers = numbers[~self._learned[numbers]].unique().cpu().numpy()
+            return self.users.find(asked, "user_ids").to(self._ranker.device)
+        numbers = self.users.numbers(asked, "user_ids", way_out).to(self._ranker.device)
+        strangers = numbers[~self._ranker.learned[numbers]].unique().cpu().numpy()
         if len(strangers):
             raise UnknownUserError(
                 "'user_ids' needs users of whom the model has learned something (got users without "
@@ -544,105 +476,8 @@ class Server:
             )
         return numbers
 
-    def _of_users(
-        self, numbers: Tensor, k: int, blocked: Tensor | None, exclude_known: bool
-    ) -> tuple[Tensor, Tensor]:
-        """The best items of users, int64 ``[n, k]``, and their scores, float32 ``[n, k]``.
-
-        The item is the number of items, and the score minus infinity, where nothing is left.
-        """
-        item = numbers.new_full((len(numbers), k), len(self.items))
-        score = torch.full(item.shape, -math.inf, device=self._device)
-        learned = (numbers >= 0) & self._learned[numbers]
-        for rows, scores in ((learned, self._scores), (~learned, self._popularity)):
-            users, place = numbers[rows].unique(return_inverse=True)
-            if users.numel() == 0:
-                continue
-            had = self._known.of(users[users >= 0] if exclude_known else users[:0])
-            with self._turn:
-                items, values = self._best(scores(), users, had, k, blocked)
-            if scores == self._popularity:
-                values = values.ceil()
-            item[rows], score[rows] = items[place], values[place].float()
-        return item, score
-
-    def _best(
-        self,
-        scores: _Scores,
-        users: Tensor,
-        had: Tensor,
-        k: int,
-        blocked: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """The best items of ascending users without what each has ``had``, as :meth:`_of_users`."""
-
-        def allowed(block: Tensor) -> Tensor:
-            score = scores(block)
-            return score if blocked is None else score.masked_fill_(blocked, -math.inf)
-
-        num_items = len(self.items)
-        k = min(k, num_items)
-        blocks = list(top_items(allowed, users, had, k, num_items=num_items, of=self.model_name))
-        items, values = zip(*(block[1:] for block in blocks), strict=True)
-        return torch.cat(items), torch.cat(values)
-
-    def _popularity(self) -> _Scores:
-        """The number of links of each item for any user, less a fraction so that none are equal."""
-        number = torch.arange(len(self.items), device=self._device)
-        score = self._known.num_users.double() - number / len(self.items)
-        return lambda users: score.repeat(len(users), 1)
-
-    def _history_scores(self, history: Tensor, num_users: int, ridge: float) -> _Scores:
-        """Scores of new users with these links, int64 ``[2, E]``."""
-        if self._vectors is not None:
-            item_x = self._vectors.item_x
-            return inner_products(fold_in_users(item_x, history, num_users, ridge=ridge), item_x)
-        if self.data is None or not isinstance(self.model, ClosedFormRecommender):
-            raise no_vectors(self.model_name)
-        if num_users > len(self.users):
-            raise ValueError(
-                f"'histories' needs at most {len(self.users):,} at a time, the number of users of "
-                f"the data, for {self.model_name} (got {num_users:,})"
-            )
-        # What such a model knows of a user are the links of the graph.
-        graph = copy.copy(self.data)
-        graph[INTERACTS].edge_index = history
-        return self._without_nan(scorer_of(self.model, graph))
-
-    def _without_nan(self, scores: _Scores) -> _Scores:
-        """The scores with minus infinity for NaN, unless nothing else is there."""
-
-        def finite(users: Tensor) -> Tensor:
-            score = scores(users)
-            missing = score.isnan()
-            if bool(missing.all()):
-                raise FloatingPointError(
-                    f"{self.model_name} gives NaN scores: its parameters or features are not "
-                    "finite, so there is no ranking"
-                )
-            return score.masked_fill_(missing, -math.inf)
-
-        return finite
-
-    def _lists(self, item: Tensor, score: Tensor) -> list[RankedItems]:
-        there = (item < len(self.items)).sum(dim=1).tolist()
-        ids, values = item.cpu().numpy(), score.cpu().numpy()
-        return [
-            RankedItems(self.items.ids[ids[row, :count]], values[row, :count])
-            for row, count in enumerate(there)
-        ]
-
     def _frame(self, user_id: np.ndarray, item: Tensor, score: Tensor) -> pd.DataFrame:
-        numbers = item.cpu().numpy()
-        row, place = (numbers < len(self.items)).nonzero()
-        return pd.DataFrame(
-            {
-                "user_id": user_id[row],
-                "rank": (place + 1).astype(np.int32),
-                "item_id": self.items.ids[numbers[row, place]],
-                "score": score.cpu().numpy()[row, place],
-            }
-        )
+        return frame_of(user_id, self.items.ids, item, score)
 
 
 def _links(items: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from alignrec_pyg.ids import UnknownItemError, UnknownUserError
-from alignrec_pyg.serving.server import RankedItems, Server
+from alignrec_pyg.serving.ranked_items import RankedItems
+from alignrec_pyg.serving.server import Server
 from alignrec_pyg.storage import CheckpointError
 
 _IDS = "a list of strings or whole numbers"

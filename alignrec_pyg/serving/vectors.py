@@ -105,6 +105,6 @@ def _zero_unless_finite(x: Tensor, kind: str, name: str) -> Tensor:
         what = "never listed" if kind == "item" else "as unknown as users without links"
         warnings.warn(
             f"{bad:,} of {len(finite):,} {kind}s have vectors that are not finite: they are {what}",
-            stacklevel=4,
+            stacklevel=5,
         )
     return finite

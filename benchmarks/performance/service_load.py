@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 
 from alignrec_pyg import LightGCN

@@ -84,7 +84,7 @@ def test_an_interrupted_save_leaves_the_model_that_was_there(toy, tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("alignrec_pyg.storage.publish", killed)
+        patch.setattr("alignrec_pyg.storage.listed_files.publish", killed)
         with pytest.raises(KeyboardInterrupt):
             second.save_pretrained(tmp_path)
     for model in (first, second):

@@ -84,7 +84,7 @@ def test_interruption_leaves_the_previous_state(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("alignrec_pyg.storage.publish", killed)
+        patched.setattr("alignrec_pyg.storage.listed_files.publish", killed)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path, {}, TrainState(epoch=2), model, optimizer)
     found = TrainState()
@@ -98,7 +98,7 @@ def test_what_a_killed_process_left_goes_when_a_run_goes_on(tmp_path, monkeypatc
     save(tmp_path, {}, TrainState(epoch=1), model, optimizer)
     before = sorted(tmp_path.iterdir())
     with monkeypatch.context() as patched:  # a killed process does not clear away
-        patched.setattr("alignrec_pyg.storage.clear_replaced", lambda path: None)
+        patched.setattr("alignrec_pyg.storage.listed_files.clear_replaced", lambda path: None)
         save(tmp_path, {}, TrainState(epoch=2), *trained())
         model.weight.data += 1
         save(tmp_path, {}, TrainState(epoch=3), model, optimizer)
