@@ -13,6 +13,7 @@ from alignrec_pyg.checks import check_choice, check_cut_offs, check_integer, che
 
 _INTERVALS = ("eval_every", "eval_steps")
 _PATIENCES = ("patience", "patience_steps", "min_steps")
+_ONE_OF = (("eval_every", "eval_steps"), ("patience", "patience_steps"))
 _BY_RULE = ("lr", "batch_size", *_INTERVALS, *_PATIENCES)
 _COUNTS_FROM_1 = (
     *("lr_decay_epochs", "batch_size", "num_negatives", "max_epochs"),
@@ -125,7 +126,7 @@ class TrainConfig:
                 checked[name] = check_integer(name, value, least)
         if self.fan_out is not None:
             checked["fan_out"] = _check_fan_out(self.fan_out)
-        for epochs, steps in (("eval_every", "eval_steps"), ("patience", "patience_steps")):
+        for epochs, steps in _ONE_OF:
             if getattr(self, epochs) is not None and getattr(self, steps) is not None:
                 raise ValueError(
                     f"'{epochs}' and '{steps}' exclude each other (got {getattr(self, epochs)} and "
@@ -204,6 +205,10 @@ class TrainConfig:
 class CompleteTrainConfig(TrainConfig):
     """A :class:`~alignrec_pyg.TrainConfig` that leaves nothing to model and data.
 
+    Raises:
+        ValueError: If a value is out of range, or the interval between evaluations or the patience
+            is given neither in epochs (evaluations) nor in steps.
+
     Example:
         >>> from alignrec_pyg import TrainConfig
         >>> config = TrainConfig(lr=3e-4, lr_decay=0.96).completed(TrainConfig(), num_links=1000)
@@ -215,20 +220,31 @@ class CompleteTrainConfig(TrainConfig):
     batch_size: int
     min_steps: int
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for epochs, steps in _ONE_OF:
+            if getattr(self, epochs) is None and getattr(self, steps) is None:
+                raise ValueError(
+                    f"'{epochs}' or '{steps}' needs a value (both are None): give one, or complete "
+                    "a TrainConfig with TrainConfig.completed"
+                )
+
     def lr_at(self, epoch: int) -> float:
         """Learning rate in an epoch; the first one is 1."""
         return float(self.lr * self.lr_decay ** ((epoch - 1) / self.lr_decay_epochs))
 
     def evaluation_epochs(self, epoch_steps: int) -> int:
         """Epochs between evaluations, of a run whose epochs have ``epoch_steps`` steps."""
-        if self.eval_steps is None:
-            return self.eval_every or 1
+        if self.eval_every is not None:
+            return self.eval_every
+        assert self.eval_steps is not None  # one of the two is given
         return -(-self.eval_steps // epoch_steps)
 
     def patience_evaluations(self, epoch_steps: int) -> int:
         """Evaluations in a row without an improvement that do not stop such a run yet."""
-        if self.patience_steps is None:
-            return self.patience or 0
+        if self.patience is not None:
+            return self.patience
+        assert self.patience_steps is not None
         return self.patience_steps // (self.evaluation_epochs(epoch_steps) * epoch_steps)
 
 

@@ -141,6 +141,19 @@ def test_a_patience_takes_the_place_of_the_other_kind():
     assert (back.eval_every, back.eval_steps) == (2, None)
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"patience": 3}, "'eval_every' or 'eval_steps' needs a value"),
+        ({"eval_steps": 50}, "'patience' or 'patience_steps' needs a value"),
+    ],
+)
+def test_a_complete_configuration_needs_an_interval_and_a_patience(given, missing):
+    usual = {"lr": 1e-3, "batch_size": 64, "min_steps": 0}
+    with pytest.raises(ValueError, match=missing):
+        CompleteTrainConfig(**usual, **given)
+
+
 def test_the_patience_fits_the_learning_rate_and_the_batches_that_are_given():
     slow = TrainConfig(lr=1e-4).completed(TrainConfig(), 12_000)
     assert (slow.patience_steps, slow.min_steps) == (20_000, 30_000)

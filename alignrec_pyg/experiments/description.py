@@ -8,7 +8,9 @@ from pathlib import Path
 from alignrec_pyg.experiments.prepare import PreparedData
 from alignrec_pyg.experiments.settings import ModelSettings, published_settings
 
-SELECTION = "best epoch by validation recall@20"
+SELECTED_BY = "recall@20"
+"""The validation metric by which epochs, configurations and the model to serve are chosen."""
+SELECTION = f"best epoch by validation {SELECTED_BY}"
 
 
 def header(data: PreparedData, out: Path) -> str:

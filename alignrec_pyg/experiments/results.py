@@ -17,6 +17,7 @@ import torch
 from alignrec_pyg.atomic import folder_lock, private_folder, publish, set_aside
 from alignrec_pyg.experiments.charts import chart_problem, write_chart
 from alignrec_pyg.experiments.description import (
+    SELECTED_BY,
     SELECTION,
     description,
     deviations,
@@ -95,8 +96,8 @@ class Experiment:
                 [row for row in limited if not row.still_rising],
             ),
             (
-                f"Stopped early with validation still rising ({RISING}); a larger --patience "
-                "trains them longer",
+                f"Stopped early with validation still rising ({RISING}); --patience "
+                f"{self._evaluations_waited(stopped)} (evaluations) or more trains them longer",
                 stopped,
             ),
         )
@@ -107,6 +108,16 @@ class Experiment:
             if row.missing
         ]
         return lines + [f"Not run: {name}: {reason}" for name, reason in self.not_run.items()]
+
+    def _evaluations_waited(self, rows: Sequence[Row]) -> int:
+        """The most evaluations after the best one among the cells of some rows."""
+        names = {row.name for row in rows}
+        waited = (
+            sum(SELECTED_BY in entry and entry["epoch"] > cell.best_epoch for entry in cell.history)
+            for cell in self.cells
+            if cell.row in names
+        )
+        return max(waited, default=0)
 
     @property
     def legend(self) -> str:

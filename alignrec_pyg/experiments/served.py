@@ -9,6 +9,7 @@ from statistics import fmean
 
 from alignrec_pyg.atomic import folder_lock
 from alignrec_pyg.experiments.cells import Cell, cell_key
+from alignrec_pyg.experiments.description import SELECTED_BY
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.experiments.settings import model_path
 from alignrec_pyg.experiments.store import CellResult
@@ -26,9 +27,6 @@ from alignrec_pyg.storage import (
 )
 from alignrec_pyg.training import FitResult
 from alignrec_pyg.training.state import discard
-
-SELECTED_BY = "recall@20"
-"""The validation metric that the row to serve is chosen by, as the best epochs are."""
 
 _MODEL = "model"
 _MANIFEST = "model.json"

@@ -334,7 +334,7 @@ def resolve(
             base[model.__name__] = default_settings(model, data)
         else:
             base[model.__name__] = published_settings(model, data_name)
-    changes: dict[str, dict[str, Any]] = {name: dict(given) for name in base}
+    changes: dict[str, dict[str, Any]] = {name: {} for name in base}
     for override in overrides:
         problem = _read_override(override, base, changes)
         if problem is not None:
@@ -342,7 +342,8 @@ def resolve(
     resolved = {}
     for name, settings in base.items():
         try:
-            resolved[name] = settings.with_changes(**changes[name])
+            # One after the other: an own patience in steps takes the place of one in evaluations.
+            resolved[name] = settings.with_changes(**given).with_changes(**changes[name])
         except ValueError as error:
             problems.append(f"{name}: {error}")
     if problems:

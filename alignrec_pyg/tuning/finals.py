@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import torch
 
 from alignrec_pyg.experiments.cells import METRICS, Cell, Parts
+from alignrec_pyg.experiments.description import SELECTED_BY
 from alignrec_pyg.experiments.provenance import commit
 from alignrec_pyg.experiments.runner import RunOutcome, run_cells
 from alignrec_pyg.experiments.session import Session, log
 from alignrec_pyg.experiments.settings import ModelSettings
 from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.tuning.sweep import Resources
-from alignrec_pyg.tuning.trial import SELECTED_BY, Trial, TrialConfig, TrialJob, train
+from alignrec_pyg.tuning.trial import Trial, TrialConfig, TrialJob, train
 
 ResultT = TypeVar("ResultT")
 

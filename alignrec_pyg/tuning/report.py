@@ -10,13 +10,13 @@ from typing import Any
 from alignrec_pyg.atomic import atomic_path
 from alignrec_pyg.experiments.cells import METRICS
 from alignrec_pyg.experiments.charts import COLOURS, chart_problem, new_figure, plain_axes
+from alignrec_pyg.experiments.description import SELECTED_BY
 from alignrec_pyg.experiments.learning_curves import curves_csv
 from alignrec_pyg.experiments.session import Session
 from alignrec_pyg.storage import write_text
 from alignrec_pyg.text_tables import aligned_table, csv_table, markdown_table
 from alignrec_pyg.tuning.spaces import Axis, Choice, Space
 from alignrec_pyg.tuning.trial import (
-    SELECTED_BY,
     Configuration,
     Trial,
     TrialJob,

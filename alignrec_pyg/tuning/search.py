@@ -14,7 +14,7 @@ import torch
 import alignrec_pyg
 from alignrec_pyg.checks import require_package, unknown_names
 from alignrec_pyg.experiments.cells import data_version
-from alignrec_pyg.experiments.description import header
+from alignrec_pyg.experiments.description import SELECTED_BY, header
 from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.session import Session, log
 from alignrec_pyg.experiments.settings import ModelSettings, SettingsError
@@ -40,7 +40,6 @@ from alignrec_pyg.tuning.spaces import (
 )
 from alignrec_pyg.tuning.sweep import Plan, Resources, run_sweep
 from alignrec_pyg.tuning.trial import (
-    SELECTED_BY,
     Configuration,
     TrialConfig,
     TrialInputs,

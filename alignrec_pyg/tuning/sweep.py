@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignrec_pyg.experiments.cells import METRICS
+from alignrec_pyg.experiments.description import SELECTED_BY
 from alignrec_pyg.experiments.session import log
 from alignrec_pyg.tuning.spaces import DEFAULT, TRIAL, Point, Space, suggested, unfolded
 from alignrec_pyg.tuning.trial import (
     EPOCHS,
     FINISHED,
     METRIC,
-    SELECTED_BY,
     Outcome,
     Trial,
     TrialConfig,
@@ -151,7 +151,13 @@ def _tune_config(plan: Plan) -> tune.TuneConfig:
 
 
 def _scheduler(max_epochs: int) -> ASHAScheduler:
-    """Stops unpromising trials; the default settings are compared with the others, not stopped."""
+    """Stops unpromising trials; the default settings are compared with the others, not stopped.
+
+    Rungs are counted in epochs, since the limit of every trial is: a rung is then the same share of
+    it, and the same number of passes over the links, whatever the batch size. At a rung a trial
+    with larger batches has taken fewer steps, so it is stopped more readily than one that learns
+    as well a step.
+    """
     from ray.tune.schedulers import ASHAScheduler
 
     class SparingDefault(ASHAScheduler):

@@ -12,6 +12,7 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.experiments.cells import KS, Cell, Parts, train_cell
+from alignrec_pyg.experiments.description import SELECTED_BY
 from alignrec_pyg.experiments.settings import ModelSettings
 from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.storage import read_manifest, write_manifest
@@ -19,8 +20,6 @@ from alignrec_pyg.training.loop import FitResult, TrainingDivergedError
 from alignrec_pyg.training.state import saved_history
 from alignrec_pyg.tuning.spaces import ITEM_NEIGHBORS, TRIAL, Point, with_point
 
-SELECTED_BY = "recall@20"
-"""The validation metric by which configurations are chosen."""
 METRIC = f"best_{SELECTED_BY}"
 """What a sweep maximises: the best validation recall@20 so far, which never falls."""
 EPOCHS = "epochs"

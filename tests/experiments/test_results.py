@@ -100,13 +100,21 @@ def test_what_is_not_converged_or_missing_is_said_before_the_table(make, table, 
         replace(limited, name="G", still_rising=True, stopped_early=True),
     ]
     rows = [*table, limited, partial, *rising]
-    experiment = make(table=rows, comparisons=compare_rows(rows), not_run={"E seed 0": "no memory"})
+    history = [{"epoch": float(n), "recall@20": 0.1} for n in range(1, 5)] + [{"epoch": 5.0}]
+    cells = [replace(cell(), row="G", best_epoch=best, history=history) for best in (2, 1)]
+    experiment = make(
+        table=rows,
+        cells=cells,
+        comparisons=compare_rows(rows),
+        not_run={"E seed 0": "no memory"},
+    )
     lines = screen_text(experiment, ansi=False).splitlines()
     assert lines[:6] == [
         "At the limit of epochs (+), validation still rising (↑); a larger --epochs trains them "
         "longer: F",
         "At the limit of epochs (+), perhaps not converged: C",
-        "Stopped early with validation still rising (↑); a larger --patience trains them longer: G",
+        "Stopped early with validation still rising (↑); --patience 3 (evaluations) or more trains "
+        "them longer: G",
         "D (1/2 seeds): one run with seed 1 only; no best value, not in the tests",
         "Not run: E seed 0: no memory",
         "",

@@ -188,6 +188,15 @@ def test_values_reach_constructor_and_training():
     assert list(resolved) == ["AlignRec", "BPR"]
 
 
+def test_one_models_patience_takes_the_place_of_that_of_all():
+    overrides = ["BPR.patience_steps=300", "BPR.eval_steps=40"]
+    found = resolve(["BPR", "LightGCN"], "published", "films", overrides, patience=7, eval_every=2)
+    bpr, lightgcn = found["BPR"].config, found["LightGCN"].config
+    assert (bpr.patience, bpr.patience_steps) == (None, 300)
+    assert (bpr.eval_every, bpr.eval_steps) == (None, 40)
+    assert (lightgcn.patience, lightgcn.eval_every) == (7, 2)
+
+
 def test_of_a_single_model_overrides_need_no_name(toy):
     (alone,) = resolve(["BPR"], "default", "films", ["reg_weight=3"], data=toy).values()
     assert alone.hparams["reg_weight"] == 3.0
