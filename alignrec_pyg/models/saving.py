@@ -205,7 +205,10 @@ class SavedModel(HyperParameters):
         try:
             with torch.device("meta"):
                 return _shapes(cls(*args, **kwargs))
-        except (NotImplementedError, RuntimeError):
+        except (RuntimeError, TypeError) as error:
+            # All that torch says of tensors without values names their device.
+            if "meta" not in str(error).lower():
+                raise
             return None
 
 

@@ -203,3 +203,40 @@ def test_sizes_are_compared_before_there_is_memory_for_them(toy, tmp_path, monke
     with pytest.raises(CheckpointError, match=r"'user_embedding.weight': \(\(3, 8\), \(3, 9\)\)"):
         Built.from_pretrained(tmp_path, toy)
     assert Built.devices == ["meta"]
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: bool(x.any()),
+        lambda x: x.nonzero(),
+        lambda x: x.tolist(),
+        lambda x: x.detach().numpy(),
+        lambda x: torch.ones(x.size(1), device="cpu") @ x.t(),
+    ],
+    ids=["bool", "nonzero", "tolist", "numpy", "other device"],
+)
+def test_a_constructor_may_compute_with_the_values_of_its_tensors(toy, tmp_path, compute):
+    class Computing(BPR):
+        def __init__(self, data, *, embedding_dim=8):
+            super().__init__(data, embedding_dim=embedding_dim)
+            compute(self.user_embedding.weight)
+
+    model = Computing(toy)
+    model.save_pretrained(tmp_path)
+    loaded = Computing.from_pretrained(tmp_path, toy)
+    assert torch.equal(loaded.user_embedding.weight, model.user_embedding.weight)
+
+
+def test_an_error_of_the_constructor_is_not_taken_for_one_of_a_device(toy, tmp_path, monkeypatch):
+    Built(toy).save_pretrained(tmp_path)
+    monkeypatch.setattr(Built, "devices", [])
+
+    def failing(self, data, *, embedding_dim=8):
+        self.devices.append(torch.empty(0).device.type)
+        raise RuntimeError("out of something")
+
+    monkeypatch.setattr(Built, "__init__", failing)
+    with pytest.raises(CheckpointError, match="does not fit 'data': out of something"):
+        Built.from_pretrained(tmp_path, toy)
+    assert Built.devices == ["meta"]
