@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -15,11 +17,15 @@ author = "The alignrec_pyg maintainers"
 copyright = author
 version = release = __version__
 
+sys.path.append(str(Path(__file__).parent))  # for model_pages
+
 extensions = [
+    "model_pages",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",  # MathJax beside the pages: they load nothing from other hosts
 ]
 exclude_patterns = ["_build"]

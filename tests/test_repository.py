@@ -74,11 +74,6 @@ def test_every_model_is_in_a_file_of_its_name(name: str) -> None:
     assert (ROOT / "tests" / "models" / f"test_{name.lower()}.py").is_file()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_is_in_the_readme(name: str) -> None:
-    assert f"| `{name}` |" in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("module", [m for m in MODULES if m.name == "__init__.py"], ids=str)
 def test_every_package_has_the_names_that_it_lists(module: Path) -> None:
     package = importlib.import_module(".".join(("alignrec_pyg", *module.parent.parts)))
