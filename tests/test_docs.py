@@ -9,6 +9,7 @@ import shlex
 import sys
 from inspect import ismodule
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -21,7 +22,7 @@ from scipy.sparse import csr_array
 from torch import distributed
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg import AlignRec, LightGCN, evaluate
+from alignrec_pyg import AlignRec, LightGCN, TrainConfig, evaluate
 from alignrec_pyg.cli import main
 from alignrec_pyg.datasets import Synthetic, to_mmrec
 from alignrec_pyg.demo import Showcase
@@ -163,6 +164,9 @@ def test_the_examples_on_files_run(
     assert scope["dataset"].data["item"].text == ["x", "y"]
     exec(compile(block, "data.md", "exec"), scope)
     assert scope["dataset"].data["item"].id.tolist() == ["p", "q"]
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^alignrec (check ratings.csv.gz .*)$", page, flags=re.MULTILINE)
+    assert main(command.split()) == 0
 
 
 def test_the_movielens_example_runs(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +329,7 @@ def commands(page: Path) -> list[list[str]]:
 def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """What the program that ``words`` start says about its options."""
     if words[0] == "alignrec":
-        main([words[1], "--help"])
+        main([*(word for word in words[1:2] if not word.startswith("--")), "--help"])
     else:
         name = words[1] if words[0] == "-m" else words[0]
         run = runpy.run_module if words[0] == "-m" else runpy.run_path
@@ -430,6 +434,37 @@ def test_every_page_is_in_the_contents(page: Path) -> None:
         for line in tree.splitlines()
     ]
     assert page.name == "index.md" or entries.count(page.stem) == 1
+
+
+def test_the_loggers_of_the_page_get_names_that_all_take(
+    toy: HeteroData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By MLflow's rule, which refuses others."""
+    logged: dict[str, dict[int, dict[str, float]]] = {"tensorboard": {}, "mlflow": {}, "wandb": {}}
+
+    def log(logger: str, values: dict[str, float], step: int) -> None:
+        for name in values:
+            assert re.fullmatch(r"[\w\-. :/]+", name, flags=re.ASCII), name
+        logged[logger].setdefault(step, {}).update(values)
+
+    writer = SimpleNamespace(
+        add_scalar=lambda name, value, step: log("tensorboard", {name: value}, step)
+    )
+    run = SimpleNamespace(log=lambda values, step: log("wandb", values, step))
+    for name, module in {
+        "torch.utils.tensorboard": SimpleNamespace(SummaryWriter=lambda folder: writer),
+        "mlflow": SimpleNamespace(log_metrics=lambda values, step: log("mlflow", values, step)),
+        "wandb": SimpleNamespace(init=lambda project: run),
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    config = TrainConfig(max_epochs=2, ks=(1,), monitor="recall@1")
+    scope = {"model": LightGCN(toy), "train": toy, "val": toy, "config": config}
+    exec("\n".join(blocks("docs/loggers.md", "python loggers")), scope)
+    best = scope["result"].best_metrics["recall@1"]
+    assert scope["result"].num_epochs == 2
+    for curves in logged.values():
+        assert max(values["recall_at_1"] for values in curves.values()) == best
+        assert curves[scope["result"].best_epoch]["best_recall_at_1"] == best
 
 
 def test_the_example_of_the_demo_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

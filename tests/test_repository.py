@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,7 +140,11 @@ DOCUMENTS = [
 def test_files_named_in_commands_and_links_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     scripts = re.findall(r"(?:uv run|python|bash) ([\w./]+/[\w./]+)", text)
-    modules = [name.replace(".", "/") for name in re.findall(r"python -m ([\w.]+)", text)]
+    modules = [
+        name.replace(".", "/")
+        for name in re.findall(r"python -m ([\w.]+)", text)
+        if name not in sys.stdlib_module_names
+    ]
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
     missing = [name for name in scripts if not (ROOT / name).exists()]
     missing += [
