@@ -156,12 +156,14 @@ def test_files_named_in_commands_and_links_exist(document: Path) -> None:
     assert missing == []
 
 
-def test_the_version_is_stated_once_more_only_in_the_metadata() -> None:
+def test_the_version_is_the_same_wherever_it_stands() -> None:
     metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     version = re.search(r'^version = "([^"]+)"$', metadata, flags=re.MULTILINE)
     assert version is not None
     assert version.group(1) == alignrec_pyg.__version__
     assert f"## [{version.group(1)}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {version.group(1)}\n" in citation
 
 
 def test_the_package_is_typed() -> None:
