@@ -1,10 +1,8 @@
 """The command line ``alignrec``: from files to recommendations, thin over the package."""
 
-import os
-
-# Large tensors on huge pages, which takes a third off a step on large graphs. torch reads it once.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
 from alignrec_pyg.cli.app import main
+from alignrec_pyg.process import prepare_process
+
+prepare_process()  # none of the imports above loads torch
 
 __all__ = ["main"]

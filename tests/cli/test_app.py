@@ -1,4 +1,3 @@
-import importlib
 import json
 import os
 import subprocess
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import alignrec_pyg.cli
 from alignrec_pyg import CheckpointError
 from alignrec_pyg.cli import app, main
 
@@ -17,15 +15,6 @@ COMMANDS = (
     *("check", "encode", "features", "pretrain", "train", "compare", "evaluate", "recommend"),
     "serve",
 )
-
-
-@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
-def test_large_tensors_are_on_huge_pages_unless_somebody_says_otherwise(monkeypatch, before, after):
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", before or "")
-    if before is None:
-        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
-    importlib.reload(alignrec_pyg.cli)
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == after
 
 
 def test_help_imports_nothing_heavy():
