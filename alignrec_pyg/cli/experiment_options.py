@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from alignrec_pyg.checks import require_package
 from alignrec_pyg.cli.options import (
     DATA,
     MODELS,
@@ -137,6 +138,17 @@ class ExperimentOptions(DataOptions):
             show_default="10, or all of fewer items",
         ),
     ] = None
+    neighbor_recall: Annotated[
+        float | None,
+        option(
+            DATA,
+            "For hundreds of thousands of items: search these graphs with FAISS, which finds at "
+            "least this share of the neighbours, measured on 1,000 items.",
+            "X",
+            parser=share,
+            show_default="exact search",
+        ),
+    ] = None
     neighbors: Annotated[
         tuple[str, ...],
         option(
@@ -257,6 +269,10 @@ class ExperimentOptions(DataOptions):
         neighbors = named_files("--neighbors", "FILE.npz", self.neighbors, problems)
         if neighbors and self.item_neighbors is not None:
             problems.append("--item-neighbors: the lists of --neighbors have their own number")
+        if self.neighbor_recall is not None:
+            require_package("faiss", "--neighbor-recall", "faiss-cpu", extra="serving")
+            if neighbors:
+                problems.append("--neighbor-recall: the lists of --neighbors are ready")
         models = self._model_settings(problems, None)
         out = self.results_folder(problems)
         if problems:
@@ -269,6 +285,7 @@ class ExperimentOptions(DataOptions):
             "split": self.split,
             "scale": self.feature_scale,
             "item_neighbors": self.item_neighbors,
+            "neighbor_recall": self.neighbor_recall,
             "cache": cache,
             "val_from_train": self.val_from_train,
             "exclude_known_pairs": self.exclude_known_pairs,

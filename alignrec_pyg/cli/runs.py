@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Settings:
     neighbors: int  # of an item in item graphs, itself included
     split: SplitRule
     val_from_train: float | None = None
+    neighbor_recall: float | None = None
 
     def prepare(self, folder: Path, run: Path) -> PreparedData:
         """The data of a folder; item graphs are kept in the run's folder."""
@@ -48,6 +49,7 @@ class Settings:
             split=self.split,
             scale=self.feature_scale,
             item_neighbors=self.neighbors,
+            neighbor_recall=self.neighbor_recall,
             cache=run / ITEM_GRAPHS,
             val_from_train=self.val_from_train,
         )
@@ -106,7 +108,9 @@ def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
         raise CheckpointError(f"{folder} holds no trained model: alignrec train --out writes one")
     manifest = read_manifest(path, _KEYS, version=_VERSION)
     stored = manifest["settings"]
-    if stored.keys() != {field.name for field in fields(Settings)}:
+    known = {field.name: field.default is not MISSING for field in fields(Settings)}
+    needed = {name for name, has_default in known.items() if not has_default}
+    if not needed <= stored.keys() <= known.keys():
         raise CheckpointError(f"{path} holds something else (settings {sorted(stored)})")
     settings = Settings(**{**stored, "features": tuple(stored["features"])})
     try:

@@ -91,6 +91,9 @@ def _train(options: TrainOptions, out: Path) -> None:
     settings, data = session.required(name), session.data
     (cell,) = session.cells(name, settings, seeds=[options.seed])
     session.check([cell])
+    if data.neighbor_recall is not None:
+        for graph, text in data.item_graphs.items():
+            log(f"item graph '{graph}': {text}")
     train_graph, val_graph = (on_device(part, session.device) for part in (data.train, data.val))
     model = cell.build(train_graph).to(session.device)
     try:
@@ -105,6 +108,7 @@ def _train(options: TrainOptions, out: Path) -> None:
         neighbors=data.item_neighbors,
         split=data.split_rule,
         val_from_train=data.val_from_train,
+        neighbor_recall=data.neighbor_recall,
     )
     training = {
         "training": {**asdict(cell.config), "ks": list(cell.config.ks)},

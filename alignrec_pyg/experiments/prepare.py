@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -62,6 +63,8 @@ GraphTransform = KNNItemGraph | ItemGraphFromNeighbors
 
 NUM_NEIGHBORS = 10
 
+_MANY_ITEMS = 200_000  # whose exact neighbours take minutes
+
 
 @dataclass(kw_only=True)
 class PreparedData:
@@ -71,7 +74,7 @@ class PreparedData:
     ``cold`` the items held out entirely, where any were. ``exclude_known_pairs`` says that tests do
     not rank them. ``hashes`` are of ids, links and labels,
     under ``""``, and of each table as it is stored; ``item_graphs`` says how each was made, with
-    its hash, and ``graph_transforms`` what made it.
+    its hash, and ``graph_transforms`` what made it. ``neighbor_recall`` is as in :func:`prepare`.
     """
 
     name: str
@@ -87,6 +90,7 @@ class PreparedData:
     split: SplitReport
     split_rule: SplitRule
     item_neighbors: int = NUM_NEIGHBORS
+    neighbor_recall: float | None = None
     cache: Path | None = None
     item_graphs: dict[str, str] = field(default_factory=dict)
     graph_transforms: dict[str, GraphTransform] = field(default_factory=dict)
@@ -204,19 +208,31 @@ class PreparedData:
         """The kNN graph of tables; those of several numbers of neighbours stand side by side."""
         k = self.item_neighbors
         name = name if k == NUM_NEIGHBORS else f"{name}+k{k}"
-        return self._built(
-            name, KNNItemGraph(tables, k, weighting=weighting, name=name, cache_dir=self.cache)
-        )
+        how: dict[str, Any] = {"weighting": weighting, "name": name, "cache_dir": self.cache}
+        num_items = self.train[ITEM].num_nodes
+        if self.neighbor_recall is not None:
+            how |= {"backend": "faiss", "min_recall": self.neighbor_recall}
+        elif num_items > _MANY_ITEMS:
+            warnings.warn(
+                f"the exact neighbours of {num_items:,} items take a time that grows with the "
+                "square of this number: --neighbor-recall 0.95 takes a fraction of it",
+                stacklevel=2,
+            )
+        return self._built(name, KNNItemGraph(tables, k, **how))
 
     def _built(self, name: str, transform: GraphTransform) -> str:
         if name not in item_graph_names(self.train):
-            with errors_about("--neighbors" if self.neighbors else "--item-neighbors"):
+            option = "--neighbors" if self.neighbors else "--item-neighbors"
+            if self.neighbor_recall is not None:
+                option += ", --neighbor-recall"
+            with errors_about(option):
                 edges = transform(self.train)[knn_edge_type(name)]
             for part in (self.train, self.val, self.test, self.known):
                 part[knn_edge_type(name)].edge_index = edges.edge_index
                 part[knn_edge_type(name)].edge_weight = edges.edge_weight
             digest = content_hash(edges.edge_index, edges.edge_weight)
-            self.item_graphs[name] = f"{transform!r}, hash {digest}"
+            recall = f", recall {edges.recall:.4f}" if "recall" in edges else ""
+            self.item_graphs[name] = f"{transform!r}{recall}, hash {digest}"
             self.graph_transforms[name] = transform
         return name
 
@@ -231,6 +247,7 @@ def prepare(
     scale: Scale = "rows",
     held_out: HoldOutItems | None = None,
     item_neighbors: int | None = None,
+    neighbor_recall: float | None = None,
     cache: Path | None = None,
     val_from_train: float | None = None,
     exclude_known_pairs: bool = False,
@@ -248,6 +265,8 @@ def prepare(
         held_out: Parts items from the others before anything else is done with them.
         item_neighbors: Neighbours of an item in the graphs made of tables (default: 10, or as many
             as the smallest table has items).
+        neighbor_recall: Makes these graphs by ``KNNItemGraph(backend="faiss", min_recall=)`` with
+            this recall (default: by exact search).
         cache: Folder that keeps item graphs from one run to the next.
         val_from_train: Share of the training links that becomes the validation part, where the
             labels have none.
@@ -271,6 +290,7 @@ def prepare(
         scale=scale,
         held_out=held_out,
         item_neighbors=item_neighbors,
+        neighbor_recall=neighbor_recall,
         cache=cache,
         val_from_train=val_from_train,
         exclude_known_pairs=exclude_known_pairs,
@@ -287,6 +307,7 @@ def prepare_graph(
     scale: Scale = "rows",
     held_out: HoldOutItems | None = None,
     item_neighbors: int | None = None,
+    neighbor_recall: float | None = None,
     cache: Path | None = None,
     val_from_train: float | None = None,
     exclude_known_pairs: bool = False,
@@ -338,6 +359,7 @@ def prepare_graph(
         split_rule=rule,
         cold=cold,
         item_neighbors=item_neighbors,
+        neighbor_recall=neighbor_recall,
         cache=cache,
         val_from_train=val_from_train,
         exclude_known_pairs=exclude_known_pairs,

@@ -85,8 +85,8 @@ def approximate_neighbors(
                 raise ValueError(
                     f"'min_recall' needs to be at most {math.floor(recall * 1000) / 1000} (got "
                     f"{min_recall}): so many of the neighbours are in the eighth of the rows that "
-                    "a row is compared with, since these hardly form groups; backend='matmul' is "
-                    "exact"
+                    "a row is compared with, since these hardly form groups; the exact search, "
+                    "which is the default, finds all"
                 )
             index.nprobe = min(2 * index.nprobe, most)
         parts = torch.arange(n, device=device).split(_CHUNK)

@@ -232,9 +232,12 @@ class KNNItemGraph(BaseTransform):
         return torch.stack([source, target]), weight, recall
 
     def __repr__(self) -> str:
+        approximate = ""
+        if self.backend == "faiss":
+            approximate = f"backend='faiss', min_recall={self.min_recall}, "
         return (
             f"{self.__class__.__name__}({self.weights}, k={self.k}, weighting='{self.weighting}', "
-            f"name='{self.name}')"
+            f"{approximate}name='{self.name}')"
         )
 
 

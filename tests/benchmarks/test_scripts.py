@@ -134,6 +134,11 @@ def test_out_that_cannot_be_written_to_is_refused(tiny_folder, tmp_path, run_scr
             ["--neighbors", "text=n.npz", "--item-neighbors", "5"],
             ["--item-neighbors: the lists of --neighbors have their own number"],
         ),
+        (
+            "compare",
+            ["--neighbors", "text=n.npz", "--neighbor-recall", "0.9"],
+            ["--neighbor-recall: the lists of --neighbors are ready"],
+        ),
     ],
 )
 def test_refusals_tell_the_reason(script, arguments, messages, tiny_folder, tmp_path, run_script):

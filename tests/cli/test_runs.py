@@ -132,6 +132,18 @@ def test_a_damaged_run(run, tmp_path):
         load_run(copied, None, "cpu")
 
 
+def test_a_run_from_before_an_option_is_read(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    stored = read_manifest(run / "run.json", version=VERSION)["settings"]
+    del stored["neighbor_recall"]
+    change(copied, settings=stored)
+    assert load_run(copied, None, "cpu").settings.neighbor_recall is None
+    del stored["neighbors"]
+    change(copied, settings=stored)
+    with pytest.raises(CheckpointError, match="run.json holds something else"):
+        load_run(copied, None, "cpu")
+
+
 def test_a_run_of_another_version_is_refused_by_it(run, tmp_path):
     copied = shutil.copytree(run, tmp_path / "run")
     told = read_manifest(copied / "run.json", version=VERSION)

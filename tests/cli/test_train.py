@@ -12,6 +12,7 @@ import torch
 from alignrec_pyg import AlignRec, TrainConfig, fit
 from alignrec_pyg.atomic import folder_lock
 from alignrec_pyg.cli import main
+from alignrec_pyg.cli.runs import load_run
 from alignrec_pyg.datasets import MMRecFolder
 from alignrec_pyg.storage import read_manifest
 from alignrec_pyg.training.sampling import TripletSampler
@@ -233,6 +234,20 @@ def test_a_class_of_ones_own(encoded, tmp_path, monkeypatch):
         assert main(["evaluate", str(out), "--device", "cpu"]) == 0
     assert validation[0] == validation[1]
     sys.modules.pop("my_model_of_train")
+
+
+def test_an_approximate_item_graph(train_command, tmp_path, capsys):
+    pytest.importorskip("faiss", reason="faiss (extra 'serving') is missing")
+    command = [*train_command(tmp_path), "--epochs", "1", "--neighbor-recall", "0.01"]
+    assert main(command) == 0
+    assert re.search(r"item graph '.*backend='faiss'.* recall [01]\.\d{4}", capsys.readouterr().err)
+    assert load_run(tmp_path, None, "cpu").data.neighbor_recall == 0.01
+
+
+def test_an_approximate_item_graph_needs_faiss(train_command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert main([*train_command(tmp_path), "--neighbor-recall", "0.95"]) == 1
+    assert "--neighbor-recall needs 'faiss'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

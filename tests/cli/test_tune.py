@@ -118,6 +118,7 @@ def compared(line):
         ["--features", "a", "b", "--tables", "a=x y.npy", "--feature-scale", "raw"],
         ["--split", "global_time", "--set", "AlignRec.reg_target=frozen", "--settings", "default"],
         ["some folder", "--set", "AlignRec.reg_target=frozen", "AlignRec.patience=7"],
+        ["--neighbor-recall", 0.9],
         ["--exclude-known-pairs", "--known-negatives", 0.5, "--val-from-train", 0.1],
     ],
 )
@@ -129,7 +130,7 @@ def test_the_line_says_all_that_the_sweep_was_given(words):
     assert (found.seeds, found.item_neighbors) == (sweep.options.seeds, 20)
     assert (found.device, found.threads or 1) == ("cpu", torch.get_num_threads())
     assert (found.jobs, found.out) == (None, Path("here/out/by_hand"))
-    for name in ("exclude_known_pairs", "val_from_train"):
+    for name in ("exclude_known_pairs", "val_from_train", "neighbor_recall"):
         assert getattr(found, name) == getattr(sweep.options, name), name
     (settings,) = found._model_settings([], None).values()
     assert settings == with_point(sweep.models["AlignRec"], POINT)

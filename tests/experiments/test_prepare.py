@@ -1,3 +1,4 @@
+import re
 import shutil
 from dataclasses import replace
 
@@ -6,10 +7,12 @@ import pytest
 import torch
 
 from alignrec_pyg import BPR, TrainConfig, rank
+from alignrec_pyg.experiments import prepare as prepare_module
 from alignrec_pyg.experiments.cells import Cell, data_version
 from alignrec_pyg.experiments.prepare import prepare, val_known_at_test
 from alignrec_pyg.experiments.settings import SettingsError, package_models
 from alignrec_pyg.graph import INTERACTS, feature_names, feature_table, knn_edge_type
+from alignrec_pyg.nn import faiss_search
 from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph
 
 MODELS = package_models()
@@ -101,6 +104,26 @@ def test_another_number_of_neighbours_makes_graphs_of_other_names(tiny_folder):
         assert torch.equal(weight, theirs[1])
     assert "k=3" in data.item_graphs["cosine+image+text+k3"]
     assert "k=3" in data.item_graphs["image+k3"]
+
+
+def test_approximate_item_graphs_tell_their_recall(tiny_folder, monkeypatch):
+    pytest.importorskip("faiss", reason="faiss (extra 'serving') is missing")
+    data = prepare(str(tiny_folder), features=["text"], neighbor_recall=0.01)
+    told = data.item_graphs[data.inputs(MODELS["AlignRec"])["item_graph"]]
+    assert re.search(r"backend='faiss', min_recall=0.01, .*, recall [01]\.\d{4}, hash", told)
+    monkeypatch.setattr(faiss_search, "_recall", lambda *_: 0.3434)
+    data = prepare(str(tiny_folder), features=["text"], neighbor_recall=0.95)
+    told = "--item-neighbors, --neighbor-recall: 'min_recall' needs to be at most 0.343 .* exact"
+    with pytest.raises(SettingsError, match=told):
+        data.inputs(MODELS["AlignRec"])
+
+
+def test_exact_graphs_of_many_items_are_told_to_take_long(tiny_folder, monkeypatch):
+    monkeypatch.setattr(prepare_module, "_MANY_ITEMS", 1)
+    data = prepare(str(tiny_folder), features=["text"])
+    data.inputs(MODELS["LightGCN"])
+    with pytest.warns(UserWarning, match="the exact neighbours of .*: --neighbor-recall 0.95"):
+        data.inputs(MODELS["AlignRec"])
 
 
 def test_one_feature_set_is_read_as_it_is(tiny_folder):
