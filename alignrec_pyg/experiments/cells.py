@@ -16,7 +16,7 @@ from alignrec_pyg.atomic import set_aside
 from alignrec_pyg.evaluation.metrics import user_metrics
 from alignrec_pyg.evaluation.ranking import Ranking, rank
 from alignrec_pyg.experiments.memory import PeakMemory
-from alignrec_pyg.experiments.provenance import code_version, origin
+from alignrec_pyg.experiments.provenance import code_hash, code_version, origin
 from alignrec_pyg.experiments.store import CellResult, CellStore
 from alignrec_pyg.graph import (
     INTERACTS,
@@ -101,6 +101,11 @@ class Cell:
     def key(self, *context: str) -> str:
         """Hash of what the cell runs, and of ``context``: data, code, device, threads."""
         return content_hash(repr(_sorted(self.settings())), *context)
+
+
+def model_code(model: type[Recommender]) -> str:
+    """Hash of the code behind cells of a model, whatever the versions of the libraries."""
+    return code_hash(model.__module__, __name__)
 
 
 Ranked = Callable[[Cell, Recommender, str, HeteroData], Ranking]

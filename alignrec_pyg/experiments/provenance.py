@@ -41,11 +41,17 @@ def origin(device: torch.device) -> Origin:
 
 
 def code_version(*modules: str) -> str:
-    """Hash of what some modules compute: of their code and of all that they import.
+    """Hash of what some modules compute: their :func:`code_hash`, and versions of torch and PyG."""
+    versions = (str(torch.__version__), torch_geometric.__version__)
+    return content_hash(*versions, code_hash(*modules))
+
+
+def code_hash(*modules: str) -> str:
+    """Hash of the code of some modules and of all that they import, on any version of Python.
 
     Imports are followed within this package and, from a module of somebody's own, into modules of
     its folder. A name that a package only passes on counts as an import of the module that defines
-    it. Comments and docstrings count for nothing; the versions of torch and PyG count.
+    it. Comments and docstrings count for nothing.
     """
     folders = {Path(file).parent for name in modules if (file := _file_of(name.split(".")[0]))}
     digests: dict[str, str] = {}
@@ -60,8 +66,7 @@ def code_version(*modules: str) -> str:
             continue
         digests[name], imported = _read_source(file, name)
         waiting += imported
-    versions = (str(torch.__version__), torch_geometric.__version__)
-    return content_hash(*versions, *sorted(digests.values()))
+    return content_hash(*sorted(digests.values()))
 
 
 @cache
@@ -95,7 +100,21 @@ def _read_source(file: str, name: str) -> tuple[str, list[str]]:
             source = "." * node.level + (node.module or "")
             source = importlib.util.resolve_name(source, package) if node.level else source
             imported += [_defining_module(source, alias.name) for alias in node.names]
-    return content_hash(ast.dump(tree)), imported
+    return content_hash(_dump(tree)), imported
+
+
+def _dump(node: object) -> str:
+    """The tree without empty fields, of which versions of Python know more or fewer."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [
+        f"{name}={_dump(value)}"
+        for name, value in ast.iter_fields(node)
+        if value is not None and value != []
+    ]
+    return f"{type(node).__name__}({', '.join(fields)})"
 
 
 def _is_no_code(node: ast.AST) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from alignrec_pyg.atomic import folder_lock, private_folder, publish, set_aside
+from alignrec_pyg.experiments.cells import model_code
 from alignrec_pyg.experiments.charts import chart_problem, write_chart
 from alignrec_pyg.experiments.description import (
     SELECTED_BY,
@@ -34,6 +35,7 @@ from alignrec_pyg.experiments.result_table import (
     TableStyle,
     csv_rows,
     in_pairs,
+    marked_values,
     outcome,
     table_rows,
 )
@@ -319,7 +321,11 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
         "not_run": dict(experiment.not_run),
         "cells": [cell.summary() for cell in experiment.cells],
         "selection": SELECTION,
+        "table": experiment.rows,
+        "best": marked_values(experiment.table, experiment.style),
+        "legend": experiment.legend,
         "outcome": experiment.outcome,
+        "code": {name: model_code(one.model) for name, one in experiment.models.items()},
         "metrics": list(experiment.table[0].mean),
         "notes": list(experiment.notes),
         "seeds": list(experiment.seeds),

@@ -1,3 +1,4 @@
+import ast
 import sys
 import textwrap
 
@@ -6,7 +7,7 @@ import torch
 import torch_geometric
 
 from alignrec_pyg.experiments import provenance
-from alignrec_pyg.experiments.cells import Cell
+from alignrec_pyg.experiments.cells import Cell, model_code
 from alignrec_pyg.models import BPR, GRCN, LightGCN
 from alignrec_pyg.train_config import TrainConfig
 
@@ -95,12 +96,23 @@ def test_comments_and_docstrings_are_no_code(edited):
     assert code_of(BPR) == before
 
 
-def test_versions_of_the_libraries_count(monkeypatch):
-    before = code_of(BPR)
+def test_a_version_of_python_with_more_fields_of_the_tree_changes_no_hash(monkeypatch):
+    tree = ast.parse("def f(x=0): return x")
+    before = provenance._dump(tree)
+    monkeypatch.setattr(ast.FunctionDef, "_fields", (*ast.FunctionDef._fields, "newer"))
+    monkeypatch.setattr(tree.body[0], "newer", [], raising=False)
+    assert provenance._dump(tree) == before
+    for other in ("def f(x=None): return x", "def f(x=False): return x", "def f(x=''): return x"):
+        assert provenance._dump(ast.parse(other)) != before
+
+
+def test_versions_of_the_libraries_count_for_keys_and_not_for_the_code(monkeypatch):
+    before, code = code_of(BPR), model_code(BPR)
     for library in (torch, torch_geometric):
         with monkeypatch.context() as patch:
             patch.setattr(library, "__version__", "0.0")
             assert code_of(BPR) != before
+            assert model_code(BPR) == code
 
 
 def test_a_users_module_and_what_it_imports_beside_it_count(tmp_path, monkeypatch):
