@@ -74,7 +74,7 @@ class PreparedData:
     ``cold`` the items held out entirely, where any were. ``exclude_known_pairs`` says that tests do
     not rank them. ``hashes`` are of ids, links and labels,
     under ``""``, and of each table as it is stored; ``item_graphs`` says how each was made, with
-    its hash, and ``graph_transforms`` what made it. ``neighbor_recall`` is as in :func:`prepare`.
+    its hash, and ``graph_transforms`` what made it. ``neighbor_recall`` is as in ``prepare``.
     """
 
     name: str
