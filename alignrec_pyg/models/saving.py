@@ -79,20 +79,20 @@ class SavedModel(HyperParameters):
             contents[_FINGERPRINTS] = self.fingerprints
         if data is not None:
             self._check_trained_on(data)
-            contents[_GRAPH], config["graph"] = graph_tensors(data, *self._read())
+            contents[_GRAPH], config["graph"] = graph_tensors(data, *self.read_names())
         with folder_lock(path.parent, path.name):
             write_with_files(path, config, contents)
 
     def _check_trained_on(self, data: HeteroData) -> None:
         """Makes sure that a model saved with ``data`` will load."""
         self.check_fits(data, "data")
-        features, item_graphs = self._read()
+        features, item_graphs = self.read_names()
         select_item_graphs(data, item_graphs, item_graphs)
         _check_hashes(type(self).__name__, self._data_hashes, _ids_hashes(data))
         found = data_fingerprints(data, features, item_graphs)
         check_fingerprints(type(self).__name__, self.fingerprints, found)
 
-    def _read(self) -> tuple[list[str], list[str]]:
+    def read_names(self) -> tuple[list[str], list[str]]:
         """Names of the tables and item graphs that the model reads."""
         names = sorted(self.fingerprints)
         features = [name.removeprefix("x_") for name in names if name.startswith("x_")]

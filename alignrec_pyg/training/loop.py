@@ -27,6 +27,7 @@ from alignrec_pyg.graph import (
     item_graph_names,
     knn_edge_type,
     links_to_predict,
+    mask_key,
     with_links_to_predict,
 )
 from alignrec_pyg.interrupt import StopRequest
@@ -341,8 +342,7 @@ class _Run:
         if folder is not None or self.workers.world_size > 1:
             self._identity = self._describe()
         if folder is not None:
-            names = feature_names(self.train), item_graph_names(self.train)
-            self._fingerprints = data_fingerprints(self.train, *names)
+            self._fingerprints = data_fingerprints(self.train, *self.model.read_names())
             restore(
                 folder,
                 self._saved_identity,
@@ -550,14 +550,19 @@ class _Run:
 
     def _tensors(self, *, rounded: bool) -> list[Tensor]:
         """What training reads; without what is told by fingerprints unless ``rounded``."""
-        told = {feature_key(name) for name in feature_names(self.train)}
-        kinds = {knn_edge_type(name) for name in item_graph_names(self.train)}
+        features, item_graphs = map(set, self.model.read_names())
+        unread = set(feature_names(self.train)) - features
+        left_out = {feature_key(name) for name in unread} | {mask_key(name) for name in unread}
+        graphs = set(item_graph_names(self.train)) - item_graphs
+        if not rounded:
+            left_out |= {feature_key(name) for name in features}
+            graphs |= item_graphs
+        kinds = {knn_edge_type(name) for name in graphs}
         tensors = [
             value
             for store in self.train.stores
             for name, value in sorted(store.items())
-            if isinstance(value, Tensor)
-            and (rounded or (name not in told and store._key not in kinds))
+            if isinstance(value, Tensor) and name not in left_out and store._key not in kinds
         ]
         if self.val is not None:
             tensors += [self.val[INTERACTS].edge_index, links_to_predict(self.val)]

@@ -20,7 +20,7 @@ from alignrec_pyg import (
     fit,
 )
 from alignrec_pyg.atomic import LockedError, folder_lock
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, mask_key
 from alignrec_pyg.storage import read_manifest
 from alignrec_pyg.training.sampling import TripletSampler
 
@@ -370,3 +370,22 @@ def test_a_run_goes_on_where_features_differ_by_rounding_and_says_so(checkerboar
     graph.edge_weight = graph.edge_weight * 2
     with pytest.raises(CheckpointError, match="other item graph 'mm'"):
         fit(build(regraphed, AlignRec), regraphed, test, longer, checkpoint_dir=tmp_path)
+
+
+@pytest.mark.parametrize("model_cls", [BPR, AlignRec])
+def test_tables_that_the_model_does_not_read_may_come_and_go(checkerboard, tmp_path, model_cls):
+    train, test = checkerboard
+    reads = {} if model_cls is BPR else {"features": ["mm"], "item_graph": "mm"}
+    config = small_config(max_epochs=1)
+    fit(build(train, model_cls, **reads), train, test, config, checkpoint_dir=tmp_path)
+    more = copy.copy(train)
+    more["item"].x_audio = torch.rand(train["item"].num_nodes, 3)
+    more["item"][mask_key("audio")] = torch.arange(train["item"].num_nodes) == 0
+    more["item", "knn_audio", "item"].edge_index = train["item", "knn_mm", "item"].edge_index
+    more["item", "knn_audio", "item"].edge_weight = train["item", "knn_mm", "item"].edge_weight
+    longer = replace(config, max_epochs=2)
+    resumed = build(more, model_cls, **reads)
+    fit(resumed, more, test, longer, checkpoint_dir=tmp_path)
+    whole = build(train, model_cls, **reads)
+    assert fit(whole, train, test, longer).num_epochs == 2
+    assert same_weights(resumed, whole)
