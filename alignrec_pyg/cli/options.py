@@ -130,7 +130,8 @@ OwnModel = Annotated[
     typer.Option(
         "--model",
         metavar="MODULE:CLASS",
-        help="The class of a model saved with its graph, if it is one of your own.",
+        help="The class of a model saved with its graph, or of the backbone of an Aligned one, if "
+        "it is one of your own.",
     ),
 ]
 ItemsId = Annotated[

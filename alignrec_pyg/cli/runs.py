@@ -180,8 +180,11 @@ def load_served(
         return run.model, run.known
     if data_folder is not None:
         raise OptionError("--data", f"is for runs of alignrec train ({folder} has its own graph)")
-    name = read_manifest(folder / CONFIG, {"model": str})["model"]
-    if model is None and name not in (*model_names(), Aligned.__name__):
+    config = read_manifest(folder / CONFIG, {"model": str})
+    name = config["model"]
+    if name == Aligned.__name__:  # what is around a backbone is of the package
+        name = config["backbone"]["model"]
+    if model is None and name not in model_names():
         raise OptionError(
             "--model", f"is needed, module:{name}: {folder} holds a {name}, a class of your own"
         )

@@ -26,8 +26,8 @@ def load(
 
     Args:
         folder: Where it was saved.
-        model_class: Its class, if it is not one of this package; code that a folder names is not
-            imported.
+        model_class: Its class, if it is not one of this package, or, of an ``Aligned``, the class
+            of its backbone; code that a folder names is not imported.
         device: Where model and graph are to be.
 
     Returns:
@@ -40,11 +40,19 @@ def load(
     folder = Path(folder)
     config = read_manifest(folder / CONFIG, {"model": str})
     data = stored_graph(folder, device)
-    if model_class is None and config["model"] == models.Aligned.__name__:
+    if config["model"] == models.Aligned.__name__:
         described = config["backbone"]
-        backbone = _class_named(folder, described["model"])(data, **described["hparams"])
+        name = described["model"]
+        own = None if model_class is models.Aligned else model_class
+        backbone_class = own or _class_named(folder, name)
+        if backbone_class.__name__ != name:
+            raise CheckpointError(
+                f"{folder} holds an Aligned around a {name} (got {backbone_class.__name__}): pass "
+                "the class of its backbone"
+            )
+        backbone = backbone_class(data, **described["hparams"])
         if not isinstance(backbone, models.ContentRecommender):
-            raise CheckpointError(f"{folder} is damaged (its backbone is a {described['model']})")
+            raise CheckpointError(f"{folder} is damaged (its backbone is a {name})")
         return models.Aligned.from_pretrained(folder, data, backbone.to(device)), data
     model_class = model_class or _class_named(folder, config["model"])
     return model_class.from_pretrained(folder, data), data

@@ -4,7 +4,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from alignrec_pyg import EASE, Server
+from alignrec_pyg import EASE, Aligned, Server
 from alignrec_pyg.cli import main
 from alignrec_pyg.cli.recommend import checked_ids, read_items
 from alignrec_pyg.cli.runs import load_run
@@ -153,7 +153,8 @@ def test_a_saved_folder_needs_no_data(saved, loaded, tmp_path, capsys):
 
 def test_a_class_of_ones_own(loaded, run, tmp_path, monkeypatch, capsys):
     (tmp_path / "my_served_models.py").write_text(
-        "from alignrec_pyg import BPR\nclass Mine(BPR):\n    pass\n"
+        "from alignrec_pyg import BPR, VBPR\nclass Mine(BPR):\n    pass\n"
+        "class Content(VBPR):\n    pass\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -167,6 +168,13 @@ def test_a_class_of_ones_own(loaded, run, tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 3
     assert main([*command, "nothing:Mine"]) == 2
     assert "error: --model: model 'nothing:Mine' cannot be imported" in capsys.readouterr().err
+    backbone = load_model("my_served_models:Content")(loaded.known)
+    Aligned(loaded.known, backbone).save_pretrained("aligned", loaded.known)
+    assert main(["recommend", "aligned", "--all"]) == 2
+    assert "error: --model: is needed, module:Content: aligned h" in capsys.readouterr().err
+    command[1] = "aligned"
+    assert main([*command, "my_served_models:Content"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
     assert main(["recommend", str(run), "--all", "--model", "BPR"]) == 2
     assert "error: --model: is for a saved model" in capsys.readouterr().err
 

@@ -99,6 +99,26 @@ def test_a_class_of_ones_own_is_passed_and_never_imported(data, tmp_path):
         load(tmp_path, VBPR)
 
 
+class OwnContent(MGCN):
+    """A backbone that is none of the package."""
+
+
+def test_an_aligned_model_around_a_backbone_of_ones_own(data, tmp_path):
+    model = Aligned(data, build(OwnContent, data), reg_weight=0.4).eval()
+    model.save_pretrained(tmp_path, data)
+    with pytest.raises(CheckpointError, match=r"holds a OwnContent, .*load\(.*, OwnContent\)"):
+        load(tmp_path)
+    for wrong in (MGCN, Own):
+        with pytest.raises(CheckpointError, match="an Aligned around a OwnContent .got"):
+            load(tmp_path, wrong)
+    found, graph = load(tmp_path, OwnContent)
+    assert type(found.backbone) is OwnContent
+    with torch.no_grad():
+        assert torch.equal(found(graph)[1], model(data)[1])
+    Aligned(data, build(MGCN, data)).save_pretrained(tmp_path, data)
+    assert type(load(tmp_path, Aligned)[0].backbone) is MGCN
+
+
 def test_a_folder_without_its_graph_says_what_to_do(data, tmp_path):
     build(VBPR, data).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"VBPR\.from_pretrained\(folder, data\), or save it"):
