@@ -17,6 +17,7 @@ from alignrec_pyg.experiments.cells import KS, Cell, Parts
 from alignrec_pyg.experiments.memory import PeakMemory
 from alignrec_pyg.experiments.store import CellResult
 from alignrec_pyg.graph import positive_links, with_links_to_predict
+from alignrec_pyg.memory import available_memory
 from alignrec_pyg.models import ClosedFormRecommender
 from alignrec_pyg.training.loop import fit
 
@@ -156,7 +157,7 @@ def _memory(peaks: Sequence[int], jobs: int, parts: Parts) -> str:
     if device.type == "cuda":
         free, needed = torch.cuda.mem_get_info(device)[0], largest
     else:
-        free, needed = int(psutil.virtual_memory().available), largest
+        free, needed = available_memory(), largest
         if jobs > 1:  # processes of their own: what they import, and the graphs
             process = psutil.Process()
             others = [child.memory_full_info().uss for child in process.children()]

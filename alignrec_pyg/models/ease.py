@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import psutil
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import INTERACTS, ITEM
+from alignrec_pyg.memory import available_memory
 from alignrec_pyg.models.closed_form import ClosedFormRecommender, common_users, user_item_matrix
 from alignrec_pyg.nn.csr import csr_matmul, select_rows
 
@@ -100,10 +100,8 @@ def _too_large(num_items: int, bytes_each: int, device: torch.device) -> str | N
     """What to say where the free memory of a device does not hold a matrix of items x items."""
     if device.type == "meta":
         return None
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = int(psutil.virtual_memory().available)
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else available_memory()
     needed = bytes_each * num_items**2
     if needed <= free:
         return None

@@ -95,7 +95,7 @@ def machine(monkeypatch):
     """A machine with 8 GB free, whose processes have 0.5 GB each."""
     monkeypatch.setattr(estimates, "positive_links", lambda _: torch.zeros(2, 1))
     free = SimpleNamespace(available=8 * GB)
-    monkeypatch.setattr(estimates.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(estimates, "available_memory", lambda: free.available)
     own = SimpleNamespace(uss=GB // 2)
     memory = SimpleNamespace(memory_full_info=lambda: own, children=list)
     monkeypatch.setattr(estimates.psutil, "Process", lambda: memory)

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -43,7 +41,7 @@ def test_refuses_more_items_than_memory_holds(data, monkeypatch, tiny_folder):
     assert prepared.why_not(EASE) is None
     model = EASE(data)
     free = 4 * 25**2 + 10
-    monkeypatch.setattr(ease.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    monkeypatch.setattr(ease, "available_memory", lambda: free)
     told = r"EASE needs about 0\.0 GB for 25 x 25 items \(got 0\.0 GB of free memory\): leave out"
     with pytest.raises(ValueError, match=told):
         fit(model, data, data)
