@@ -80,6 +80,11 @@ class IdMap:
         return found
 
 
+def ids_array(ids: Any) -> np.ndarray:
+    """Ids as an array; those that are a tensor may have moved to a GPU with their graph."""
+    return np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
+
+
 def some_of(ids: Sequence[Any]) -> str:
     """The first five ids, for a message."""
     return ", ".join(map(repr, ids[:5])) + (", ..." if len(ids) > 5 else "")
@@ -115,4 +120,4 @@ def ids_from_texts(known: np.ndarray, texts: Sequence[str]) -> list[Any]:
 
 
 def _ids(data: HeteroData, kind: str) -> np.ndarray:
-    return np.asarray(data[kind].get("id", np.arange(int(data[kind].num_nodes))))
+    return ids_array(data[kind].get("id", np.arange(int(data[kind].num_nodes))))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from alignrec_pyg import BPR, load
 from alignrec_pyg.ids import (
     IdMap,
     UnknownItemError,
@@ -24,6 +25,24 @@ def test_ids_become_numbers_and_come_back(toy):
     del toy["item"].id
     assert item_ids(toy).tolist() == [0, 1, 2, 3]
     assert IdMap(toy, "item").numbers(np.array([3]), "what").tolist() == [3]
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that NumPy cannot read before it was copied."""
+
+    def __array__(self, *_):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_ids_that_moved_to_a_gpu_with_their_graph(toy, tmp_path):
+    model = BPR(toy)
+    toy["item"].id = torch.tensor([10, 20, 30, 40]).as_subclass(OnGPU)
+    assert IdMap(toy, "item").numbers([30], "what").tolist() == [2]
+    model.save_pretrained(tmp_path, toy)
+    assert item_ids(load(tmp_path)[1]).tolist() == [10, 20, 30, 40]
 
 
 def test_unknown_ids_are_named(toy):

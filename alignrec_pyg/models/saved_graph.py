@@ -22,6 +22,7 @@ from alignrec_pyg.graph import (
     knn_edge_type,
     known_links,
 )
+from alignrec_pyg.ids import ids_array
 
 _LINKS = "edge_index"
 _KNOWN = "known_pairs"
@@ -46,7 +47,7 @@ def graph_tensors(
     for kind in (USER, ITEM):
         facts[f"num_{kind}s"] = int(data[kind].num_nodes)
         if "id" in data[kind]:
-            ids, dtype = _packed(np.asarray(data[kind].id))
+            ids, dtype = _packed(ids_array(data[kind].id))
             facts[f"{kind}_id"] = dtype
             tensors |= {f"{kind}_id.{name}": value for name, value in ids.items()}
     for name in facts["features"]:
@@ -91,7 +92,7 @@ def graph_from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) 
 
 def plain_ids(ids: Any) -> list[Any]:
     """Ids as Python's values, the same for equal ids whatever the type of the array."""
-    values = np.asarray(ids).tolist()
+    values = ids_array(ids).tolist()
     return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
