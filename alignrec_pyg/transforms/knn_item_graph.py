@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -88,7 +89,7 @@ class KNNItemGraph(BaseTransform):
         missing: ``"self_loop"`` as above, or ``"mean"``: an item without the feature is assigned
             the mean of all other rows and takes part in the search.
         cache_dir: Folder of a cache, whose keys depend on the content of the features and the
-            arguments above; no cache by default.
+            arguments above; no cache by default. Where it cannot be written, a warning says so.
 
     Raises:
         ValueError: If an argument is out of range; when applied, if ``data`` lacks a feature table,
@@ -167,7 +168,10 @@ class KNNItemGraph(BaseTransform):
             return kept[0]["edge_index"], kept[0]["edge_weight"], kept[1].get("recall")
         edge_index, edge_weight, recall = self._build(tables)
         graph = {"edge_index": edge_index, "edge_weight": edge_weight}
-        store_tensors(folder, key, graph, {} if recall is None else {"recall": recall})
+        try:
+            store_tensors(folder, key, graph, {} if recall is None else {"recall": recall})
+        except OSError as error:  # such as a run in a folder that may only be read
+            warnings.warn(f"the item graph is not kept for the next time: {error}", stacklevel=2)
         return edge_index, edge_weight, recall
 
     def _key(self, tables: dict[str, tuple[Tensor, Tensor]]) -> str:

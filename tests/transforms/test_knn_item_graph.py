@@ -272,6 +272,13 @@ def test_faiss_tells_its_recall(tmp_path):
     assert len(wanted.keys() & set(map(tuple, more.edge_index.T.tolist()))) > 0.9 * len(wanted)
 
 
+def test_a_cache_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="the item graph is not kept for the next time: .*file"):
+        found = KNNItemGraph("text", 5, cache_dir=tmp_path / "file" / "folder")(items())
+    assert edges(found) == edges(KNNItemGraph("text", 5)(items()))
+
+
 def test_damaged_cache_is_rebuilt(tmp_path):
     transform = KNNItemGraph("text", 5, cache_dir=tmp_path)
     first = edges(transform(items()))
