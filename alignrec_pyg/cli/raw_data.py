@@ -46,6 +46,10 @@ class TableOptions:
         option(FILES, "Text columns of --items, joined in this order.", "COLUMN ..."),
     ] = ()
     image: Annotated[str | None, option(FILES, "Image path column of --items.", "COLUMN")] = None
+    images: Annotated[
+        Path | None,
+        option(FILES, "Folder or zip file of images named by item id: 1.jpg, 7.png.", "PATH"),
+    ] = None
     user: Annotated[str | None, _column("user")] = None
     item: Annotated[str | None, _column("item")] = None
     rating: Annotated[str | None, _column("rating")] = None
@@ -90,10 +94,6 @@ class TableOptions:
 class RawDataOptions(TableOptions):
     """What every command that encodes raw data can be told."""
 
-    images: Annotated[
-        Path | None,
-        option(FILES, "Folder or zip file of images named by item id: 1.jpg, 7.png.", "PATH"),
-    ] = None
     min_rating: Annotated[
         float | None,
         option(

@@ -2,7 +2,9 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from alignrec_pyg.cli import check as check_module
 from alignrec_pyg.cli import main
 
 
@@ -40,6 +42,27 @@ def test_items_with_several_columns_of_text(tmp_path, capsys):
     command = ["check", str(tmp_path / "a.csv"), "--items", str(tmp_path / "items.csv")]
     assert main([*command, "--text", "title", "plot"]) == 0
     assert "1 of 2 items have nothing in title, plot" in capsys.readouterr().out
+
+
+def test_pictures_that_cannot_be_read_are_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.csv").write_text("user,item\nu1,1\nu2,2\n")
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (4, 4)).save(images / "1.png")
+    good = (images / "1.png").read_bytes()
+    (images / "2.png").write_bytes(good[:40])
+    (images / "3.jpg").write_bytes(b"")
+    command = ["check", str(tmp_path / "a.csv"), "--images"]
+    assert main([*command, str(images)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("images: 3, of which 2 cannot be read")
+    assert lines[start + 1].startswith("  2: ")
+    assert lines[start + 2 :] == ["  3: an empty file"]
+    monkeypatch.setattr(check_module, "_NAMED", 1)
+    assert main([*command, str(images)]) == 0
+    assert capsys.readouterr().out.endswith("\n  and 1 more\n")
+    assert main([*command, str(tmp_path / "none")]) == 2
+    assert "--images: " in capsys.readouterr().err
 
 
 def test_help_says_what_the_exit_codes_mean(capsys):
