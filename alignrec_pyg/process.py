@@ -12,9 +12,12 @@ def prepare_process() -> None:
 
     - Large tensors are on huge pages, which takes a third off a step on large graphs, unless the
       environment says otherwise. torch reads the variable once, with its first tensor.
+    - Threads that wait for others sleep, unless the environment says otherwise. OpenMP lets them
+      spin, which on processors that other work shares takes many times the time.
     - PyG does not import transformers, a second of processor time for one annotation.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not any(isinstance(finder, _NoTransformersForPyG) for finder in sys.meta_path):
         sys.meta_path.insert(0, _NoTransformersForPyG())
 

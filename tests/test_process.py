@@ -9,21 +9,24 @@ import pytest
 from alignrec_pyg.process import prepare_process
 
 ROOT = Path(__file__).parents[1]
+SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch):
     """What a test prepares is put back."""
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    for name in SETTINGS:
+        monkeypatch.setenv(name, "before")
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
-def test_large_tensors_are_on_huge_pages_unless_somebody_says_otherwise(monkeypatch, before, after):
-    if before is None:
-        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_variables_are_set_unless_somebody_says_otherwise(monkeypatch, name):
     prepare_process()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == after
+    assert os.environ[name] == "before"
+    monkeypatch.delenv(name)
+    prepare_process()
+    assert os.environ[name] == SETTINGS[name]
 
 
 def test_once_is_enough():
@@ -40,7 +43,8 @@ def printed(script, packages):
         (name / "__init__.py").write_text(source)
     path = [str(folder.parent) for folder in packages] + [str(ROOT)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    del environment["THP_MEM_ALLOC_ENABLE"]
+    for name in SETTINGS:
+        del environment[name]
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
@@ -52,8 +56,8 @@ def printed(script, packages):
     ["import alignrec_pyg.demo", "from alignrec_pyg.cli import main; main(['evaluate', '.'])"],
 )
 def test_commands_and_demo_prepare_their_process_before_torch_is_imported(script, tmp_path):
-    torch = "import os; print(os.environ['THP_MEM_ALLOC_ENABLE']); raise SystemExit"
-    assert printed(script, {tmp_path / "torch": torch}) == "1\n"
+    torch = f"import os; print(*(os.environ[name] for name in {[*SETTINGS]})); raise SystemExit"
+    assert printed(script, {tmp_path / "torch": torch}) == "1 PASSIVE\n"
 
 
 def test_pyg_is_imported_without_transformers_which_are_there_afterwards(tmp_path):
