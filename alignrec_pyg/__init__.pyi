@@ -34,6 +34,7 @@ from .feature_eval import bootstrap_interval as bootstrap_interval
 from .feature_eval import cosine_statistics as cosine_statistics
 from .feature_eval import item_cf as item_cf
 from .feature_eval import mask_modality as mask_modality
+from .feature_eval import table_weights as table_weights
 from .feature_eval import zero_shot as zero_shot
 from .ids import UnknownItemError as UnknownItemError
 from .ids import UnknownUserError as UnknownUserError
