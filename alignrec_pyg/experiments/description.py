@@ -39,6 +39,7 @@ def description(
         lines.append(f"feature rows: {scale}, for all models")
     if one_split:
         lines += split_text(data).splitlines()
+    lines += [f"weights in '{name}': {weights}" for name, weights in data.fused_weights.items()]
     lines += [f"item graph '{name}': {text}" for name, text in data.item_graphs.items()]
     lines.append(
         "settings that differ from the published ones (those for this data set where a paper names "

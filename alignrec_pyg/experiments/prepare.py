@@ -20,6 +20,7 @@ from alignrec_pyg.datasets.features import add_feature, feature_name
 from alignrec_pyg.encoders import PatchPCAEncoder, TfidfEncoder
 from alignrec_pyg.experiments.cells import TEST, Parts, rank_unknown_items
 from alignrec_pyg.experiments.settings import SettingsError, models_of_links
+from alignrec_pyg.feature_eval import table_weights
 from alignrec_pyg.graph import (
     INTERACTS,
     ITEM,
@@ -74,7 +75,8 @@ class PreparedData:
     ``cold`` the items held out entirely, where any were. ``exclude_known_pairs`` says that tests do
     not rank them. ``hashes`` are of ids, links and labels,
     under ``""``, and of each table as it is stored; ``item_graphs`` says how each was made, with
-    its hash, and ``graph_transforms`` what made it. ``neighbor_recall`` is as in ``prepare``.
+    its hash, ``graph_transforms`` what made it, and ``fused_weights`` what the tables weigh in a
+    fused one where they do not weigh the same. ``neighbor_recall`` is as in ``prepare``.
     """
 
     name: str
@@ -93,6 +95,7 @@ class PreparedData:
     neighbor_recall: float | None = None
     cache: Path | None = None
     item_graphs: dict[str, str] = field(default_factory=dict)
+    fused_weights: dict[str, dict[str, float]] = field(default_factory=dict)
     graph_transforms: dict[str, GraphTransform] = field(default_factory=dict)
     cold: HeteroData | None = None
     val_from_train: float | None = None
@@ -153,7 +156,7 @@ class PreparedData:
         chosen = list(self.features if features is None else features)
         arguments: dict[str, Any] = {}
         if model.inputs.tables == "fused":
-            arguments["features"] = [self._fused(chosen)]
+            arguments["features"] = [self._fused(model.inputs, chosen)]
         elif model.inputs.tables != "none":
             arguments["features"] = chosen
         if model.inputs.item_graph == "one":
@@ -163,11 +166,19 @@ class PreparedData:
             arguments["item_graphs"] = [self._table_graph(name, weighting) for name in chosen]
         return arguments
 
-    def _fused(self, chosen: Sequence[str]) -> str:
+    def _fused(self, reads: ModelInputs, chosen: Sequence[str]) -> str:
         """The one table of some features: the only one there is, or their concatenation."""
-        name = "+".join(chosen)  # a sign that no table's own name holds
+        weighted = reads.weighted and len(chosen) > 1
+        # "+" is a sign that no table's own name holds.
+        name = "+".join(["weighted", *chosen] if weighted else chosen)
         if name not in feature_names(self.train):
-            fuse = ConcatFeatures(chosen, name, normalize=False)
+            weights = None
+            if weighted:
+                # Rounded, since the last digits are not the same on all machines.
+                found = table_weights(self.train, chosen)
+                weights = {table: round(weight, 2) for table, weight in found.items()}
+                self.fused_weights[name] = weights
+            fuse = ConcatFeatures(chosen, name, normalize=False, weights=weights)
             made = fuse(self.train)[ITEM]
             for part in (self.train, self.val, self.test, self.known):
                 for key in (feature_key(name), mask_key(name)):
@@ -183,6 +194,8 @@ class PreparedData:
         if set(chosen) == set(self.features):
             lists = self.neighbors
         name = "+".join([weighting, *(lists or chosen)])
+        if reads.weighted and not lists and len(chosen) > 1:
+            name = f"weighted+{name}"
         names = list(lists or chosen)
         weights = reads.weights(names)
         if lists:
@@ -191,7 +204,7 @@ class PreparedData:
                 ItemGraphFromNeighbors(lists, weights=weights, weighting=weighting, name=name),
             )
         if reads.tables == "fused":
-            weights = {self._fused(chosen): 1.0}
+            weights = {self._fused(reads, chosen): 1.0}
         return self._knn_graph(name, weights, weighting)
 
     def _table_graph(self, feature: str, weighting: Weighting) -> str:

@@ -289,6 +289,7 @@ def _as_json(experiment: Experiment) -> dict[str, Any]:
             "feature_scale": data.scale,
             **(split if experiment.one_split else {}),
             "item_graphs": data.item_graphs,
+            "fused_weights": data.fused_weights,
         },
         "rows": [
             {

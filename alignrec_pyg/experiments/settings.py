@@ -42,6 +42,7 @@ from alignrec_pyg.models import (
     Popularity,
     Recommender,
     SLMRec,
+    WeightedAlignRec,
 )
 from alignrec_pyg.train_config import CompleteTrainConfig, TrainConfig
 
@@ -128,6 +129,7 @@ ContentLightGCN is our own and has none, nor have the models in closed form.
 
 SEARCH_GRIDS: dict[type[Recommender], Grid] = {
     AlignRec: {"lr": (1e-3, 3e-3), "reg_weight": (0.1, 0.3)},
+    WeightedAlignRec: {"lr": (1e-3, 3e-3), "reg_weight": (0.1, 0.3)},
     BPR: {"lr": (1e-3, 3e-3), "reg_weight": (0.1, 0.01)},
     LightGCN: {"lr": (1e-3, 3e-3), "num_layers": (2, 3)},
     VBPR: {"lr": (1e-3, 3e-3), "reg_weight": (0.1, 0.01)},

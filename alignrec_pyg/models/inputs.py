@@ -35,12 +35,16 @@ class ModelInputs:
             :class:`~alignrec_pyg.transforms.KNNItemGraph` takes them.
         table_weights: Weights of the tables in the one graph, used where the model reads exactly
             these tables; otherwise, and where there are none, all weigh the same.
+        weighted: Whether several tables that are fused weigh as much as the item-CF protocol finds
+            in the training links, see :func:`~alignrec_pyg.table_weights`, in the fused table and
+            thus in the item graph made of it.
     """
 
     tables: Literal["none", "optional", "separate", "fused"] = "none"
     item_graph: Literal["none", "one", "per_table"] = "none"
     weighting: Literal["cosine", "binary"] = "cosine"
     table_weights: Mapping[str, float] = field(default_factory=dict)
+    weighted: bool = False
 
     def weights(self, tables: Sequence[str]) -> dict[str, float]:
         """Weight of each of ``tables`` in the one item graph; they add up to 1."""

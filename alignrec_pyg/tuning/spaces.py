@@ -110,18 +110,21 @@ _ITEMS_NEAR = Choice((5, 10, 20, 50, 100, 200, 500, 1000))
 _LAYERED: Space = {**_STEPS, "num_layers": _LAYERS}
 _ITEM_LAYERED: Space = {**_LAYERED, "num_item_layers": _ITEM_LAYERS}
 
+_ALIGNREC: Space = {
+    **_STEPS,
+    "cca_weight": _ALIGNMENT,
+    "uia_weight": _ALIGNMENT,
+    "reg_weight": _ALIGNMENT,
+    "l2_weight": _L2,
+    "temperature": _TEMPERATURE,
+    "num_layers": _LAYERS,
+    "num_item_layers": _ITEM_LAYERS,
+    ITEM_NEIGHBORS: _NEIGHBORS,
+}
+
 WIDE: dict[type[models.Recommender], Space] = {
-    models.AlignRec: {
-        **_STEPS,
-        "cca_weight": _ALIGNMENT,
-        "uia_weight": _ALIGNMENT,
-        "reg_weight": _ALIGNMENT,
-        "l2_weight": _L2,
-        "temperature": _TEMPERATURE,
-        "num_layers": _LAYERS,
-        "num_item_layers": _ITEM_LAYERS,
-        ITEM_NEIGHBORS: _NEIGHBORS,
-    },
+    models.AlignRec: _ALIGNREC,
+    models.WeightedAlignRec: _ALIGNREC,
     models.BPR: {**_STEPS, "reg_weight": _NORMS},
     models.LightGCN: {**_LAYERED, "reg_weight": Interval(1e-6, 1e-2)},
     models.VBPR: {**_STEPS, "reg_weight": _NORMS},

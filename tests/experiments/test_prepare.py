@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec_pyg import BPR, TrainConfig, rank
+from alignrec_pyg import BPR, TrainConfig, rank, table_weights
 from alignrec_pyg.experiments import prepare as prepare_module
 from alignrec_pyg.experiments.cells import Cell, data_version
 from alignrec_pyg.experiments.prepare import prepare, val_known_at_test
@@ -27,6 +27,10 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
     data = prepare(str(tiny_folder))
     assert {name: data.inputs(model) for name, model in MODELS.items()} == {
         "AlignRec": {"features": ["image+text"], "item_graph": "cosine+image+text"},
+        "WeightedAlignRec": {
+            "features": ["weighted+image+text"],
+            "item_graph": "weighted+cosine+image+text",
+        },
         "BPR": {},
         "LightGCN": {},
         "VBPR": {"features": ["image", "text"]},
@@ -53,6 +57,9 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
         "cosine+image+text": KNNItemGraph(
             "image+text", weighting="cosine", name="cosine+image+text"
         ),
+        "weighted+cosine+image+text": KNNItemGraph(
+            "weighted+image+text", weighting="cosine", name="weighted+cosine+image+text"
+        ),
         "binary+image+text": KNNItemGraph(
             {"image": 0.1, "text": 0.9}, weighting="binary", name="binary+image+text"
         ),
@@ -66,7 +73,8 @@ def test_every_model_reads_what_it_is_made_for(tiny_folder):
                 assert torch.equal(ours, theirs)
     assert data.split_rule == "labels"
     assert data.train[INTERACTS].edge_index.size(1) == 24 * 6
-    assert [report.name for report in data.report.features] == ["image", "image+text", "text"]
+    tables = ["image", "image+text", "text", "weighted+image+text"]
+    assert [report.name for report in data.report.features] == tables
 
 
 def test_known_pairs_are_ranked_on_the_test_links_unless_they_are_left_out(tiny_folder, tmp_path):
@@ -126,9 +134,31 @@ def test_exact_graphs_of_many_items_are_told_to_take_long(tiny_folder, monkeypat
         data.inputs(MODELS["AlignRec"])
 
 
+def test_tables_weigh_what_item_cf_says_of_them_on_training_links(tiny_folder):
+    data = prepare(str(tiny_folder))
+    inputs = data.inputs(MODELS["WeightedAlignRec"])
+    found = table_weights(data.train, ["image", "text"])
+    weights = {name: round(weight, 2) for name, weight in found.items()}
+    assert weights != {"image": 0.5, "text": 0.5}
+    assert data.fused_weights == {"weighted+image+text": weights}
+    fused = ConcatFeatures(["image", "text"], "fused", False, weights=weights)(data.train)
+    graph = KNNItemGraph("fused", name="g")(fused)
+    for part in (data.train, data.val, data.test, data.known):
+        assert torch.equal(feature_table(part, inputs["features"][0]), fused["item"].x_fused)
+        for tensor, expected in zip(
+            edges(part, inputs["item_graph"]), edges(graph, "g"), strict=True
+        ):
+            torch.testing.assert_close(tensor, expected)
+    # The tables of equal weights stand beside them.
+    assert data.inputs(MODELS["AlignRec"])["features"] == ["image+text"]
+
+
 def test_one_feature_set_is_read_as_it_is(tiny_folder):
     data = prepare(str(tiny_folder), features=["text"])
-    assert data.inputs(MODELS["AlignRec"])["features"] == ["text"]
+    for model in ("AlignRec", "WeightedAlignRec"):
+        inputs = {"features": ["text"], "item_graph": "cosine+text"}
+        assert data.inputs(MODELS[model]) == inputs
+    assert data.fused_weights == {}
     data.inputs(MODELS["FREEDOM"])
     assert feature_names(data.train) == ["text"]
     assert "KNNItemGraph({'text': 1.0}" in data.item_graphs["binary+text"]
@@ -170,7 +200,7 @@ def test_neighbours_without_cosines_are_too_little_for_alignrec(
     path = write_neighbors(tmp_path / "text.npz", cosine=False)
     data = prepare(str(tiny_folder), neighbors={"text": path})
     reasons = {name: data.why_not(model) for name, model in MODELS.items()}
-    cosine = {"AlignRec", "MGCN", "LATTICE", "SMORE"}
+    cosine = {"AlignRec", "WeightedAlignRec", "MGCN", "LATTICE", "SMORE"}
     assert {name for name, reason in reasons.items() if reason} == cosine
     assert "cosines" in reasons["AlignRec"]
 
