@@ -63,6 +63,7 @@ from .models import LightGCN as LightGCN
 from .models import Popularity as Popularity
 from .models import Recommender as Recommender
 from .models import SLMRec as SLMRec
+from .models import WeightedAlignRec as WeightedAlignRec
 from .models.loading import load as load
 from .serving.ranked_items import RankedItems as RankedItems
 from .serving.server import Server as Server

@@ -26,6 +26,6 @@ from .popularity import Popularity as Popularity
 from .slmrec import SLMRec as SLMRec
 from .smore import SMORE as SMORE
 from .vbpr import VBPR as VBPR
-from .weighted_alignrec import WeightedAlignRec as WeightedAlignRec
+from .weightedalignrec import WeightedAlignRec as WeightedAlignRec
 
 def model_names() -> tuple[str, ...]: ...

@@ -93,7 +93,7 @@ pytestmark = pytest.mark.parametrize("model_cls", MODELS, ids=lambda cls: cls.__
 def toy(toy, model_cls, device):
     """With an item graph for every feature table where the model reads them all."""
     plain_cls = getattr(model_cls, "backbone_cls", model_cls)
-    if "item_graphs" in inspect.signature(plain_cls).parameters:
+    if "item_graphs" in plain_cls.hparam_parameters():
         toy = KNNItemGraph("text", k=2)(toy)
     return toy.to(str(device))
 
@@ -261,7 +261,7 @@ def test_items_without_features_do_not_blow_up_gradients(model_cls, toy, freeze_
     for name in ("image", "text"):
         toy["item"][f"x_{name}"][3] = 0
         toy["item"][f"mask_{name}"] = ~toy["item"][f"x_{name}"].any(dim=1)
-    arguments = inspect.signature(model_cls.__init__).parameters
+    arguments = model_cls.hparam_parameters()
     options = {"freeze_features": freeze_features} if "freeze_features" in arguments else {}
     torch.manual_seed(0)
     model = built(model_cls, toy, **options)
@@ -271,9 +271,8 @@ def test_items_without_features_do_not_blow_up_gradients(model_cls, toy, freeze_
 
 
 def test_constructor_takes_data_and_keywords_with_defaults(model_cls, toy):
-    _, data, *rest = inspect.signature(model_cls.__init__).parameters.values()
-    assert data.name == "data"
-    for parameter in rest:
+    assert list(inspect.signature(model_cls.__init__).parameters)[1] == "data"
+    for parameter in model_cls.hparam_parameters().values():
         assert parameter.kind is parameter.KEYWORD_ONLY, parameter.name
         assert parameter.default is not parameter.empty, parameter.name
 
@@ -444,6 +443,7 @@ DRAWS = {
         "*": linear,
     },
     # ours
+    "WeightedAlignRec": {**TABLES, "*": linear},
     "ContentLightGCN": {
         **TABLES,
         "projection.weight": xavier_uniform,
@@ -478,9 +478,7 @@ def test_parameters_are_drawn_as_published(model_cls):
     """At first, and again by ``reset_parameters`` of a model whose parameters have all changed."""
     plain_cls = getattr(model_cls, "backbone_cls", model_cls)
     draws = DRAWS[plain_cls.__name__]
-    graph = (
-        {"item_graph": "image"} if "item_graph" in inspect.signature(model_cls).parameters else {}
-    )
+    graph = {"item_graph": "image"} if "item_graph" in model_cls.hparam_parameters() else {}
 
     def check(model: Recommender) -> None:
         for name, values in drawn.items():

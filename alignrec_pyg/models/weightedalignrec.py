@@ -13,8 +13,9 @@ from alignrec_pyg.models.inputs import ModelInputs
 class WeightedAlignRec(AlignRec):
     r"""AlignRec on tables that weigh as much as they tell about the links.
 
-    The equations, losses and arguments are those of :class:`~alignrec_pyg.models.AlignRec`. What
-    differs was chosen on the validation links of two data sets
+    Our variant of `"AlignRec: Aligning and Training in Multimodal Recommendations"
+    <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024). The equations, losses and arguments are those
+    of :class:`~alignrec_pyg.models.AlignRec`. What differs was chosen on the validation links of two data sets
     ("AlignRec at its best" in the results):
 
     - Of several feature tables, each weighs in the fused table and in the item graph by its recall
