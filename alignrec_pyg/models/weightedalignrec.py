@@ -1,8 +1,8 @@
-"""AlignRec with the choices that did best on validation, the one to start with."""
+"""AlignRec on tables that weigh as much as they tell about the links, the one to start with."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch_geometric.data import HeteroData
 
@@ -15,19 +15,18 @@ class WeightedAlignRec(AlignRec):
 
     Our variant of `"AlignRec: Aligning and Training in Multimodal Recommendations"
     <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024). The equations, losses and arguments are those
-    of :class:`~alignrec_pyg.models.AlignRec`. What differs was chosen on the validation links of two data sets
-    ("AlignRec at its best" in the results):
+    of :class:`~alignrec_pyg.models.AlignRec`. What differs was chosen on validation links (see
+    "AlignRec at its best" in the results):
 
     - Of several feature tables, each weighs in the fused table and in the item graph by its recall
       in the item-CF protocol on the training links (:func:`~alignrec_pyg.table_weights`), so that a
       modality that says little has little influence. Commands prepare the data so; in Python,
       ``ConcatFeatures(names, weights=table_weights(train, names))`` does.
-    - The feature table stays as it is (``freeze_features``).
-    - REG compares cosines with cosines (``reg_similarity``), as the paper's Eq. 11 does.
+    - The feature table stays as it is (``freeze_features``), so that an epoch is shorter, and REG
+      aims at the cosines of the encoder's features.
 
     Args:
         data: Training graph; reads the sizes, the feature table and the item graph.
-        reg_similarity: Similarity of :math:`m` in REG, ``"cosine"`` or ``"dot"``.
         freeze_features: Whether the feature table stays as it is.
         **hparams: The other arguments of :class:`~alignrec_pyg.models.AlignRec`.
 
@@ -45,10 +44,7 @@ class WeightedAlignRec(AlignRec):
         self,
         data: HeteroData,
         *,
-        reg_similarity: Literal["dot", "cosine"] = "cosine",
         freeze_features: bool | None = True,
         **hparams: Any,
     ) -> None:
-        super().__init__(
-            data, reg_similarity=reg_similarity, freeze_features=freeze_features, **hparams
-        )
+        super().__init__(data, freeze_features=freeze_features, **hparams)
