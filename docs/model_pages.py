@@ -14,7 +14,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
-from myst_parser.slugs import github_slugify
 from sphinx.application import Sphinx
 
 from alignrec_pyg import models
@@ -191,9 +190,14 @@ def _standing(found: list[Place]) -> list[str]:
     lines = [".. list-table::", "   :header-rows: 1", ""]
     rows = [("table", "row", f"``{METRIC}``", "place")]
     for place in found:
-        link = f"`{place.section} <../results.html#{github_slugify(place.section)}>`__"
+        link = f"`{place.section} <../results.html#{_anchor(place.section)}>`__"
         rows.append((link, place.row, place.value, f"{place.rank} of {place.models}"))
     return [".. rubric:: In our tables", "\n".join([*lines, *_list_rows(rows)])]
+
+
+def _anchor(heading: str) -> str:
+    """As MyST makes it, by GitHub's rule."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def _list_rows(rows: Iterable[Iterable[str]]) -> list[str]:
