@@ -119,29 +119,20 @@ class Workers:
             parameter.grad /= self.world_size
 
     def _sum_of_rows(self, parameter: nn.Parameter) -> Tensor:
-        """The sum of a sparse gradient over the workers, of which only its rows are sent."""
-        size = tuple(parameter.shape)
-        if parameter.grad is None:
-            own_rows = torch.empty(0, dtype=torch.int64, device=self.device)
-            own_values = parameter.new_empty(0, *size[1:])
-        else:
-            gradient = parameter.grad.coalesce()
-            own_rows, own_values = gradient.indices()[0], gradient.values()
-        count = torch.tensor([own_rows.numel()], device=self.device)
-        counts = [torch.zeros_like(count) for _ in range(self.world_size)]
-        self._together(distributed.all_gather, counts, count, group=self._group)
-        longest = int(max(counts))
-        parts = []
-        for own in (own_rows, own_values):
-            padded = own.new_zeros(longest, *own.shape[1:])
-            padded[: own.size(0)] = own
-            gathered = [torch.empty_like(padded) for _ in counts]
-            self._together(distributed.all_gather, gathered, padded, group=self._group)
-            parts.append(torch.cat([x[: int(n)] for x, n in zip(gathered, counts, strict=True)]))
-        rows, values = parts
+        """The sum of a sparse gradient over the workers; only rows that one of them has travel."""
+        own = None if parameter.grad is None else parameter.grad._indices()[0]
+        read = torch.zeros(parameter.size(0), dtype=torch.uint8, device=self.device)
+        if own is not None:
+            read[own] = 1
+        self._together(distributed.all_reduce, read, distributed.ReduceOp.MAX, group=self._group)
+        rows = read.nonzero()[:, 0]
+        values = parameter.new_zeros(rows.numel(), *parameter.shape[1:])
+        if parameter.grad is not None:
+            values.index_add_(0, torch.searchsorted(rows, own), parameter.grad._values())
+        self._together(distributed.all_reduce, values, group=self._group)
         return torch.sparse_coo_tensor(
-            rows.unsqueeze(0), values, size, check_invariants=False
-        ).coalesce()
+            rows.unsqueeze(0), values, parameter.shape, check_invariants=False, is_coalesced=True
+        )
 
     def barrier(self) -> None:
         """Waits until all workers have got here."""

@@ -22,7 +22,9 @@ def steps(optimizer_cls, batches, *, sparse, **options):
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"fused": True}])
-def test_is_adam_where_every_row_is_read(options):
+def test_is_adam_where_every_row_is_read(options, monkeypatch):
+    """Also where the rows of a step are more than a block."""
+    monkeypatch.setattr("alignrec_pyg.training.row_adam._BLOCK", 4 * 3)
     batches = [[0, 1, 2, 3, 4, 5, 3], [5, 4, 3, 2, 1, 0, 0]] * 3
     found = steps(RowAdam, batches, sparse=True, **options)
     torch.testing.assert_close(found, steps(torch.optim.Adam, batches, sparse=False, **options))
