@@ -166,7 +166,9 @@ def fit(
             ``config`` leaves ``None``).
         optimizer: Makes the optimiser from the model's parameters, e.g. ``torch.optim.AdamW`` or
             ``partial(torch.optim.SGD, momentum=0.9)`` (default: Adam with ``config.weight_decay``).
-            All its learning rates are set to ``config``'s before every epoch.
+            All its learning rates are set to ``config``'s before every epoch. Of several workers
+            with ``config.fan_out`` it needs to change those rows of a table alone that have a
+            gradient, as :class:`torch.optim.SGD` without momentum and ``Adagrad`` do.
         report: One function or several, called after every evaluation with the epoch (from 1) and
             its entry of the result's ``history``, to which the best epoch so far is added with its
             metrics: ``best_epoch``, ``best_recall@20`` and so on. ``best_<monitor>`` never falls,
@@ -216,11 +218,14 @@ def fit(
         def save_if(due: bool) -> None:
             if folder is None:
                 return
-            stopping = run.workers.any(stop.requested)
-            if run.first and (due or stopping or clock.save_is_due()):
+            due = due or (run.first and clock.save_is_due())
+            stopping, saving = run.workers.all_reduce([stop.requested, due or stop.requested])
+            if saving:
                 with clock.saving():
-                    clock.stamp()
-                    run.save(folder)
+                    run.workers.gather_rows(run.optimizer)
+                    if run.first:
+                        clock.stamp()
+                        run.save(folder)
             if stopping:
                 run.workers.barrier()  # the others wait for the state to be saved
                 stop.exit_if_requested()
@@ -328,6 +333,13 @@ class _Run:
             self.num_steps, parameters = 1, iter([nn.Parameter(torch.empty(0))])
         self.optimizer = optimizer(parameters)
         self._optimizer_name = type(self.optimizer).__name__
+        alone = self.workers.world_size == 1
+        if config.fan_out is not None and self.optimizer.defaults.get("momentum") and not alone:
+            raise ValueError(
+                "'optimizer' needs to be without momentum where several workers draw neighbours "
+                f"(got {type(self.optimizer).__name__}): it moves rows that have no gradient, "
+                "which workers do not send; leave out 'fan_out', or take torch.optim.Adagrad"
+            )
         if not ours:  # of ours, the configuration says the rest
             self._optimizer_name += f" {self.optimizer.defaults}"
         # Scales nothing unless it is enabled.
@@ -392,11 +404,12 @@ class _Run:
             values = dict(zip(names, losses, strict=True))
             self._check_loss(values, step)
             self.scaler.scale(total).backward()
-            workers.average_gradients(model)
+            workers.average_gradients(model, scaled=self.scaler.is_enabled())
             if self.config.clip_grad_norm is not None:
                 self.scaler.unscale_(self.optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), self.config.clip_grad_norm)
+                workers.clip_gradients(model, self.config.clip_grad_norm)
             self.scaler.step(self.optimizer)
+            workers.share_rows()
             self.scaler.update()
             for name, value in values.items():
                 state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -38,6 +39,7 @@ class Workers:
         together = distributed.is_available() and distributed.is_initialized()
         self.rank = distributed.get_rank() if together else 0
         self.world_size = distributed.get_world_size() if together else 1
+        self._tables: dict[nn.Parameter, None] = {}  # with sparse gradients: divided by rows
         self._patience = "in time" if timeout is None else f"for {timeout:g} s"
         self._group: distributed.ProcessGroup | None = None  # that of all processes
         if self.world_size > 1 and timeout is not None:  # a group alone has a timeout
@@ -94,8 +96,17 @@ class Workers:
         """The mean of each value over all workers, on all of them."""
         return [value / self.world_size for value in self.all_reduce(values)]
 
-    def average_gradients(self, module: nn.Module) -> None:
-        """Replaces every parameter's gradient by its mean over the workers."""
+    def average_gradients(self, module: nn.Module, *, scaled: bool = False) -> None:
+        """Replaces every parameter's gradient by its mean over the workers.
+
+        A table, whose gradients are sparse, is divided among the workers: each gets the gradient of
+        the rows that it owns and updates these alone; :meth:`share_rows` gives them to the others.
+
+        Args:
+            module: The model.
+            scaled: Whether a gradient scaler comes next. It passes over a step whose gradient is
+                infinite, so then all workers get one that is, or none.
+        """
         if self.world_size == 1:
             return
         trained = [p for p in module.parameters() if p.requires_grad]
@@ -108,31 +119,82 @@ class Workers:
         ):
             if num_known == 0:
                 continue
-            gradient = parameter.grad
-            if num_sparse == num_known:
-                parameter.grad = self._sum_of_rows(parameter)
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            if num_sparse == num_known or parameter in self._tables:
+                self._tables[parameter] = None
+                parameter.grad = self._own_rows(gradient)
             else:
-                parameter.grad = (
-                    torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
-                )
+                parameter.grad = gradient.to_dense()
                 self._together(distributed.all_reduce, parameter.grad, group=self._group)
             parameter.grad /= self.world_size
+        if scaled:
+            read = [p.grad for p in self._tables if p.grad is not None]
+            if self.any(not all(bool(rows._values().isfinite().all()) for rows in read)):
+                for parameter in trained:
+                    if parameter.grad is not None:
+                        parameter.grad *= math.nan
 
-    def _sum_of_rows(self, parameter: nn.Parameter) -> Tensor:
-        """The sum of a sparse gradient over the workers; only rows that one of them has travel."""
-        own = None if parameter.grad is None else parameter.grad._indices()[0]
-        read = torch.zeros(parameter.size(0), dtype=torch.uint8, device=self.device)
-        if own is not None:
-            read[own] = 1
-        self._together(distributed.all_reduce, read, distributed.ReduceOp.MAX, group=self._group)
-        rows = read.nonzero()[:, 0]
-        values = parameter.new_zeros(rows.numel(), *parameter.shape[1:])
-        if parameter.grad is not None:
-            values.index_add_(0, torch.searchsorted(rows, own), parameter.grad._values())
-        self._together(distributed.all_reduce, values, group=self._group)
+    def _own_rows(self, gradient: Tensor) -> Tensor:
+        """The sum over the workers of those rows of a gradient that this worker owns."""
+        gradient = gradient.coalesce() if gradient.is_sparse else gradient.to_sparse(1)
+        rows, values = gradient.indices()[0], gradient.values()
+        first = self._block(gradient) * torch.arange(self.world_size + 1, device=self.device)
+        sent = torch.zeros(self.world_size, self.world_size)
+        sent[self.rank] = torch.searchsorted(rows, first).diff()
+        sent = torch.tensor(self.all_reduce(sent.flatten())).view_as(sent).long()
+        sizes = sent[:, self.rank].tolist(), sent[self.rank].tolist()
+        parts = []
+        for part in (rows, values):
+            parts.append(part.new_empty(sum(sizes[0]), *part.shape[1:]))
+            self._together(
+                distributed.all_to_all_single, parts[-1], part, *sizes, group=self._group
+            )
         return torch.sparse_coo_tensor(
-            rows.unsqueeze(0), values, parameter.shape, check_invariants=False, is_coalesced=True
-        )
+            parts[0].unsqueeze(0), parts[1], gradient.shape, check_invariants=False
+        ).coalesce()
+
+    @torch.no_grad()
+    def share_rows(self) -> None:
+        """Gives all workers the rows of tables that their owners have updated in this step."""
+        for table in self._tables:
+            if table.grad is None:
+                continue
+            own = table.grad._indices()[0]
+            ranks = range(self.world_size)
+            counts = self.all_reduce([own.numel() if n == self.rank else 0 for n in ranks])
+            for rank, count in enumerate(map(int, counts)):
+                rows = own if rank == self.rank else own.new_empty(count)
+                values = table.new_empty(count, *table.shape[1:])
+                if rank == self.rank:
+                    torch.index_select(table, 0, rows, out=values)
+                for part in (rows, values):
+                    self._together(distributed.broadcast, part, rank, group=self._group)
+                if rank != self.rank:
+                    table.index_copy_(0, rows, values)
+
+    def gather_rows(self, optimizer: torch.optim.Optimizer) -> None:
+        """Gives all workers what the optimiser keeps of the rows that each of them owns."""
+        for table in self._tables:
+            for state in optimizer.state[table].values():
+                if state.shape == table.shape:
+                    for rank, block in enumerate(state.split(self._block(table))):
+                        self._together(distributed.broadcast, block, rank, group=self._group)
+
+    def _block(self, table: Tensor) -> int:
+        """How many rows of a table a worker owns; the last one may own fewer."""
+        return max(1, -(-table.size(0) // self.world_size))
+
+    def clip_gradients(self, module: nn.Module, max_norm: float) -> None:
+        """Shortens the gradients of all parameters to a norm of ``max_norm`` together."""
+        trained = [p for p in module.parameters() if p.grad is not None]
+        if not self._tables:
+            nn.utils.clip_grad_norm_(trained, max_norm)
+            return
+        whole = [p.grad for p in trained if p not in self._tables]
+        rows = [p.grad._values() for p in trained if p in self._tables]
+        own, norm = (float(nn.utils.get_total_norm(part)) for part in (rows, whole))
+        norm = math.hypot(norm, self.all_reduce([own**2])[0] ** 0.5)
+        nn.utils.clip_grads_with_norm_(trained, max_norm, torch.tensor(norm, device=self.device))
 
     def barrier(self) -> None:
         """Waits until all workers have got here."""

@@ -5,7 +5,9 @@
 
 ``fit`` trains on sampled neighbourhoods, in processes of one thread, each kept to a processor of
 its own, that form a group by gloo. One worker and two take turns, ``--repeats`` times; the first
-steps are not measured. Links and features are made up, eight links for each user and 24 for
+steps are not measured. The ratio is also given by the processor seconds of the first worker, in
+place of those of the clock: what it would be if workers never waited, be it for each other or for
+what else the machine does. Links and features are made up, eight links for each user and 24 for
 each item; every worker takes ``--batch-size`` links a step, as in :func:`~alignrec_pyg.fit`.
 """
 
@@ -19,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import distributed, multiprocessing
@@ -36,6 +38,13 @@ from benchmarks.performance.memory_slope import make_large_graphs
 
 _LINKS_OF_A_USER = 8
 _WARM_UP = 5  # steps: the first ones prepare graphs and the optimiser's state
+
+
+class Speed(NamedTuple):
+    """Links that all workers train on in a second of the clock, and of one's processor."""
+
+    clock: float
+    processor: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     multiprocessing.get_context("forkserver").set_forkserver_preload(
         ["benchmarks.performance.memory_slope"]
     )
-    rows = [["model", "links/s of one worker", "of two", "ratio"]]
+    rows = [["model", "links/s of one worker", "of two", "ratio", "by processor seconds"]]
     with TemporaryDirectory() as name:
         folder = Path(name)
         graphs = make_large_graphs(users, items, _LINKS_OF_A_USER, options.width)
@@ -70,14 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         del graphs
         for model in dict.fromkeys(options.models):
             job = model, config, options.steps, options.threads, folder
-            speeds: dict[int, list[float]] = {1: [], 2: []}  # by workers
+            speeds: dict[int, list[Speed]] = {1: [], 2: []}  # by workers
             for _ in range(options.repeats):
                 for workers, found in speeds.items():  # in turn: what slows the machine slows both
                     found.append(links_per_second(workers, *job))
-                    log(f"{model}, {workers} workers: {found[-1]:,.0f} links/s")
-            one, two = (median(found) for found in speeds.values())
-            ratio = median(b / a for a, b in zip(*speeds.values(), strict=True))
-            rows.append([model, f"{one:,.0f}", f"{two:,.0f}", f"{ratio:.2f}"])
+                    log(f"{model}, {workers} workers: {found[-1].clock:,.0f} links/s")
+            one, two = (median(speed.clock for speed in found) for found in speeds.values())
+            pairs = list(zip(*speeds.values(), strict=True))
+            ratios = (
+                median(b.clock / a.clock for a, b in pairs),
+                median(b.processor / a.processor for a, b in pairs),
+            )
+            rows.append([model, f"{one:,.0f}", f"{two:,.0f}", *(f"{r:.2f}" for r in ratios)])
     print(markdown_table(rows))
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(
@@ -95,12 +108,12 @@ def links_per_second(
     num_steps: int,
     threads: int,
     folder: Path,
-) -> float:
+) -> Speed:
     """Links that so many processes train on in a second, after the first steps."""
     (folder / "group").unlink(missing_ok=True)  # where the processes of a group meet
     job = num_workers, name, config, num_steps, threads, folder
     start_processes(_work, job, num_workers, start_method="forkserver")
-    return float((folder / "speed").read_text())
+    return Speed(*map(float, (folder / "speed").read_text().split()))
 
 
 def _work(
@@ -122,19 +135,23 @@ def _work(
     train, val = torch.load(folder / "graphs.pt", weights_only=False)
     moments = step_moments(name, train, val, config, (_WARM_UP + num_steps) * num_workers)
     if rank == 0:
-        seconds = moments[-1] - moments[_WARM_UP - 1]
-        (folder / "speed").write_text(str(num_steps * num_workers * config.batch_size / seconds))
+        links = num_steps * num_workers * config.batch_size
+        spent = zip(moments[_WARM_UP - 1], moments[-1], strict=True)
+        (folder / "speed").write_text(" ".join(str(links / (end - start)) for start, end in spent))
     distributed.destroy_process_group()
 
 
 def step_moments(
     name: str, train: HeteroData, val: HeteroData, config: CompleteTrainConfig, num_batches: int
-) -> list[float]:
-    """When each step of a short epoch ended, of which all links are known and few are trained."""
+) -> list[tuple[float, float]]:
+    """When each step of a short epoch ended, by the clock and by the processor.
+
+    All its links are known, and few are trained on.
+    """
     links = train[INTERACTS].edge_index
     drawn = torch.randperm(links.size(1), generator=torch.Generator().manual_seed(0))
     train[INTERACTS].edge_label_index = links[:, drawn[: num_batches * config.batch_size]]
-    moments: list[float] = []
+    moments: list[tuple[float, float]] = []
     torch.manual_seed(0)
     model_class, hparams, _ = published(name)
     model = model_class(train, **hparams)
@@ -146,13 +163,13 @@ def step_moments(
 class _ClockedAdam(RowAdam):
     """The optimiser of ``fit``, which notes when each of its steps ended."""
 
-    def __init__(self, params: Any, *, moments: list[float], **options: Any) -> None:
+    def __init__(self, params: Any, *, moments: list[tuple[float, float]], **options: Any) -> None:
         super().__init__(params, **options)
         self._moments = moments
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = super().step(closure)
-        self._moments.append(time.perf_counter())
+        self._moments.append((time.perf_counter(), time.process_time()))
         return loss
 
 

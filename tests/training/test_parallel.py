@@ -7,6 +7,8 @@ import os
 import signal
 import time
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -23,10 +25,11 @@ from alignrec_pyg import (
     evaluate,
     fit,
 )
-from alignrec_pyg.graph import INTERACTS
+from alignrec_pyg.graph import INTERACTS, NeighborSampling
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.storage import CheckpointError, read_manifest
 from alignrec_pyg.training.parallel import WorkerLostError, Workers
+from alignrec_pyg.training.row_adam import RowAdam
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 
 
@@ -86,28 +89,97 @@ def test_two_processes_add_up_average_agree_and_take_the_first(two_processes):
 
 
 def test_gradients_that_one_process_lacks_or_has_of_rows_alone(two_processes):
-    """Two processes with sparse and with dense gradients, and with one or none."""
+    """Two processes with sparse and with dense gradients, and with one or none.
+
+    Of sparse ones the first process gets the first two rows, the second one the last.
+    """
 
     def work(rank):
         workers = Workers(torch.device("cpu"), 20)
         tables = nn.ParameterList(nn.Parameter(torch.zeros(3, 1)) for _ in range(4))
-        rows, values = torch.tensor([[rank]]), torch.tensor([[2.0]])
+        rows, values = torch.tensor([[2 * rank, 2]]), torch.tensor([[2.0], [4.0]])
         of_rows = torch.sparse_coo_tensor(rows, values, (3, 1), check_invariants=False)
-        tables[0].grad = of_rows
-        tables[1].grad = of_rows if rank == 0 else None
-        tables[2].grad = of_rows.to_dense() if rank == 0 else of_rows
-        tables[3].grad = None if rank == 0 else of_rows.to_dense()
-        workers.average_gradients(tables)
-        workers.close()
-        return [(p.grad.is_sparse, p.grad.to_dense().flatten().tolist()) for p in tables]
 
-    for found in two_processes.run(work):
-        assert found == [
-            (True, [1.0, 1.0, 0.0]),
-            (True, [1.0, 0.0, 0.0]),
-            (False, [1.0, 1.0, 0.0]),
-            (False, [0.0, 1.0, 0.0]),
-        ]
+        def gradients():
+            tables[0].grad = of_rows.clone()
+            tables[1].grad = of_rows.clone() if rank == 0 else None
+            tables[2].grad = of_rows.to_dense() if rank == 0 else of_rows.clone()
+            tables[3].grad = None if rank == 0 else of_rows.to_dense()
+
+        gradients()
+        workers.average_gradients(tables)
+        found = [(p.grad.is_sparse, p.grad.to_dense().flatten().tolist()) for p in tables]
+        gradients()
+        tables[0].grad = of_rows.to_dense()  # it stays divided
+        workers.average_gradients(tables)
+        assert tables[0].grad.is_sparse
+        before = [table.grad.clone().to_dense() for table in tables]
+        workers.clip_gradients(tables, 0.5)
+        shares = [(p.grad.to_dense() / x).nanmean() for p, x in zip(tables, before, strict=True)]
+        workers.close()
+        return found, shares
+
+    (first, shares), (second, other_shares) = two_processes.run(work)
+    assert first == [
+        (True, [1.0, 0.0, 0.0]),
+        (True, [1.0, 0.0, 0.0]),
+        (False, [1.0, 0.0, 5.0]),
+        (False, [0.0, 0.0, 3.0]),
+    ]
+    assert second == [
+        (True, [0.0, 0.0, 5.0]),
+        (True, [0.0, 0.0, 2.0]),
+        *first[2:],
+    ]
+    whole = torch.tensor([1.0, 5.0, 1.0, 2.0, 1.0, 5.0, 3.0])
+    expected = 0.5 / whole.norm()
+    for share in [*shares, *other_shares]:
+        torch.testing.assert_close(share, expected)
+
+
+def test_rows_that_one_process_owns_reach_the_other(two_processes):
+    """Values after a step; what an optimiser keeps of them where it is asked for."""
+
+    def work(rank):
+        workers = Workers(torch.device("cpu"), 20)
+        table = nn.Parameter(torch.zeros(5, 2))
+        optimizer = torch.optim.Adagrad([table], lr=1.0)
+        for rows in ([0, 1 + rank], [3 - rank]):
+            optimizer.zero_grad()
+            read = torch.nn.functional.embedding(torch.tensor(rows), table, sparse=True)
+            (read + 1).pow(2).sum().backward()
+            workers.average_gradients(nn.ParameterList([table]))
+            optimizer.step()
+            workers.share_rows()
+        workers.gather_rows(optimizer)
+        workers.close()
+        return table.detach(), optimizer.state[table]["sum"]
+
+    both = two_processes.run(work)
+    table = nn.Parameter(torch.zeros(5, 2))
+    optimizer = torch.optim.Adagrad([table], lr=1.0)
+    for rows in ([0, 0, 1, 2], [3, 2]):
+        optimizer.zero_grad()
+        ((table[rows] + 1).pow(2).sum() / 2).backward()
+        optimizer.step()
+    for found in both:
+        torch.testing.assert_close(found, (table.detach(), optimizer.state[table]["sum"]))
+
+
+def test_an_infinite_gradient_of_one_process_is_all_processes(two_processes):
+    def work(rank):
+        workers = Workers(torch.device("cpu"), 20)
+        table, factor = nn.Parameter(torch.zeros(4, 1)), nn.Parameter(torch.ones(1))
+        values = torch.tensor([[1.0], [torch.inf if rank == 0 else 1.0]])
+        table.grad = torch.sparse_coo_tensor(
+            torch.tensor([[0, 3]]), values, (4, 1), check_invariants=False
+        )
+        factor.grad = torch.ones(1)
+        workers.average_gradients(nn.ParameterList([table, factor]), scaled=True)
+        workers.close()
+        return [bool(p.grad.to_dense().isfinite().all()) for p in (table, factor)]
+
+    assert two_processes.run(work) == [[False, False]] * 2
 
 
 # in-batch losses, draws of an epoch and of a batch, a graph of the first batch, frozen features
@@ -128,23 +200,28 @@ def trained(model_cls, graphs, seed=0, **options):
         return {"vectors": model(graphs[0]), "history": result.history, "best": result.best_metrics}
 
 
-def averaged(model_cls, train):
+def averaged(model_cls, train, batch_size=250, fan_out=None):
     """Losses of an epoch of steps along the mean gradient of two batches, by hand."""
     torch.manual_seed(0)
     model = model_cls(train, embedding_dim=8)
     other = copy.deepcopy(model)
     for worker in (model, other):
         worker.on_epoch_start(train, seeded_generator(3, 0, 1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    sampler = TripletSampler(train, batch_size=250, seed=3)
-    assert len(sampler) % 2 == 1
+        for table in (part for part in worker.modules() if isinstance(part, nn.Embedding)):
+            table.sparse = fan_out is not None
+    optimizer = (torch.optim.Adam if fan_out is None else RowAdam)(model.parameters(), lr=0.01)
+    sampler = TripletSampler(train, batch_size=batch_size, seed=3)
     losses = []
-    for pair in torch.arange(len(sampler) + 1).view(-1, 2) % len(sampler):
+    for pair in torch.arange(len(sampler) + len(sampler) % 2).view(-1, 2) % len(sampler):
         optimizer.zero_grad()
         other.zero_grad()
         for worker, number in zip((model, other), pair.tolist(), strict=True):
+            batch = sampler.batch(0, number)
+            if fan_out is not None:
+                draws = NeighborSampling(fan_out, seeded_generator(3, 0, 5, number))
+                batch = replace(batch, sampling=draws)
             worker.on_batch_start(seeded_generator(3, 0, 2, number))
-            loss, _ = worker.loss(train, sampler.batch(0, number))
+            loss, _ = worker.loss(train, batch)
             (loss / 2).backward()
             losses.append(loss.item())
         for mine, its in zip(model.parameters(), other.parameters(), strict=True):
@@ -175,17 +252,21 @@ def test_two_processes_step_along_the_mean_of_their_gradients(checkerboard, two_
         torch.manual_seed(rank)
         model = LightGCN(checkerboard[0], embedding_dim=8)
         sent = []
-        reduced = torch.distributed.all_reduce
-        torch.distributed.all_reduce = lambda x, *how, group: (
-            sent.append(x.numel()) or reduced(x, *how, group=group)
+        exchanged = torch.distributed.all_to_all_single
+        torch.distributed.all_to_all_single = lambda out, x, *sizes, group: (
+            sent.append(x.numel()) or exchanged(out, x, *sizes, group=group)
         )
-        fit(model, *checkerboard, config(max_epochs=1, fan_out=(2, 1, 1), batch_size=4))
-        torch.distributed.all_reduce = reduced
-        return max(sent), list(model.parameters())
+        result = fit(model, *checkerboard, config(max_epochs=1, fan_out=(2, 1, 1), batch_size=4))
+        torch.distributed.all_to_all_single = exchanged
+        return max(sent), result, list(model.parameters())
 
-    (first, (largest, tables)), (second, (_, other_tables)) = two_processes.run(work)
+    (first, (largest, result, tables)), (second, (*_, other_tables)) = two_processes.run(work)
     assert 0 < largest < 0.9 * max(table.numel() for table in tables)
-    assert all(torch.equal(a, b) for a, b in zip(tables, other_tables, strict=True))
+    loss, expected = averaged(LightGCN, checkerboard[0], 4, (2, 1, 1))
+    assert result.history[0]["loss"] == pytest.approx(loss, rel=1e-5)
+    for one, two, three in zip(tables, other_tables, expected, strict=True):
+        assert torch.equal(one, two)
+        torch.testing.assert_close(one, three, atol=1e-5, rtol=1e-4)
     for cls, (result, parameters), (other, same) in zip(MODELS, first, second, strict=True):
         assert result.history == other.history, cls
         assert result.best_metrics["num_users"] == 50
@@ -212,22 +293,28 @@ Stopped.__name__ = "BM3"
 
 
 def test_a_stopped_run_goes_on_exactly(checkerboard, two_processes):
-    folder = two_processes.folder
+    """Also where each process knows the moments of its rows alone."""
+    kinds = {"all": config(), "drawn": config(fan_out=(2,))}
 
     def whole_and_stopped(rank):
         """All in one go; in a second group until the signal comes, then on to the end."""
-        found = [trained(BM3, checkerboard, checkpoint_dir=folder / "whole")]
-        with pytest.raises(SystemExit):
-            trained(Stopped, checkerboard, checkpoint_dir=folder / "stopped")
-        state = read_manifest(folder / "stopped" / "state.json")["state"]
-        return [*found, trained(BM3, checkerboard, checkpoint_dir=folder / "stopped"), state]
+        found = []
+        for name, settings in kinds.items():
+            folder = two_processes.folder / name
+            options = {"config": settings, "checkpoint_dir": folder / "stopped"}
+            whole = trained(BM3, checkerboard, config=settings)
+            with pytest.raises(SystemExit):
+                trained(Stopped, checkerboard, **options)
+            state = read_manifest(folder / "stopped" / "state.json")["state"]
+            found.append((whole, trained(BM3, checkerboard, **options), state))
+        return found
 
-    (whole, resumed, state), _ = two_processes.run(whole_and_stopped)
-    assert (state["epoch"], state["step"]) == (2, 1)
-    assert resumed["history"] == whole["history"]
-    assert all(torch.equal(a, b) for a, b in zip(whole["vectors"], resumed["vectors"], strict=True))
+    for whole, resumed, state in two_processes.run(whole_and_stopped)[0]:
+        assert (state["epoch"], state["step"]) == (2, 1)
+        assert resumed["history"] == whole["history"]
+        assert all(map(torch.equal, whole["vectors"], resumed["vectors"]))
     with pytest.raises(CheckpointError, match="workers"):
-        trained(BM3, checkerboard, checkpoint_dir=folder / "stopped")
+        trained(BM3, checkerboard, checkpoint_dir=two_processes.folder / "all" / "stopped")
 
 
 class Leaving(BM3):
@@ -312,11 +399,20 @@ def test_workers_that_would_differ_are_refused(checkerboard, two_processes):
         return [
             refusal(lambda: trained(LightGCN, checkerboard, config=config(seed=rank))),
             refusal(lambda: trained(LightGCN, (train, few))),
+            refusal(
+                lambda: trained(
+                    LightGCN,
+                    checkerboard,
+                    config=config(fan_out=(2, 2, 2)),
+                    optimizer=partial(torch.optim.SGD, momentum=0.9),
+                )
+            ),
         ]
 
-    for settings, users in two_processes.run(work):
+    for settings, users, momentum in two_processes.run(work):
         assert "workers need the same model, graphs and settings" in settings
         assert "a user with links to predict for each of the 2 workers (got 1)" in users
+        assert "'optimizer' needs to be without momentum" in momentum
 
 
 def test_a_folder_of_one_worker_only_is_refused(checkerboard, two_processes):
