@@ -193,8 +193,9 @@ def fit(
         ValueError: If a graph is not that of the model, has no links, or is on another device; if
             the model cannot draw neighbourhoods and ``config.fan_out`` is given; if
             ``config.weight_decay`` is given beside ``optimizer``, whose own it should be; if
-            ``optimizer`` is given for a model in closed form, or that is too large to solve; if
-            workers were given different arguments.
+            ``optimizer`` is given for a model in closed form, or that is too large to solve; if it
+            has momentum and several workers draw neighbours; if workers were given different
+            arguments.
         TrainingDivergedError: If the loss is not finite, naming epoch, batch and term.
         CheckpointError: If ``checkpoint_dir`` is damaged or holds another run.
         LockedError: If another process trains in ``checkpoint_dir``.
