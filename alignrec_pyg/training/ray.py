@@ -41,13 +41,21 @@ def run_with_ray(
     require_package(
         "ray.train", "training with several workers (torchrun does without)", "'ray[tune]'", "tune"
     )
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchTrainer, get_device
 
     check_integer("num_workers", num_workers, 1)
+
+    # Sent by value, with a reference: Ray's controller, through which it goes, then neither imports
+    # what the worker needs nor holds the graphs.
+    def run_worker(arguments: dict[str, Any]) -> None:
+        called, given = ray.get(arguments["work"])
+        called(given, get_device())
+
     TorchTrainer(
-        _run_worker,
-        train_loop_config={"worker": worker, "job": job},
+        run_worker,
+        train_loop_config={"work": ray.put((worker, job))},
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name="workers",
@@ -55,12 +63,6 @@ def run_with_ray(
             failure_config=FailureConfig(max_failures=3),
         ),
     ).fit()
-
-
-def _run_worker(arguments: dict[str, Any]) -> None:
-    from ray.train.torch import get_device
-
-    arguments["worker"](arguments["job"], get_device())
 
 
 def fit_with_ray(

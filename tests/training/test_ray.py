@@ -91,8 +91,10 @@ def test_two_workers_of_ray_do_what_two_processes_do(
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "200")  # on a busy machine
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "200")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 else: what runs beside would starve them
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process less
     monkeypatch.chdir(tmp_path)
-    ray.init("local", num_cpus=3, include_dashboard=False)
+    ray.init("local", num_cpus=2, include_dashboard=False)
     model = make_model()
     try:
         found = fit_with_ray(model, train, test, config, num_workers=2, checkpoint_dir="run")
