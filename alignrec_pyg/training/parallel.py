@@ -186,15 +186,17 @@ class Workers:
 
     def clip_gradients(self, module: nn.Module, max_norm: float) -> None:
         """Shortens the gradients of all parameters to a norm of ``max_norm`` together."""
-        trained = [p for p in module.parameters() if p.grad is not None]
         if not self._tables:
-            nn.utils.clip_grad_norm_(trained, max_norm)
+            nn.utils.clip_grad_norm_(module.parameters(), max_norm)
             return
-        whole = [p.grad for p in trained if p not in self._tables]
-        rows = [p.grad._values() for p in trained if p in self._tables]
+        known = {p: p.grad for p in module.parameters() if p.grad is not None}
+        whole = [grad for table, grad in known.items() if table not in self._tables]
+        rows = [grad._values() for table, grad in known.items() if table in self._tables]
         own, norm = (float(nn.utils.get_total_norm(part)) for part in (rows, whole))
         norm = math.hypot(norm, self.all_reduce([own**2])[0] ** 0.5)
-        nn.utils.clip_grads_with_norm_(trained, max_norm, torch.tensor(norm, device=self.device))
+        nn.utils.clip_grads_with_norm_(
+            list(known), max_norm, torch.tensor(norm, device=self.device)
+        )
 
     def barrier(self) -> None:
         """Waits until all workers have got here."""
