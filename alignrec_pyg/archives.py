@@ -34,9 +34,9 @@ def open_archive(path: Path) -> ZipFile:
 
 
 def read_member(archive: ZipFile, name: str, most_bytes: int) -> bytes:
-    """The bytes of a member, of which never more than ``most_bytes`` are inflated.
+    """Reads a member; never more than ``most_bytes`` bytes are decompressed.
 
-    What a member says of its size need not be true; one that holds more is damaged.
+    The size that a member declares need not be true: one that holds more counts as damaged.
 
     Raises:
         ArchiveError: If it is missing, damaged, encrypted, larger, or compressed in another way

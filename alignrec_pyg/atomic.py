@@ -1,8 +1,8 @@
-"""Files and folders that appear whole or not at all, what killed processes leave, and locks.
+"""Atomic writes of files and folders, removal of what killed processes left, and locks.
 
-What is written goes into a folder with a private name beside its place
-(``.alignrec-<host>-<process>-<random>.part``), is flushed to the disk and then renamed. A killed
-process leaves such a folder, which the next write beside it clears away; nothing else is.
+A file is written to a private folder beside its final path
+(``.alignrec-<host>-<process>-<random>.part``), flushed to the disk and then renamed. A killed
+process leaves such a folder behind; the next write beside it removes it, and nothing else.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class LockedError(RuntimeError):
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A private place to write to; the file that is there at the end appears as ``path``.
+    """Yields a private path to write to; at the end, the file there becomes ``path`` in one step.
 
-    If the block fails nothing appears, and what was written is removed.
+    If the block fails, ``path`` stays as it was, and what was written is removed.
 
     Raises:
         OSError: If the file cannot be written; names ``path``.
@@ -50,10 +50,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A private folder to write files to; it appears as ``path`` at the end.
+    """Yields a private folder to write files to; at the end it becomes ``path`` in one step.
 
-    Where ``path`` is an empty folder its files appear in it, one after the other. If the block
-    fails nothing appears.
+    If ``path`` is an empty folder, the files are moved into it, one after the other. If the block
+    fails, ``path`` stays as it was.
 
     Raises:
         ValueError: If ``path`` is a file, or a folder that is not empty.
@@ -80,9 +80,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def private_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside ``path`` for what becomes ``path``; removed at the end with what is left.
+    """Yields a new folder beside ``path``, for what becomes ``path``; it is removed at the end.
 
-    What killed processes left beside ``path`` is removed, too. Errors in writing name ``path``.
+    Folders that killed processes left beside ``path`` are removed, too. Errors in writing name
+    ``path``.
     """
     folder = path.parent / f".alignrec-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
@@ -91,7 +92,7 @@ def private_folder(path: Path) -> Iterator[Path]:
         folder.mkdir()
         yield folder
     except OSError as error:
-        # libraries tell the private name, or none
+        # libraries name the private file, or none
         if error.filename is None or str(folder) in str(error.filename):
             reason = error.strerror or str(error)
             if error.errno is None:
@@ -118,9 +119,9 @@ def publish(file: Path, path: Path) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Removes what processes that have ended left half written in ``folder``, if it is there.
+    """Removes the private folders of processes that have ended from ``folder``, if it exists.
 
-    Of processes of another host nothing is known: what they left goes after an hour.
+    Whether a process of another host has ended is not known: its folders are removed after an hour.
     """
     if not folder.is_dir():
         return
@@ -136,7 +137,7 @@ def remove_partial_files(folder: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a file or folder that cannot be used, and tells its name from now on."""
+    """Renames a file or folder that cannot be used, and returns its new path."""
     number = 1
     while os.path.lexists(kept := path.with_name(f"{path.name}.kept-{number}")):
         number += 1
@@ -145,19 +146,19 @@ def set_aside(path: Path) -> Path:
 
 @contextmanager
 def folder_lock(folder: Path, name: str = "", *, wait: float | None = None) -> Iterator[None]:
-    """Keeps a folder, or what goes by a name in it, to one process while the block runs.
+    """Locks a folder, or ``name`` within it, for this process while the block runs.
 
-    The lock is the operating system's: it is free as soon as its process ends, however it ends.
-    Its file, ``.alignrec-<name>.lock``, stays. A folder that is not there is made. ``wait`` is how
-    many seconds to wait for another process; ``None`` means for as long as it takes.
+    The operating system releases the lock when the process ends, however it ends. The lock file,
+    ``.alignrec-<name>.lock``, stays. A missing folder is created. ``wait`` is how many seconds to
+    wait for another process; ``None`` waits for as long as it takes.
 
     Raises:
-        LockedError: If another process has it after that time; says which.
+        LockedError: If another process still holds the lock after that time; the message names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stem = f".alignrec-{name}" if name else ".alignrec"
     lock_file = folder / f"{stem}.lock"
-    lock_file.touch()  # by filelock it would be its maker's alone to write, whatever the umask
+    lock_file.touch()  # created by filelock, only its owner could write to it, whatever the umask
     lock = FileLock(lock_file, timeout=-1 if wait is None else wait)
     holder = folder / f"{stem}.holder"  # a locked file itself cannot be read on Windows
     try:
@@ -168,7 +169,7 @@ def folder_lock(folder: Path, name: str = "", *, wait: float | None = None) -> I
             "another folder"
         ) from None
     try:
-        with suppress(OSError):  # a full disk is told by who writes more than a name
+        with suppress(OSError):  # a full disk is reported by whoever writes more than a name
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:

@@ -33,10 +33,10 @@ _IN_WORDS = {
 def check_integer(
     argument: str, value: Any, least: int, most: int | None = None, *, hint: str = ""
 ) -> int:
-    """Checks that an argument is an integer in a range, which a truth value is not.
+    """Checks that an argument is an integer in a range; booleans are refused.
 
     Raises:
-        ValueError: If it is none, or out of range.
+        ValueError: If it is not an integer, or out of range.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"'{argument}' needs to be an integer (got {value!r})")
@@ -55,12 +55,12 @@ def check_number(
     most: float | None = None,
     below: float | None = None,
 ) -> float:
-    """Checks that an argument is a finite number in an interval, which a truth value is not.
+    """Checks that an argument is a finite number in an interval; booleans are refused.
 
-    ``least`` and ``most`` are allowed themselves, ``above`` and ``below`` are not.
+    The bounds ``least`` and ``most`` are inclusive, ``above`` and ``below`` are exclusive.
 
     Raises:
-        ValueError: If it is none, not finite or out of the interval.
+        ValueError: If it is not a number, not finite or outside of the interval.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"'{argument}' needs to be a number (got {value!r})")
@@ -117,10 +117,10 @@ def check_indices(argument: str, index: Any, count: int) -> Tensor:
 def require_package(
     module: str, needed_by: str, install: str, extra: str | None = None
 ) -> ModuleType:
-    """Imports a package that only some uses need.
+    """Imports an optional package.
 
-    A message says what needs it and how to get it: what to hand to ``pip install``, and the extra
-    that installs it in a checkout of the repository.
+    The error message says what needs the package and how to install it, by the argument of ``pip
+    install`` or the extra that installs it in a checkout of the repository.
 
     Raises:
         ImportError: If it is missing or fails while it is imported.
@@ -132,7 +132,7 @@ def require_package(
     """
     try:
         return import_module(module)
-    except Exception as error:  # of a broken one anything, such as a torchvision of another torch
+    except Exception as error:  # a broken package raises anything
         checkout = f", or in a checkout `uv sync --extra {extra}`" if extra else ""
         broken = "" if isinstance(error, ModuleNotFoundError) else _BROKEN
         raise ImportError(
@@ -142,7 +142,7 @@ def require_package(
 
 
 def load_attribute(path: str) -> Any:
-    """What a path ``module:Name`` names; the module is found from the current folder, too.
+    """Loads the object that ``module:Name`` names; modules of the current folder are found, too.
 
     Raises:
         ValueError: If the path is of another form, or cannot be imported.
@@ -170,7 +170,7 @@ def _interval(
 
 
 def unknown_names(what: str, asked: Iterable[str], valid: Sequence[str]) -> list[str]:
-    """One problem for each asked name that is not valid, with a valid one that is near."""
+    """A message for each name in ``asked`` that is not valid, with the nearest valid one."""
     return [
         f"{what} {name!r} is unknown: "
         + ("separate names by spaces" if "," in name else nearest(name, valid))
@@ -180,7 +180,7 @@ def unknown_names(what: str, asked: Iterable[str], valid: Sequence[str]) -> list
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
-    """What may have been meant, and what there is."""
+    """The valid name that may have been meant, and all that are valid."""
     folded = {other.lower(): other for other in valid}
     close = get_close_matches(name.lower(), folded, n=1, cutoff=_NEAR)
     hint = f"did you mean {folded[close[0]]!r}? " if close else ""

@@ -1,9 +1,9 @@
-"""Fingerprints of feature tables and item graphs, which tell rounding from other content.
+"""Fingerprints of feature tables and item graphs, which distinguish rounding from other content.
 
 Another number of threads, processor or version of a library gives features that differ in their
-last digits, and neighbour lists that differ where two items are equally near. A hash calls that
-other content. A fingerprint has a few numbers for each row, so that differences can be measured
-without the table.
+last digits, and neighbour lists that differ where two items are equally near. Their hashes then
+differ. A fingerprint has a few numbers for each row, so that differences can be measured without
+the table.
 """
 
 from __future__ import annotations
@@ -126,13 +126,13 @@ def check_fingerprints(
     *,
     strict: bool = False,
 ) -> None:
-    """Makes sure that tables and graphs are those that ``owner`` was trained with.
+    """Checks that tables and graphs are those that ``owner`` was trained with.
 
-    Rounding is let through with a ``UserWarning``; a graph may also have other neighbours for one
-    item in twenty, since those that are equally near change places.
+    Rounding differences are accepted with a ``UserWarning``; a graph may also have other neighbours
+    for one item in twenty, since rounding changes the order of items that are equally near.
 
     Raises:
-        CheckpointError: If one is another, or ``strict`` and one differs at all.
+        CheckpointError: If a table or graph has other content or, with ``strict``, differs at all.
     """
     rounded = []
     # Features first, since graphs are made of them.

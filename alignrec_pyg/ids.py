@@ -108,7 +108,8 @@ def as_id_list(ids: Any, argument: str) -> list[Any]:
 def ids_from_texts(known: np.ndarray, texts: Sequence[str]) -> list[Any]:
     """Ids that were written as text, in the type of the ``known`` ones.
 
-    What is no whole number stays a string where the known ids are numbers; ``7.0`` is one.
+    If the known ids are numbers, a text that is not a whole number stays a string; ``7.0`` is a
+    whole number.
     """
     if known.dtype.kind not in "iu":
         return list(texts)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, answered at a moment where nothing is half done."""
+"""Ctrl-C and SIGTERM, deferred to a point where the state can be saved."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM only sets :attr:`requested`.
+    """A context in which the first SIGINT or SIGTERM only sets :attr:`requested`.
 
     The second one acts at once, as does every one when inactive or outside the main thread, where
-    Python allows no handlers. A signal that was ignored (by ``nohup``, say) stays so. Earlier
-    handlers are put back on leaving.
+    Python allows no handlers. A signal that was ignored (by ``nohup``, say) stays ignored. Earlier
+    handlers are restored at the end.
     """
 
     def __init__(self, *, active: bool) -> None:
@@ -23,16 +23,16 @@ class StopRequest:
 
     @property
     def number(self) -> int:
-        """The signal that has come; SIGTERM where none has."""
+        """The signal that was received; SIGTERM if none was."""
         return signal.SIGTERM if self._received is None else self._received
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self._received is not None
 
     def exit_if_requested(self) -> None:
-        """Leaves as the signal would have: KeyboardInterrupt, or exit status 143 for SIGTERM."""
+        """Ends as the signal would have: by KeyboardInterrupt, or exit status 143 for SIGTERM."""
         if self._received == signal.SIGINT:
             raise KeyboardInterrupt
         if self._received is not None:

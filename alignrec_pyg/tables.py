@@ -109,7 +109,7 @@ def note_on_shared_ids(
 
     Args:
         source: Where ``ids`` are from, which begins the message.
-        num_shared: How many of them are in ``item_id``.
+        num_shared: Number of them that are in ``item_id``.
         ids: The ids of the source.
         item_id: The ids of the items.
 

@@ -1,6 +1,6 @@
 """How a recommender is trained: learning rate, batches, early stopping.
 
-It stands below the models, because a model class names the settings that it is trained with.
+Models import this module, because a model class names the settings that it is trained with.
 """
 
 from __future__ import annotations
@@ -53,24 +53,23 @@ class TrainConfig:
         batch_size: Links per batch (``None``: by model and data).
         num_negatives: Negatives drawn for each link. Its user and positive item are repeated for
             each, so a batch holds ``batch_size * num_negatives`` triples.
-        known_negatives: What becomes of the known pairs of the graph, such as low ratings.
-            ``None``: they are no negatives. Otherwise they may be drawn like any item, and this
-            share of the negatives of users who have known pairs, in [0, 1], is drawn from these
-            alone.
-        fan_out: Neighbours that a step draws of each node, for each hop from the batch on,
-            instead of reading whole neighbourhoods (-1 takes all of a hop; ``None``: exact steps).
-            Drawn messages are weighted so that linear propagation is unbiased, and an epoch costs
-            as much as its links, not its links times the graph. Adam then updates the rows that a
+        known_negatives: How the known pairs of the graph, such as low ratings, are used. ``None``:
+            they are never negatives. Otherwise they may be drawn like any item, and this share of
+            the negatives of users who have known pairs, in [0, 1], is drawn from these alone.
+        fan_out: Neighbours that a step samples of each node, for each hop from the batch on,
+            instead of reading all of them (-1 takes all of a hop; ``None``: exact steps). Sampled
+            messages are weighted so that linear propagation is unbiased, and the cost of an epoch
+            grows with the number of links instead of its square. Adam then updates the rows that a
             step reads, see :class:`~alignrec_pyg.training.RowAdam`. It takes a model with
             ``supports_neighbor_sampling``, and an entry for each of its layers.
         max_epochs: Most epochs to run; one epoch is one pass over all links.
         patience: Training stops when more evaluations than this in a row bring no improvement
             (``None``: ``patience_steps`` counts).
         eval_every: Epochs between evaluations (``None``: ``eval_steps`` counts).
-        eval_steps: Steps between evaluations, where ``eval_every`` is ``None``: as many whole
-            epochs as have at least these. A step is a batch; small data have few steps an epoch,
-            so that steps say more about how far training has come. Where both are ``None``, by
-            model and data.
+        eval_steps: Steps between evaluations, where ``eval_every`` is ``None``: as many epochs as
+            have at least these. A step is a batch; small data have few steps an epoch, so that
+            steps say more about how far training has come. Where both are ``None``, by model and
+            data.
         patience_steps: Training stops when no evaluation of more than these steps in a row brings
             an improvement, where ``patience`` is ``None``. Where both are, by model and data.
         min_steps: Patience does not stop training before these steps (``None``: by model and data
@@ -151,11 +150,12 @@ class TrainConfig:
         return replace(self, **changes)
 
     def completed(self, defaults: TrainConfig, num_links: int) -> CompleteTrainConfig:
-        """The configuration, with values for what is ``None``.
+        """The configuration, with values for the fields that are ``None``.
 
         Args:
-            defaults: Where they come from first, usually a model's ``train_config(data)``.
-            num_links: Training links; :meth:`for_links` has what ``defaults`` lacks.
+            defaults: The source of these values, usually a model's ``train_config(data)``.
+            num_links: Number of training links, for :meth:`for_links`, which has the values that
+                ``defaults`` lacks.
         """
         found = self._filled(defaults)
         found = found._filled(TrainConfig.for_links(num_links, found.lr, found.batch_size))
@@ -171,22 +171,23 @@ class TrainConfig:
     def for_links(
         cls, num_links: int, lr: float | None = None, batch_size: int | None = None
     ) -> TrainConfig:
-        r"""How to train on so many links where neither user nor model says otherwise.
+        r"""The default way to train on this number of links.
 
         - ``batch_size``: the power of two from 256 to 2,048 that gives an epoch about 32 steps;
         - ``lr``: :math:`3 \cdot 10^{-3} \sqrt{50{,}000 / L}` for :math:`L` links, but at most
           :math:`3 \cdot 10^{-3}` and at least :math:`10^{-3}`;
         - ``eval_steps``: 50, so at least every epoch of 50 steps or more is evaluated;
         - ``patience_steps``: 2 / ``lr``, and five epochs at least; ``min_steps``: 3 / ``lr``. Adam
-          moves a weight by about ``lr`` a step at most, so that a smaller learning rate takes more
-          steps as far.
+          moves a weight by about ``lr`` a step at most, so a smaller learning rate takes more steps
+          for the same distance.
 
-        ``benchmarks/README.md`` says on which data the rule was made, and how it does on others.
+        ``benchmarks/README.md`` says on which data the rule was made, and how it performs on
+        others.
 
         Args:
             num_links: Training links.
-            lr: A learning rate that is given, to which the patience is to fit.
-            batch_size: A batch size that is given, likewise.
+            lr: A given learning rate, which then determines the patience.
+            batch_size: A given batch size, likewise.
         """
         exponent = round(math.log2(max(num_links, 1) / _EPOCH_STEPS))
         few = math.sqrt(_FEW_LINKS / max(num_links, 1))

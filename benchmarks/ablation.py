@@ -5,9 +5,9 @@
 
 The weight of an alignment is set to 0 (w/o CCA, UIA, REG), or one feature set is left out of the
 features, the item graph and REG (w/o image, w/o text, ... by the names of the data's tables). One
-more row has REG as the paper's equation, where the published figures have their code's. The
-paper encodes an item anew from its other modality; here its other tables stay as they are. The
-other settings stay, as in the paper. Five seeds unless --seeds says otherwise.
+more row has REG as in the paper's equation; the published figures have that of the code. The paper
+encodes an item anew from its other modality; here its other tables stay as they are. The other
+settings stay as they are, as in the paper. Five seeds by default.
 """
 
 from __future__ import annotations

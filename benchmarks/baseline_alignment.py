@@ -4,8 +4,8 @@
     python benchmarks/baseline_alignment.py --data FOLDER --models MGCN VBPR
 
 The paper says that its alignments can be integrated into existing approaches, and gives no figures.
-Each model runs alone and with CCA, UIA and REG added to its loss, with AlignRec's weights unless
---cca, --uia, --reg say otherwise; all else is equal. Any model with separate content and ID vectors
+Each model runs as it is and with CCA, UIA and REG added to its loss, with AlignRec's weights unless
+--cca, --uia, --reg give others; all else is equal. Any model with separate content and ID vectors
 can take them; LightGCN has no content, so ContentLightGCN stands for it. Models: ContentLightGCN,
 VBPR and MGCN.
 """

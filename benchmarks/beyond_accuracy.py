@@ -1,10 +1,10 @@
-"""What models recommend, however right it is: coverage, concentration, novelty, diversity.
+"""Metrics beyond accuracy: coverage, concentration, novelty and diversity of recommendations.
 
     python benchmarks/beyond_accuracy.py
     python benchmarks/beyond_accuracy.py --data FOLDER --k 10
 
-Nothing is trained that an earlier run of another script with the same settings and folder has left.
-The definitions are those of alignrec_pyg.beyond_accuracy.
+Models that another script has trained with the same settings and folder are not trained again. The
+definitions are those of alignrec_pyg.beyond_accuracy.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ def beyond(options: Options) -> int:
         not_run=not_run,
         style=experiments.TableStyle(costs=False, unmarked=None),
         notes=[
-            "coverage: share of all items recommended; Gini: 0 if all alike, towards 1 if few take "
-            "all; average popularity: train links of a recommended item; long-tail share: items "
+            "coverage: share of all items recommended; Gini: 0 if all are recommended equally "
+            "often, towards 1 if few are; average popularity: train links of a recommended item; "
+            "long-tail share: items "
             "with fewer than 4; diversity: one minus the mean cosine within a list"
         ],
     )

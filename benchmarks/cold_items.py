@@ -1,11 +1,11 @@
-"""Items that come after training: held out entirely, then taken in by their content.
+"""Items that come after training: held out entirely, then added by their content.
 
     python benchmarks/cold_items.py
     python benchmarks/cold_items.py --data FOLDER --models AlignRec VBPR FREEDOM --held-out 0.2
 
-A share of the items is parted from the data, with all its links, before anything else. Models train
-and are selected on the rest as ever; then each takes the held-out items in (add_items): with no ID
-vector (content alone), and with the mean of their neighbours' ID vectors. Rows beside them: items
+A share of the items is removed from the data, with all its links, before anything else. Models are
+trained and selected on the rest; then the held-out items are added to each (add_items): without an
+ID vector (content only), and with the mean of their neighbours' ID vectors. Rows beside them: items
 by popularity, and items by the cosine of their features with the user's train items. Models:
 AlignRec, VBPR and FREEDOM.
 
@@ -45,22 +45,22 @@ def cold_items(options: Options) -> int:
     from alignrec_pyg.experiments.cold_items import COLD, NEIGHBORS, ColdItems, by_id_vectors
 
     if options.neighbors:
-        problem = "--neighbors: lists know no items that come later; give features"
+        problem = "--neighbors: lists lack the items that are added; give features"
         raise experiments.SettingsError([problem])
     session = options.session()
     if not session.data.features:
-        problem = "--data: needs a feature table: held-out items have nothing else"
+        problem = "--data: needs a feature table, by which held-out items are added"
         raise experiments.SettingsError([problem])
     by_id = [name for name, s in session.models.items() if not s.model.supports_new_items]
     if by_id:
         raise experiments.SettingsError(
-            [f"--models {name}: tells items by their IDs only" for name in by_id]
+            [f"--models {name}: has only ID vectors, which held-out items lack" for name in by_id]
         )
     with experiments.errors_about("--held-out"):
         held_out = alignrec_pyg.transforms.HoldOutItems(options.held_out, seed=options.item_seed)
     session = session.prepared(held_out=held_out)
     models, not_run = session.runnable()
-    cells = session.cells_of(models)  # makes the tables that the held-out items need, too
+    cells = session.cells_of(models)  # also makes the tables that the held-out items need
     cold = ColdItems.of(session.data)
     outcome = session.run(cells, cold.parts())
     results = [row for result in outcome.results for row in by_id_vectors(result)]

@@ -1,4 +1,4 @@
-"""Table 3 of the paper, features judged without training: the same as ``alignrec features``.
+"""Table 3 of the paper, features evaluated without training: the same as ``alignrec features``.
 
 python benchmarks/features.py
 python benchmarks/features.py --data FOLDER --tables clip=clip.npy --sets clip image+text

@@ -1,11 +1,11 @@
-"""Whom, and for which items, models serve well: metrics by activity and by popularity.
+"""For which users and items models work well: metrics by activity and by popularity.
 
     python benchmarks/groups.py
     python benchmarks/groups.py --data FOLDER --models AlignRec LightGCN --num-groups 5
 
 Users in groups of about equal size by their train links; test links by the popularity of their
-item: the head takes 20 % of the train links, the tail 20 %, the middle the rest. Nothing is trained
-that an earlier run of another script with the same settings and folder has left.
+item: the head takes 20 % of the train links, the tail 20 %, the middle the rest. Models that
+    another script has trained with the same settings and folder are not trained again.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 
 The paper tests on the links whose item has fewer than four train links; its published code on the
 links of users with fewer than four. All items are ranked, only these links count. Models: BM3,
-MGCN, FREEDOM and AlignRec. Nothing is trained that an earlier run of another script with the same
-settings and folder has left.
+MGCN, FREEDOM and AlignRec. Models that another script has trained with the same settings and folder
+are not trained again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def long_tail(options: Options) -> int:
         "user": alignrec_pyg.long_tail_links(train, links, below=below, of="user"),
     }
     if tails["item"].size(1) == 0:
-        problem = f"--below {below}: no test link has an item of so few train links"
+        problem = f"--below {below}: no test link has an item with fewer train links"
         raise experiments.SettingsError([problem])
 
     def measure(cell: experiments.CellResult) -> experiments.Measurement:

@@ -6,16 +6,15 @@ r"""MovieLens with posters and plots as a folder in MMRec format, with a feature
     python benchmarks/movielens_tables.py --data ml-latest-small --out ml \
         --minilm all-MiniLM-L6-v2 --stage1 stage1/encoder
 
-Likes are ratings of 4 or more of movies with a plot and a poster, thinned to the 5-core (601 users,
-1,937 movies and 41,083 likes of ml-latest-small); the text is title and plot. The folder holds
-NAME.inter with times and without labels (the scripts split it), the ids of the outside world,
+Likes are ratings of 4 or more of movies with a plot and a poster, filtered to the 5-core (601
+users, 1,937 movies and 41,083 likes of ml-latest-small); the text is title and plot. The folder
+holds NAME.inter with times and without labels (the scripts split it), the original ids,
 catalogue.csv (all movies with their texts, for stage 1) and the tables
 
-    tfidf, patch_pca     what scikit-learn learns of texts and of posters
-    minilm               (--minilm) the texts by a sentence transformer
-    beit3                (--stage1) both by the encoder that stage 1 trained; beit3_text and
-                         beit3_image each from one modality alone (for features.py --replace)
-    beit3_random, ...    the same three from random weights
+    tfidf, patch_pca texts and posters by encoders that scikit-learn fits to them minilm
+    (--minilm) the texts by a sentence transformer beit3                (--stage1) both by the
+    encoder that stage 1 trained; beit3_text and beit3_image each from one modality alone (for
+    features.py --replace) beit3_random, ...    the same three from random weights
 
 Every other script reads the folder with --data. Encoded batches are kept in its folder cache: the
 same command continues an interrupted run.
@@ -47,7 +46,7 @@ WIDTH, IMAGE_SIZE = 64, 64  # of scikit-learn's encoders; the others have their 
 def encoders(
     minilm: Path | None, stage1: Path | None
 ) -> Iterator[tuple[str, alignrec_pyg.encoders.ItemEncoder]]:
-    """Names of tables and what encodes them."""
+    """Names of tables and their encoders."""
     yield "tfidf", alignrec_pyg.encoders.TfidfEncoder(WIDTH)
     yield "patch_pca", alignrec_pyg.encoders.PatchPCAEncoder(WIDTH, image_size=IMAGE_SIZE)
     if minilm is not None:

@@ -1,12 +1,12 @@
-"""What a protocol does to figures: the kind of split, validation links known or not in tests.
+"""The effect of the protocol on figures: kind of split, validation links known or not in tests.
 
     python benchmarks/protocols.py
     python benchmarks/protocols.py --data FOLDER --models AlignRec LightGCN FREEDOM
 
 Splits: the file's labels, each user's links at random, each user's latest link, all links after a
 moment. Those that the data has no labels or times for are left out. At test time the validation
-links are unknown to the model and stay candidates (MMRec's rule, behind the papers' tables), or are
-known: part of the graph and no candidates. Each model is trained once per split and seed. Models:
+links are not in the graph and are ranked (MMRec's rule, behind the papers' tables), or they are in
+the graph and excluded from rankings. Each model is trained once per split and seed. Models:
 LightGCN, FREEDOM and AlignRec.
 """
 
@@ -57,7 +57,7 @@ def compare_protocols(options: Options) -> int:
             continue
         data = here.data
         rows = {f"{name}, {rule}": settings for name, settings in models.items()}
-        cells = here.cells_of(rows)  # makes the tables and item graphs that the tests need, too
+        cells = here.cells_of(rows)  # also makes the tables and item graphs that the tests need
         tests = {experiments.TEST: data.test, KNOWN: experiments.val_known_at_test(data)}
         outcome = here.run(cells, data.parts._replace(tests=tests))
         results += outcome.results
@@ -86,7 +86,7 @@ def compare_protocols(options: Options) -> int:
         style=experiments.TableStyle(unmarked=None),
         one_split=False,
         notes=[
-            f"{KNOWN}: at test time the validation links are part of the graph and no candidates",
+            f"{KNOWN}: at test time the validation links are part of the graph and not ranked",
             *notes,
         ],
     )

@@ -1,13 +1,14 @@
-"""Training on sampled neighbourhoods against training on whole ones.
+"""Training on sampled neighbourhoods against training on full ones.
 
     python benchmarks/sampled_neighbors.py
     python benchmarks/sampled_neighbors.py --data FOLDER --models AlignRec FREEDOM --fan-out 20 10 5
 
-Each model is trained twice with the same settings and seeds: with whole neighbourhoods, and drawing
-``--fan-out`` neighbours of each node. The interval of the difference over users is also given as a
-share of the exact model's value. "links read" is the part of the entries of the user-item graph, in
-all layers, that a step with drawn neighbours reads, the mean over the first epoch's batches; an
-exact step reads all of them in each layer but the last. Models: AlignRec, FREEDOM and LightGCN.
+Each model is trained twice with the same settings and seeds: with full neighbourhoods, and with
+``--fan-out`` sampled neighbours of each node. The interval of the difference over users is also
+given as a share of the exact model's value. "links read" is the part of the entries of the
+user-item graph, in all layers, that a step with drawn neighbours reads, the mean over the first
+epoch's batches; an exact step reads all of them in each layer but the last. Models: AlignRec,
+FREEDOM and LightGCN.
 """
 
 from __future__ import annotations

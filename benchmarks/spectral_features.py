@@ -3,8 +3,8 @@
     python benchmarks/spectral_features.py --neighbors text_knn10.npz --out baby/text_spectral.npy
 
 For data whose features are not public but whose item graph is: the table lets every model that
-reads features run at the data's size. It holds what the graph knows and nothing else, so results on
-it are no results on the features the graph was made of.
+reads features run at the data's size. It contains only the information of the graph, so results on
+it are not results on the features that the graph was made of.
 
 The graph's cosines are symmetrised, W = (C + C') / 2 without self-loops, and normalised,
 N = D^-1/2 W D^-1/2. With the ``dim`` largest eigenvalues l of N and their eigenvectors V, the table

@@ -113,7 +113,7 @@ def _grid_problems(
     grids: Mapping[str, experiments.Grid],
     models: Mapping[str, experiments.ModelSettings],
 ) -> list[str]:
-    """What the grid decides cannot be given too."""
+    """Options that conflict with the grid."""
     problems = [f"{name} has no {options.grid} grid" for name in models if name not in grids]
     given = {text.partition("=")[0] for text in options.set}
     for name in models:

@@ -3,8 +3,9 @@
     python benchmarks/without_modality.py
     python benchmarks/without_modality.py --data FOLDER --models BM3 FREEDOM MGCN
 
-Each of the data's feature sets in turn is absent: not zeros, but no table, no part of the item
-graph, no term of the loss. The paper leaves out vision on Baby. Models: VBPR, BM3 and FREEDOM.
+Each of the data's feature sets in turn is left out: it is not replaced by zeros, but there is no
+table, no part of the item graph and no term of the loss. The paper leaves out vision on Baby.
+Models: VBPR, BM3 and FREEDOM.
 """
 
 from __future__ import annotations

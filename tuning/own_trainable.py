@@ -3,7 +3,7 @@
     uv run --extra tune python tuning/own_trainable.py
     uv run --extra tune python tuning/own_trainable.py path/to/folder --num-samples 30
 
-``alignrec tune`` does all of this and more. The example is for what it does not do: ``trial`` may
+``alignrec tune`` does all of this and more. The example shows what it does not do: ``trial`` may
 build and train anything, as long as it reports to Ray Tune.
 """
 
@@ -40,7 +40,7 @@ def main(
     path: Annotated[str, typer.Argument(help="An MMRec folder.")] = "synthetic",
     num_samples: Annotated[int, typer.Option(help="Weights to try.")] = 8,
     epochs: Annotated[int, typer.Option(help="Epochs of each trial.")] = 20,
-    out: Annotated[Path, typer.Option(help="Where Ray keeps the trials.")] = Path("results/ray"),
+    out: Annotated[Path, typer.Option(help="Folder of Ray's trials.")] = Path("results/ray"),
 ) -> None:
     """Search AlignRec's loss weights with Ray Tune; validation recall@20 chooses."""
     from ray import tune

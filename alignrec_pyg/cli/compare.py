@@ -77,7 +77,7 @@ class CompareOptions(ExperimentOptions, RawDataOptions):
         Path | None,
         option(
             ENCODING,
-            "Where encoded items are kept, for the next time, when only new items are encoded.",
+            "Cache of encoded items: the next run encodes only new ones.",
             "FOLDER",
             show_default="OUT/encoded",
         ),
@@ -100,11 +100,11 @@ class CompareOptions(ExperimentOptions, RawDataOptions):
             return self.data != SYNTHETIC
         try:
             return recognize(self.data).kind != "MMRec folder"
-        except ValueError:  # told where it is read
+        except ValueError:  # reported where it is read
             return False
 
     def completed(self, given: set[str]) -> CompareOptions:
-        """With one seed for files, if no other number is ``given``."""
+        """Takes one seed for files, unless ``--seeds`` is among the options that were ``given``."""
         return replace(self, seeds=1) if self.of_files and "seeds" not in given else self
 
     def usual_models(self) -> Sequence[str]:
@@ -125,10 +125,10 @@ def compare(options: CompareOptions) -> int:
     Without arguments: the models of the AlignRec paper's Table 2 and three baselines without
     training (Popularity, ItemKNN, EASE) on generated data, in five minutes on two cores.
 
-    With a table of interactions it goes the whole way: reads and checks, encodes texts and images,
-    splits, says how long it will take and how much memory, trains and compares, and trains the
-    model that is best on validation anew on all links. OUT/model is ready for alignrec recommend.
-    Without texts and images, models that need them are left out.
+    With a table of interactions it does everything from the start: reads and checks, encodes texts
+    and images, splits, says how long it will take and how much memory, trains and compares, and
+    trains the model that is best on validation anew on all links. OUT/model is ready for alignrec
+    recommend. Without texts and images, models that need them are left out.
 
     PATH may also be a folder that encode wrote, or any in MMRec's format (NAME.inter and .npy
     feature tables); no model is kept then.

@@ -46,8 +46,8 @@ class EncodeOptions(RawDataOptions):
         Path | None,
         option(
             ENCODING,
-            "Where encoded items are kept: to go on after an interruption, and for the next time, "
-            "when only new items are encoded.",
+            "Cache of encoded items: an interrupted run continues from it, and the next run "
+            "encodes only new items.",
             "FOLDER",
             show_default="beside --out until it is written",
         ),

@@ -1,4 +1,4 @@
-"""Encoders by the words of a command line, and the feature tables that they make."""
+"""Encoders named on a command line, and the feature tables that they make."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORMS = (
 """What :func:`encoder_spec` takes."""
 
 LEARNED = ("tfidf", "tfidf_char", "patch_pca")
-"""Encoders that learn on the catalogue; they are called by what they are."""
+"""Encoders that are fitted to the catalogue; their tables have the same names."""
 
 _IMAGE_SIZE = 64  # of patch_pca; the other encoders have their own
 _HUB, _WEIGHTED = "hub", ("clip", "timm", "torchvision")
@@ -40,7 +40,7 @@ _HUB, _WEIGHTED = "hub", ("clip", "timm", "torchvision")
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """An encoder that was asked for: the name of its table, and a source unless it learns."""
+    """An encoder that was asked for: the name of its table, and its source unless it is fitted."""
 
     name: str
     source: str
@@ -52,7 +52,7 @@ class EncoderSpec:
         modalities: Sequence[str] = ("image", "text"),
         device: str = "cpu",
     ) -> ItemEncoder:
-        """The encoder; ``width`` is of those that learn, the others have their own."""
+        """Builds the encoder; ``width`` is that of fitted encoders, the others have their own."""
         if not self.source:
             if self.name == "patch_pca":
                 return PatchPCAEncoder(width, image_size=_IMAGE_SIZE)
@@ -76,10 +76,10 @@ class EncoderSpec:
 
 
 def encoder_spec(text: str) -> EncoderSpec:
-    """Reads the words for an encoder; nothing is loaded yet.
+    """Parses an entry of ``--encoder``; nothing is loaded yet.
 
-    - ``tfidf``, ``tfidf_char``, ``patch_pca``: learn on the catalogue, of words, of characters (for
-      languages without blanks between words) and of images;
+    - ``tfidf``, ``tfidf_char``, ``patch_pca``: fitted to the words, the characters (for languages
+      without blanks between words) or the images of the catalogue;
     - ``NAME=FOLDER``: an encoder of stage 1 where ``FOLDER`` holds ``beit3.json``, else a sentence
       transformer;
     - ``NAME=hub:MODEL``: a sentence transformer, downloaded;
@@ -121,7 +121,7 @@ def _own(path: str, device: str) -> ItemEncoder:
     encoder = make(**arguments)
     missing = [
         name
-        for name in ("modalities", "out_dim", "cache_key")  # which is not read here: it may hash
+        for name in ("modalities", "out_dim", "cache_key")  # not read: it may hash
         if getattr_static(encoder, name, None) is None
     ]
     if missing or not callable(encoder):
@@ -146,7 +146,7 @@ def add_encoded(
 ) -> tuple[HeteroData, list[str]]:
     """``data`` with a table for each entry of ``--encoder``, and the tables' names.
 
-    Items that the table ``items`` lacks have no content. What does not fit joins ``problems``.
+    Items that the table ``items`` lacks have no content. Mistakes are appended to ``problems``.
     """
     if not entries:
         if items is not None or image is not None or images is not None:

@@ -1,4 +1,4 @@
-"""Entry points of commands and scripts: options, help, and what becomes of errors."""
+"""Entry points of commands and scripts: options, help, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeats the option for each of its values, which typer would have the user do."""
+        """Repeats the option before each of its values, as typer expects."""
         several = {
             name for option in self.params if getattr(option, "multiple", False)
             for name in option.opts
@@ -53,7 +53,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, list(_repeated(args, several)))
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command; errors of the library name its arguments by the options' words."""
+        """Runs the command; errors of the library name the options instead of the arguments."""
         before = _RUNNING.set(self.params)
         try:
             return super().invoke(ctx)
@@ -85,7 +85,7 @@ class Command(TyperCommand):
 
 
 def in_options(message: str) -> str:
-    """A message of the library with its arguments in the words of the command that runs.
+    """Replaces arguments in a message of the library by the options of the command that runs.
 
     ``'max_failures' needs ...`` becomes ``--max-failures needs ...`` and ``quoted=False`` becomes
     ``--unquoted``, where the command has such options.
@@ -135,8 +135,8 @@ def command_of(
 
     The fields are ``Annotated[..., typer.Option(...)]``, with defaults; several values are a
     ``tuple[..., ...]``. ``doc`` is what ``--help`` says; its indented paragraphs keep their lines.
-    ``complete`` is told which options were given, also those given at their default, and says with
-    which to run.
+    ``complete`` receives the names of the options that were given, also those given with their
+    default, and returns the options to run with.
     """
     hints = get_type_hints(options, include_extras=True)
     signature = inspect.signature(options)
@@ -159,7 +159,7 @@ def command_of(
 
 
 def _for_typer(hint: Any) -> Any:
-    """Typer knows several values as a list only."""
+    """Typer accepts several values only as a list."""
     kind, *extras = get_args(hint)
     if get_origin(kind) is tuple:
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
@@ -234,7 +234,7 @@ def _told(message: str, code: int) -> int:
 
 
 def _with_way_out(error: typer.TyperException) -> str:
-    """What typer itself met says where to look; an :class:`OptionError` says it all."""
+    """Points errors of typer itself to ``--help``; an :class:`OptionError` is complete."""
     context = getattr(error, "ctx", None)
     if context is None:
         return error.format_message()

@@ -49,8 +49,8 @@ def evaluate(
         bool,
         typer.Option(
             "--exclude-known-pairs",
-            help="Do not rank the user's known pairs, such as low ratings, and validation links; "
-            "published figures do.",
+            help="Leave the user's known pairs, such as low ratings, and validation links out of "
+            "rankings; published figures rank them.",
         ),
     ] = False,
     json: Annotated[
@@ -60,9 +60,9 @@ def evaluate(
 ) -> None:
     """Score the test links, once.
 
-    All items compete but the user's training links (validation links stay, as in the papers'
-    tables); means over the users with test links. Under every figure stands what Popularity and
-    ItemKNN reach on the same links, which need no training: a model should beat them.
+    All items are ranked except the user's training links (validation links are ranked, as in the
+    papers' tables); metrics are means over the users with test links. Below each metric are those
+    of Popularity and ItemKNN on the same links, which need no training: a model should beat them.
     """
     from alignrec_pyg import evaluate as evaluate_model
     from alignrec_pyg.cli.runs import load_run
@@ -117,7 +117,7 @@ def _with_baselines(run: Run) -> dict[str, Recommender]:
 
 
 def _indented(values: Mapping[str, ValueT]) -> dict[str, ValueT]:
-    """What stands under a figure of the model."""
+    """The lines below a metric of the model."""
     return {f"  {name}": value for name, value in values.items()}
 
 

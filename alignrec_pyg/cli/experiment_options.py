@@ -50,7 +50,7 @@ ALL = "all"
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """What every script on a data set can be told; a subclass adds options of its own.
+    """Options of every script on a data set; a subclass adds its own.
 
     The fields are options of the command line: :func:`~alignrec_pyg.cli.entry_points.script`.
     """
@@ -85,7 +85,7 @@ class DataOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        """Takes the path for the data."""
+        """Takes the positional path for ``--data``."""
         if self.path is not None:
             if self.data not in (SYNTHETIC, self.path):
                 raise OptionError("--data", f"is given by PATH already ({self.path})")
@@ -100,11 +100,11 @@ class DataOptions:
         return out
 
     def table_files(self, problems: list[str]) -> dict[str, Path]:
-        """The files of ``--tables`` by name; mistakes join ``problems``."""
+        """The files of ``--tables`` by name; mistakes are appended to ``problems``."""
         return named_files("--tables", "FILE.npy", self.tables, problems)
 
     def torch_device(self, problems: list[str]) -> torch.device:
-        """The device of ``--device``; a missing GPU joins ``problems``."""
+        """The device of ``--device``; a missing GPU is appended to ``problems``."""
         import torch
 
         try:
@@ -116,7 +116,7 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentOptions(DataOptions):
-    """What every script that trains models can be told."""
+    """Options of every script that trains models."""
 
     default_models: ClassVar[tuple[str, ...]] = ()
     """Models to run where none is named (default: those of the paper's Table 2)."""
@@ -126,7 +126,8 @@ class ExperimentOptions(DataOptions):
         option(DATA, "Feature tables to use.", "NAME ...", show_default="all"),
     ] = ()
     feature_scale: Annotated[
-        Literal["rows", "raw"], option(DATA, "Feature rows at length 1, or as they are stored.")
+        Literal["rows", "raw"],
+        option(DATA, "Scale feature rows to length 1, or leave them as stored."),
     ] = "rows"
     item_neighbors: Annotated[
         int | None,
@@ -222,8 +223,8 @@ class ExperimentOptions(DataOptions):
         bool,
         option(
             RUN,
-            "Do not rank known pairs, such as low ratings, on the test links; published figures "
-            "do. The table says it.",
+            "Leave known pairs, such as low ratings, out of the rankings on the test links; "
+            "published figures rank them. The table says so.",
             name="--exclude-known-pairs",
         ),
     ] = False
@@ -254,7 +255,7 @@ class ExperimentOptions(DataOptions):
         """Checks the options and prepares the data.
 
         Args:
-            cache: Keeps item graphs from one run to the next.
+            cache: Folder that caches item graphs from one run to the next.
             read: Reads and encodes what is no folder in MMRec's form, given the folder of the
                 results and the device, after the options were checked.
         """
@@ -346,7 +347,7 @@ def num_cores() -> int:
 def named_files(
     option: str, form: str, entries: Sequence[str], problems: list[str]
 ) -> dict[str, Path]:
-    """Files by name, from entries ``NAME=FILE``; mistakes join ``problems``."""
+    """Files by name, from entries ``NAME=FILE``; mistakes are appended to ``problems``."""
     paths: dict[str, Path] = {}
     for entry in entries:
         name, equals, path = entry.partition("=")
@@ -360,7 +361,7 @@ def named_files(
 
 
 def problems_of_folder(out: Path, *, made: bool = True) -> list[str]:
-    """What keeps results from being written to ``--out``, which is ``made`` to try it."""
+    """Why results cannot be written to ``--out``, which is created for the test if ``made``."""
     there = next((path for path in (out, *out.parents) if path.exists()), out)
     if not there.is_dir():
         return [f"--out {out}: needs to be a folder ({there} is a file)"]

@@ -79,7 +79,7 @@ class FeaturesOptions(DataOptions):
     links: Annotated[Literal["all", "train"], option(EXPERIMENT, "What the protocols see.")] = "all"
     similarity: Annotated[Literal["cosine", "dot"], option(EXPERIMENT, "Of two rows.")] = "cosine"
     exclude_history: Annotated[
-        bool, option(EXPERIMENT, "A user's history is no candidate.", name="--exclude-history")
+        bool, option(EXPERIMENT, "Rank items without the user's history.", name="--exclude-history")
     ] = False
     ties: Annotated[
         Literal["last", "random", "min_id", "max_id"],
@@ -89,8 +89,8 @@ class FeaturesOptions(DataOptions):
         Literal["rows", "raw"],
         option(
             EXPERIMENT,
-            "Rows of each table at length 1, as models read them, or as stored, where in a set a+b "
-            "the table of longer rows rules.",
+            "Rows of each table at length 1, as models read them, or as stored, where the table "
+            "with longer rows dominates a set a+b.",
         ),
     ] = "rows"
     normalize_items: Annotated[
@@ -121,7 +121,7 @@ class FeaturesOptions(DataOptions):
 
 
 def features(options: FeaturesOptions) -> None:
-    """Judge feature tables before any training (Table 3 of the paper).
+    """Evaluate feature tables before any training (Table 3 of the paper).
 
         alignrec features
         alignrec features films --tables clip=clip.npy --sets clip image+text

@@ -1,4 +1,4 @@
-"""Options that several commands and scripts have, and what their words mean."""
+"""Options of several commands and scripts, and the parsers of their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 
 
 class OptionError(typer.TyperException):
-    """Options that do not fit; each line of ``problems`` is told for itself."""
+    """Options that do not fit; each of ``problems`` is printed as a line of its own."""
 
     exit_code = 2
 
@@ -158,7 +158,7 @@ def device_named(name: str) -> str:
 
 @contextmanager
 def errors_about(option: str) -> Iterator[None]:
-    """Puts the command line's word in front of messages that name arguments of Python."""
+    """Puts the option in front of messages that name arguments of Python."""
     try:
         yield
     except ValueError as error:

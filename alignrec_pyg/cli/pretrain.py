@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from alignrec_pyg.cli.options import (
     DATA,
@@ -26,6 +27,9 @@ from alignrec_pyg.cli.options import (
     positive_int,
 )
 from alignrec_pyg.pretraining.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from alignrec_pyg.pretraining.job import PretrainJob
 
 _ENCODER = "Encoder"
 _count = partial(option, metavar="N", parser=positive_int)
@@ -249,11 +253,26 @@ def pretrain(options: PretrainOptions) -> None:
         folder = run_job(job, device=device_named(device), log=log)
     if os.environ.get("RANK", "0") != "0":  # one of several processes that torchrun started
         return
-    print(f"encoder: BEiT3Encoder.from_pretrained({str(folder)!r})")
+    print(f"The encoder is in {folder}; in Python: BEiT3Encoder.from_pretrained({str(folder)!r})")
+    if not synthetic:
+        print("Encode the items of your interactions with it:")
+        print(f"  alignrec encode RATINGS {_items_options(job)} --encoder mm={folder} --out NEW")
     if job.encode:
         both, *single = (
             f"{name.replace('features', 'mm')}={job.out / name}.npy" for name in TABLES
         )
         replace = "--replace mm:image=mm_of_text mm:text=mm_of_image"
-        print(f"features: --tables {both} for benchmarks/compare.py")
-        print(f"          --tables {both} {' '.join(single)} {replace} for benchmarks/features.py")
+        print(
+            "Its feature tables, in the order of the items, train or evaluate a folder like this:"
+        )
+        print(f"  alignrec compare FOLDER --tables {both}")
+        print(f"  alignrec features FOLDER --tables {both} {' '.join(single)} {replace}")
+
+
+def _items_options(job: PretrainJob) -> str:
+    """The options that name the items of a job, for the command that encodes them."""
+    images = None if job.image else job.images  # that command takes one of them
+    words = ["--items", job.data, "--items-id", job.id, "--image", job.image, "--images", images]
+    pairs = zip(words[::2], words[1::2], strict=True)
+    given = [word for option, value in pairs if value is not None for word in (option, str(value))]
+    return shlex.join([*map(str, given), "--text", *job.fields])

@@ -37,7 +37,7 @@ def _column(role: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
-    """What every command that reads tables of interactions and items can be told."""
+    """Options of every command that reads tables of interactions and items."""
 
     items: Annotated[Path | None, option(FILES, "A table of items.", "FILE")] = None
     items_id: ItemsId = None
@@ -92,13 +92,14 @@ class TableOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RawDataOptions(TableOptions):
-    """What every command that encodes raw data can be told."""
+    """Options of every command that encodes raw data."""
 
     min_rating: Annotated[
         float | None,
         option(
             FILES,
-            "Ratings below are no likes, but known, and never recommended.",
+            "Lowest rating of an interaction; lower ones are known pairs, which are never "
+            "recommended.",
             "X",
             parser=number,
         ),
@@ -160,12 +161,12 @@ class RawDataOptions(TableOptions):
     def read(
         self, path: Path, specs: Sequence[EncoderSpec], cache: Path, device: str
     ) -> tuple[HeteroData, DataReport, list[EncodingReport]]:
-        """Reads, checks, thins and encodes data, and prints what was met.
+        """Reads, checks, filters and encodes data, and prints a report.
 
         Args:
             path: A table of interactions, or a folder of a known kind.
-            specs: The encoders; none stands for those that learn on what content there is.
-            cache: Where encoded items are kept.
+            specs: The encoders (empty: those that can be fitted to the content there is).
+            cache: Folder that caches encoded items.
             device: Where encoders compute.
 
         Returns:

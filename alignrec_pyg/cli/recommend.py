@@ -1,4 +1,4 @@
-"""``alignrec recommend``: the best items of users, and similar ones, in the user's own words."""
+"""``alignrec recommend``: the best items of users, and similar items, in the ids of the data."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def recommend(
     explain: Annotated[
         bool,
         typer.Option(
-            "--explain", help="Also which of the user's own items are most like each, and how much."
+            "--explain",
+            help="Also list which items of the user's history are most similar to each, with "
+            "their cosines.",
         ),
     ] = False,
     unknown: Annotated[
@@ -81,8 +83,8 @@ def recommend(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write there, .csv or .parquet: what is shown, with scores in full and ids of the "
-            "type that they have; any number of users in bounded memory.",
+            help="File to write, .csv or .parquet: what is shown, with unrounded scores and ids of "
+            "their own type, for any number of users in bounded memory.",
         ),
     ] = None,
     data: DataFolder = None,
@@ -91,8 +93,8 @@ def recommend(
 ) -> None:
     """Recommend items to users, in the ids of the data.
 
-    A user's own items, test and validation items included, are known to the model and not
-    recommended, nor are the user's other known pairs, such as what was rated low.
+    A user's own items, validation and test items included, are not recommended, nor are the user's
+    other known pairs, such as low ratings.
     """
     from alignrec_pyg import Server, UnknownUserError
     from alignrec_pyg.cli.runs import load_served
@@ -159,11 +161,11 @@ class Titles:
     texts: Mapping[str, Sequence[str]]
 
     def of(self, item: Any) -> list[str]:
-        """The texts of an item, empty where nothing is known of it."""
+        """The texts of an item; empty strings for an item that the table lacks."""
         return list(self.texts.get(str(item), [""] * len(self.columns)))
 
     def name(self, item: Any) -> str:
-        """What to call an item within a text: what is first known of it, or its id."""
+        """What to call an item within a text: its first text that is not empty, or its id."""
         return next(filter(None, self.of(item)), str(item))
 
 

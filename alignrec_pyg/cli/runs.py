@@ -1,4 +1,4 @@
-"""A trained model on disk, and the data it was trained on, made again in the same way."""
+"""A trained model on disk, and the data it was trained on, prepared again in the same way."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _VERSION = 3
 _KEYS = {"settings": dict, "data": str, "split": str, "model_sha256": str}
 
 ITEM_GRAPHS = "item_graphs"
-"""Folder of a run that keeps its item graphs."""
+"""Folder of a run that caches its item graphs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What data are made of a folder; what a split draws is drawn with seed 0."""
+    """How the data of a folder are prepared; a random split has seed 0."""
 
     model: str
     features: tuple[str, ...]
@@ -42,7 +42,7 @@ class Settings:
     neighbor_recall: float | None = None
 
     def prepare(self, folder: Path, run: Path) -> PreparedData:
-        """The data of a folder; item graphs are kept in the run's folder."""
+        """Prepares the data of a folder; item graphs are cached in the run's folder."""
         return prepare(
             str(folder),
             features=self.features,
@@ -63,7 +63,7 @@ class Run:
     settings: Settings
     data: PreparedData  # on the CPU
     train: HeteroData
-    test: HeteroData  # with the links to score once
+    test: HeteroData  # its links to predict are scored once
     known: HeteroData  # all links, to recommend from
     model: Recommender
 
@@ -97,11 +97,11 @@ def save_run(
 def load_run(folder: Path, data_folder: Path | None, device: str) -> Run:
     """A trained model, and its data made again from ``data_folder`` (default: where they were).
 
-    Features that differ by rounding, as those of another machine do, are told by a warning.
+    Features that differ by rounding, as on another machine, give a warning.
 
     Raises:
-        CheckpointError: If the run is missing, damaged or of another version, or its data are
-            others now.
+        CheckpointError: If the run is missing, damaged or of another version, or its data have
+            changed.
     """
     path = folder / _MANIFEST
     if not path.is_file():

@@ -63,7 +63,7 @@ def serve(
 ) -> None:
     """Answer requests for recommendations in JSON, until Ctrl-C.
 
-    POST /recommend and /similar, GET /health; POST /reload loads DIR anew without a gap.
+    POST /recommend and /similar, GET /health; POST /reload loads DIR again without an interruption.
     """
     for package in ("starlette", "uvicorn"):
         require_package(package, "alignrec serve", "starlette uvicorn", extra="serve")

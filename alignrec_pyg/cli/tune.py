@@ -150,7 +150,7 @@ class TuneOptions(ExperimentOptions):
         return (self.out or Path("results") / data_name(self.data) / "tuning" / name).resolve()
 
     def with_those_stored(self, given: set[str]) -> TuneOptions:
-        """With ``--resume`` those that the sweep was started with, but for the ones given now."""
+        """With ``--resume``, the options that the sweep was started with, except for new ones."""
         from alignrec_pyg.storage import read_manifest
         from alignrec_pyg.tuning.search import DEFINITION
 
@@ -171,10 +171,9 @@ def tune(options: TuneOptions) -> int:
         alignrec tune
         alignrec tune path/to/folder --model FREEDOM --num-samples 30 --time-budget 2h
 
-    Every configuration trains with seed 0, and validation recall@20 tells which are worth it (ASHA
-    stops the others). The best few run with all seeds; the one of the best mean is scored on the
-    test links beside the untuned settings, and the command that gives its figures by hand is
-    printed.
+    Every configuration is trained with seed 0; ASHA stops those whose validation recall@20 is low.
+    The best few run with all seeds; the one of the best mean is scored on the test links beside the
+    untuned settings, and the command that gives its figures by hand is printed.
 
     Without arguments: AlignRec on generated data. OUT/search.csv has every trial, search.md the
     configurations and the importance of each setting, two pictures show them, best.* is the table

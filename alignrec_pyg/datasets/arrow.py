@@ -16,7 +16,7 @@ _NUMBERS = (
     ("^(0|-?[1-9][0-9]{0,17})$", pa.int64()),
     (r"^(0|-?[1-9][0-9]{0,14})\.0$", pa.float64()),
 )
-_FIRST = 100  # values that tell most columns of strings
+_FIRST = 100  # values by which most columns of strings are recognised
 
 
 def arrow_column(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> Column:

@@ -20,7 +20,7 @@ _TIME_FORMS = (
     "a time is needed, as a number (seconds or smaller units since 1970) or as a date in the form "
     "2020-12-31 or 2020-12-31 23:59:59 in all rows"
 )
-_MANY_ROWS = 1_000_000  # below, rows without anything are no matter
+_MANY_ROWS = 1_000_000  # below it, empty rows do not matter
 _TIME_UNITS = ((1e11, "seconds"), (1e14, "milliseconds"), (1e17, "microseconds"))
 _LABELS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 

@@ -76,8 +76,8 @@ def from_path(
     """Reads a folder or a table of interactions in any supported format.
 
     The format of a folder (RecBole, MMRec, LightGCN, MovieLens, MicroLens) is detected by its
-    files; a file is a table of interactions. Feature rows with NaN or infinity are missing, which
-    the report says.
+    files; a file is a table of interactions. Feature rows with NaN or infinity count as missing;
+    the report says so.
 
     Args:
         path: The folder or file.

@@ -60,9 +60,9 @@ def page(
 
     Args:
         model: A trained model.
-        data: The graph to judge the model on, such as the test graph of a split. Its ``edge_index``
-            is the history of the users. If it has links to predict, recommendations among them are
-            marked, and the page displays the metrics.
+        data: The graph to evaluate the model on, such as the test graph of a split. Its
+            ``edge_index`` is the history of the users. If it has links to predict, recommendations
+            among them are marked, and the page displays the metrics.
         val: The validation graph of the split. Its links to predict are then recommended and marked
             as those of ``data``; without it, what the test graph of
             :class:`~alignrec_pyg.transforms.SplitInteractions` knows of them is not recommended.

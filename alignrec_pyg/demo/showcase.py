@@ -260,7 +260,7 @@ class Showcase:
         return list(dict.fromkeys(links.edge_index[1, mine].tolist()))
 
     def _chosen(self, user: int) -> dict[Any, HeldOut]:
-        """The part of the held-out links that tells of each item that the user chose, by id."""
+        """The part of the held-out links of each item that the user chose in them, by id."""
         return {
             item: part
             for part, links in self._held_out.items()

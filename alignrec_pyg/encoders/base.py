@@ -15,10 +15,10 @@ from alignrec_pyg.encoders.images import ImageSource, read_image, resize_square
 MODALITIES = ("text", "image", "id")
 
 PRECISIONS = ("float32", "bfloat16")
-"""Numbers that networks may compute with."""
+"""Number formats that networks may compute in."""
 
 DEFAULT_DIM = 64
-"""Width of the rows of encoders that learn, where none is given and the content is rich enough."""
+"""Width of the rows of fitted encoders, where none is given and the content is rich enough."""
 
 
 def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ def check_precision(precision: str) -> str:
 
 
 def in_precision(precision: str, device: torch.device) -> torch.autocast:
-    """Within it networks compute in ``precision``; their weights stay as they are."""
+    """A context in which networks compute in ``precision``; their weights stay as they are."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 

@@ -125,12 +125,11 @@ class BEiT3Encoder:
     ) -> BEiT3Encoder:
         """Loads weights released by BEiT3's authors from a local file.
 
-        Of the released files the pre-trained ones and those of captioning and retrieval serve; that
-        of NLVR2 has another head, those of VQA and ImageNet lack the last norm. The rows are the
-        CLS vectors as they are, also of retrieval weights, whose official vectors are
-        ``normalize(head(CLS))``. What was not loaded as it is stored (positions of another size,
-        heads) is in the attribute ``notes``, and in the report of
-        :class:`~alignrec_pyg.transforms.EncodeItems`.
+        The released pre-trained, captioning and retrieval files can be loaded; that of NLVR2 has
+        another head, and those of VQA and ImageNet lack the last norm. The rows are the CLS vectors
+        as they are, also of retrieval weights, whose official vectors are ``normalize(head(CLS))``.
+        What was not loaded as it is stored (positions of another size, heads) is in the attribute
+        ``notes``, and in the report of :class:`~alignrec_pyg.transforms.EncodeItems`.
 
         Args:
             path: Such as ``beit3_base_patch16_224.pth``.

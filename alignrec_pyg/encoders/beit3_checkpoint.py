@@ -23,8 +23,8 @@ _TENSORS = "beit3.safetensors"
 _PREFIX = "beit3."
 _HEADS = ("mlm_head.", "mim_head.", "language_head.", "vision_head.", "logit_scale")
 _SERVING = (
-    "of the released files the pre-trained ones and those of captioning and retrieval serve (NLVR2 "
-    "has another head, VQA and ImageNet lack the last norm)"
+    "the released pre-trained, captioning and retrieval files can be loaded (NLVR2 has another "
+    "head, VQA and ImageNet lack the last norm)"
 )
 _TEXT_EMBEDDING = "beit3.text_embed.weight"
 _IMAGE_POSITIONS = "beit3.encoder.embed_positions.A.weight"

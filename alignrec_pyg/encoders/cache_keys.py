@@ -1,4 +1,4 @@
-"""What makes a right ``cache_key``: hashes of weights, settings, functions and fitted state.
+"""The parts of a ``cache_key``: hashes of weights, settings, functions and fitted state.
 
 Values are hashed by what they hold, never by where they are in memory, so that another process
 finds the same key. Nothing is unpickled, and no code of a value but its ``__reduce_ex__`` runs.
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_ADDRESSES = ("_stop_words_id",)  # scikit-learn knows a list of stop words again by its address
+_ADDRESSES = ("_stop_words_id",)  # scikit-learn recognises a list of stop words by its address
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:

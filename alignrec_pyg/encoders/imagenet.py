@@ -32,7 +32,7 @@ class ImageNetEncoder:
         model: A network from pixels, float32 ``[B, 3, H, W]``, to features ``[B, d]``, or to maps
             of features ``[B, d, h, w]``, whose mean over all places is taken.
         preprocess: Makes the network's pixels, float32 ``[3, H, W]``, of a Pillow image in RGB.
-        name: A word for the cache key, to be changed with the code of the network.
+        name: Part of the cache key, to be changed together with the code of the network.
         device: Where the network runs.
         batch_size: Images per forward pass.
         precision: ``"bfloat16"`` computes with 8 significant bits where

@@ -1,6 +1,6 @@
 """Encoders from scikit-learn, which need no download: they are fitted on the catalogue itself.
 
-They are no match for pre-trained encoders; they make whole runs possible on any machine, and in any
+They are weaker than pre-trained encoders, but work on any machine without a download, and in any
 language.
 """
 
@@ -51,9 +51,9 @@ class SklearnEncoder:
             ``FrozenEstimator``.
         modality: What it reads, ``"text"`` or ``"image"``.
         image_size: Side in pixels of the squares that images are resized to.
-        version: A word of yours for the cache key, to be changed with what the key cannot see: what
-            a function in the pipeline takes from elsewhere, such as a dictionary or a package (see
-            :func:`state_hash`).
+        version: Your part of the cache key, to be changed together with what the key does not
+            cover: what a function in the pipeline takes from elsewhere, such as a dictionary or a
+            package (see :func:`state_hash`).
         seed: ``random_state`` of all steps that have none, so that the same rows come again.
 
     Attributes:
@@ -244,7 +244,7 @@ class TfidfEncoder(SklearnEncoder):
 
 
 class _ReducedTerms(TransformerMixin, BaseEstimator):
-    """A truncated SVD that says how many directions the texts have, or keeps to it."""
+    """A truncated SVD that takes at most as many directions as the texts have, or says how many."""
 
     def __init__(self, out_dim: int, is_lowered: bool, random_state: int | None = None) -> None:
         self.out_dim = out_dim
@@ -265,12 +265,12 @@ class _ReducedTerms(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, terms: csr_matrix) -> NDArray[np.float64]:
-        """Places texts along the directions."""
+        """Projects texts onto the directions."""
         return self.svd_.transform(terms)
 
 
 class _TermStatistics(TransformerMixin, BaseEstimator):
-    """Hands on what a vectoriser makes, and counts the terms that texts have in common."""
+    """Passes on the output of a vectoriser, and counts the terms that texts have in common."""
 
     def fit(self, terms: csr_matrix, y: None = None) -> _TermStatistics:
         """Counts."""

@@ -1,7 +1,7 @@
-"""Beyond accuracy: what is recommended, however right it is.
+"""Metrics beyond accuracy: how recommendations spread over items and users.
 
-All of it comes from a stored ranking. Entries that stand for "nothing left" are no recommendation,
-and users with no recommendation at all are left out.
+All of them are computed from a stored ranking. Entries without an item ("nothing left") are
+ignored, and users without any recommendation are left out.
 """
 
 from __future__ import annotations

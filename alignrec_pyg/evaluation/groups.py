@@ -1,6 +1,6 @@
 """Metrics of groups: the long tail, users by activity, links by popularity of the item.
 
-All of them come from a stored ranking of all items; only whom or what is averaged over differs.
+All of them are computed from a stored ranking of all items; they differ in what is averaged over.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _METRICS = {
     "map": LinkPredMAP,
     "mrr": LinkPredMRR,
 }
-# Ranked items looked up at once.
+# Ranked items that are looked up at a time.
 _BLOCK_ITEMS = 1 << 22
 
 
@@ -57,8 +57,8 @@ def evaluate(
 ) -> dict[str, float]:
     r"""Ranks all items for every user with links to predict and averages over those users.
 
-    Candidates are all items but those in ``edge_index`` of the user. With :math:`T_u` the links to
-    predict (:func:`~alignrec_pyg.graph.links_to_predict`: positives, each once), recall@k is
+    Candidates are all items except those in ``edge_index`` of the user. With :math:`T_u` the links
+    to predict (:func:`~alignrec_pyg.graph.links_to_predict`: positives, each once), recall@k is
     :math:`|\text{top-}k \cap T_u| / |T_u|` and the ideal of ndcg@k has :math:`\min(k, |T_u|)` hits.
     hit@k, the hit ratio, is the share of users with at least one hit. Values are not rounded.
 

@@ -1,7 +1,7 @@
-"""Rankings: every user's best new items, from which all metrics follow without the model.
+"""Rankings: every user's best new items, from which all metrics are computed without the model.
 
 The graph is propagated once; users are then scored in blocks, known links masked, and the top k
-kept. Nothing of size users x items is ever held.
+kept. No matrix of users x items is held in memory.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _GROUP = 8
 class Ranking(NamedTuple):
     """The best new items of some users, best first.
 
-    A user who knows nearly all items has fewer than k new ones; the number of items, which is no
-    item's, stands for "nothing left" and comes last.
+    A user who is linked to nearly all items has fewer than k new ones; the rest of the list is then
+    filled with the number of items, which is no item's index.
 
     Shapes:
         - **user:** int64 :math:`(n)`, ascending
@@ -133,7 +133,7 @@ def rank_blocks(
     *,
     items: Tensor | None = None,
 ) -> Iterator[RankedBlock]:
-    """Like :func:`rank`, block by block, so that the whole need not be held.
+    """Like :func:`rank`, block by block, so that not all lists are in memory at once.
 
     The caller makes sure that ``data`` fits the model, that ``users`` (at least one) and ``items``
     ascend, and that both are valid. ``left_out`` are links, int64 ``[2, E]``, whose items are not
@@ -186,7 +186,7 @@ def embeddings(model: Recommender, data: HeteroData) -> tuple[Tensor, Tensor]:
 
 
 def no_vectors(name: str) -> ValueError:
-    """What to raise where a model needs vectors; ``name`` is that of its class."""
+    """The error where a model needs vectors and has none; ``name`` is that of its class."""
     return ValueError(
         f"vectors are needed whose inner products are the scores ({name} has none, since it "
         "overrides 'scorer'): recommendations and evaluation take any model"
@@ -286,6 +286,6 @@ def _topk(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def row_slice(sorted_rows: Tensor, block: Tensor) -> slice:
-    """Where the rows from the first to the last of an ascending block stand."""
+    """The slice of ascending rows from the first to the last of a block."""
     first = int(torch.searchsorted(sorted_rows, block[0]))
     return slice(first, int(torch.searchsorted(sorted_rows, block[-1], right=True)))

@@ -1,4 +1,4 @@
-"""Cells of an experiment: one model with one seed each, what decides their results, and a run."""
+"""Cells of an experiment: a cell is the training of one model with one seed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 TEST = "test"
 """Name of the test that ``CellResult.metrics`` is of."""
 RANKED = 50
-"""Items kept of every user's ranking."""
+"""Number of items that are stored of every user's ranking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Cell:
     """One training run of an experiment, for a row of its table.
 
     The seed of ``config`` is that of the initial weights too; ``alignment`` holds arguments of
-    :class:`~alignrec_pyg.models.Aligned`, if the model wears it.
+    :class:`~alignrec_pyg.models.Aligned`, if the model is trained with AlignRec's alignments.
     """
 
     row: str
@@ -80,11 +80,13 @@ class Cell:
         if self.alignment is None:
             return model
         if not isinstance(model, ContentRecommender):
-            raise ValueError(f"'alignment' needs a model that tells content from ID (got {model})")
+            raise ValueError(
+                f"'alignment' needs a model with separate content and ID vectors (got {model})"
+            )
         return Aligned(train, model, **self.alignment)
 
     def settings(self) -> dict[str, Any]:
-        """What the cell runs, as JSON knows it."""
+        """What the cell runs, as values for JSON."""
         settings = {
             "model": self.model.__name__,
             "hparams": dict(self.hparams),
@@ -118,14 +120,14 @@ def rank_all_items(cell: Cell, model: Recommender, name: str, test: HeteroData) 
 
 
 def rank_unknown_items(cell: Cell, model: Recommender, name: str, test: HeteroData) -> Ranking:
-    """The same without the known pairs."""
+    """As :func:`rank_all_items`, without the known pairs."""
     return rank(model, test, RANKED, exclude_known_pairs=True)
 
 
 class Parts(NamedTuple):
     """Graphs of an experiment, on the CPU; one of ``tests`` is called ``"test"``.
 
-    ``ranked`` says how a trained model ranks for a test, and ``ranked_by`` stands for all that it
+    ``ranked`` ranks with a trained model for a test; ``ranked_by`` identifies everything that this
     depends on beside the graphs.
     """
 
@@ -147,7 +149,7 @@ class Parts(NamedTuple):
 
 
 def cell_key(cell: Cell, parts: Parts, device: torch.device) -> str:
-    """Hash of everything that decides what a cell gives: settings, data, code, device, threads."""
+    """Hash of everything that a cell's result depends on: settings, data, code, device, threads."""
     # Seconds, memory and the last bits of sums depend on the threads.
     threads = f"{torch.get_num_threads()} threads"
     return cell.key(data_version(cell, parts), cell.code(), device.type, threads)
@@ -205,7 +207,7 @@ def run_cell(
     store: CellStore,
     report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> CellResult:
-    """Trains a cell, or goes on with it, ranks for every test, and stores the result.
+    """Trains a cell, or continues its training, ranks for every test, and stores the result.
 
     Raises:
         FloatingPointError: If the loss or a score is not finite.

@@ -13,7 +13,7 @@ from alignrec_pyg.experiments.paper import PAPER_LABEL, PaperResults
 from alignrec_pyg.experiments.result_table import TableStyle, marked_values
 from alignrec_pyg.experiments.statistics import Row
 
-# Okabe and Ito's palette, told apart by colour-blind readers
+# Okabe and Ito's palette, which colour-blind readers can distinguish
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 _LIGHT = "#A6C8DF"  # of COLOURS[0]
 _PANELS = 4  # side by side

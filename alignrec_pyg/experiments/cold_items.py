@@ -1,4 +1,4 @@
-"""Items held out of training entirely: how models take them in, and rankings without training."""
+"""Items held out of training entirely: how models add them, and rankings without training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _RANKED_BY = "cold items 1"  # raise it with each change of what _rank gives
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ColdItems:
-    """Items without any train link, numbered after the others, with the test links of all items.
+    """Items without any training link, numbered after the others, and the test links of all items.
 
     ``num_dropped`` links of held-out items are left out, as their user has no train link.
     """
@@ -57,7 +57,7 @@ class ColdItems:
     def of(cls, data: PreparedData) -> ColdItems:
         """The items that were held out of ``data``, after its cells were made.
 
-        Cells ask for the tables that their models read, and ``data`` makes these when asked.
+        Cells request the tables that their models read, and ``data`` computes these on request.
 
         Raises:
             SettingsError: If none was, or none has a user with train links.
@@ -103,7 +103,7 @@ class ColdItems:
         return groups
 
     def parts(self) -> Parts:
-        """Graphs of cells that take the held-out items in before they rank, in both ways."""
+        """Graphs of cells that add the held-out items before they rank, in both ways."""
         tables = [feature_table(self.items, name) for name in self.data.features]
         names = [TEST, COLD, *(f"{name}, {NEIGHBORS}" for name in (TEST, COLD))]
         return Parts(
@@ -115,7 +115,7 @@ class ColdItems:
         )
 
     def baselines(self, seeds: Iterable[int]) -> list[CellResult]:
-        """Rankings that need no training: what is popular, and what is like the user's items."""
+        """Rankings that need no training: by popularity, and by similarity to the user's items."""
         train, candidates = self.data.train, {TEST: None, COLD: self.numbers}
         alike = content_vectors(train, self.items, self.data.features)
         results = []
@@ -217,7 +217,7 @@ def untrained_result(
 
 
 def _rank(cold: ColdItems, cell: Cell, model: Recommender, name: str, test: HeteroData) -> Ranking:
-    """Takes the held-out items in, and ranks for one of the tests."""
+    """Adds the held-out items, and ranks for one of the tests."""
     data = cold.data
     named = [cell.hparams["item_graph"]] if "item_graph" in cell.hparams else []
     transforms = [

@@ -32,7 +32,7 @@ def header(data: PreparedData, out: Path) -> str:
 def description(
     data: PreparedData, models: Mapping[str, ModelSettings], *, one_split: bool = True
 ) -> str:
-    """Everything that the figures rest on: data with its hashes, split, item graphs, settings."""
+    """Everything that the figures depend on: data with its hashes, split, item graphs, settings."""
     lines = [f"data: {data.name}", *_indented(str(data.report))]
     if data.features:
         scale = "scaled to length 1" if data.scale == "rows" else "as they are stored"

@@ -1,4 +1,4 @@
-"""What an experiment will take, in time and memory, from a few steps of every model."""
+"""An estimate of an experiment's time and memory, from a few steps of every model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from alignrec_pyg.models import ClosedFormRecommender
 from alignrec_pyg.training.loop import fit
 
 TIMED_STEPS = 4
-"""Steps of a trial beside its first one."""
+"""Steps of a trial that are timed, after a first one that is not."""
 
 _GB = 1e9
 _MINUTE, _HOUR = 60.0, 3600.0
@@ -30,13 +30,13 @@ _MINUTE, _HOUR = 60.0, 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What an epoch of a model takes, from a few steps; all zero of a model in closed form.
+    """Time and memory of a model, from a few steps; all zero for a model in closed form.
 
     Args:
         epoch_steps: Batches in an epoch.
         epoch_seconds: Seconds of an epoch, without validation.
         evaluation_seconds: Seconds of one validation.
-        peak_bytes: Peak memory above that before, if it can be measured.
+        peak_bytes: Peak memory above that before the trial, if it can be measured.
     """
 
     epoch_steps: int = 1
@@ -67,7 +67,7 @@ def try_cell(cell: Cell, parts: Parts) -> Trial:
     # Any links will do, but not those of the first users alone.
     order = torch.randperm(links.size(1), generator=torch.Generator().manual_seed(0)).to(device)
     with PeakMemory(device) as memory, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what there is to say, the cell itself will
+        warnings.simplefilter("ignore")  # the cell itself will report it
         model = cell.build(train).to(device)
 
         def epoch(steps: int) -> float:
@@ -97,7 +97,7 @@ def try_rows(
 ) -> dict[str, Trial]:
     """A trial of each row that has cells to run and none that has finished.
 
-    A row whose trial fails by an error of its own has none: its cell will tell.
+    A row whose trial fails by an error of its own has none: its cell will report the error.
     """
     known = {result.row for result in finished.values()}
     trials: dict[str, Trial] = {}
@@ -120,7 +120,7 @@ def estimate(
     trials: Mapping[str, Trial],
     parts: Parts,
 ) -> str:
-    """What is to come, in words, with what that rests on.
+    """The estimate as text, with what it is based on.
 
     Args:
         seconds: Time by the clock.
@@ -145,7 +145,7 @@ def estimate(
         sources.append(f"{TIMED_STEPS + 1} steps and a validation of each model, timed just now")
     if not trials.keys() >= set(rows):
         sources.append("finished runs")
-    lines.append(f"it rests on {' and on '.join(sources)}")
+    lines.append(f"it is based on {' and on '.join(sources)}")
     if closed:
         lines[-1] += f"; {', '.join(closed)}: solved in closed form, not counted"
     return "\n  ".join(lines)

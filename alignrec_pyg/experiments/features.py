@@ -1,4 +1,4 @@
-"""Feature sets judged before any training: the three protocols, and the links they see."""
+"""Feature sets evaluated before any training: the three protocols, and the links they use."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ Blocks = Mapping[str, Mapping[str, FeatureRecall]]
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolData:
-    """The links that the protocols see, and in words which these are.
+    """The links that the protocols use, and a description of them.
 
-    Zero-shot finds the links to predict of ``held_out``, or without it the latest of ``links``.
+    The targets of zero-shot are the links to predict of ``held_out``, or without it each user's
+    latest of ``links``.
     """
 
     links: HeteroData
@@ -60,11 +61,11 @@ def protocol_data(
     split: SplitRule | None = None,
     val_from_train: float | None = None,
 ) -> ProtocolData:
-    """Chooses the links that the protocols see.
+    """Chooses the links that the protocols use.
 
-    Zero-shot finds each user's latest link (``targets="time"``) or the links of a part of the split
-    (default: ``"time"`` where times are known, else ``"val"``). The protocols see all links, as in
-    the paper, or those of training.
+    The targets of zero-shot are each user's latest link (``targets="time"``) or the links of a part
+    of the split (default: ``"time"`` where times are known, else ``"val"``). The protocols use all
+    links, as in the paper, or those of training.
 
     Raises:
         SettingsError: If the data lack what is asked for.
@@ -92,9 +93,9 @@ def protocol_data(
 
 @dataclass(frozen=True, kw_only=True)
 class Protocols:
-    """The three protocols, with a choice for each that the paper leaves open.
+    """The three protocols, with an argument for everything that the paper leaves open.
 
-    The fields are the options of ``alignrec features``, which says what they do.
+    The fields are the options of ``alignrec features``, whose ``--help`` describes them.
     """
 
     ks: tuple[int, ...] = (10, 20, 50)
@@ -115,7 +116,7 @@ class Protocols:
         replacements: Mapping[tuple[str, str], str],
         device: torch.device | str,
     ) -> Blocks:
-        """Recall by protocol and set; a set without an entry cannot be masked so.
+        """Recall by protocol and set; a set that cannot be masked has no entry for it.
 
         ``replacements`` names the table that replaces a set of one, by set and modality masked.
 
@@ -227,9 +228,9 @@ def feature_sets(
     replacements: Mapping[tuple[str, str], str],
     problems: list[str],
 ) -> dict[str, list[str]]:
-    """Tables by the name of the set, of sets ``"a+b"`` (default: each table, then all of them).
+    """Tables by name of the set, from entries ``"a+b"`` (default: each table, then all together).
 
-    Tables of ``replacements`` are no sets by default. Mistakes join ``problems``, as below.
+    Tables of ``replacements`` are no sets by default. Mistakes are appended to ``problems``.
     """
     whole = [name for name in names if name not in replacements.values()]
     texts = asked or ([*whole, "+".join(whole)] if len(whole) > 1 else whole)

@@ -1,4 +1,4 @@
-"""What the training-free evaluation of features says: tables, the best set, files, a picture."""
+"""Report on the training-free evaluation of features: tables, the best set, files, a picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.text_tables import Bold, csv_table, markdown_table
 
 Maps = Callable[[Mapping[str, FeatureSet]], dict[str, tuple[Tensor, Tensor]]]
-"""From feature sets to points and the links of their items, by name of the set."""
+"""A function from feature sets to points and the links of their items, by name of the set."""
 
 _STEM = "features"
 _JUDGED_AT = 20
@@ -117,7 +117,7 @@ class FeaturesReport:
         Yields:
             The files written, and once more where there are maps, ``features.png`` among them.
         """
-        title = f"Features judged before training ({self.about['data']})"
+        title = f"Features evaluated before training ({self.about['data']})"
         parts = [
             f"# {title}",
             markdown_table(self.recall_rows(), left=(0, 1)),
@@ -182,7 +182,7 @@ class FeaturesReport:
 
 
 def choice(found: Mapping[str, FeatureRecall]) -> str:
-    """The best set by zero-shot recall@20, and how sure it is that it beats the second."""
+    """The best set by zero-shot recall@20, and whether it is significantly ahead of the second."""
     ordered = sorted(found, key=lambda name: -found[name].hits(_JUDGED_AT).mean())  # stable
     first = ordered[0]
     text = f"best set by {ZERO_SHOT} recall@{_JUDGED_AT}: {first}"

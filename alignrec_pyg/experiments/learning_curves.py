@@ -29,7 +29,7 @@ _LOGARITHMIC = 10  # from so many times as many epochs of the longest as of the 
 
 
 def curves_csv(runs: Iterable[tuple[Mapping[str, object], History]]) -> str:
-    """The histories of some runs, a row for each epoch; what names a run comes first.
+    """The histories of some runs, a row for each epoch; the first columns name the run.
 
     A field is empty where an epoch was not evaluated, or another model has the loss term.
     """

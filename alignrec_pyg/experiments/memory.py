@@ -17,14 +17,14 @@ _SAMPLING_SECONDS = 0.01
 
 
 class PeakMemory:
-    """While entered, follows the peak memory above that at entry.
+    """A context that measures the peak memory above that at its beginning.
 
     - On CUDA: :func:`torch.cuda.max_memory_allocated`.
     - On Linux: the peak resident size of the process, as the kernel counts it, or, where the
       kernel forbids to reset that count, the largest of samples every 10 ms.
     - Elsewhere it is not measured.
 
-    Freed memory is given back before, so that earlier work does not hide the peak.
+    Freed memory is returned to the system first, so that earlier work does not hide the peak.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""One bar for all cells of an experiment, with an ETA that learns from finished epochs."""
+"""One progress bar for all cells of an experiment, with an estimate of the time left."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class _Running:
 
 
 class CellsProgress:
-    """Shows how far all cells together have come.
+    """Shows the progress of all cells together.
 
-    A finished cell tells how long other seeds of its row will take. Of a row that has none yet, a
-    cell in training or the trial of the row tells the seconds of its epochs; it will train as many
-    as finished cells of other rows, on average, and at least until its patience has run out. What
-    has neither takes what others have taken on average.
+    The time of a cell is estimated from finished cells of its row. In a row without any, the
+    seconds of an epoch are those of a cell in training, or of the trial of the row, and the number
+    of epochs is the mean of finished cells of other rows, but at least until the patience has run
+    out. A cell with neither is estimated by the mean time of the others.
 
     Args:
         cells: The cells.
@@ -95,12 +95,12 @@ class CellsProgress:
         self.refresh()
 
     def expected_seconds(self, index: int) -> float:
-        """How long a cell takes in all, by what is known so far; 0 while nothing is."""
+        """Estimated time of a whole cell; 0 while there is nothing to estimate it from."""
         epochs, seconds = self._expected_epochs(index), self._epoch_seconds(index)
         return 0.0 if seconds is None else epochs * seconds
 
     def seconds_to_go(self) -> Seconds:
-        """How long what has not finished takes by the clock; before anything has begun."""
+        """Estimated time of all unfinished cells by the clock, before anything has begun."""
         least, most = zip(*(self._bounds(index) for index in self._to_run), strict=True)
         expected = [self.expected_seconds(index) for index in self._to_run]
         return Seconds(
@@ -110,11 +110,11 @@ class CellsProgress:
         )
 
     def _at_a_time(self, seconds: Sequence[float]) -> float:
-        """Seconds by the clock of cells that take so long each."""
+        """Seconds by the clock of cells that take ``seconds`` each."""
         return max(sum(seconds) / self._jobs, *seconds, 0.0)
 
     def _bounds(self, index: int) -> tuple[float, float]:
-        """Seconds of a cell at least, as patience has it, and at most, by its limit of epochs."""
+        """Least seconds of a cell, by its patience, and most, by its limit of epochs."""
         trial = self._trials.get(self._cells[index].row)
         if trial is None:
             return (self.expected_seconds(index),) * 2

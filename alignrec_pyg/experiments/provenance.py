@@ -36,12 +36,12 @@ class Origin:
 
 
 def origin(device: torch.device) -> Origin:
-    """That of a cell that runs here and now."""
+    """The origin of a cell that runs in this process."""
     return Origin(commit=commit(), hardware=hardware(device), versions=versions())
 
 
 def code_version(*modules: str) -> str:
-    """Hash of what some modules compute: their :func:`code_hash`, and versions of torch and PyG."""
+    """Hash of the :func:`code_hash` of some modules and the versions of torch and PyG."""
     versions = (str(torch.__version__), torch_geometric.__version__)
     return content_hash(*versions, code_hash(*modules))
 
@@ -51,7 +51,7 @@ def code_hash(*modules: str) -> str:
 
     Imports are followed within this package and, from a module of somebody's own, into modules of
     its folder. A name that a package only passes on counts as an import of the module that defines
-    it. Comments and docstrings count for nothing.
+    it. Comments and docstrings do not count.
     """
     folders = {Path(file).parent for name in modules if (file := _file_of(name.split(".")[0]))}
     digests: dict[str, str] = {}
@@ -153,7 +153,7 @@ def commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Versions of Python and of the libraries that compute."""
     return {
         "alignrec_pyg": alignrec_pyg.__version__,
         "python": platform.python_version(),

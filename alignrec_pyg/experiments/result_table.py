@@ -166,7 +166,7 @@ def in_pairs(comparisons: Sequence[Comparison]) -> bool:
 
 
 def p_text(p: float) -> str:
-    """A probability with two digits, more where they would hide on which side of ALPHA it is."""
+    """A probability with two digits, or with more where two hide on which side of ALPHA it is."""
     if math.isnan(p):
         return "none"
     if p < 0.001:

@@ -72,11 +72,11 @@ def run_cells(
         parts: The graphs.
         store: Finished and unfinished cells.
         device: Where to run.
-        log: Is given lines about what went wrong.
+        log: Called with lines about what went wrong.
         jobs: Cells to run at a time, each in a process with as many threads as this one has.
             Results do not depend on it.
-        estimated: Whether to say before how long it will take and how much memory, which takes a
-            few steps of every model.
+        estimated: Whether to print an estimate of time and memory first, for which every model is
+            trained for a few steps.
 
     Raises:
         KeyboardInterrupt, SystemExit: When interrupted; finished cells are in the store.
@@ -118,7 +118,7 @@ def _estimate(
     jobs: int,
     trials: Mapping[str, Trial],
 ) -> str:
-    """What the cells that have not finished will take, in words."""
+    """The estimate of the cells that have not finished, as text."""
     rows = [cell.row for index, cell in enumerate(cells) if index not in finished]
     peaks: dict[str, int | None] = {row: trial.peak_bytes for row, trial in trials.items()}
     peaks |= {result.row: result.peak_bytes for result in finished.values()}
@@ -136,7 +136,7 @@ def is_the_cells_own(error: BaseException) -> bool:
 
 @dataclass
 class _Run:
-    """The cells of a run, and what has become of them."""
+    """The cells of a run, and the state of each."""
 
     cells: Sequence[Cell]
     keys: Sequence[str]
@@ -151,7 +151,7 @@ class _Run:
     taken: set[int] = field(default_factory=set)  # begun by another run, when last looked at
 
     def next_cell(self) -> int | None:
-        """The cell to begin: first one of each row, then the longest by what rows have taken."""
+        """The cell to begin: first one of each row, then those of the rows that take longest."""
         ended = self.results.keys() | self.failed.keys() | self.running
         same = {self.keys[index] for index in self.running}  # two rows may be of the same cell
         open_cells = [
@@ -258,14 +258,14 @@ class _Worker:
     index: int | None = None
 
     def send_signal(self, number: int) -> None:
-        """Has the process save its cell and end."""
+        """Makes the process save its cell and end."""
         if self.process.is_alive() and self.process.pid is not None:
             os.kill(self.process.pid, number)
 
 
 @contextmanager
 def _ended(workers: dict[Connection, _Worker]) -> Iterator[None]:
-    """Ends all processes at the end of the block, whatever has happened."""
+    """Ends all processes at the end of the block, also after an error."""
     try:
         yield
     finally:

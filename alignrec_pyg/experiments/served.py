@@ -72,7 +72,7 @@ class Served:
 
 
 def choose(results: Sequence[CellResult], seeds: Sequence[int]) -> dict[str, float]:
-    """Mean of the validation metric by row, the highest first; of equal ones in the table's order.
+    """Mean of the validation metric by row, the highest first; equal ones in the table's order.
 
     Rows that miss a seed cannot be chosen, unless all do.
     """
@@ -91,7 +91,7 @@ def keep_best(session: Session, cells: Sequence[Cell], results: Sequence[CellRes
     """Trains the row of the best validation anew on all links and saves it with its graph.
 
     Of its seeds, the one of the best validation gives weights and number of epochs. A model that
-    was made before of the same run is kept; an interrupted training goes on.
+    was trained before from the same run is kept; interrupted training continues.
 
     Args:
         session: The session, with the data and the folder.
@@ -155,7 +155,7 @@ def _make(session: Session, cell: Cell, result: CellResult, key: str) -> None:
 
 
 def _is_made(out: Path, key: str) -> bool:
-    """Whether the model that is there is that of the key, and whole."""
+    """Whether the model in the folder is that of the key, and complete."""
     try:
         made = read_manifest(out / _MANIFEST, {"key": str, "sha256": str})
         for name, sha256 in files_of(out / _MODEL / CONFIG).items():

@@ -1,4 +1,4 @@
-"""An experiment at work: which cells it runs, and how it ends in a table."""
+"""A running experiment: its cells, and the table that it ends with."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ PaperT = TypeVar("PaperT")
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A script at work: its options, checked, with the models, seeds and data that they name.
+    """A running script: its options, checked, with the models, seeds and data that they name.
 
-    ``prepare`` is ``experiments.prepare.prepare`` as the options have it, for the data split in
-    another way.
+    ``prepare`` is ``experiments.prepare.prepare`` with the arguments of the options, to split the
+    data in another way.
     """
 
     options: Any
@@ -85,7 +85,7 @@ class Session:
     ) -> list[Cell]:
         """The cells of one row, one for each seed (default: the session's, and all feature sets).
 
-        ``alignment`` holds arguments of ``Aligned``, if the model wears it.
+        ``alignment`` holds arguments of ``Aligned``, for a model with AlignRec's alignments.
         """
         hparams = {**settings.hparams, **self.data.inputs(settings.model, features)}
         config = settings.complete_config(self.data.train)
@@ -101,7 +101,7 @@ class Session:
         ]
 
     def cells_of(self, models: Mapping[str, ModelSettings]) -> list[Cell]:
-        """The cells of a row for each of some settings, by name of the row."""
+        """The cells of one row for each of some settings, by name of the row."""
         return [cell for row, settings in models.items() for cell in self.cells(row, settings)]
 
     def runnable(self) -> tuple[dict[str, ModelSettings], dict[str, str]]:
@@ -150,7 +150,7 @@ class Session:
         for name in names:
             if name in self.models:
                 if not issubclass(self.models[name].model, ContentRecommender):
-                    problems.append(f"{name} does not tell content from ID vectors")
+                    problems.append(f"{name} has no separate content and ID vectors")
                 elif (reason := self.data.why_not(self.models[name].model)) is not None:
                     problems.append(f"{name} {reason}")
         if problems:
@@ -193,7 +193,7 @@ class Session:
     ) -> RunOutcome:
         """Runs the cells; those that are in the results' folder are not run again.
 
-        With ``estimated`` it is said before how long that takes and how much memory.
+        With ``estimated``, an estimate of time and memory is printed first.
 
         Raises:
             SettingsError: If a model cannot be built from its settings.
@@ -302,5 +302,5 @@ class Session:
 
 
 def log(line: str) -> None:
-    """Tells progress and problems, on standard error."""
+    """Prints progress and problems on standard error."""
     print(line, file=sys.stderr, flush=True)

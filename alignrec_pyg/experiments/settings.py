@@ -1,6 +1,6 @@
 """Settings of models: how each is built and trained, from its class and from the command line.
 
-Nothing is stated here that a model class states itself: its constructor has the defaults, and
+What a model class states itself is not repeated here: its constructor has the defaults, and
 ``train_config``, ``published_train_config`` and ``published_hparams`` say how it is trained.
 """
 
@@ -205,7 +205,7 @@ class ModelSettings:
         )
 
     def complete_config(self, data: HeteroData) -> CompleteTrainConfig:
-        """How to train on ``data``, with what the model takes there where nothing is said."""
+        """How to train on ``data``; what is not given is the model's default for ``data``."""
         return self.model.complete_config(data, self.config)
 
     def completed(self, data: HeteroData) -> ModelSettings:
@@ -274,19 +274,19 @@ def load_model(name: str) -> type[Recommender]:
 
 
 def model_path(model: type[Recommender]) -> str:
-    """What :func:`load_model` finds a class by."""
+    """The name by which :func:`load_model` finds a class."""
     if package_models().get(model.__name__) is model:
         return model.__name__
     return f"{model.__module__}:{model.__name__}"
 
 
 def default_settings(model: type[Recommender], data: HeteroData) -> ModelSettings:
-    """What the library takes where nothing is said."""
+    """The library's own settings for ``data``."""
     return ModelSettings(model=model, hparams=_defaults(model), config=model.train_config(data))
 
 
 def published_settings(model: type[Recommender], data_name: str) -> ModelSettings:
-    """What the published figures were made with.
+    """The settings of the published figures.
 
     On the papers' data sets known defects of published code are included (``faithful=True``;
     ``--set MMGCN.faithful=False`` is what its paper intends). AlignRec's choice of learning rate
@@ -305,7 +305,7 @@ def resolve(
     data: HeteroData | None = None,
     **train: Any,
 ) -> dict[str, ModelSettings]:
-    """The settings of some models, with all mistakes told at once.
+    """The settings of some models; all mistakes are reported together.
 
     Args:
         names: Names of models, as :func:`load_model` takes them.

@@ -1,8 +1,8 @@
-"""From finished cells to rows of a table, and how sure the differences between rows are.
+"""From finished cells to rows of a table, and the significance of differences between rows.
 
 A row averages over the seeds; intervals and paired tests are over users, each with the mean over
-the seeds. They ask what would carry over to other users of the same kind, and know nothing of other
-data sets or settings.
+the seeds. They say what generalises to other users of the same kind, and nothing about other data
+sets or settings.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ USER_K = 20
 
 
 class Measurement(NamedTuple):
-    """What a table shows of a cell: columns by name, and what rows are compared by.
+    """The values of a cell in a table: columns by name, and the value that rows are compared by.
 
-    That is the ``user_value`` of every ``user`` scored, called ``compared``. Columns that are the
-    same for all seeds by their nature, ``seedless`` ones, have no deviation.
+    That is the ``user_value`` of every ``user`` scored, called ``compared``. Columns that do not
+    depend on the seed, ``seedless`` ones, have no deviation.
     """
 
     values: Mapping[str, float]
@@ -56,10 +56,10 @@ def of_test_links(links: Tensor) -> Measure:
 class Row:
     """One row of the table: means over the seeds of a model; ``missing`` seeds gave no result.
 
-    ``std`` (divisor n - 1) is ``None`` with one seed, and NaN for a column that is the same for all
-    seeds by its nature. ``stopped_early`` says that every cell ended by patience, ``still_rising``
-    that validation of some was rising at the end. ``user_value`` holds what rows are compared by,
-    mean over the seeds, for each ``user`` scored.
+    ``std`` (divisor n - 1) is ``None`` with one seed, and NaN for a column that does not depend on
+    the seed. ``stopped_early`` says that every cell ended by patience, ``still_rising`` that
+    validation of some was rising at the end. ``user_value`` holds what rows are compared by, mean
+    over the seeds, for each ``user`` scored.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Results of finished cells, and the folder that keeps them."""
+"""Results of finished cells, and the folder that stores them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What a cell gave: metrics of the test called ``"test"`` at the epoch best on validation.
+    """Result of a cell: metrics of the test called ``"test"`` at the epoch best on validation.
 
     Everything else is computed from ``rankings``, the best items of every user with links to
     predict, by the name of the test, and the ``history`` of training, its learning curves. Epochs
     count from 1; ``seconds`` (of the clock) and ``cpu_seconds`` (of the processor) are of training
-    and validation; ``peak_bytes`` are without what was there before the cell, such as the
-    ``content_bytes`` of the feature tables and item graphs that it reads; ``stored`` tells whether
-    it was read from the store.
+    and validation; ``peak_bytes`` does not count memory that was in use before the cell, such as
+    the ``content_bytes`` of the feature tables and item graphs that it reads; ``stored`` tells
+    whether it was read from the store.
     """
 
     row: str
@@ -69,17 +69,16 @@ class CellStore:
         self.folder = folder
 
     def checkpoint_dir(self, cell: Cell, key: str) -> Path:
-        """Where the unfinished cell keeps its state."""
+        """Folder of the state of an unfinished cell."""
         return self._path(cell, key, ".unfinished")
 
     @contextmanager
     def lock(self, cell: Cell, key: str, *, wait: bool = True) -> Iterator[bool]:
-        """Keeps a cell to one process; the system frees it when its process ends, however it ends.
+        """Locks a cell for this process; the system releases the lock when the process ends.
 
-        With ``wait`` it waits for another process that has the cell.
+        With ``wait`` it waits for another process that holds the lock.
 
-        Yields:
-            Whether the cell is this process's: always, where it waits.
+        Yields: Whether this process holds the lock, which is always so with ``wait``.
         """
         with ExitStack() as stack:
             try:
@@ -124,7 +123,7 @@ class CellStore:
         return replace(result, row=cell.row, stored=True)
 
     def save(self, cell: Cell, result: CellResult) -> None:
-        """Writes a finished cell, the JSON file last, and drops its unfinished state."""
+        """Writes a finished cell, the JSON file last, and removes its unfinished state."""
         path = self._path(cell, result.key, ".json")
         tensors = {
             f"{test}.{field}": tensor

@@ -45,7 +45,8 @@ class FeatureRows:
             check_feature_table(name, table, mask, self.num_items)
         if not normalize_parts and (uneven := uneven_rows(data, names)) is not None:
             warnings.warn(
-                f"{uneven}: side by side they decide nearly alone ('normalize_parts' scales them)",
+                f"{uneven}: concatenated, they dominate the similarity ('normalize_parts' scales "
+                "them)",
                 stacklevel=3,
             )
         self.device = self._parts[0][0].device

@@ -78,7 +78,7 @@ def zero_shot(
             smallest or largest item index.
         normalize_parts: Whether to scale the rows of each table to length 1, as
             :class:`~alignrec_pyg.transforms.ConcatFeatures` and the commands do for models, or to
-            take them as they are stored, where the table of longer rows rules.
+            take them as they are stored, where the table with longer rows dominates.
         normalize_items: Whether to scale the rows, of several tables the concatenated ones, to
             length 1 before averaging them.
         seed: Seed of ``ties="random"``.

@@ -1,4 +1,4 @@
-"""The data format of the models: node and edge types, batches, normalisation and content hashes.
+"""The data format of the models: node and edge types, links, features, batches and content hashes.
 
 A :class:`~torch_geometric.data.HeteroData` contains everything that a model reads:
 
@@ -17,7 +17,7 @@ A :class:`~torch_geometric.data.HeteroData` contains everything that a model rea
   a user has had but which are no positives, such as ratings below a minimum, views, or the
   validation links at test time, with ``.time`` and ``.rating`` ``[K]`` if known. They are neither
   trained on nor drawn as negatives, and never recommended; evaluation ranks them, as published
-  figures do, unless it is told to leave them out;
+  figures do, unless ``exclude_known_pairs`` leaves them out;
 - ``data["item", "knn_<name>", "item"].edge_index / .edge_weight``: a kNN item graph, whose messages
   flow from row 0 (the neighbour) to row 1 (the item).
 

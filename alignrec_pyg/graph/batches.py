@@ -1,4 +1,4 @@
-"""What a training step reads: triplets, the nodes that they name, and draws of neighbours."""
+"""Input of a training step: triplets, the nodes that occur in them, and neighbour sampling."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class NeighborSampling:
-    """How many neighbours of each node a training step draws, instead of reading all.
+    """How many neighbours of each node a training step samples, instead of reading all of them.
 
     Args:
-        num_neighbors: Neighbours drawn of each node in each hop, from the batch outwards; -1 takes
-            all. A model with fewer layers ignores the rest.
-        generator: Where the draws come from; an epoch's step has its own.
+        num_neighbors: Neighbours sampled of each node in each hop, from the batch outwards; -1
+            takes all. A model with fewer layers ignores the rest.
+        generator: Source of randomness; each step of an epoch has its own.
     """
 
     num_neighbors: Sequence[int]
     generator: torch.Generator
 
     def of_hop(self, hop: int) -> int:
-        """Neighbours to draw in a hop, counted from 0.
+        """Neighbours to sample in a hop, counted from 0.
 
         Raises:
             ValueError: If there is no entry for it.
@@ -38,12 +38,12 @@ class NeighborSampling:
 
 @dataclass(frozen=True, eq=False)
 class Nodes:
-    """Users and items whose vectors are asked for, by number, ascending, each once.
+    """Users and items whose vectors are to be computed, by index, ascending, each once.
 
     Args:
         user: Users.
         item: Items.
-        sampling: Draws of their neighbourhoods (``None``: all of them are read).
+        sampling: Sampling of their neighbourhoods (``None``: all neighbours are read).
 
     Shapes:
         - **user:** int64 :math:`(n)`
@@ -63,11 +63,9 @@ class InteractionBatch:
         user: Users.
         pos_item: Items that the users interacted with.
         neg_item: Items that the users did not interact with.
-        full_size: Configured number of triplets of a full batch, which is also that of a shorter
-            last batch (0: the size of this one).
-        nodes: The users and items among which the triplets are numbered (``None``: all of the
-            graph).
-        sampling: Draws of the neighbourhoods of these nodes (``None``: all of them are read).
+        full_size: Configured batch size, also in a shorter last batch (0: the size of this one).
+        nodes: The users and items that the triplets index (``None``: all of the graph).
+        sampling: Sampling of the neighbourhoods of these nodes (``None``: all neighbours are read).
 
     Shapes:
         - **user, pos_item, neg_item:** int64 :math:`(B)`
@@ -90,9 +88,9 @@ class InteractionBatch:
         return iter((self.user, self.pos_item, self.neg_item))
 
     def compact(self) -> InteractionBatch:
-        """The same triplets, numbered among the users and items that occur, its ``nodes``.
+        """The same triplets, as indices into the users and items that occur, its ``nodes``.
 
-        ``model(data, batch.nodes)`` gives the vectors that the new batch numbers.
+        ``model(data, batch.nodes)`` computes the vectors that the new batch indexes.
         """
         users, user = self.user.unique(return_inverse=True)
         items, item = torch.cat([self.pos_item, self.neg_item]).unique(return_inverse=True)

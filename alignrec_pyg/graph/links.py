@@ -21,7 +21,7 @@ def positive_links(data: HeteroData) -> Tensor:
     These are the links of ``edge_label_index`` (or of ``pos_edge_label_index``, which
     :class:`~torch_geometric.transforms.RandomLinkSplit` writes with ``split_labels=True``) whose
     ``edge_label`` is above 0; without an ``edge_label`` all of them, and without any of the two
-    those of ``edge_index``. They stay in their order, repeated ones in the place of the first.
+    those of ``edge_index``. The order is kept; a repeated link appears once, at its first position.
 
     Shapes:
         - **output:** int64 :math:`(2, L)`
@@ -33,12 +33,12 @@ def positive_links(data: HeteroData) -> Tensor:
 
 
 def num_positive_links(data: HeteroData) -> int:
-    """Number of the positive links that a graph is trained on, repeated ones as often as there."""
+    """Number of the positive links that a graph is trained on, counting repeated ones."""
     return _positive(data).size(1)
 
 
 def _positive(data: HeteroData) -> Tensor:
-    """The same, but repeated links as often as they occur."""
+    """The positive links, repeated ones included."""
     store = data[INTERACTS]
     prefix = next((prefix for prefix in _LABELS if f"{prefix}_index" in store), None)
     if prefix is None:
@@ -91,7 +91,7 @@ def with_links_to_predict(data: HeteroData, links: Tensor) -> HeteroData:
 def known_pairs(data: HeteroData) -> Tensor:
     """The pairs that users have had but that are no positives, int64 ``[2, K]``.
 
-    A pair that is among ``edge_index`` or the :func:`positive_links` too is none of them.
+    Pairs that are also in ``edge_index`` or among the :func:`positive_links` are left out.
     """
     links = data[INTERACTS].edge_index
     if KNOWS not in data.edge_types or "edge_index" not in data[KNOWS]:
@@ -115,8 +115,8 @@ def all_links(data: HeteroData) -> Tensor:
 def add_known_pairs(data: HeteroData, pairs: Tensor, values: Mapping[str, Any]) -> None:
     """Adds known pairs, int64 ``[2, K]``, with the ``rating`` and ``time`` of each, in place.
 
-    Links of the graph and repeated pairs are left out, and what ``values`` hold besides. Ratings or
-    times that only the pairs of before or only the new ones have are dropped.
+    Pairs that are links of the graph, repeated pairs and other ``values`` are left out. Ratings or
+    times are dropped if only the previous or only the new pairs have them.
     """
     values = {name: torch.as_tensor(values[name]) for name in ("rating", "time") if name in values}
     if KNOWS in data.edge_types:
@@ -144,10 +144,10 @@ def with_known_pairs(data: HeteroData, pairs: Tensor) -> HeteroData:
 
 
 def known_links(data: HeteroData, users: Tensor | None = None) -> Tensor:
-    """All that users have had as far as the graph tells, each once, int64 ``[2, N]``.
+    """All items that users are known to have had, as links, each once, int64 ``[2, N]``.
 
-    These are :func:`all_links` and the :func:`known_pairs`, the items that are not recommended, of
-    all users or of some, int64 ``[n]``.
+    These are :func:`all_links` and the :func:`known_pairs`, whose items are not recommended: those
+    of all users, or of ``users``, int64 ``[n]``.
     """
     parts = [data[INTERACTS].edge_index, _positive(data)]
     if KNOWS in data.edge_types and "edge_index" in data[KNOWS]:
@@ -214,7 +214,7 @@ def symmetric_norm(edge_index: Tensor, num_users: int, num_items: int) -> Tensor
 
 
 def _key(links: Tensor, data: HeteroData) -> Tensor:
-    """A number for each link, which is equal for equal links only."""
+    """A number for each link; equal only for equal links."""
     return links[0] * int(data[ITEM].num_nodes) + links[1]
 
 
@@ -225,7 +225,7 @@ def _distinct(links: Tensor, data: HeteroData) -> Tensor:
 
 
 def _first_places(links: Tensor, data: HeteroData) -> Tensor:
-    """Where each link is first, ascending."""
+    """The first position of each distinct link, ascending."""
     key, order = _key(links, data).sort(stable=True)
     first = torch.ones_like(key, dtype=torch.bool)
     first[1:] = key[1:] != key[:-1]

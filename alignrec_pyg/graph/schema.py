@@ -1,4 +1,4 @@
-"""The node and edge types of the data, and what holds for every graph of them."""
+"""The node and edge types of the data, and functions for any graph of them."""
 
 from __future__ import annotations
 

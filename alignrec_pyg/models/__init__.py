@@ -17,6 +17,6 @@ _NOT_BUILT_FROM_DATA = {
 def model_names() -> tuple[str, ...]:
     """Names of the models that are built from data and keyword arguments alone.
 
-    Command lines offer these; asking for them imports no torch.
+    The command line offers these; the function does not import torch.
     """
     return tuple(name for name in __all__ if name not in _NOT_BUILT_FROM_DATA)

@@ -27,9 +27,9 @@ class Aligned(Recommender):
     r"""Another model, trained with the alignment losses of `"AlignRec: Aligning and Training in
     Multimodal Recommendations" <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), Eqs. 10-12.
 
-    The paper says that its losses can be integrated into existing approaches. Here the model in
-    place, the *backbone*, tells its ID vectors :math:`c` from its content vectors :math:`m` and
-    gives final vectors :math:`h`. It ranks exactly as it would alone; to its own loss come
+    The paper says that its losses can be integrated into existing approaches. Here such a model,
+    the *backbone*, has ID vectors :math:`c`, content vectors :math:`m` and final vectors :math:`h`.
+    Its scores are computed as without the losses; its own loss is extended by
 
     .. math::
         \alpha \left[ \operatorname{NCE}_\tau(m_i, c_i) + \operatorname{NCE}_\tau(m_u, c_u) \right]
@@ -39,9 +39,9 @@ class Aligned(Recommender):
     from the same propagation. Items that lack features take no part in the last term.
 
     **Differs from the paper:** :math:`f` are the encoder's features, several feature sets
-    concatenated, also where the backbone trains a copy of them (as the paper's equation, and other
-    than its authors' code; :class:`~alignrec_pyg.models.AlignRec` has both). The paper gives no
-    figures for other models.
+    concatenated, also where the backbone trains a copy of them (as in the paper's equation, unlike
+    the authors' code; :class:`~alignrec_pyg.models.AlignRec` has both). The paper gives no figures
+    for other models.
 
     A subclass whose constructor builds the backbone behaves as any model,
     ``Subclass(data, **hparams)`` and ``Subclass.from_pretrained(folder, data)`` included.
@@ -63,8 +63,8 @@ class Aligned(Recommender):
         - **output:** those of the backbone
 
     Raises:
-        ValueError: If the backbone does not tell content from IDs or was built on other data, or
-            an option is unknown.
+        ValueError: If the backbone has no separate content and ID vectors or was built on other
+            data, or an option is unknown.
     """  # noqa: D205
 
     backbone: ContentRecommender
@@ -209,7 +209,7 @@ class Aligned(Recommender):
         return cls._load(folder, data, backbone, strict=strict)
 
     def _take_data_of(self, backbone: ContentRecommender) -> None:
-        """Adds what the backbone read to what a saved model remembers of its data."""
+        """Adds the hashes of the backbone's data to those that are saved with the model."""
         for name, value in self._data_hashes.items():
             if backbone._data_hashes[name] != value:
                 raise ValueError(f"'backbone' needs to be built on 'data' (other {name} found)")
@@ -232,6 +232,7 @@ def _require_content(backbone: object) -> None:
     if not isinstance(backbone, ContentRecommender):
         raise ValueError(
             f"'backbone' needs to be a ContentRecommender (got {type(backbone).__name__}), which "
-            "tells content from ID vectors: AlignRec, ContentLightGCN, MGCN, SMORE, VBPR, or a "
+            "has separate content and ID vectors: AlignRec, ContentLightGCN, MGCN, SMORE, VBPR, "
+            "or a "
             "subclass of your own with 'representations' and 'terms'"
         )

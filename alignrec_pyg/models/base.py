@@ -122,9 +122,9 @@ class Recommender(SavedModel, ABC):
 
     @classmethod
     def train_config(cls, data: HeteroData) -> TrainConfig:
-        """How to train the model on ``data`` where nobody says otherwise.
+        """The default way to train the model on ``data``.
 
-        What it leaves ``None``, here all, follows from the number of links, see
+        Fields that are ``None``, here all of them, follow from the number of links, see
         :meth:`alignrec_pyg.TrainConfig.for_links`.
         """
         return TrainConfig()
@@ -133,8 +133,8 @@ class Recommender(SavedModel, ABC):
     def published_train_config(cls) -> TrainConfig:
         """How the paper, or the code behind its figures, trains the model.
 
-        Here as the toolbox that most published figures come from: a learning rate of 1e-3, batches
-        of 2,048, an evaluation after every epoch and a patience of 20.
+        Here the settings of the toolbox that most published figures come from: a learning rate of
+        1e-3, batches of 2,048, an evaluation after every epoch and a patience of 20.
         """
         return TrainConfig(lr=1e-3, batch_size=2048, eval_every=1, patience=20, min_steps=0)
 
@@ -215,9 +215,9 @@ class Recommender(SavedModel, ABC):
         self._batch_seed = generator.initial_seed()
 
     def batch_generator(self, device: torch.device) -> torch.Generator | None:
-        """A generator of the batch's draws, which are the same each time it is asked for.
+        """A generator for the batch, which gives the same draws each time it is requested.
 
-        Before the first batch there is none, and torch's global generator is taken instead.
+        Before the first batch there is none, and torch's global generator is used instead.
         """
         if self._batch_seed is None:
             return None
@@ -275,11 +275,11 @@ class Recommender(SavedModel, ABC):
         return [feature_table(data, name) for name in self.features]
 
     def user_item_graph(self, data: HeteroData) -> Adjacency:
-        """The symmetrically normalised user-item graph, prepared for propagation and kept."""
+        """The symmetrically normalised user-item graph, prepared for propagation and cached."""
         return self.link_graph(data, user_item_adjacency)
 
     def item_to_user_graph(self, data: HeteroData, normalization: str = "symmetric") -> Adjacency:
-        """The normalised graph that averages over each user's items, prepared and kept."""
+        """The normalised graph that averages over each user's items, prepared and cached."""
         return self.link_graph(data, item_to_user_adjacency, normalization)
 
     def item_to_user_aggregation(
@@ -292,13 +292,13 @@ class Recommender(SavedModel, ABC):
     def link_graph(
         self, data: HeteroData, build: Callable[..., PreparedT], *options: str
     ) -> PreparedT:
-        """``build(edge_index, num_users, num_items, *options)`` of the known links, kept."""
+        """``build(edge_index, num_users, num_items, *options)`` of the known links, cached."""
         links, sizes = data[INTERACTS].edge_index, (self.num_users, self.num_items)
         name = " ".join([build.__name__, *options])
         return self.prepared_graph(name, (links,), lambda: build(links, *sizes, *options))
 
     def item_item_graph(self, data: HeteroData, name: str) -> Adjacency:
-        """The kNN item graph ``name``, prepared for propagation and kept."""
+        """The kNN item graph ``name``, prepared for propagation and cached."""
         edges = data[knn_edge_type(name)]
         return self.prepared_graph(
             f"knn_{name}",
@@ -326,10 +326,10 @@ class Recommender(SavedModel, ABC):
     def prepared_graph(
         self, name: str, sources: tuple[Tensor, ...], build: Callable[[], PreparedT]
     ) -> PreparedT:
-        """Keeps a graph prepared while it is asked for the very same, unchanged tensors.
+        """Caches a prepared graph for as long as it is requested for the same, unchanged tensors.
 
-        The graph is a constant, and several threads may ask for it. One of tensors that were made
-        in ``inference_mode`` is not kept, since they do not tell whether they were changed.
+        The graph is a constant, and several threads may request it. A graph of tensors that were
+        made in ``inference_mode`` is not cached, since these do not record changes.
         """
         tracked = not any(tensor.is_inference() for tensor in sources)
         versions = tuple(tensor._version for tensor in sources) if tracked else ()
@@ -365,7 +365,7 @@ class Recommender(SavedModel, ABC):
 def inner_products(
     user_x: Tensor, item_x: Tensor, items: Tensor | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """See :meth:`Recommender.scorer`; the scores of a block take the place of the last one's."""
+    """See :meth:`Recommender.scorer`; the scores of a block overwrite those of the last one."""
     dtype = torch.promote_types(user_x.dtype, item_x.dtype)  # they may differ under autocast
     user_x = user_x.to(dtype)
     item_xt = (item_x if items is None else item_x[items]).to(dtype).t().contiguous()

@@ -36,7 +36,7 @@ class ClosedFormRecommender(Recommender):
         """Computes buffers and parameters from the links of ``data``, and its tables."""
 
     def reset_parameters(self) -> None:
-        """Forgets what :meth:`solve` found: all buffers are zero."""
+        """Sets all buffers to zero, as before :meth:`solve`."""
         for buffer in self.buffers():
             buffer.zero_()
 
@@ -60,7 +60,7 @@ class NeighborRecommender(ClosedFormRecommender):
         \hat{y}_{ui} = \sum_{j \in \mathcal{N}_u \cap \mathrm{kNN}(i)} s_{ij}
 
     The buffers ``neighbor`` and ``similarity`` ``[num_items, k]`` hold the neighbours, padded with
-    similarity 0, and only positive similarities count; nothing of items x items is held.
+    similarity 0, and only positive similarities count; no matrix of items x items is held.
     """
 
     neighbor: Tensor

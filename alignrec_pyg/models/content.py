@@ -1,4 +1,4 @@
-"""Models that tell content from IDs, so that others can align the two."""
+"""Models with separate content and ID vectors, which alignment losses can compare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Representations(NamedTuple):
     r"""ID and content vectors of users and items, before they are fused.
 
     Shapes:
-        - **id_user, content_user:** :math:`(|U|, d)`, or a row for each of the nodes asked for
+        - **id_user, content_user:** :math:`(|U|, d)`, or a row for each of the requested nodes
         - **id_item, content_item:** :math:`(|I|, d)`, likewise
     """
 
@@ -52,8 +52,8 @@ class ContentRecommender(Recommender):
 
         Args:
             batch: Training triples, numbered among the rows of ``x``.
-            x: What :meth:`representations` gave; anything else that depends on the graph belongs
-                into it, so there is no ``data`` here.
+            x: The result of :meth:`representations`, which contains everything that depends on the
+                graph, so that there is no ``data`` here.
         """
 
     def fuse(self, x: Representations) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ class ContentRecommender(Recommender):
         return self.fuse(self.representations(data, nodes))
 
     def loss_terms(self, data: HeteroData, batch: InteractionBatch) -> dict[str, Tensor]:
-        """The terms of :meth:`terms`, on what the model makes of ``data``."""
+        """The terms of :meth:`terms`, on the model's representations of ``data``."""
         batch = batch.compact()
         return self.terms(batch, self.representations(data, batch.nodes))
 

@@ -24,9 +24,9 @@ class ContentKNN(NeighborRecommender):
         \hat{y}_{ui} = \sum_{j \in \mathcal{N}_u \cap \mathrm{kNN}(i)} s_{ij}
 
     Here :math:`x_i` has the item's rows of all tables side by side, each scaled to length 1, so
-    that the cosine of items with all of them is the mean over the tables. An item without any is
-    nobody's neighbour and scores 0. The links teach nothing but what each user likes: what it
-    scores is what the features alone are worth.
+    that the cosine of items with all of them is the mean over the tables. An item without any is no
+    item's neighbour and scores 0. Of the links only each user's items are used, so its metrics show
+    what the features alone are worth.
 
     Args:
         data: Training graph; reads the sizes and the feature tables.

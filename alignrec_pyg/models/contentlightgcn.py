@@ -17,10 +17,10 @@ from alignrec_pyg.nn import FeatureTable, UserItemPropagation
 class ContentLightGCN(ContentRecommender):
     r"""LightGCN plus projected features: a construction of ours, without published figures.
 
-    It exists to show what alignment alone adds: it has content and IDs and nothing that brings
-    them together. IDs are propagated as in `"LightGCN: Simplifying and Powering Graph Convolution
-    Network for Recommendation" <https://arxiv.org/abs/2002.02126>`_ (SIGIR 2020); the content of a
-    user is gathered from the items, one step along the same normalised links:
+    It shows what alignment alone adds: it has content and ID vectors, and no term that aligns them.
+    IDs are propagated as in `"LightGCN: Simplifying and Powering Graph Convolution Network for
+    Recommendation" <https://arxiv.org/abs/2002.02126>`_ (SIGIR 2020); the content of a user is
+    gathered from the items, one step along the same normalised links:
 
     .. math::
         C = \operatorname{LGC}_L(E), \qquad M_I = F W^\top + b, \qquad M_U = \hat{R} M_I, \qquad

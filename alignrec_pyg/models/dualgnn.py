@@ -42,8 +42,8 @@ class DualGNN(Recommender):
         X_m^0 = \operatorname{norm}([P_m ; \phi(F_m W_m + b_m) V_m + c_m]), \qquad
         X_m = \sum_{l=0}^{L} \hat{A}^l X_m^0,
 
-    items add their modalities, users weigh theirs by :math:`w_{um}` and hear users :math:`v` who
-    share items with them:
+    items add their modalities; users weight theirs by :math:`w_{um}` and receive messages from
+    users :math:`v` who share items with them:
 
     .. math::
         x_i = \sum_m x_{m,i}, \qquad y_u = \sum_m w_{um} x_{m,u}, \qquad
@@ -83,7 +83,7 @@ class DualGNN(Recommender):
         embedding_dim: Width :math:`d`.
         num_layers: Number of user-item layers :math:`L`.
         latent_dim: Width between the two maps of the features.
-        num_neighbors: Users that each user hears.
+        num_neighbors: Number of users that each user receives messages from.
         reg_weight: Weight :math:`\lambda` of the squares (searched over 1e-5 to 0.1).
         freeze_features: Whether the feature tables stay as they are.
         faithful: Whether to fuse and to scale the loss as the published code does.
@@ -154,7 +154,7 @@ class DualGNN(Recommender):
                 "users", (edge_index,), lambda: user_adjacency(*self._neighbors(edge_index))
             )
         users, asked = None, None
-        if nodes is not None:  # users hear the vectors of others
+        if nodes is not None:  # users receive the vectors of others
             drawn, users = drawn.block(nodes.user, nodes.user)
             asked, nodes = torch.searchsorted(users, nodes.user), Nodes(users, nodes.item)
         shape = (len(self.features), self.embedding_dim)

@@ -30,9 +30,9 @@ class EASE(ClosedFormRecommender):
         \hat{Y} = X B, \qquad P = (X^\top X + \lambda I)^{-1}, \qquad
         B_{ij} = \begin{cases} 0 & i = j \\ -P_{ij} / P_{jj} & \text{otherwise.} \end{cases}
 
-    The matrix is solved for in double precision. Items x items are its nature: it keeps 4 bytes for
-    each pair of items (the buffer ``item_weights`` ``[num_items, num_items]``, float32) and takes
-    30 at the peak of solving, 12 GB for 20,000 items.
+    The matrix is solved for in double precision. The model is a matrix of items x items: it keeps 4
+    bytes for each pair of items (the buffer ``item_weights`` ``[num_items, num_items]``, float32)
+    and takes 30 at the peak of solving, 12 GB for 20,000 items.
 
     Args:
         data: Training graph; reads the sizes.
@@ -56,7 +56,7 @@ class EASE(ClosedFormRecommender):
 
     @classmethod
     def why_not(cls, data: HeteroData) -> str | None:
-        """What keeps the model from being solved here: the memory for items x items."""
+        """Why the model cannot be solved here: too little memory for items x items."""
         num_items = int(data[ITEM].num_nodes)
         device = data[INTERACTS].edge_index.device
         return _too_large(num_items, _KEPT_BYTES + _SOLVING_BYTES, device)
@@ -97,7 +97,7 @@ class EASE(ClosedFormRecommender):
 
 
 def _too_large(num_items: int, bytes_each: int, device: torch.device) -> str | None:
-    """What to say where the free memory of a device does not hold a matrix of items x items."""
+    """The message if a device has too little free memory for a matrix of items x items."""
     if device.type == "meta":
         return None
     on_gpu = device.type == "cuda"

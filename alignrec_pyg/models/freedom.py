@@ -28,8 +28,8 @@ class FREEDOM(Recommender):
 
     Every epoch keeps a share :math:`1-\rho` of the links, drawn without replacement, each with
     probability proportional to :math:`1/\sqrt{d_u d_i}`, and normalises them anew
-    (:math:`\hat{A}_\rho`; the full :math:`\hat{A}` at inference). Items also hear their
-    neighbours in the frozen graph :math:`S`:
+    (:math:`\hat{A}_\rho`; the full :math:`\hat{A}` at inference). Items also receive messages from
+    their neighbours in the frozen graph :math:`S`:
 
     .. math::
         [U ; I'] = \operatorname{LGC}_L([E_U ; E_I]), \qquad I = I' + S^{L_s} E_I, \qquad

@@ -65,7 +65,7 @@ class GRCN(Recommender):
 
     **Differs from the paper:** the regulariser takes means, as in the authors' code. With
     ``faithful=True`` also what the published code does otherwise: messages of the routing run from
-    users to items, where nobody reads them, so that preferences stay as they are and
+    users to items, where they are not used, so that preferences stay as they are and
     ``num_routings`` changes nothing (the loop is left out); and :math:`\lambda` also weighs
     :math:`\operatorname{mean}(P_1^2)` over all users, of the first set in ``features`` (there: the
     images). In any case scores come from the trained parameters, where that code takes those that

@@ -14,12 +14,12 @@ from alignrec_pyg.checks import check_choice, check_integer, check_number
 
 ModelT = TypeVar("ModelT", bound="HyperParameters")
 
-MAX_DIM = 1 << 16  # wider vectors are a slip of the pen, which would ask for all memory
+MAX_DIM = 1 << 16  # a larger width is a typing error, which would take all memory
 _MAX_INTEGER = 1 << 63
 
 
 class HyperParameters(nn.Module):
-    """A module that knows the arguments that it was built with.
+    """A module that stores the arguments of its constructor.
 
     Every argument of the constructor after ``data`` is a hyper-parameter, stored as an attribute of
     the same name.
@@ -31,7 +31,7 @@ class HyperParameters(nn.Module):
             """Hyper-parameters have the types of the constructor's arguments."""
 
     def __new__(cls: type[ModelT], *args: Any, **kwargs: Any) -> ModelT:
-        """Notes the hyper-parameters, which a subclass need not store."""
+        """Stores the hyper-parameters, so that a subclass need not do it."""
         model = super().__new__(cls)
         positional = zip(cls.hparam_parameters(), args[1:], strict=False) if args[1:] else ()
         given = {**dict(positional), **kwargs}

@@ -17,7 +17,7 @@ class ItemKNN(NeighborRecommender):
     (RecSys 2019).
 
     With the users :math:`\mathcal{N}_i` of an item, the similarity is the cosine of the columns of
-    the interaction matrix, made smaller where few users speak for it,
+    the interaction matrix, shrunk where it is based on few users,
 
     .. math::
         s_{ij} = \frac{|\mathcal{N}_i \cap \mathcal{N}_j|}

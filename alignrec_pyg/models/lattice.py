@@ -1,4 +1,4 @@
-"""LATTICE: items also hear their neighbours in an item graph that is learned."""
+"""LATTICE: items also receive messages from their neighbours in a learned item graph."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class LATTICE(Recommender):
 
     :math:`A` is made anew in the first batch of every epoch, which alone trains :math:`T_m`,
     :math:`F_m` and :math:`\omega` (not through the choice of neighbours); it is a constant for the
-    rest of the epoch, as in the authors' code. Inference makes it of the weights as they are, once
-    for as long as they stay so. The state of a model includes the epoch's neighbours and cosines,
+    rest of the epoch, as in the authors' code. Inference computes it from the current weights, and
+    caches it until they change. The state of a model includes the epoch's neighbours and cosines,
     so that training resumes exactly within an epoch.
 
     No matrix of items x items is held. A row sum that negative cosines pull to zero or below counts
@@ -167,7 +167,7 @@ class LATTICE(Recommender):
         self._batches_of_epoch = 0
 
     def train(self, mode: bool = True) -> LATTICE:
-        """Sets the mode; an epoch that is evaluated is over, and the next one a new one."""
+        """Sets the mode; evaluation mode ends the epoch."""
         if not mode and int(self._epoch) != _NO_EPOCH:  # only what trains may be written to
             self._epoch.fill_(_NO_EPOCH)
             self._graphs.pop("epoch_items", None)
@@ -175,12 +175,12 @@ class LATTICE(Recommender):
         return self
 
     def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
-        """As everywhere in torch; a state from within an epoch is one to go on with."""
+        """As in torch; a state that was saved within an epoch continues that epoch."""
         self._loaded = True
         return super().load_state_dict(*arguments, **options)
 
     def on_epoch_start(self, data: HeteroData, generator: torch.Generator) -> None:
-        """Begins an epoch; one that a loaded state is from, by its generator, keeps its graph."""
+        """Begins an epoch; if restored within this epoch, keeps the restored item graph."""
         epoch = generator.initial_seed() & (2**63 - 1)
         resumed = self._loaded and int(self._epoch) == epoch
         self._loaded = False
@@ -249,7 +249,7 @@ class LATTICE(Recommender):
     def _new_graph(
         self, data: HeteroData, projected: list[Tensor], *, keep: bool
     ) -> tuple[EdgeStructure, Tensor]:
-        """:math:`A` of the weights as they are, differentiable."""
+        """:math:`A` from the current weights, differentiable."""
         neighbors = torch.stack(
             [self._nearest(x.detach(), m) for x, m in zip(projected, self._lacking, strict=True)]
         )
@@ -271,7 +271,7 @@ class LATTICE(Recommender):
         return edges.structure, self._mixed(edges, learned, shares)
 
     def _kept_graph(self, data: HeteroData) -> tuple[EdgeStructure, Tensor]:
-        """:math:`A` as the first batch of the epoch made it, a constant."""
+        """:math:`A` as computed in the first batch of the epoch, a constant."""
         edges = self._item_edges(data, self._neighbors.long())
         learned = []
         for cosine, position in zip(self._cosines, edges.learned, strict=True):

@@ -33,7 +33,7 @@ from alignrec_pyg.nn.precision import in_float32
 
 
 class _Vectors(NamedTuple):
-    """Final vectors of the nodes asked for, and the global ones of all, for each feature set."""
+    """Final vectors of the requested nodes, and the global ones of all, for each feature set."""
 
     user: Tensor
     item: Tensor
@@ -91,8 +91,9 @@ class LGMRec(Recommender):
     depend on it. That code draws it for every block of users, here it is drawn for each set of
     vectors, from the seed of the last batch (of a loaded model, from torch's global generator).
 
-    **New items** hear the hyperedges that their features say. Items are then told apart by their
-    shares of :math:`A` vectors for each feature set only, so rankings among new items are coarse.
+    **New items** receive messages from the hyperedges that their features assign them to. They
+    differ only in their shares of :math:`A` vectors for each feature set, so rankings among new
+    items are coarse.
 
     Args:
         data: Training graph; reads the sizes and the feature tables, which stay as they are.
@@ -249,7 +250,7 @@ class LGMRec(Recommender):
                 _assignments(x, self.gumbel_temperature, rate, noisy, generator) for x in logits
             )
             sending = item_edges
-            if ADDED in data[ITEM]:  # which hear hyperedges and make none
+            if ADDED in data[ITEM]:  # new items receive messages and never send any
                 sending = item_edges * ~added_items(data).unsqueeze(1)
             item = id_item
             for _ in range(self.num_hyper_layers):

@@ -40,7 +40,7 @@ class MENTOR(Recommender):
     **Encoders.** Every feature set :math:`m` of the :math:`M`, and the IDs, have free vectors
     :math:`P_m` of the users and two maps of the items' inputs :math:`F_m`, of the IDs a free table
     :math:`E`, which pass the user-item graph (:math:`\phi`: leaky ReLU of slope 0.01, norm: every
-    row to length 1); items also hear their neighbours in the item graph :math:`S`:
+    row to length 1); items also receive messages from their neighbours in the item graph :math:`S`:
 
     .. math::
         X_m^0 = \operatorname{norm}([P_m ; \phi(F_m A_m + a_m) B_m + b_m]), \qquad

@@ -147,7 +147,7 @@ class MMGCN(Recommender):
     def _sides(
         self, data: HeteroData, nodes: Nodes | None
     ) -> tuple[tuple[_Side, _Side], tuple[_Side, _Side]]:
-        """All users and items, and those asked for."""
+        """All users and items, and the requested ones."""
         user = _Side(self.user_embedding.weight, self.item_to_user_graph(data, "row"), None)
         to_items = self.link_graph(data, _user_to_item_adjacency)
         item = _Side(self.item_embedding.weight, to_items, None)
@@ -171,9 +171,7 @@ def _user_to_item_adjacency(edge_index: Tensor, num_users: int, num_items: int) 
 
 
 class _Side(NamedTuple):
-    """Users or items: the rows that are asked for (None: all), their ID vectors, and the means of
-    all over neighbours.
-    """  # noqa: D205
+    """Users or items: the requested rows (None: all), their ID vectors, and neighbours' means."""
 
     id_x: Tensor
     mean: Adjacency
@@ -259,7 +257,7 @@ class _Layer(nn.Module):
         return new_large, new_small, large_square, small_square
 
     def forward(self, x: Tensor, neighbor_x: Tensor, side: _Side) -> Tensor:
-        """New vectors of the asked-for rows of ``x``, whose neighbours are on the other side."""
+        """New vectors of the requested rows of ``x``, whose neighbours are on the other side."""
         # W mean(x) = mean(W x): the product is taken where there are fewer rows
         if side.rows is None and neighbor_x.size(0) <= x.size(0):
             neighbors_part = self._of_products(self.neighbors(neighbor_x), side)

@@ -40,8 +40,8 @@ class PGL(Recommender):
 
     In training, messages pass along the principal subgraph: every epoch keeps a share of the links,
     drawn without replacement, each with probability proportional to :math:`1/\sqrt{d_u d_i}`, and
-    normalises them anew (:math:`A^*`; the full :math:`\hat{A}` at inference). Items also hear their
-    neighbours in the frozen item graph :math:`S`:
+    normalises them anew (:math:`A^*`; the full :math:`\hat{A}` at inference). Items also receive
+    messages from their neighbours in the frozen item graph :math:`S`:
 
     .. math::
         [U ; I'] = \operatorname{LGC}_L([E_U ; E_I]), \qquad I = I' + S^{L_s} E_I, \qquad

@@ -31,7 +31,7 @@ _KNOWN = "known_pairs"
 def graph_tensors(
     data: HeteroData, features: Iterable[str], item_graphs: Iterable[str]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What a model reads of a graph, and what was known of users: tensors and plain values.
+    """What a model reads of a graph, and what users have had, as tensors and plain values.
 
     These are ids, links, known pairs (links to predict among them), tables and item graphs.
 

@@ -31,7 +31,7 @@ _KEYS = {"model": str, "hparams": dict, "data": dict}
 
 
 class SavedModel(HyperParameters):
-    """A model of some users and items, which it knows again when it is loaded.
+    """A model of some users and items, which are checked when it is loaded.
 
     Args:
         data: Training graph.
@@ -56,8 +56,8 @@ class SavedModel(HyperParameters):
     def save_pretrained(self, folder: str | Path, data: HeteroData | None = None) -> None:
         """Writes ``model-<hash>.safetensors`` and ``config.json`` (which names it, and the rest).
 
-        The file of a model that was there goes last, so an interruption leaves it whole. Another
-        process that saves to the folder is waited for.
+        A previous model is removed last, so an interruption leaves it complete. If another process
+        saves to the folder, this one waits.
 
         Args:
             folder: Where to save.
@@ -68,7 +68,7 @@ class SavedModel(HyperParameters):
         Raises:
             CheckpointError: If the folder has a ``config.json`` that is damaged or somebody else's,
                 or ``data`` has other ids, features or item graphs than the model was trained with.
-            OSError: If the folder cannot be written; a model that was there stays whole.
+            OSError: If the folder cannot be written; a previous model stays complete.
             ValueError: If a hyper-parameter has a value that JSON cannot hold, or ``data`` is not
                 of this model.
         """
@@ -84,7 +84,7 @@ class SavedModel(HyperParameters):
             write_with_files(path, config, contents)
 
     def _check_trained_on(self, data: HeteroData) -> None:
-        """Makes sure that a model saved with ``data`` will load."""
+        """Checks that a model saved with ``data`` can be loaded."""
         self.check_fits(data, "data")
         features, item_graphs = self.read_names()
         select_item_graphs(data, item_graphs, item_graphs)
@@ -121,7 +121,7 @@ class SavedModel(HyperParameters):
         }
 
     def check_fits(self, data: HeteroData, argument: str) -> None:
-        """Makes sure that ``data`` has the users and items of this model, on its device.
+        """Checks that ``data`` has the users and items of this model, on its device.
 
         Raises:
             ValueError: If not; ``argument`` names the graph in the message.
@@ -149,7 +149,7 @@ class SavedModel(HyperParameters):
 
         The known links may have changed since; users and items may not, and features and item
         graphs only by the rounding of another machine or number of threads (up to a thousandth of
-        an item's values), which a warning tells. The model is in evaluation mode, on the device of
+        an item's values), with a warning. The model is in evaluation mode, on the device of
         ``data``.
 
         Args:
@@ -198,7 +198,7 @@ class SavedModel(HyperParameters):
 
     @classmethod
     def _shapes(cls, *args: Any, **kwargs: Any) -> dict[str, tuple[int, ...]] | None:
-        """The shapes of a model's tensors, found without memory for them.
+        """The shapes of a model's tensors, without allocating them.
 
         ``None`` where the constructor computes with their values.
         """

@@ -1,4 +1,4 @@
-"""SLMRec: one propagation per modality, and a chain of spaces that contrasts them."""
+"""SLMRec: one propagation per modality, and contrastive learning along a chain of spaces."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class SMORE(ContentRecommender):
     :math:`S_m`, each with the largest of its weights.
 
     **Modality-aware preference.** The fusion view attends to the entries of the others, and gates
-    of the IDs let through of each what users want (:math:`\delta`: dropout):
+    computed from the IDs weight each of them (:math:`\delta`: dropout):
 
     .. math::
         \alpha_m = \operatorname{softmax}_{1..d}\left( W'_m \tanh(W_m \bar{X}_f + b_m) \right),
@@ -225,7 +225,7 @@ def _attention(embedding_dim: int) -> nn.Sequential:
     )
 
 
-@in_float32  # the transforms take no less
+@in_float32  # the Fourier transforms take no lower precision
 def _spectrum(x: Tensor) -> Tensor:
     return torch.fft.rfft(x, norm="ortho")
 

@@ -79,8 +79,8 @@ class Alignment(nn.Module):
 
         Args:
             batch: Training triplets; their negative items are not used.
-            representations: ID vectors of the users and items among which the batch is numbered,
-                and content vectors of both, in this order.
+            representations: ID vectors of the users and items that the batch indexes, and content
+                vectors of both, in this order.
             user: Final vectors of the users of the batch, :math:`(B, d)`.
             pos_item: Final vectors of the positive items of the batch, :math:`(B, d)`.
             features: Function that returns the features of items, int64 :math:`(n)`, from a

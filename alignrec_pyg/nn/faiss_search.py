@@ -33,7 +33,7 @@ _TRAINING_ROWS = 64  # of k-means, for each list
 _ITERATIONS = 10
 _FIRST_PROBES = 4
 _MOST_SHARE = 1 / 8  # of the lists; beyond, exact products take less time
-_CHUNK = 1 << 17  # rows that ask at a time
+_CHUNK = 1 << 17  # rows that are searched for at a time
 
 
 def approximate_neighbors(
@@ -69,7 +69,9 @@ def approximate_neighbors(
     def found(rows: Tensor) -> Tensor:
         candidate = _candidates(faiss, index, features, length, rows, min(k + SPARE, n))
         few = (candidate < 0).any(dim=1)
-        candidate[few] = torch.arange(candidate.size(1), device=device)  # any: they are done below
+        candidate[few] = torch.arange(
+            candidate.size(1), device=device
+        )  # any order: they are sorted below
         without = (candidate != rows.unsqueeze(1)).all(dim=1)
         candidate[without, -1] = rows[without]
         key = ordered_keys(features, length, rows, candidate, block_size)[:, :k].clone()
@@ -84,9 +86,9 @@ def approximate_neighbors(
             if index.nprobe == most:
                 raise ValueError(
                     f"'min_recall' needs to be at most {math.floor(recall * 1000) / 1000} (got "
-                    f"{min_recall}): so many of the neighbours are in the eighth of the rows that "
-                    "a row is compared with, since these hardly form groups; the exact search, "
-                    "which is the default, finds all"
+                    f"{min_recall}): this recall is reached when each row is compared with an "
+                    "eighth of the rows, which hardly form clusters; the exact search, which is "
+                    "the default, finds all"
                 )
             index.nprobe = min(2 * index.nprobe, most)
         parts = torch.arange(n, device=device).split(_CHUNK)
@@ -115,8 +117,8 @@ def _candidates(
 ) -> Tensor:
     """The rows in the nearest lists with the highest cosine; -1 where there are too few.
 
-    List by list, for all rows that ask it: one product of matrices each, which takes a fraction of
-    the time of ``index.search``.
+    Each list is compared with all rows that are near it in one matrix product, which takes a
+    fraction of the time of ``index.search``.
     """
     query = _single(features, length, rows)
     best = faiss.ResultHeap(len(query), fetched, keep_max=True)
@@ -147,7 +149,7 @@ def _single(features: Tensor, length: Tensor, rows: Tensor) -> np.ndarray:
 def _recall(cosine: Tensor, exact: Tensor) -> float:
     """Share of the other neighbours found that are as near as the exact ones.
 
-    By their cosines: among equal rows any is as good as another.
+    Cosines are compared, since among equal rows any is as good as another.
     """
     if exact.size(1) == 1:
         return 1.0
@@ -156,7 +158,7 @@ def _recall(cosine: Tensor, exact: Tensor) -> float:
 
 @contextmanager
 def _threads(faiss: ModuleType) -> Iterator[None]:
-    """Lets FAISS work in as many threads as torch does."""
+    """Lets FAISS use as many threads as torch."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(torch.get_num_threads())
     try:

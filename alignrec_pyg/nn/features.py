@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.graph import feature_mask, feature_table
 
 _CHECKED_ROWS = 4096  # rows that are checked at a time, since isfinite copies them
-_UNEVEN = 10  # times as long: beside such rows, others change a cosine by a hundredth
+_UNEVEN = 10  # times as long: beside such rows, others change a cosine by 0.01
 
 
 class FeatureTable(nn.Module):
@@ -68,7 +68,7 @@ class FeatureTable(nn.Module):
 
 @contextmanager
 def sparse_gradients(model: nn.Module) -> Iterator[None]:
-    """Within it, rows that are read of ID and feature tables give their table a sparse gradient."""
+    """A context in which the rows read from ID and feature tables give them a sparse gradient."""
     tables = [part for part in model.modules() if isinstance(part, nn.Embedding | FeatureTable)]
     for table in tables:
         table.sparse = True
@@ -130,7 +130,7 @@ class FeatureProjections(nn.ModuleList):
 
 @torch.no_grad()
 def uneven_rows(data: HeteroData, names: Sequence[str]) -> str | None:
-    """Says so where the rows of one of some feature tables are ten times as long as another's.
+    """Detects feature tables whose rows are ten times as long as those of another.
 
     Their mean lengths are compared, over the items that are not missing in the table.
 

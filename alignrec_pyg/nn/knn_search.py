@@ -256,7 +256,7 @@ def _single_precision_candidates(
             value[number, rank], index[number, rank] = later[row, column], row + start
             who += stop
             best[who], candidate[who] = _merged(best[who], candidate[who], value, index)
-        best[block], candidate[block] = mine  # last: a block that did not fit is begun anew
+        best[block], candidate[block] = mine  # last: a block that did not fit is repeated
 
     _in_blocks(search, n, block_size, n)
     result = torch.empty_like(candidate)
@@ -265,13 +265,13 @@ def _single_precision_candidates(
 
 
 def _merged(best: Tensor, candidate: Tensor, value: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The best of what rows have and of what is new."""
+    """The best among the present and the new candidates of each row."""
     value, place = torch.cat([best, value], dim=1).topk(best.size(1), dim=1, sorted=False)
     return value, torch.cat([candidate, index], dim=1).gather(1, place)
 
 
 def _places(mask: Tensor) -> Tensor:
-    """The places of a mask in its flattened form."""
+    """The positions of true values in the flattened mask."""
     if mask.is_cuda:
         return mask.flatten().nonzero()[:, 0]
     return torch.from_numpy(np.flatnonzero(mask.numpy()))  # a fifth of the time of torch's

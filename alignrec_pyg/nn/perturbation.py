@@ -1,4 +1,4 @@
-"""What models leave out or disturb at random: links of an epoch, entries of a batch.
+"""Random perturbations: links of an epoch, entries of a batch.
 
 All draws come from the generators that are passed, which training seeds by epoch and batch.
 """
@@ -16,7 +16,7 @@ from alignrec_pyg.nn.propagation import Adjacency, user_item_adjacency
 
 
 class LinkPruning(nn.Module):
-    r"""Keeps a share of the links for an epoch, and their graph, normalised anew.
+    r"""Samples a share of the links for an epoch, and normalises their graph anew.
 
     Links are drawn by :func:`sample_links`. With a share of 1 no graph is made.
 
@@ -58,7 +58,7 @@ def sample_links(
     r"""Columns of a share of the links, without replacement, weighted by :math:`1/\sqrt{d_u d_i}`.
 
     The first links of an exponential race are such a sample: link :math:`e` arrives after an
-    exponential time of rate :math:`w_e`. Unlike ``torch.multinomial`` it knows no size limit.
+    exponential time of rate :math:`w_e`. Unlike ``torch.multinomial`` it has no size limit.
 
     Shapes:
         - **output:** int64 :math:`(\lfloor \text{share} \cdot E \rfloor)`, ascending

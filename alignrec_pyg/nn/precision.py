@@ -1,4 +1,4 @@
-"""What computes in float32 under ``torch.autocast``."""
+"""Functions that compute in float32 under ``torch.autocast``."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ class Adjacency(NamedTuple):
         r"""The matrix of some rows, with the columns in which they are not zero, and ``sources``.
 
         With ``sampling``, a row of :math:`n > k` entries keeps :math:`k` of them, drawn uniformly
-        without replacement and weighted by :math:`n / k`: its product with a matrix is that of the
-        whole row in expectation.
+        without replacement and weighted by :math:`n / k`: its product with a matrix is in
+        expectation that of the full row.
 
         Shapes:
             - **input:** rows int64 :math:`(n)`, sources int64 :math:`(s)`
@@ -134,10 +134,10 @@ class ItemToUserAggregation(NamedTuple):
     r"""Users aggregate the vectors of their items, for all nodes or for some.
 
     Shapes:
-        - **adjacency:** matrix CSR :math:`(n, m)` from ``items`` to the users asked for
-        - **items:** int64 :math:`(m)`, the items whose vectors it takes (``None``: all): those
-          asked for, and those of the users
-        - **rows:** int64, the items asked for among these (``None``: all)
+        - **adjacency:** matrix CSR :math:`(n, m)` from ``items`` to the requested users
+        - **items:** int64 :math:`(m)`, the items whose vectors it takes (``None``: all): the
+          requested ones, and those of the users
+        - **rows:** int64, the positions of the requested items among these (``None``: all)
     """
 
     adjacency: Adjacency
@@ -146,24 +146,24 @@ class ItemToUserAggregation(NamedTuple):
 
     @classmethod
     def of_nodes(cls, adjacency: Adjacency, nodes: Nodes | None) -> ItemToUserAggregation:
-        """Aggregates for ``nodes`` what flows along ``adjacency``."""
+        """The aggregation along ``adjacency`` for ``nodes``."""
         if nodes is None:
             return cls(adjacency)
         block = adjacency.block(nodes.user, nodes.item, nodes.sampling)
         return cls(*block, torch.searchsorted(block.source, nodes.item))
 
     def __call__(self, item_x: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of the users and items asked for, from those of ``items``, ``[m, d]``."""
+        """Vectors of the requested users and items, from those of ``items``, ``[m, d]``."""
         return self.adjacency.matmul(item_x), rows_of(item_x, self.rows)
 
 
 class MessageFlow(NamedTuple):
-    r"""What a propagation reads for the vectors of some nodes: the graph of each layer.
+    r"""The part of a graph that each layer needs for the vectors of some nodes.
 
     Args:
         layers: For each layer the graph from the nodes before it to those after it.
-        rows: For the input and the output of each layer, the nodes asked for among them (``None``:
-            they are all).
+        rows: For the input and the output of each layer, the positions of the requested nodes
+            (``None``: all nodes are requested).
         source: The nodes whose input vectors are taken, int64, ascending (``None``: all).
     """
 
@@ -182,7 +182,7 @@ class MessageFlow(NamedTuple):
         """The flow along ``adjacency`` to ``rows``, int64, ascending (``None``: all nodes).
 
         Without ``sampling`` all layers but the last compute all nodes. With it, every layer
-        computes those that the next one has drawn.
+        computes those that the next one samples.
         """
         if not isinstance(adjacency, Adjacency) or rows is None:
             return cls((adjacency,) * num_layers, (rows,) * (num_layers + 1))
@@ -209,7 +209,7 @@ class MessageFlow(NamedTuple):
     def outputs(
         self, convs: nn.ModuleList, x: Tensor, edge_weight: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """The rows asked for of the input ``x`` and of the output of each layer."""
+        """The requested rows of the input ``x`` and of the output of each layer."""
         yield rows_of(x, self.rows[0])
         for conv, layer, rows in zip(convs, self.layers, self.rows[1:], strict=True):
             x = conv(x, layer, edge_weight)
@@ -318,8 +318,8 @@ class ItemPropagation(nn.Module):
     ) -> Tensor:
         """Propagates ``x`` ``[num_items, d]`` through all layers.
 
-        Along a :class:`MessageFlow`, ``x`` has a row for each of its ``source``, and the result
-        one for each of the items asked for.
+        Along a :class:`MessageFlow`, ``x`` has a row for each of its ``source``, and the result one
+        for each of the requested items.
         """
         if not isinstance(graph, MessageFlow):
             graph = MessageFlow.build(graph, len(self.convs))

@@ -129,8 +129,8 @@ def weighted_matmul(
         y_t = \sum_{e: s \to t} w_e x_s
 
     Shapes:
-        - **input:** weight :math:`(E)`, x :math:`(N_\text{source}, d)`, rows int64 :math:`(n)`,
-          the targets asked for (default: all)
+        - **input:** weight :math:`(E)`, x :math:`(N_\text{source}, d)`, rows int64 :math:`(n)`, the
+          requested targets (default: all)
         - **output:** :math:`(N_\text{target}, d)` or :math:`(n, d)`
     """
     if rows is not None:

@@ -66,7 +66,7 @@ def read_catalogue(
     by id: ``<id>.jpg``, ``<id>.png`` and so on, in any folder below.
 
     Raises:
-        ValueError: If something of that is missing, or an id or image is repeated.
+        ValueError: If the file, a column or all images are missing, or an id or image is repeated.
     """
     path = Path(table)
     if path.suffix not in _READERS or not path.is_file():

@@ -221,7 +221,7 @@ class _Finetuning:
             self._optimizer.zero_grad(set_to_none=True)
             device = self._encoder.device
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                # what dropout and the like draw
+                # for dropout and the like
                 torch.manual_seed(seeded_generator(config.seed, _STEP, done).initial_seed())
                 loss = self._loss(rows)
             self._check_finite(loss, "the loss")

@@ -20,8 +20,8 @@ class PretrainConfig:
         epochs: Passes over the pairs.
         lr: Highest learning rate (paper: 5e-4).
         batch_size: Pairs per step, over all workers (paper: 1024).
-        micro_batch_size: Pairs in one forward and backward pass; gradients are accumulated to
-            those of the whole batch. Lower it if memory does not suffice.
+        micro_batch_size: Pairs in one forward and backward pass; gradients are accumulated over the
+            batch. Lower it if memory does not suffice.
         betas: AdamW's decay rates of both moments.
         eps: AdamW's :math:`\epsilon`.
         weight_decay: On matrices; vectors, positions and special tokens have none.

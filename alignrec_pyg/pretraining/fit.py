@@ -92,7 +92,7 @@ def pretrain(
     """
     config = config or PretrainConfig()
     workers = Workers(torch.device(device))
-    steps_per_epoch = _steps_per_epoch(len(train), config, workers)
+    steps_per_epoch = steps_of_epoch(len(train), config, workers)
     num_steps = config.epochs * steps_per_epoch
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
     run = {} if folder is None else _run_identity(objective, train, val, config, workers)
@@ -173,7 +173,7 @@ def pretrain(
 def _epoch(
     train: PairDataset, config: PretrainConfig, workers: Workers, state: PretrainState
 ) -> Iterator[list[PairBatch]]:
-    """This worker's parts of every batch from ``state.step`` to the end of the epoch."""
+    """This worker's slices of every batch from ``state.step`` to the end of the epoch."""
     epoch = state.epoch
     order = torch.randperm(len(train), generator=seeded_generator(config.seed, epoch, _ORDER))
     shared = order[: len(order) - len(order) % workers.world_size]
@@ -189,7 +189,12 @@ def _epoch(
         yield [next(loaded) for _ in group]
 
 
-def _steps_per_epoch(num_pairs: int, config: PretrainConfig, workers: Workers) -> int:
+def steps_of_epoch(num_pairs: int, config: PretrainConfig, workers: Workers) -> int:
+    """Number of steps in an epoch; the last batch may be smaller.
+
+    Raises:
+        ValueError: If there are fewer pairs than workers, or the workers cannot share a batch.
+    """
     if config.batch_size % workers.world_size:
         raise ValueError(
             f"'batch_size' needs to be a multiple of the {workers.world_size} workers "

@@ -1,4 +1,4 @@
-"""A whole run of stage 1: from a catalogue on disk to an encoder on disk."""
+"""A run of stage 1: from a catalogue on disk to an encoder on disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from alignrec_pyg.encoders.texts import FIELDS
 from alignrec_pyg.graph import ITEM, content_hash
 from alignrec_pyg.pretraining.catalogue import Catalogue, read_catalogue, write_features
 from alignrec_pyg.pretraining.config import PretrainConfig
-from alignrec_pyg.pretraining.fit import pretrain
+from alignrec_pyg.pretraining.fit import pretrain, steps_of_epoch
 from alignrec_pyg.pretraining.objective import MaskedDataModelling
 from alignrec_pyg.pretraining.pairs import PairConfig, PairDataset, check_failures, image_identity
 from alignrec_pyg.pretraining.visual_tokens import PatchCodebook, VisualTokenizer
@@ -103,12 +103,17 @@ def run_job(
         tokenizer = SentencePieceTokenizer(job.spm)
     else:  # takes seconds, so every worker trains the same
         tokenizer = SentencePieceTokenizer.train(texts, job.vocab_size)
-    log(f"text tokens: {tokenizer!r}")
+    made_by = "trained on these texts" if job.spm is None else f"of {job.spm.name}"
+    log(f"text tokens: a vocabulary of {tokenizer.vocab_size:,}, {made_by}")
     # The released text embedding has more rows than the released vocabulary has ids.
     released = job.weights is not None and job.spm is not None
     sizes = job.sizes(BEiT3Config().vocab_size if released else tokenizer.vocab_size)
     visual_tokens = _visual_tokens(job, sizes, images, workers, log)
-    log(f"visual tokens: {visual_tokens!r}")
+    made_by = "a codebook of these images" if job.vqkd is None else f"the codes of {job.vqkd.name}"
+    log(
+        f"visual tokens: {made_by}, {visual_tokens.vocab_size:,} codes for {visual_tokens.grid} x "
+        f"{visual_tokens.grid} patches"
+    )
     objective = _objective(job, sizes, tokenizer, visual_tokens, released, log)
     # Before training: an encoder that cannot be built is an error now, not after hours.
     encoder = BEiT3Encoder(objective.model, tokenizer, max_tokens=job.max_tokens)
@@ -121,12 +126,17 @@ def run_job(
     )
     pairs = PairDataset(texts, images, tokenizer, settings, seed=job.config.seed)
     train, val = pairs.split(job.val_share)
+    epoch_steps, num_epochs = steps_of_epoch(len(train), job.config, workers), job.config.epochs
     log(
-        f"{len(train)} pairs to train on, {len(val)} to validate on, {workers.world_size} worker(s)"
+        f"{len(train):,} pairs to train on, {len(val):,} to validate on: {num_epochs} epochs of "
+        f"{epoch_steps} steps, each of at most {job.config.batch_size} pairs, over "
+        f"{workers.world_size} worker{'' if workers.world_size == 1 else 's'}"
     )
 
     def report(step: int, entry: dict[str, float]) -> None:
-        log(" ".join(f"{k}={v:.4g}" for k, v in entry.items()))
+        values = ", ".join(f"{k} {v:.4g}" for k, v in entry.items() if k not in ("epoch", "step"))
+        epoch = f"epoch {entry['epoch']:.0f} of {num_epochs}"
+        log(f"{epoch}, step {step} of {num_epochs * epoch_steps}: {values}")
 
     result = pretrain(
         objective, train, val, job.config,

@@ -22,7 +22,7 @@ class Objective(nn.Module, ABC):
     """A loss that is the sum of several terms, each of them a mean.
 
     :meth:`forward` gives the sums and :meth:`counts` the numbers of summands, so that a large batch
-    can be computed in parts: their sums are divided by the counts of the whole batch.
+    can be computed in parts: their sums are divided by the counts of the full batch.
     """
 
     @abstractmethod
@@ -42,7 +42,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def alone(self, batch: Any) -> dict[str, Tensor]:
-        """As :meth:`forward`, with each modality predicted from its own unmasked part alone."""
+        """As :meth:`forward`, but without the other modality."""
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class MaskedDataModelling(Objective):
             \log p(z_j^v \mid \hat{\mathcal{V}} \cup \mathcal{T}) \\
         \mathcal{L}_{ICA} &= \mathcal{L}_{MIM} + \mathcal{L}_{MLM}
 
-    The positions are those of the whole batch. A step takes two passes, each with one modality
+    The positions are those of the full batch. A step takes two passes, each with one modality
     masked and the other complete. A masked text token is replaced by ``<mask>``, a masked patch by
     the model's mask token.
 
@@ -134,7 +134,7 @@ class MaskedDataModelling(Objective):
         return self._sums(batch, for_text[:, first_token:], for_image[:, 1:first_token])
 
     def alone(self, batch: PairBatch) -> dict[str, Tensor]:
-        """As :meth:`forward`, with text predicted without the image, and patches without text."""
+        """As :meth:`forward`, but without the other modality: text alone, and image alone."""
         for_text = self.model(tokens=self._masked_text(batch), padding=batch.padding)
         for_image = self.model(normalized_pixels(batch.images), image_mask=batch.image_mask)
         return self._sums(batch, for_text, for_image[:, 1:])

@@ -90,7 +90,7 @@ class PairBatch(NamedTuple):
 
 
 class PairDataset(Dataset[PairBatch]):
-    """Pairs of image and text; an element is a whole micro-batch.
+    """Pairs of image and text; an element is a micro-batch.
 
     ``dataset[epoch, (3, 1, 4)]`` is the batch of pairs 3, 1 and 4 in epoch ``epoch``. Crops and
     masks depend on ``(seed, epoch, pair)`` only, in whatever order pairs are loaded: so an

@@ -77,7 +77,7 @@ class Trainer:
         self._state = state
 
     def step(self, parts: list[PairBatch], lr: float, stop: StopRequest) -> bool:
-        """Takes a step on this worker's parts of a batch; whether any worker was asked to stop."""
+        """Takes a step on this worker's slices of a batch; true if any worker is to stop."""
         workers = self._workers
         counted = [self._objective.counts(part) for part in parts]
         terms = list(counted[0])
@@ -142,7 +142,7 @@ def validate(
     - with each text beside the image of another pair, ``val_x_control``: if that is no worse, the
       model does not use the other modality;
     - without the other modality, ``val_x_alone``: how well a modality is predicted from itself.
-      Part of that loss is due to training having seen both modalities only.
+      Part of that loss is due to training only with both modalities.
 
     The objective is left in training mode.
     """

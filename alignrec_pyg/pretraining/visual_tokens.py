@@ -73,6 +73,14 @@ class CodebookReport:
     used_codes: int
     perplexity: float
 
+    def __str__(self) -> str:
+        """The report in a sentence."""
+        return (
+            f"{self.used_codes:,} of {self.num_codes:,} codes occur among {self.num_patches:,} "
+            f"sampled patches, {self.flat_share:.0%} of them nearly constant (perplexity "
+            f"{self.perplexity:.1f})"
+        )
+
 
 class PatchCodebook:
     """A visual tokenizer by k-means: a patch's token is its nearest of K cluster centers.
@@ -125,7 +133,7 @@ class PatchCodebook:
         num_patches: int = 8192 * _PATCHES_PER_CODE,
         seed: int = 0,
     ) -> tuple[PatchCodebook, CodebookReport]:
-        """Learns a codebook from images of one size; reproducible on one machine.
+        """Fits a codebook to images of one size; reproducible on one machine.
 
         Args:
             images: uint8 ``[3, H, H]`` each; of a large catalogue a sample is enough.

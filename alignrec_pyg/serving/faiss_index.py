@@ -106,7 +106,7 @@ class ItemIndex:
 
         Raises:
             CheckpointError: If the folder has an ``index.json`` that is damaged or somebody else's.
-            OSError: If the folder cannot be written; an index that was there stays whole.
+            OSError: If the folder cannot be written; a previous index stays complete.
         """
         faiss = require_package("faiss", "ItemIndex", "faiss-cpu", extra="serving")
         path = Path(folder) / _MANIFEST

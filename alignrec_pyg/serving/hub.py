@@ -33,9 +33,9 @@ def push_to_hub(
     """Uploads the files of ``save_pretrained`` and a model card that explains how to load them.
 
     The upload contains the weights, including trainable feature tables, a hash of the ids, and
-    eight numbers for each item by which its features and neighbours are known again. It contains
+    eight numbers for each item by which its features and neighbours are recognised. It contains
     neither interactions nor ids: the graph that the model was trained on is needed to load it.
-    Weights of an earlier upload are deleted, others not.
+    Weights of an earlier upload are deleted, other files are not.
 
     Args:
         model: A trained model.

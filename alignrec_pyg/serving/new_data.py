@@ -1,4 +1,4 @@
-"""A trained model on other data: trained anew on all links, or going on with more of them."""
+"""A trained model on other data: trained anew on all links, or trained further on more of them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def refit(
 ) -> ModelT:
     """Trains a model that was chosen on validation anew, on all links, before it is served.
 
-    Nothing is left to stop early by, so the new model makes as many passes over the data as the
-    chosen one had made at its best epoch, and keeps the last weights.
+    There are no validation links to stop early by, so the new model is trained for as many epochs
+    as the chosen one at its best epoch, and keeps the last weights.
 
     Args:
         model: The chosen model, which gives class and hyper-parameters and stays as it is.
@@ -69,10 +69,11 @@ def refit(
 def grow(model: ModelT, data: HeteroData, new_data: HeteroData, *, seed: int = 0) -> ModelT:
     """Moves a trained model to data with more users, items or links, to be trained further there.
 
-    Users and items that ``data`` has too keep their rows in all tables, matched by id (without ids
-    by number). The rows of new ones are drawn as those of an untrained model, and trained feature
-    tables hold the features of new items. Weights that belong to no user or item stay as they are.
-    For new links alone no call is needed: :func:`~alignrec_pyg.fit` takes a trained model, too.
+    Users and items that are also in ``data`` keep their rows in all tables, matched by id (without
+    ids by number). The rows of new ones are drawn as those of an untrained model, and trained
+    feature tables hold the features of new items. Weights that belong to no user or item stay as
+    they are. Without new users and items no call is needed: :func:`~alignrec_pyg.fit` takes a
+    trained model, too.
 
     Args:
         model: Trained model; it stays as it is.
@@ -129,7 +130,7 @@ def _drawn_anew(model: ModelT, data: HeteroData, seed: int) -> ModelT:
 
 
 def _known_rows(data: HeteroData, new_data: HeteroData, kind: str) -> Tensor:
-    """For each new user or item its number in ``data``; -1 where it is not there."""
+    """The number in ``data`` of each user or item of ``new_data``; -1 where it is not there."""
     ids, new_ids = data[kind].get("id"), new_data[kind].get("id")
     count, new_count = int(data[kind].num_nodes), int(new_data[kind].num_nodes)
     if (ids is None) != (new_ids is None):

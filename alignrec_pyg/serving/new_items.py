@@ -124,7 +124,8 @@ def add_items(
     - :class:`~alignrec_pyg.models.PGL`: :math:`e_i / (L + 1) + \sum_j s_{ij} e_j`, where :math:`e`
       are the projected features of the items;
     - :class:`~alignrec_pyg.models.LGMRec`: the global vector of the hyperedges that its features
-      say, :math:`\alpha \operatorname{norm}(\sum_m q_{m,i})`, which tells few items apart;
+      assign it to, :math:`\alpha \operatorname{norm}(\sum_m q_{m,i})`, which distinguishes few
+      items;
     - :class:`~alignrec_pyg.models.MENTOR`: :math:`x^0_{m,i} + \sum_j s_{ij} x_{m,j}` of each
       feature set, with the encoded features :math:`x^0_{m,i}`;
     - :class:`~alignrec_pyg.models.Aligned`: as its backbone;
@@ -332,7 +333,7 @@ def _joined_ids(data: HeteroData, new: HeteroData) -> np.ndarray | None:
 
 
 def _neighbors(attached: Iterable[tuple[Tensor, Tensor]], num_items: int) -> tuple[Tensor, Tensor]:
-    """All edges from known items with positive weights, as a weighted mean needs them."""
+    """All edges from known items with positive weights, for a weighted mean."""
     edge_indices, weights = zip(*attached, strict=True)
     edges, weight = torch.cat(edge_indices, dim=1), torch.cat(weights)
     useful = (edges[0] < num_items) & (weight > 0)

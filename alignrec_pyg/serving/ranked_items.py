@@ -23,7 +23,7 @@ class RankedItems(NamedTuple):
 
 
 def lists_of(ids: np.ndarray, item: Tensor, score: Tensor) -> list[RankedItems]:
-    r"""The lists of some users; items whose number is not below that of ``ids`` are left out.
+    r"""The lists of some users; padding, whose index is the number of items, is left out.
 
     Shapes:
         - **ids:** original ids of all items, :math:`(|\mathcal{I}|)`
@@ -38,7 +38,7 @@ def lists_of(ids: np.ndarray, item: Tensor, score: Tensor) -> list[RankedItems]:
 
 
 def frame_of(user_id: np.ndarray, ids: np.ndarray, item: Tensor, score: Tensor) -> pd.DataFrame:
-    """The same as a frame: ``user_id``, ``rank`` (from 1), ``item_id``, ``score``."""
+    """The lists as a frame: ``user_id``, ``rank`` (from 1), ``item_id``, ``score``."""
     numbers = item.cpu().numpy()
     row, place = (numbers < len(ids)).nonzero()
     return pd.DataFrame(
@@ -57,7 +57,7 @@ def frame_of_neighbors(
     """Similar items as a frame: ``similar_to``, ``rank`` (from 1), ``item_id``, ``cosine``.
 
     Shapes:
-        - **asked:** original ids of the items that were asked for, :math:`(n)`
+        - **asked:** original ids of the items whose neighbours were found, :math:`(n)`
         - **ids:** original ids of all items, for the type of an empty column
     """
     counts = [len(row.item) for row in lists]

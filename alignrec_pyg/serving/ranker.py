@@ -1,4 +1,4 @@
-"""The best items of users, all by number: the scores of a model, and who may be listed."""
+"""The best items of users, all as indices: the scores of a model, and which items may be listed."""
 
 from __future__ import annotations
 
@@ -193,13 +193,13 @@ class Ranker:
                 f"the data, for {self._model_name} (got {num_users:,})"
             )
         model, data = self._kept
-        # What such a model knows of a user are the links of the graph.
+        # Such a model reads a user's links from the graph.
         graph = copy.copy(data)
         graph[INTERACTS].edge_index = history
         return self._without_nan(scorer_of(model, graph))
 
     def _without_nan(self, scores: _Scores) -> _Scores:
-        """The scores with minus infinity for NaN, unless nothing else is there."""
+        """The scores with minus infinity in place of NaN; an error if all are NaN."""
 
         def finite(users: Tensor) -> Tensor:
             score = scores(users)

@@ -1,4 +1,4 @@
-"""A trained model in use, in the ids of its data."""
+"""A trained model that answers requests, in the ids of its data."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from alignrec_pyg.serving.ranker import Ranker
 from alignrec_pyg.transforms import KNNItemGraph
 
 Unknown = Literal["error", "popular"]
-"""What users get of whom the model has learned nothing."""
+"""What is returned for users of whom the model has learned nothing."""
 
 _FRAME_ROWS = 1 << 18  # rows of a frame: a row group of a parquet file
 
 
 class Server:
-    """Answers from a trained model: recommendations, similar items, reasons.
+    """Answers requests with a trained model: recommendations, similar items, explanations.
 
-    The graph is propagated once. What is kept are the vectors of users and items (of a model
-    without vectors its :meth:`~alignrec_pyg.models.Recommender.scorer`), the ids, and what users
-    are known to have had. A server never changes, so any number of threads may ask it, and a new
-    model takes the place of the old one by an assignment: ``server = Server(model, data)``. Calls
-    that have begun end with the old one.
+    The graph is propagated once. A server stores the vectors of users and items (of a model without
+    vectors its :meth:`~alignrec_pyg.models.Recommender.scorer`), the ids, and the items that users
+    are known to have had. It never changes, so any number of threads may call it, and a new model
+    replaces the old one by an assignment: ``server = Server(model, data)``. Calls that have begun
+    finish with the old one.
 
-    **Who is unknown.** An id that is not in the data is an error that names it. So is a user
-    without links, of whom the model has learned nothing, unless ``unknown="popular"``: then such
+    **Unknown users.** An id that is not in the data raises an error that names it, and so does a
+    user without links, of whom the model has learned nothing. With ``unknown="popular"`` such
     users, and those who are not in the data, get the items with the most links, whose score is the
     number of links. Items whose vectors or scores are not finite are never listed.
 
@@ -52,10 +52,11 @@ class Server:
 
     Args:
         model: Any recommender.
-        data: The graph to serve: one with all links, ``dataset.data``, from which models read the
-            latest links too. Of a split, the test graph knows all of them as well.
-        keep_model: Whether ``model`` and ``data`` are kept for :meth:`new_items`. ``False`` lets go
-            of their memory where nobody else holds them.
+        data: The graph to serve: one with all links, ``dataset.data``, so that models read the
+            latest links too. Of a split, take the test graph, which excludes all known links as
+            well.
+        keep_model: Whether ``model`` and ``data`` are kept for :meth:`new_items`. ``False``
+            releases their memory if they are used nowhere else.
 
     Attributes:
         model: The model; ``None`` if it is not kept. A model without vectors always is.
@@ -114,9 +115,9 @@ class Server:
     ) -> list[RankedItems] | pd.DataFrame:
         """The ``k`` best new items of each user.
 
-        What the graph knows of the user is not listed (:func:`~alignrec_pyg.graph.known_links`:
-        links used, links to predict and known pairs), so a list is shorter than ``k`` where fewer
-        new items are left.
+        Items that the user is known to have had are not listed
+        (:func:`~alignrec_pyg.graph.known_links`: links used, links to predict and known pairs), so
+        a list is shorter than ``k`` where fewer new items are left.
 
         Args:
             user_ids: Ids of users, in any order, repeats allowed.
@@ -125,7 +126,7 @@ class Server:
                 category or those in stock.
             exclude: Ids of items that may not, also where they are among ``candidates``.
             exclude_known: Whether the items that the user is known to have had are left out;
-                ``False`` for things that are bought again.
+                ``False`` suits items that are bought repeatedly.
             unknown: ``"error"``, or ``"popular"`` for the most popular items where the model has
                 learned nothing of a user.
             as_frame: Whether to return a frame with the columns ``user_id``, ``rank`` (from 1),
@@ -137,7 +138,7 @@ class Server:
         Raises:
             UnknownUserError: If the model has learned nothing of a user, and ``unknown="error"``.
             UnknownItemError: If an item id is not in the data.
-            ValueError: If ``k`` is no positive integer, or ``unknown`` neither of the two.
+            ValueError: If ``k`` is not a positive integer, or ``unknown`` is neither of the two.
             FloatingPointError: If all scores of a model without vectors are NaN.
         """
         asked = as_id_list(user_ids, "user_ids")
@@ -266,8 +267,8 @@ class Server:
     ) -> list[RankedItems]:
         """The ``k`` best items of users who are not in the data, given their histories.
 
-        :func:`~alignrec_pyg.serving.fold_in_users` computes their vectors, all item vectors as they
-        are. A model in closed form without vectors (``ItemKNN``, ``EASE``) scores the histories
+        :func:`~alignrec_pyg.serving.fold_in_users` computes their vectors with fixed item vectors.
+        A model in closed form without vectors (``ItemKNN``, ``EASE``) scores the histories
         themselves.
 
         Args:
@@ -323,7 +324,7 @@ class Server:
         item_graphs: Sequence[KNNItemGraph] = (),
         id_vectors: IdVectors = "none",
     ) -> Server:
-        """A server with additional items, which join by their content, without training.
+        """A server with additional items, which are added by their content, without training.
 
         Its ``model`` and ``data`` are those of :func:`~alignrec_pyg.serving.add_items`, which
         describes the arguments.
@@ -398,8 +399,8 @@ class Server:
           infinity where no candidate is left.
 
         The metadata of the file contain ``user_id`` and ``item_id``, the original ids by number, as
-        JSON lists. The file does not contain what users know: pass the items to leave out as an
-        input, those of :func:`~alignrec_pyg.graph.known_links`.
+        JSON lists. The file does not contain the links: pass the items to leave out as an input,
+        those of :func:`~alignrec_pyg.graph.known_links`.
 
         Args:
             path: Path of the file; an existing file is replaced.
@@ -432,7 +433,7 @@ class Server:
     ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
         """Ids, best items and scores of some users at a time; at least once.
 
-        Arguments are checked at once, the work is done while the result is iterated over.
+        Arguments are checked immediately; lists are computed while the result is iterated over.
         """
         k = min(check_integer("k", k, 1), len(self.items))
         blocked = self._blocked(candidates, exclude)
@@ -450,7 +451,7 @@ class Server:
         return work()
 
     def _numbers_of_users(self, asked: list[Any] | None, unknown: Unknown) -> Tensor:
-        """The numbers of the users asked for; -1 for one who is not in the data."""
+        """The indices of the requested users; -1 for one who is not in the data."""
         check_choice("unknown", unknown, get_args(Unknown))
         way_out = ": unknown='popular' lists popular items"
         if asked is None:
@@ -500,8 +501,7 @@ def recommend(
 ) -> list[np.ndarray]:
     """The ids of the ``k`` best new items of each user: :meth:`Server.recommend`, once.
 
-    A :class:`Server` that is kept answers further calls without propagating again, and gives the
-    scores too.
+    Create a :class:`Server` to answer several calls without propagating again, and for the scores.
     """
     limits: dict[str, Any] = {"candidates": candidates, "exclude": exclude}
     lists = Server(model, data, keep_model=False).recommend(

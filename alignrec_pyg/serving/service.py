@@ -43,10 +43,10 @@ def make_service(
     """An ASGI application that answers from a :class:`~alignrec_pyg.Server`.
 
     ``POST /recommend`` and ``POST /similar`` take the arguments of the methods of these names as a
-    JSON object, ``GET /health`` says what is served, and ``POST /reload`` loads anew: requests are
-    answered from the old server until the new one is whole, and go on with the old one if it cannot
-    be loaded. POST needs ``Content-Type: application/json``, which no page of another site can
-    send unasked.
+    JSON object, ``GET /health`` describes the model, and ``POST /reload`` loads it again: requests
+    are answered by the old server until the new one is complete, and further by the old one if
+    loading fails. POST needs ``Content-Type: application/json``, which pages of other sites cannot
+    send without permission.
 
     Args:
         load: Makes the server; called at once, and at each reload.
@@ -84,7 +84,7 @@ class _Service:
         self._take(load())
 
     def _take(self, server: Server) -> None:
-        # One assignment: a request sees the old server or the new one, whole.
+        # One assignment: a request sees either the old server or the new one.
         self.app.state.server = server
         self._since = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
@@ -111,12 +111,12 @@ class _Service:
     async def reload(self, request: Request) -> dict[str, Any]:
         await self._body(request)  # there may be one, such as {}
         if self._reloading:
-            raise HTTPException(409, "a reload has begun and is not done yet")
+            raise HTTPException(409, "a reload is already in progress")
         self._reloading = True
         try:
             self._take(await anyio.to_thread.run_sync(self._load))
         except (CheckpointError, FloatingPointError, MemoryError, OSError, ValueError) as error:
-            raise HTTPException(500, f"{error} (the model from before goes on)") from error
+            raise HTTPException(500, f"{error} (the previous model is still served)") from error
         finally:
             self._reloading = False
         return await self.health(request)
@@ -167,7 +167,7 @@ class _Service:
             raise HTTPException(
                 413,
                 f"'{required}' needs to hold at most {self._max_ids} ids (got "
-                f"{len(asked[required])}): ask several times",
+                f"{len(asked[required])}): send several requests",
             )
         return asked
 

@@ -19,7 +19,7 @@ _BLOCK_SCORES = 1 << 24
 
 
 class Vectors:
-    """All vectors of a model, in memory of their own; rows that are not finite are zero.
+    """Copies of all vectors of a model; rows that are not finite are zero.
 
     Args:
         model: A model with vectors.
@@ -52,7 +52,8 @@ class Vectors:
         """The ``k`` other items of highest cosine to each item, ties by the lower number.
 
         Cosines are compared at a resolution of 1e-9: single precision finds those that may be among
-        the best, double precision orders them. An item whose vector is zero has none, and is none.
+        the best, double precision orders them. An item whose vector is zero has no similar items
+        and is similar to none.
 
         Args:
             items: Numbers of items, int64 ``[n]``.
@@ -63,7 +64,7 @@ class Vectors:
             For each item, numbers int64 ``[m]`` and cosines float64 ``[m]``.
         """
         allowed = self._has_direction if blocked is None else self._has_direction & ~blocked
-        # how much two cosines in single precision may differ from the true ones, together
+        # the largest error of the difference of two cosines in single precision
         margin = 4 * proposal_error(self.item_x.size(1))
         for block in items.split(max(1, _BLOCK_SCORES // len(self.item_x))):
             cosine = normalize(self.item_x[block]) @ self.item_x.t() * self._inverse_length
@@ -102,7 +103,7 @@ def _zero_unless_finite(x: Tensor, kind: str, name: str) -> Tensor:
         )
     if bad:
         x[~finite] = 0
-        what = "never listed" if kind == "item" else "as unknown as users without links"
+        what = "never listed" if kind == "item" else "treated like users without links"
         warnings.warn(
             f"{bad:,} of {len(finite):,} {kind}s have vectors that are not finite: they are {what}",
             stacklevel=5,

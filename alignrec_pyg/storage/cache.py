@@ -17,9 +17,9 @@ from alignrec_pyg.storage.single_files import CheckpointError
 def store_tensors(
     folder: Path, key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Keeps ``tensors`` and ``facts`` (anything JSON can hold) in a cache under ``key``.
+    """Stores ``tensors`` and ``facts`` (values for JSON) in a cache under ``key``.
 
-    Readers never meet half of it, and other writers wait.
+    Readers never see a partial entry, and other writers wait.
     """
     on_cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
     contents, manifest = {f"{key}.safetensors": on_cpu}, {"facts": dict(facts or {})}
@@ -30,7 +30,7 @@ def store_tensors(
 def load_tensors(
     folder: Path, key: str, what: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """What a cache holds under ``key``: tensors and facts.
+    """The tensors and facts that a cache has under ``key``.
 
     ``None`` if there is nothing yet, or ``what`` is damaged (with a warning).
     """
@@ -46,9 +46,9 @@ def load_tensors(
 
 
 def remove_cache(folder: Path, keys: Iterable[str] | None = None) -> None:
-    """Removes what :func:`store_tensors` keeps in a folder: all, with an empty folder, or ``keys``.
+    """Removes entries of :func:`store_tensors` from a folder: all, with the folder, or ``keys``.
 
-    What else is there, or is damaged, stays, with a warning.
+    Other files and damaged entries stay, with a warning.
     """
     paths = folder.glob("*.json") if keys is None else [folder / f"{key}.json" for key in keys]
     with folder_lock(folder):

@@ -1,4 +1,4 @@
-"""A manifest and the files that it lists, which appear and are cleared away together."""
+"""A manifest and the files that it lists, which are written and removed together."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ def write_with_files(
     unchanged: Sequence[str] = (),
     over_damage: bool = False,
 ) -> None:
-    """Writes files, then the manifest ``path`` that lists them, and clears those before away.
+    """Writes files, then the manifest ``path`` that lists them, and removes the previous files.
 
-    What is called ``"model.safetensors"`` in ``contents`` becomes the file
-    ``model-<16 digits of its SHA-256>.safetensors``. Of names in ``unchanged`` the file that the
-    present manifest lists is kept, if it is whole. One process at a time may write
+    The content ``"model.safetensors"`` becomes the file ``model-<16 digits of its
+    SHA-256>.safetensors``. For names in ``unchanged`` the file that the present manifest lists is
+    kept, if it is intact. Only one process at a time may write
     (:func:`~alignrec_pyg.atomic.folder_lock`).
 
     Raises:
-        CheckpointError: If ``path`` is there and no intact manifest, except with ``over_damage``.
-        OSError: If something cannot be written; what was there stays whole.
+        CheckpointError: If ``path`` exists and is not an intact manifest, except with
+            ``over_damage``.
+        OSError: If something cannot be written; the previous files stay complete.
     """
     folder = path.parent
     clear_replaced(path)
@@ -67,7 +68,7 @@ def write_with_files(
                 sha256 = write_content(file, contents[call])
                 name = f"{file.stem}-{sha256[:16]}{file.suffix}"
                 files[name], made[name] = sha256, file
-            # Until the manifest lists them, this says that they are ours.
+            # Until the manifest lists the new files, this note says that they are ours.
             new = {name: files[name] for name in made if name not in before}
             write_manifest(pending(path), {"old": {**_noted(path), **before}, "new": new})
             for name, file in made.items():
@@ -82,7 +83,7 @@ def read_with_files(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads what :func:`write_with_files` wrote: the manifest, and the contents by their names.
 
-    Of safetensors files these are the tensors, of others the path.
+    The content of a safetensors file is its tensors, that of another file its path.
 
     Raises:
         CheckpointError: If a file is missing or damaged, or something else is stored.
@@ -92,13 +93,13 @@ def read_with_files(
         try:
             return manifest, _read_files(path, manifest[_FILES], needed)
         except (CheckpointError, FileNotFoundError):
-            # Another process may have replaced all of it meanwhile.
+            # Another process may have replaced all files meanwhile.
             if read_manifest(path, version=version) == manifest:
                 raise
 
 
 def files_of(path: Path) -> dict[str, Any]:
-    """What a manifest of any version lists, by name with its SHA-256; nothing if there is none.
+    """The files that a manifest of any version lists, with their SHA-256; empty without a manifest.
 
     Raises:
         CheckpointError: If it is damaged, or holds something else.
@@ -112,9 +113,9 @@ def files_of(path: Path) -> dict[str, Any]:
 
 
 def clear_replaced(path: Path) -> None:
-    """Removes what :func:`write_with_files` wrote to or replaced, and ``path`` does not list.
+    """Removes what :func:`write_with_files` wrote or replaced, except what ``path`` lists.
 
-    It is known from a note that is written before, also if the process is killed. Where the
+    They are known from a note that is written first, also if the process is killed later. If the
     manifest is damaged, nothing is removed.
     """
     note = pending(path)
@@ -122,7 +123,7 @@ def clear_replaced(path: Path) -> None:
         return
     try:
         listed = read_manifest(note, {"old": dict, "new": dict})
-        # Without a manifest it is not known why what it listed is there.
+        # Without a manifest it is not known why the files that it listed are there.
         ours = listed["new"] | (listed["old"] if path.exists() else {})
         valid = files_of(path)
     except CheckpointError as error:
@@ -130,7 +131,7 @@ def clear_replaced(path: Path) -> None:
         return
     try:
         remove_listed(path.parent, {n: sha256 for n, sha256 in ours.items() if n not in valid})
-    except PermissionError:  # on Windows somebody reads one: the next call removes it
+    except PermissionError:  # on Windows a file is being read: the next call removes it
         return
     note.unlink(missing_ok=True)
 
@@ -140,9 +141,9 @@ def remove_listed(
 ) -> None:
     """Removes files of ``folder`` that an intact manifest listed, by name with their SHA-256.
 
-    Only regular files directly in the folder go, whose name is one of ``names`` (default: those of
-    :func:`write_with_files`) and whose content is what was listed. What else has such a name stays,
-    with a warning.
+    Only regular files directly in the folder are removed, if their name matches ``names`` (default:
+    those of :func:`write_with_files`) and their content is as listed. Other files with such a name
+    stay, with a warning.
     """
     for name, sha256 in listed.items():
         path = folder / name
@@ -158,7 +159,7 @@ def remove_listed(
 def remove_with_files(path: Path) -> None:
     """Removes a manifest and the files that it lists, and its folder if nothing else is in it.
 
-    What else is there, or belongs to a damaged manifest, stays, with a warning.
+    Other files, and those of a damaged manifest, stay, with a warning.
     """
     remove_manifest(path)
     remove_empty(path.parent)
@@ -176,12 +177,12 @@ def remove_manifest(path: Path) -> None:
 
 
 def pending(path: Path) -> Path:
-    """Where it is noted which files are about to be written, before the manifest lists them."""
+    """The note of the files that are about to be written, before the manifest lists them."""
     return path.with_name(f".alignrec-{path.name}.pending")
 
 
 def _noted(path: Path) -> dict[str, Any]:
-    """What :func:`clear_replaced` could not remove yet."""
+    """The files that :func:`clear_replaced` could not remove yet."""
     try:
         listed = read_manifest(pending(path), {"old": dict, "new": dict})
     except CheckpointError:  # as a rule there is no note
@@ -218,6 +219,6 @@ def _is_listable(name: str, sha256: Any) -> bool:
 
 
 def _call(name: str) -> str:
-    """What a listed file is called."""
+    """The name of a listed file in the ``contents`` that it was written from."""
     named = _LISTED.fullmatch(name)
     return name if named is None else named["stem"] + named["suffix"]

@@ -18,7 +18,7 @@ _HASH = "manifest_sha256"
 def write_manifest(path: Path, manifest: Mapping[str, Any], *, version: int = FORMAT) -> None:
     """Writes ``manifest`` as JSON, with the version of its format and a hash of all of it.
 
-    Its floats come back bit for bit. The version is raised with each change after which older files
+    Floats are read back exactly. The version is raised with each change after which older files
     cannot be read.
     """
     body = json.loads(json.dumps({_VERSION: version, **manifest}))  # keys and tuples as read

@@ -89,10 +89,10 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def write_content(path: Path, content: Content) -> str:
-    """Writes a file where it is, not atomically, and returns its SHA-256.
+    """Writes a file, not atomically, and returns its SHA-256.
 
     Raises:
-        OSError: If the file cannot be written, whatever safetensors raises then.
+        OSError: If the file cannot be written, instead of an error of safetensors.
     """
     if not isinstance(content, Mapping):
         content(path)

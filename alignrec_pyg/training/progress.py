@@ -12,7 +12,7 @@ _REDRAW_SECONDS = 0.1
 
 
 class Progress:
-    """Shows how far some work has come and how long it will take, on standard error."""
+    """Shows the progress of some work and the time left, on standard error."""
 
     def __init__(self, name: str, *, shown: bool = True) -> None:
         self._name = name
@@ -32,7 +32,7 @@ class Progress:
             self._bar.close()
 
     def update(self, share: float, seconds_left: float | None, text: str) -> None:
-        """Shows the share done, if what was shown last has been there for long enough."""
+        """Shows the share done, if the last update is long enough ago."""
         now = time.monotonic()
         if not self._shown or now < self._next:
             return

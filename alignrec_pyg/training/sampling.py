@@ -40,24 +40,24 @@ def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Gen
 class TripletSampler:
     """Training triples of an epoch: every link once, shuffled, each with its negatives.
 
-    Any batch of any epoch is computed by itself from ``(seed, epoch, step)``. A negative is
-    uniform over the items that occur in :func:`~alignrec_pyg.graph.all_links`, without those of the
-    user, be it there or in the :func:`~alignrec_pyg.graph.known_pairs`. It is drawn by rank among
-    the allowed items, so no draw is ever rejected. Links of users who know every item give no
-    triples, which a ``UserWarning`` says.
+    Any batch of any epoch is computed by itself from ``(seed, epoch, step)``. A negative is uniform
+    over the items that occur in :func:`~alignrec_pyg.graph.all_links`, without those of the user,
+    be it there or in the :func:`~alignrec_pyg.graph.known_pairs`. It is drawn by rank among the
+    allowed items, so no draw is ever rejected. Links of users who have every item give no triples,
+    with a ``UserWarning``.
 
     Args:
         data: Training graph; its :func:`~alignrec_pyg.graph.positive_links` are the positives.
         batch_size: Links per batch; the last one may be shorter.
         num_negatives: Negatives drawn for each link, with replacement. Its user and positive item
             are repeated for each, so a batch holds ``batch_size * num_negatives`` triples.
-        known_negatives: What becomes of the known pairs. ``None``: they are no negatives. Otherwise
-            they may be drawn like any item, and this share of the negatives of users who have
-            known pairs, in [0, 1], is drawn from these alone.
+        known_negatives: How the known pairs are used. ``None``: they are never negatives. Otherwise
+            they may be drawn like any item, and this share of the negatives of users who have known
+            pairs, in [0, 1], is drawn from these alone.
         seed: Together with epoch and step it determines order and negatives.
 
     Raises:
-        ValueError: If there are no links, every user knows every item, or an argument is out of
+        ValueError: If there are no links, every user has every item, or an argument is out of
             range.
 
     Example:
@@ -115,7 +115,7 @@ class TripletSampler:
         self._first = degree.cumsum(0) - degree
         self._num_allowed = self._candidates.numel() - degree
         key += self._first[user]
-        del user  # before the next array of this size
+        del user  # freed before the next array of this size
         key -= torch.arange(key.numel(), device=key.device)
         self._sorted_rank = key
         self._positive = self._with_negatives(positive, data)
@@ -148,7 +148,7 @@ class TripletSampler:
         return InteractionBatch(user, item, negative, self.batch_size * self.num_negatives)
 
     def _with_negatives(self, positive: Tensor, data: HeteroData) -> Tensor:
-        """The positives of users who have an item to draw; the others are named in a warning."""
+        """The positives of users with an item to draw as a negative; a warning names the others."""
         full = (self._num_allowed == 0).nonzero().view(-1)
         if full.numel() == 0:
             return positive
@@ -174,11 +174,11 @@ class TripletSampler:
 
 
 def _shuffled(place: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """What stands at some places of a random order of ``range(count)``.
+    """The elements at some positions of a random order of ``range(count)``.
 
     A Feistel network on the cells of a grid that is just large enough, whose round functions are
-    random tables: no more than ``sqrt(count)`` numbers are drawn for each. It maps cells to cells
-    one to one, and a cell beyond ``count`` is mapped on until it is none (`"Ciphers with Arbitrary
+    random tables: no more than ``sqrt(count)`` numbers are drawn for each. It is a permutation of
+    the cells; a cell beyond ``count`` is mapped again until it is below (`"Ciphers with Arbitrary
     Finite Domains" <https://doi.org/10.1007/3-540-45760-7_9>`_, sections 4 and 5).
     """
     height = math.isqrt(count - 1) + 1

@@ -1,4 +1,4 @@
-"""The state of a training run, and its way to the disk and back."""
+"""The state of a training run, saved to and restored from a folder."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _LAST, _BEST = "last.safetensors", "best.safetensors"
 _FINGERPRINTS = "fingerprints.safetensors"
 _LATER = ("cpu_seconds", "stopped_early")  # fields that states of earlier versions lack
 _LOCK_SECONDS = 30.0
-_PAUSE = 20  # times what a save took until the next one: saving takes 5 % of the time at most
+_PAUSE = 20  # times the duration of a save until the next one: saving takes 5 % of the time at most
 
 
 @dataclass
 class RunState:
-    """Where training stands, beside the weights and the optimiser.
+    """The progress of training, beside the weights and the optimiser.
 
-    What a kind of training needs beyond it is a field of a subclass, anything JSON can hold.
+    Subclasses add the fields that their kind of training needs, with values for JSON.
     """
 
     epoch: int = 0  # epochs done
@@ -51,7 +51,7 @@ class RunState:
 
 @dataclass
 class TrainState(RunState):
-    """Where the training of a recommender stands."""
+    """The progress of training a recommender."""
 
     loss_sums: dict[str, float] = field(default_factory=dict)  # over the present epoch's batches
     best_metrics: dict[str, float] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class TrainState(RunState):
 
 
 class RunClock:
-    """Time spent on a run, that before an interruption included, and since its last save.
+    """Time spent on a run, including before interruptions, and since its last save.
 
     Args:
         state: State of the run, with the seconds spent before.
@@ -78,7 +78,7 @@ class RunClock:
         self._cpu_start = time.process_time() - state.cpu_seconds
 
     def stamp(self) -> None:
-        """Notes in the state the seconds spent in all, of the clock and of the processor."""
+        """Stores the total seconds, of the clock and of the processor, in the state."""
         self._state.seconds = time.monotonic() - self._start
         self._state.cpu_seconds = time.process_time() - self._cpu_start
 
@@ -88,7 +88,7 @@ class RunClock:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """A save is made within it."""
+        """A context in which the state is saved."""
         begun = time.monotonic()
         yield
         self._saved = time.monotonic()
@@ -98,9 +98,9 @@ class RunClock:
 
 @contextmanager
 def run_lock(folder: Path | None) -> Iterator[None]:
-    """Keeps the folder of a run to this process; does nothing where there is none.
+    """Locks the folder of a run for this process; does nothing without a folder.
 
-    What a killed process left there is removed.
+    Files that a killed process left there are removed.
 
     Raises:
         LockedError: If another process works there; one that was killed may do so for some seconds.
@@ -122,9 +122,9 @@ def save(
     optimizer: torch.optim.Optimizer,
     fingerprints: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes the state; until the last step the previous one stays whole.
+    """Writes the state; the previous one stays complete until the last step.
 
-    ``fingerprints`` tell the tables and graphs that are trained on.
+    ``fingerprints`` identify the tables and graphs that are trained on.
     """
     path = folder / _MANIFEST
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -151,8 +151,8 @@ def restore(
 ) -> None:
     """Reads a saved state into ``state``, ``model`` and ``optimizer``, if there is one.
 
-    Without ``run`` it may be that of any run; without ``optimizer`` its state is left out. Tables
-    and graphs with other ``fingerprints`` may differ by rounding only, which a warning tells.
+    Without ``run`` the state of any run is accepted; without ``optimizer`` its state is ignored.
+    Tables and graphs may differ from the ``fingerprints`` by rounding only, with a warning.
 
     Raises:
         CheckpointError: If files are missing or damaged, or belong to another run.
@@ -230,7 +230,7 @@ def _check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -
 
 
 def _differing(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Pairs of what differs, by name; of dictionaries again by name."""
+    """Pairs of different values, by name; nested for dictionaries."""
     found: dict[str, Any] = {}
     for name in sorted(stored.keys() | asked.keys()):
         was, now = stored.get(name), asked.get(name)
@@ -259,7 +259,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _load_optimizer_tensors(optimizer: torch.optim.Optimizer, stored: dict[str, Tensor]) -> None:
-    """Puts back what :func:`_optimizer_tensors` gave."""
+    """Restores the tensors of :func:`_optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in stored.items():
         if name.startswith("optimizer."):

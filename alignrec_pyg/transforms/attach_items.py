@@ -30,9 +30,9 @@ def attach_items(graph: KNNItemGraph, data: HeteroData, new: HeteroData) -> tupl
     .. math::
         s_{ij} = \frac{w_{ij}}{\sqrt{d_i d_j}}, \qquad d_i = \sum_j w_{ij},
 
-    with the degrees :math:`d_j` of the known items. New items are neighbours of no item, not even
-    of other new ones: the messages of known items do not change, and those of a new item do not
-    depend on other new items. New items are numbered after the known ones.
+    with the degrees :math:`d_j` of the known items. New items receive messages and never send any,
+    not even to other new ones: the messages of known items do not change, and those of a new item
+    do not depend on other new items. New items are numbered after the known ones.
 
     An item without the feature has a self-loop of weight 1 or, with ``missing="mean"``, the mean of
     the known items' rows, as in the graph. Items that were added after training are neighbours of

@@ -40,10 +40,10 @@ class EncodeItems(BaseTransform):
 
     With ``cache_dir``, each batch is written when it is finished. A killed or interrupted run is
     resumed at the next batch; a finished one is only read, without fitting its encoder. The cache
-    is by item: a catalogue with another item encodes this one alone. The key of a row depends on
-    everything that determines it: the content of the item (the bytes of files, neither their names
-    nor times), and the weights, preprocessing and arguments of the encoder; of one that is fitted,
-    the content of all items. :func:`unused_rows` finds what is no longer needed.
+    is by item: if an item is added to the catalogue, only this one is encoded. The key of a row
+    depends on everything that determines it: the content of the item (the bytes of files, neither
+    their names nor times), and the weights, preprocessing and arguments of the encoder; of one that
+    is fitted, the content of all items. :func:`unused_rows` finds what is no longer needed.
 
     Args:
         encoder: The encoder.

@@ -21,11 +21,11 @@ from alignrec_pyg.storage import (
 from alignrec_pyg.transforms.encoding_report import EncodingReport
 
 _PREFIX = "encoded_"
-_OPEN_SHARDS = 64  # whose rows are held at a time: about 50 MB at width 768
+_OPEN_SHARDS = 64  # whose rows are in memory at a time: about 50 MB at width 768
 
 
 class CachedRow(NamedTuple):
-    """Where the row of an item is, and why its image could not be read, if so."""
+    """The position of an item's row, and the reason if its image could not be read."""
 
     shard: str
     position: int
@@ -33,7 +33,7 @@ class CachedRow(NamedTuple):
 
 
 class EncodingCache:
-    """Rows of items by what determines them: the encoder's key and the item's content.
+    """Cached rows of items, by the encoder's key and the item's content.
 
     Every batch that is encoded adds a shard: a safetensors file with its rows and a manifest with a
     digest of each item. Shards are never changed, so catalogues that overlap share rows, whatever
@@ -59,11 +59,11 @@ class EncodingCache:
             self._add(path.stem, facts["items"], facts["failures"])
 
     def find(self, digests: Sequence[str]) -> list[CachedRow | None]:
-        """Where the rows of items are, by digest; ``None`` for those that were never encoded."""
+        """The cached rows of items, by digest; ``None`` for items that were never encoded."""
         return [self._rows.get(digest) for digest in digests]
 
     def row(self, place: CachedRow) -> Tensor | None:
-        """A cached row; ``None`` if its file is damaged, which a warning says."""
+        """A cached row; ``None`` if its file is damaged (with a warning)."""
         rows = self._read(place.shard)
         if rows is None:
             return None
@@ -107,7 +107,7 @@ class UnusedRows(NamedTuple):
 
 
 def unused_rows(cache_dir: str | Path, reports: Iterable[EncodingReport]) -> UnusedRows:
-    """What a cache of :class:`EncodeItems` holds besides the rows of the runs with these reports.
+    """The rows in a cache of :class:`EncodeItems` that the runs with these reports did not use.
 
     These are rows of other encoders, of items that have changed or left, or of earlier versions.
     """

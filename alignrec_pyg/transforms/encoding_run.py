@@ -129,7 +129,7 @@ class EncodingRun:
         return sorted(set(chain.from_iterable(readable.values())))
 
     def _run_key(self) -> str:
-        """A key of everything that determines the rows, except for the content of a batch."""
+        """Cache key of encoder, preprocessing and versions, and of what it is fitted to."""
         reader = [PIL.__version__] if "image" in self.present else []
         parts = [_VERSION, *self._encoder.modalities]
         if not (self._fits and needs_fit(self._encoder)):

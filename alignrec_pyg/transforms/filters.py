@@ -71,11 +71,11 @@ class KCore(BaseTransform):
 class MinRating(BaseTransform):
     """Keeps the interactions rated ``min_rating`` or higher; the others become known pairs.
 
-    This turns explicit ratings into implicit feedback: what a user rated lower is no positive, but
-    neither a negative nor to be recommended (:func:`~alignrec_pyg.graph.known_pairs`). Of a
-    repeated pair the data hold one rating already, of the row that the reader's ``keep`` keeps. All
-    users and items are kept, including those without interactions;
-    :class:`~alignrec_pyg.transforms.KCore` removes them.
+    This turns explicit ratings into implicit feedback: a lower rating is no positive, but the item
+    is neither drawn as a negative nor recommended (:func:`~alignrec_pyg.graph.known_pairs`). The
+    data have only one rating of a repeated pair, as chosen by ``keep`` of the reader. All users and
+    items are kept, including those without interactions; :class:`~alignrec_pyg.transforms.KCore`
+    removes them.
 
     Args:
         min_rating: Lowest rating to keep, in the unit of the data.

@@ -81,8 +81,8 @@ class KNNItemGraph(BaseTransform):
             lists nearest to it. The graph then has the attribute ``recall``, a float: the share of
             the other neighbours that are as near as the exact ones, measured on 1,000 items; the
             smallest one of several feature tables.
-        min_recall: Smallest recall of ``backend="faiss"``, which compares with as many lists as it
-            takes, an eighth of them at most.
+        min_recall: Smallest recall of ``backend="faiss"``, which compares with as many lists as are
+            needed, but at most an eighth of them.
         name: Name of the graph; by default the names of the features joined by ``"_"``.
         block_size: Number of items per block of the search; memory is
             ``block_size * num_items * 8`` bytes.
@@ -175,7 +175,7 @@ class KNNItemGraph(BaseTransform):
         return edge_index, edge_weight, recall
 
     def _key(self, tables: dict[str, tuple[Tensor, Tensor]]) -> str:
-        """Hash of everything that determines the graph, unlike exact backend, block and name."""
+        """Hash of what determines the graph: not the name, block size or an exact backend."""
         parts: list[Tensor | str | float] = [_VERSION, self.weighting, self.missing]
         parts += [self.k, self.symmetric]
         if self.backend == "faiss":
@@ -270,7 +270,7 @@ def _refuse_prefix(data: HeteroData, features: Iterable[str]) -> None:
 def _with_reverse(
     source: Tensor, target: Tensor, similarity: Tensor, num_items: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Every edge in both directions, each once: both have the same similarity."""
+    """Every edge in both directions, each once, with the same similarity."""
     key = torch.cat([target * num_items + source, source * num_items + target])
     key, position = key.unique(return_inverse=True)
     merged = similarity.new_empty(key.numel())

@@ -37,9 +37,9 @@ class SplitInteractions(BaseTransform):
       no training link; ``num_known_labels``: number of links to predict that are also known (pairs
       that occur twice), which no ranking can find. Both are in the validation and test graph only.
 
-    The test graph also has the validation links among its known pairs, unless they are known to it
-    as links: they are candidates of the evaluation, and not recommended. All three graphs have the
-    known pairs of ``data``.
+    The test graph also has the validation links among its known pairs, unless it has them as links:
+    the evaluation ranks them, and they are not recommended. All three graphs have the known pairs
+    of ``data``.
 
     Links keep their order; ``split`` labels and PyG's ``edge_label`` are removed.
 
@@ -215,7 +215,7 @@ class SplitInteractions(BaseTransform):
         return part
 
     def _with_validation(self, part: Tensor, user: Tensor) -> Tensor:
-        """The labels, with some of the training links for validation if that is asked for."""
+        """The labels, with some training links for validation if ``val_from_train`` is given."""
         if self.val_from_train is None:
             return part
         there = int((part == _VAL).sum())

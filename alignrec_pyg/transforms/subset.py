@@ -16,8 +16,7 @@ def check_unsplit(data: HeteroData, transform: str) -> None:
     """Checks that the interactions are not split into known ones and ones to predict."""
     if has_links_to_predict(data):
         raise ValueError(
-            f"'data' needs to be unsplit (got links to predict): apply {transform} to the whole "
-            "graph"
+            f"'data' needs to be unsplit (got links to predict): apply {transform} before the split"
         )
 
 
@@ -34,7 +33,7 @@ def check_no_item_graphs(data: HeteroData, transform: str) -> None:
 def select_nodes(data: HeteroData, node_type: str, nodes: Tensor) -> None:
     """Keeps some users or items, ascending int64 ``[n]``, in place, renumbered from 0.
 
-    Interactions and known pairs of the others go, with their attributes.
+    Interactions and known pairs of the others are removed, with their attributes.
     """
     store = data[node_type]
     count = int(store.num_nodes)
@@ -68,7 +67,7 @@ def select_rows(values: dict[str, Any], rows: Tensor, size: int, owner: str) -> 
     """The same attributes, restricted to ``rows``, int64 ``[n]``, in this order.
 
     Tensors, arrays, lists and tuples have one entry per row; scalars, strings, dictionaries and
-    ``None`` describe the whole store and are kept unchanged.
+    ``None`` belong to the graph as a whole and stay unchanged.
     """
     selected: dict[str, Any] = {}
     for name, value in values.items():

@@ -1,7 +1,7 @@
 """The end of a sweep: finalists with all seeds, and the chosen one on the test links.
 
-Both run as tasks of Ray, not as trials: there is nothing to stop or to propose, and the processes
-that trained finalists are there to score them.
+Both run as tasks of Ray, not as trials, since nothing is stopped or proposed, and the processes
+that trained finalists can be reused to score them.
 """
 
 from __future__ import annotations

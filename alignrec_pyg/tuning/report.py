@@ -25,9 +25,9 @@ from alignrec_pyg.tuning.trial import (
 )
 
 _PRINTED = 10
-"""Configurations on screen; the files have all of them."""
+"""Number of configurations that are printed; the files have all of them."""
 _FEWEST = 4
-"""Configurations below which a share of variance says nothing."""
+"""Number of configurations below which a share of variance is meaningless."""
 _STOPPED, _FINISHED, _BEST = "#BBBBBB", COLOURS[0], COLOURS[5]
 _TICKS = 5
 
@@ -285,7 +285,7 @@ def _draw_response(axes: Any, name: str, axis: Axis, valued: Sequence[Configurat
 
 
 def _position(axis: Axis, value: float) -> float:
-    """Where a value stands on its axis of length 1; those of a list are equally far apart."""
+    """The position of a value on its axis of length 1; those of a list are equally far apart."""
     if isinstance(axis, Choice):
         return axis.values.index(value) / max(1, len(axis.values) - 1)
     if axis.log:

@@ -49,7 +49,7 @@ from alignrec_pyg.tuning.trial import (
 )
 
 DEFINITION = "sweep.json"
-"""File of the options and versions that make a sweep what it is."""
+"""File of the options and versions that define a sweep."""
 _MAY_DIFFER = ("address", "data")
 """Options that may differ when a sweep resumes: data and results may have been moved."""
 _RAY_ENVIRONMENT = {
@@ -60,11 +60,11 @@ _RAY_ENVIRONMENT = {
 _NUM_SAMPLES = 20
 _GPUS = 0.25
 _CHECKPOINT_SECONDS = 10.0
-"""Between saves of a trial: what a kill costs at most is training these seconds again."""
+"""Between saves of a trial; after a kill, at most these seconds of training are repeated."""
 
 
 def search(session: Session, by_hand: Callable[[Session, Point], str]) -> int:
-    """Runs a sweep from its first trial, or from where it was left, to the table of test metrics.
+    """Runs a sweep, or continues it, from its first trial to the table of test metrics.
 
     ``by_hand`` gives the command line that trains a configuration anew.
 
@@ -165,7 +165,7 @@ def _plan(session: Session, space: Space, settings: ModelSettings) -> Plan:
     trials: list[TrialConfig] | int = number
     if options.search == "grid":
         if options.num_samples is not None:
-            raise SettingsError(["--num-samples: a grid has as many as it has"])
+            raise SettingsError(["--num-samples: a grid determines the number itself"])
         try:
             trials = _numbered(default, grid_points(space))
         except ValueError as error:
@@ -252,9 +252,9 @@ def _job(session: Session, sessions: dict[int, Session], settings: ModelSettings
 
 
 def _start_or_resume(session: Session, context: Mapping[str, str]) -> None:
-    """Writes the sweep's definition, or makes sure that it is the one being resumed.
+    """Writes the sweep's definition, or checks that it is the one being resumed.
 
-    ``context`` is what trials depend on beside the options: hashes of data and code, and so on.
+    ``context`` holds what trials depend on beside the options, such as hashes of data and code.
 
     Raises:
         SettingsError: If there is a sweep and it is not to be resumed, or another one is.
@@ -285,7 +285,7 @@ def _start_or_resume(session: Session, context: Mapping[str, str]) -> None:
 
 
 def _unfinished(seeds: range, best: list[Configuration]) -> list[TrialConfig]:
-    """What is still to train of the best configurations, seed by seed."""
+    """The trainings that the best configurations still lack, seed by seed."""
     done = {
         (trial.number, trial.seed)
         for entry in best

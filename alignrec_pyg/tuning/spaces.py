@@ -1,4 +1,4 @@
-"""What a sweep searches: values of each setting, for every model."""
+"""Search spaces: the values of each setting, for every model."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ ITEM_NEIGHBORS = "item_neighbors"
 """Neighbours of an item in the item graph: a setting of the data, not of a constructor."""
 
 TRIAL = "trial"
-"""Where a trial finds its ``number``, ``point`` and ``seed`` in the configuration of Ray."""
+"""Key of a trial's ``number``, ``point`` and ``seed`` in the configuration of Ray."""
 
 DEFAULT = 0
-"""Number of the configuration that has the settings as they are without a search."""
+"""Number of the configuration that has the default settings."""
 
 Kind = Literal["wide", "paper"]
 
 _DIGITS = 3
 """Digits of a drawn number, so that a configuration can be typed."""
 _ATTEMPTS = 100
-"""Draws for each distinct configuration asked for."""
+"""Draws for each distinct configuration that is wanted."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number between two; ``log`` means that its logarithm is drawn uniformly, instead of it."""
+    """A number in an interval, drawn uniformly, with ``log`` on a logarithmic scale."""
 
     low: float
     high: float
     log: bool = field(default=True, kw_only=True)
 
     def holding(self, value: Value) -> Interval:
-        """The same, as much longer as it takes."""
+        """The interval, extended to contain ``value`` if needed."""
         return replace(self, low=min(self.low, value), high=max(self.high, value))
 
     def draw(self, generator: random.Random) -> Value:
@@ -267,9 +267,9 @@ def grid_points(space: Space) -> list[Point]:
 
 
 def random_points(space: Space, number: int, seed: int) -> list[Point]:
-    """Distinct configurations drawn at random, fewer than asked for if there are no more.
+    """Distinct configurations drawn at random, fewer than ``number`` if there are no more.
 
-    The first of them are the same whatever the number.
+    The first ones do not depend on ``number``.
     """
     generator = random.Random(seed)
     drawn: list[Point] = []
@@ -283,13 +283,13 @@ def random_points(space: Space, number: int, seed: int) -> list[Point]:
 
 
 def default_point(space: Space, settings: ModelSettings, item_neighbors: int) -> Point:
-    """The configuration that the settings are without a search."""
+    """The configuration of the default settings."""
     known = {**vars(settings.config), **settings.hparams, ITEM_NEIGHBORS: item_neighbors}
     return {name: known[name] for name in space}
 
 
 def holding(space: Space, point: Point) -> Space:
-    """A space that holds a configuration, longer where it does not."""
+    """The space, extended to contain a configuration if needed."""
     return {name: axis.holding(point[name]) for name, axis in space.items()}
 
 

@@ -36,14 +36,14 @@ _REDUCTION = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What each trial gets of the machines: processors, and a share of a GPU."""
+    """Resources of each trial: processors, and a share of a GPU."""
 
     cpus: float
     gpus: float
     max_concurrent: int | None = None  # default: as many trials as the machines hold
 
     def concurrent(self) -> int:
-        """Trials at a time: as many as asked for, or as the machines hold."""
+        """Trials at a time: ``max_concurrent``, or as many as fit on the machines."""
         import ray
 
         if self.max_concurrent is not None:
@@ -67,7 +67,7 @@ class Plan:
 
     @property
     def num_trials(self) -> int:
-        """How many trials there are to be."""
+        """The number of trials."""
         return self.trials if isinstance(self.trials, int) else len(self.trials)
 
 
@@ -154,9 +154,9 @@ def _scheduler(max_epochs: int) -> ASHAScheduler:
     """Stops unpromising trials; the default settings are compared with the others, not stopped.
 
     Rungs are counted in epochs, since the limit of every trial is: a rung is then the same share of
-    it, and the same number of passes over the links, whatever the batch size. At a rung a trial
-    with larger batches has taken fewer steps, so it is stopped more readily than one that learns
-    as well a step.
+    it, and the same number of passes over the links, whatever the batch size. A trial with larger
+    batches has taken fewer steps at a rung and may be stopped for that; ``--scheduler none`` trains
+    every configuration to the end.
     """
     from ray.tune.schedulers import ASHAScheduler
 
@@ -176,7 +176,7 @@ def _scheduler(max_epochs: int) -> ASHAScheduler:
 
 
 def grace_period(max_epochs: int) -> int:
-    """Epochs before the first rung; the third after it, at 27 times as many, is the limit."""
+    """Epochs before the first rung; the others are at 3 and 9, the limit at 27 times as many."""
     return max(1, max_epochs // _REDUCTION**3)
 
 
@@ -184,7 +184,7 @@ def _run_config(folder: Path, plan: Plan) -> tune.RunConfig:
     from ray import tune
 
     class ProgressCallback(_Progress, tune.Callback):
-        """The lines about the progress, as a callback of Ray Tune."""
+        """Logs the progress, as a callback of Ray Tune."""
 
     return tune.RunConfig(
         name=folder.name,

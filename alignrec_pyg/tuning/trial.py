@@ -1,4 +1,4 @@
-"""Trials of a sweep: what they share, how one trains, and what came of those of a configuration."""
+"""Trials of a sweep: what they share, how one is trained, and their results by configuration."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TrialInputs(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob:
-    """What all trials of a sweep have in common; it is put into Ray's object store once.
+    """What all trials of a sweep share; it is put into Ray's object store once.
 
     It holds no test links.
     """
@@ -64,7 +64,7 @@ class TrialJob:
     checkpoint_seconds: float
 
     def cell(self, point: Point, seed: int) -> tuple[Cell, str]:
-        """The cell of a configuration, and its key: the one that comparisons give it too."""
+        """The cell of a configuration, and its key, which is the same in comparisons."""
         settings = with_point(self.settings, point)
         inputs = self.inputs[int(point.get(ITEM_NEIGHBORS, self.item_neighbors))]
         cell = Cell(
@@ -123,7 +123,7 @@ def train(
             _, fitted = train_cell(
                 cell, parts, store.checkpoint_dir(cell, key), report, job.checkpoint_seconds
             )
-        except FloatingPointError as error:  # it would be so again
+        except FloatingPointError as error:  # a repetition would diverge again
             write_manifest(diverged, {"reason": str(error)})
             raise
     return fitted
@@ -207,8 +207,8 @@ def ranked(configurations: Sequence[Configuration]) -> list[Configuration]:
     """The configurations that may be chosen, the best first.
 
     Those tried with more seeds come before those tried with fewer; among them the mean validation
-    recall@20 decides, and of equal ones the first wins. Running bests of trials that were stopped
-    count: trained to the end, they are as good at least.
+    recall@20 decides, and of equal ones the first wins. The best values of stopped trials count:
+    trained to the end, they could only be higher.
     """
     valid = [entry for entry in configurations if entry.values and not entry.failed]
     return sorted(valid, key=lambda entry: (-len(entry.values), -entry.mean, entry.number))

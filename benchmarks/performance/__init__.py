@@ -1,1 +1,1 @@
-"""What maintainers measure."""
+"""Measurements of speed and memory, for maintainers."""

@@ -1,14 +1,14 @@
-"""How the time of an epoch grows with the links: sampled neighbourhoods beside whole ones.
+"""How the time of an epoch grows with the links: sampled neighbourhoods beside full ones.
 
     python -m benchmarks.performance.epoch_growth
     python -m benchmarks.performance.epoch_growth --models AlignRec --width 64 --fan-out 5 5
 
-At every number of links (users and items grow with them: eight links a user, three users an
-item) a model takes ``--steps`` training steps after three to warm up; an epoch takes the mean of
-them times its number of steps. The exponent is the slope of the logarithms: 1 where an epoch grows
-as its links, 2 where each step reads the whole graph. ``--whole`` also reads neighbourhoods whole.
-Processor time; links, features and neighbours are made up; every measurement has a process of its
-own.
+At every number of links (users and items grow with them: eight links a user, three users an item) a
+model takes ``--steps`` training steps after three to warm up; an epoch takes the mean of them times
+its number of steps. The exponent is the slope of the logarithms: 1 where an epoch grows as its
+links, 2 where each step reads the whole graph. ``--whole`` also measures steps that read all
+neighbours. Processor time; links, features and neighbours are made up; every measurement has a
+process of its own.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = [1_000_000, 2_000_000, 4_000_000, 8_000_000]
     add("--links", nargs="+", type=positive_int, default=sizes, metavar="N", help="(1, 2, 4, 8 M)")
     add("--fan-out", nargs="+", type=positive_int, default=[5, 5, 5], metavar="N")
-    add("--whole", action="store_true", help="measure whole neighbourhoods, too")
+    add("--whole", action="store_true", help="also measure steps that read all neighbours")
     add("--width", type=positive_int, default=64, metavar="N", help="of the features (64)")
     add("--batch-size", type=positive_int, default=2048, metavar="N", help="(2048)")
     add("--steps", type=positive_int, default=50, metavar="N", help="measured steps (50)")

@@ -1,4 +1,4 @@
-"""What the measurements share: their options, models to measure, clocks and processes."""
+"""Shared parts of the measurements: options, models to measure, clocks and processes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def megabytes(num_bytes: int | None) -> str:
 
 
 def in_new_process(threads: int, function: Callable[..., ResultT], *arguments: object) -> ResultT:
-    """What a call gives in a process of its own, where nothing was allocated before."""
+    """The result of a call in a new process, where nothing was allocated before."""
     with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -91,7 +91,7 @@ def median_seconds(
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits until a GPU has done what it was given; a CPU has when a call returns."""
+    """Waits until a GPU has finished its work; on a CPU a call returns when it has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,4 +1,4 @@
-"""Latency of ``alignrec serve`` under load: many clients, each asking again when it is answered.
+"""Latency of ``alignrec serve`` under load: many clients, each with one request at a time.
 
     python -m benchmarks.performance.service_load
     python -m benchmarks.performance.service_load --users 1000000 --links 5000000 --seconds 60
@@ -37,7 +37,7 @@ _PERCENTILES = (50, 90, 99, 100)
 
 
 class Answers(NamedTuple):
-    """What clients got.
+    """Answers that clients received.
 
     ``seconds`` are of each request, ``statuses`` counts them, ``cpu_seconds`` is the service's
     processor time for a request.

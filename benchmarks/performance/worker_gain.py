@@ -1,4 +1,4 @@
-"""What a second worker brings: links per second of two workers of one thread against one.
+"""Speed-up by a second worker: links per second of two workers of one thread against one.
 
     python -m benchmarks.performance.worker_gain
     python -m benchmarks.performance.worker_gain --models AlignRec --links 200000

@@ -97,7 +97,7 @@ def test_cells_are_stored_and_follow_the_draw(finished, tiny_folder, run_script)
 def test_what_cannot_run_is_told(tiny_folder, run_script, tmp_path):
     arguments = ("--data", tiny_folder, "--out", tmp_path)
     for more, message in (
-        (("--models", "VBPR", "BPR", "BM3"), "--models BPR: tells items by their IDs only"),
+        (("--models", "VBPR", "BPR", "BM3"), "--models BPR: has only ID vectors"),
         (("--item-seed", "-1"), "needs to be a whole number of 0 or more (got '-1')"),
         (("--neighbors", "x=y.npz"), "--neighbors"),
     ):

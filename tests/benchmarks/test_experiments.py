@@ -220,7 +220,7 @@ def test_alignment_is_worn_by_each_model(tiny_folder, finished, run_script):
     assert_test_metrics(done, links_at_test(tiny_folder))
     status, _, problems = run_script("baseline_alignment", "--data", tiny_folder, "--models", "BPR")
     assert status == 2
-    assert "BPR does not tell content from ID vectors" in problems
+    assert "BPR has no separate content and ID vectors" in problems
 
 
 def test_feature_sets_are_swapped(tiny_folder, finished, run_script):

@@ -126,7 +126,7 @@ def test_out_that_cannot_be_written_to_is_refused(tiny_folder, tmp_path, run_scr
         (
             "compare",
             ["--models", "BPR", "--aligned", "BPR"],
-            ["BPR does not tell content from ID vectors"],
+            ["BPR has no separate content and ID vectors"],
         ),
         ("compare", ["--models", "all", "BPR"], ["model 'all' is unknown"]),
         (

@@ -74,12 +74,23 @@ def test_prints_where_the_encoder_and_its_tables_are(started, capsys, tmp_path, 
     printed = capsys.readouterr()
     assert printed.err == "on its way\n"
     assert f"from_pretrained('{tmp_path / 'encoder'}')" in printed.out
-    assert f"mm={tmp_path / 'features.npy'}" in printed.out
+    assert f"alignrec compare FOLDER --tables mm={tmp_path / 'features.npy'}\n" in printed.out
+    assert "alignrec encode" not in printed.out  # the items are synthetic
     assert f"mm_of_text={tmp_path / 'features_of_text'}.npy" in printed.out
     assert "--replace mm:image=mm_of_text mm:text=mm_of_image" in printed.out
     monkeypatch.setenv("RANK", "1")  # another process of torchrun has printed it
     assert main(command) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_prints_the_command_that_encodes_the_items(started, capsys, tmp_path):
+    items = ["--items", "my items.csv", "--items-id", "sku", "--text", "title", "plot"]
+    command = ["pretrain", *items, "--images", "images", "--out", str(tmp_path), "--device", "cpu"]
+    assert main(command) == 0
+    assert (
+        "alignrec encode RATINGS --items 'my items.csv' --items-id sku --images images "
+        f"--text title plot --encoder mm={tmp_path / 'encoder'} --out NEW\n"
+    ) in capsys.readouterr().out
 
 
 def test_several_workers(started, monkeypatch):

@@ -175,7 +175,7 @@ def test_missing_ray_gives_the_line_that_installs_it(tmp_path, monkeypatch, caps
     ("words", "message"),
     [
         (["--search", "grid", "--space", "wide"], "needs lists of values, and lr, reg_weight"),
-        (["--search", "grid", "--num-samples", 3], "--num-samples: a grid has as many as it has"),
+        (["--search", "grid", "--num-samples", 3], "--num-samples: a grid determines the number"),
         (["--model", "ContentLightGCN", "--space", "paper"], "--space paper: there is no publ"),
         (["--axes", "lr", "reg_wight"], "setting 'reg_wight' is unknown: did you mean"),
         (["--set", "BPR.reg_weight=0.1"], "--set BPR.reg_weight: the space decides it"),

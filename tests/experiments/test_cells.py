@@ -61,7 +61,7 @@ def test_a_model_wears_the_alignment(toy):
     assert isinstance(model.backbone, VBPR)
     assert model.cca_weight == 0.5
     assert cell.name == "AlignedVBPR"
-    with pytest.raises(ValueError, match="tells content from ID"):
+    with pytest.raises(ValueError, match="a model with separate content and ID"):
         replace(cell, model=BPR, hparams={}).build(toy)
 
 

@@ -107,13 +107,13 @@ def test_it_says_what_it_rests_on(machine):
         "estimate: about 7 min for 3 runs, 1 at a time; 30 s if every model stops as early as its "
         "patience allows, 2.0 h if all go to their limit of epochs",
         "memory: about 2.0 GB beside what this process has now, of 8.0 GB that are free",
-        "it rests on 5 steps and a validation of each model, timed just now",
+        "it is based on 5 steps and a validation of each model, timed just now",
     ]
     assert words(trials={"A": SECOND})[-1].endswith("timed just now and on finished runs")
     assert words(trials={"A": SECOND, "B": Trial()})[-1].endswith(
         "timed just now; B: solved in closed form, not counted"
     )
-    assert words(trials={})[-1] == "it rests on finished runs"
+    assert words(trials={})[-1] == "it is based on finished runs"
     same = Seconds(least=3.0, expected=3.0, most=3.0)
     assert words(seconds=same, rows=["A"])[0] == "estimate: about 3 s for 1 run, 1 at a time"
 

@@ -37,7 +37,7 @@ def test_rows_ten_times_as_long_are_told_where_they_rule(case, recwarn):
     FeatureRows(case, ["image", "text"])
     FeatureRows(case, "text", normalize_parts=False)
     assert not recwarn.list
-    told = "rows of 'text' are 11 times as long as those of 'image': side by side they decide"
+    told = "rows of 'text' are 11 times as long as those of 'image': concatenated, they dominate"
     with pytest.warns(UserWarning, match=told):
         FeatureRows(case, ["image", "text"], normalize_parts=False)
 

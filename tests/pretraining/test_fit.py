@@ -11,11 +11,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from alignrec_pyg import storage
 from alignrec_pyg.pretraining import PretrainConfig, fit, pretrain
 from alignrec_pyg.pretraining.pairs import PairDataset
 from alignrec_pyg.pretraining.step import PretrainState
-from alignrec_pyg.storage import CheckpointError, read_manifest
+from alignrec_pyg.storage import CheckpointError, listed_files, read_manifest
 from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.parallel import Workers
 from alignrec_pyg.training.sampling import seeded_generator
@@ -198,7 +197,7 @@ def killed(stage1, folder, event, fork):
 
     def work():
         for module, name in (
-            (fit, "write_records"), (storage, "publish"), (storage, "write_manifest"),
+            (fit, "write_records"), (listed_files, "publish"), (listed_files, "write_manifest"),
         ):  # fmt: skip
             setattr(module, name, counted(getattr(module, name)))
         objective = type(stage1.objective())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ pytest.importorskip("sentencepiece")
 image_module = pytest.importorskip("PIL.Image")
 
 CONFIG = PretrainConfig(epochs=1, batch_size=64, micro_batch_size=32, lr=2e-3)
+EPOCH_STEPS = 9  # of 540 pairs
 
 
 def job(out, **arguments):
@@ -39,7 +41,15 @@ def test_synthetic_items_end_to_end(tmp_path):
     folder = run_job(job(tmp_path, encode=True), device="cpu", log=lines.append)
     assert folder == tmp_path / "encoder"
     assert lines[0] == "600 synthetic items, all with text and image"
-    assert "540 pairs to train on, 60 to validate on, 1 worker(s)" in lines
+    assert (
+        f"540 pairs to train on, 60 to validate on: {CONFIG.epochs} epochs of {EPOCH_STEPS} steps, "
+        f"each of at most {CONFIG.batch_size} pairs, over 1 worker"
+    ) in lines
+    last = [line for line in lines if line.startswith(f"epoch {CONFIG.epochs} of {CONFIG.epochs}")]
+    steps = CONFIG.epochs * EPOCH_STEPS
+    assert f", step {steps} of {steps}: lr " in last[-2]
+    assert f", step {steps} of {steps}: val_" in last[-1]
+    assert not any(re.search(r"\w+\(\w+=", line) for line in lines)  # no objects of Python
     encoder = BEiT3Encoder.from_pretrained(folder)
     data = EncodeItems(encoder, name="mm")(Synthetic(seed=0).data)
     table = np.load(tmp_path / "features.npy")
@@ -52,7 +62,7 @@ def test_synthetic_items_end_to_end(tmp_path):
 
     again = []
     run_job(job(tmp_path), device="cpu", log=again.append)  # nothing is left to do
-    assert not any("codebook:" in line or line.startswith("step=") for line in again)
+    assert not any("codebook:" in line or line.startswith("epoch ") for line in again)
     assert BEiT3Encoder.from_pretrained(folder).cache_key == encoder.cache_key
 
 

@@ -163,7 +163,7 @@ def test_a_new_model_takes_over_without_a_gap(made):
             assert (status, told["recommendations"][0]["scores"]) == (200, scores[1])
         status, told = ask(port, "/reload", {})
         assert status == 500
-        assert told["error"] == "the folder is empty (the model from before goes on)"
+        assert told["error"] == "the folder is empty (the previous model is still served)"
         assert ask(port, "/recommend", asked)[1]["recommendations"][0]["scores"] == scores[1]
 
 

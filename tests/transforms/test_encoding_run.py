@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg import storage
 from alignrec_pyg.encoders import PatchPCAEncoder, Precomputed, TfidfEncoder
+from alignrec_pyg.storage import single_files
 from alignrec_pyg.transforms import EncodeItems, content_reader, encoding_run
 
 WORDS = [f"word{n % 7} word{n % 5} word{n % 3}" for n in range(30)]
@@ -301,7 +301,7 @@ def test_killed_at_ten_moments_continues_to_the_same_bytes(data, tmp_path, fork,
     """Moments around each reading of an image, call of the encoder, write, flush and rename."""
     moments = Moments()
     for owner, name in (
-        (os, "fsync"), (Path, "replace"), (storage, "save_file"),
+        (os, "fsync"), (Path, "replace"), (single_files, "save_file"),
         (content_reader, "read_image"), (Encoder, "__call__"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, moments.around(getattr(owner, name)))

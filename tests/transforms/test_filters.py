@@ -96,7 +96,7 @@ def test_rejects_item_graphs_and_splits():
         KCore(1)(data)
     data = graph([(0, 0)])
     data[INTERACTS].edge_label_index = data[INTERACTS].edge_index
-    with pytest.raises(ValueError, match="apply KCore to the whole graph"):
+    with pytest.raises(ValueError, match="apply KCore before the split"):
         KCore(1)(data)
 
 

@@ -67,7 +67,7 @@ def test_the_draw_follows_the_seed(data):
 def test_what_is_split_or_linked_is_refused(data):
     with pytest.raises(ValueError, match="no edges but .* build item graphs after HoldOutItems"):
         HoldOutItems()(KNNItemGraph("text", k=2)(data))
-    with pytest.raises(ValueError, match="apply HoldOutItems to the whole graph"):
+    with pytest.raises(ValueError, match="apply HoldOutItems before the split"):
         HoldOutItems()(SplitInteractions("random")(data)[0])
     for share in (0, 1, -0.5):
         with pytest.raises(ValueError, match=r"'share' needs to be in \(0, 1\)"):
