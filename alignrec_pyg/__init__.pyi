@@ -71,9 +71,9 @@ from .serving.server import recommend as recommend
 from .storage import CheckpointError as CheckpointError
 from .train_config import TrainConfig as TrainConfig
 from .training.loop import FitResult as FitResult
-from .training.loop import TrainingDivergedError as TrainingDivergedError
 from .training.loop import fit as fit
 from .training.parallel import WorkerLostError as WorkerLostError
 from .training.ray import fit_with_ray as fit_with_ray
+from .training.run import TrainingDivergedError as TrainingDivergedError
 
 __version__: str

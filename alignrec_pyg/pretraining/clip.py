@@ -30,7 +30,7 @@ from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.config import CLIPFinetuneConfig
 from alignrec_pyg.pretraining.pairs import check_failures, image_identity
 from alignrec_pyg.pretraining.step import adamw
-from alignrec_pyg.training.loop import TrainingDivergedError
+from alignrec_pyg.training.run import TrainingDivergedError
 from alignrec_pyg.training.sampling import seeded_generator
 from alignrec_pyg.training.state import RunClock, RunState, restore, run_lock, save
 

@@ -15,8 +15,8 @@ from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining.config import CLIPFinetuneConfig, PretrainConfig
 from alignrec_pyg.pretraining.objective import Objective
 from alignrec_pyg.pretraining.pairs import PairBatch, PairDataset, load
-from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.parallel import Workers
+from alignrec_pyg.training.run import TrainingDivergedError
 from alignrec_pyg.training.state import RunState
 
 

@@ -1,10 +1,11 @@
 """Training: the loop, its sampler, its state on disk and its workers."""
 
 from alignrec_pyg.train_config import CompleteTrainConfig, TrainConfig
-from alignrec_pyg.training.loop import FitResult, TrainingDivergedError, fit
+from alignrec_pyg.training.loop import FitResult, fit
 from alignrec_pyg.training.parallel import WorkerLostError
 from alignrec_pyg.training.ray import fit_with_ray
 from alignrec_pyg.training.row_adam import RowAdam
+from alignrec_pyg.training.run import TrainingDivergedError
 from alignrec_pyg.training.sampling import TripletSampler, seeded_generator
 
 __all__ = [

@@ -47,7 +47,7 @@ class Workers:
             self._group = self._together(distributed.new_group, timeout=seconds)
 
     def close(self) -> None:
-        """Leaves the group; who waits for this worker learns that it is gone."""
+        """Leaves the group; workers that wait for this one raise an error."""
         if self._group is not None:
             distributed.destroy_process_group(self._group)
             self._group = None
@@ -60,7 +60,7 @@ class Workers:
         return DistributedDataParallel(module, device_ids=ids, process_group=self._group)
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Within it, gradients of a wrapped module stay with the worker, and add up there."""
+        """A context in which gradients of a wrapped module are accumulated on this worker."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     def all_reduce(self, values: Sequence[float] | Tensor) -> list[float]:
@@ -199,12 +199,12 @@ class Workers:
         )
 
     def barrier(self) -> None:
-        """Waits until all workers have got here."""
+        """Waits until all workers have reached this point."""
         if self.world_size > 1:
             self._together(distributed.barrier, group=self._group)
 
     def _together(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What an operation gives that all workers take part in."""
+        """The result of an operation that all workers take part in."""
         try:
             return operation(*arguments, **options)
         except RuntimeError as error:
@@ -234,7 +234,7 @@ def evaluate_distributed(
 def check_workers(
     workers: Workers, run: Mapping[str, Any], saved: TrainState | None, val: HeteroData | None
 ) -> None:
-    """Makes sure that all workers are about to do the same.
+    """Checks that all workers train the same run.
 
     ``saved`` is what each worker found in its ``checkpoint_dir``; ``None`` without one.
     """

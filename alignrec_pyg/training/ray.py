@@ -15,7 +15,8 @@ from alignrec_pyg.checks import check_integer, require_package
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Recommender
 from alignrec_pyg.train_config import TrainConfig
-from alignrec_pyg.training.loop import FitResult, OptimizerFactory, Report, fit, take_best
+from alignrec_pyg.training.loop import FitResult, fit, take_best
+from alignrec_pyg.training.run import OptimizerFactory, Report
 from alignrec_pyg.training.state import TrainState, restore
 
 

@@ -12,7 +12,7 @@ _BLOCK = 1 << 18  # numbers: all that is read and made of a block stays in a pro
 
 
 class RowAdam(torch.optim.Adam):
-    r"""Adam, which of parameters with a sparse gradient updates the rows that it holds.
+    r"""Adam that updates only the rows of a parameter that its sparse gradient has.
 
     Dense gradients are treated as by :class:`torch.optim.Adam`. With a sparse one, moments and
     parameters of all other rows stay as they are, as in :class:`torch.optim.SparseAdam`: a row

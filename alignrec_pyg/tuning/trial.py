@@ -16,7 +16,8 @@ from alignrec_pyg.experiments.description import SELECTED_BY
 from alignrec_pyg.experiments.settings import ModelSettings
 from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.storage import read_manifest, write_manifest
-from alignrec_pyg.training.loop import FitResult, TrainingDivergedError
+from alignrec_pyg.training.loop import FitResult
+from alignrec_pyg.training.run import TrainingDivergedError
 from alignrec_pyg.training.state import saved_history
 from alignrec_pyg.tuning.spaces import ITEM_NEIGHBORS, TRIAL, Point, with_point
 

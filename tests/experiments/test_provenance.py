@@ -67,6 +67,7 @@ def test_an_edit_of_what_a_cell_does_not_run_changes_no_key(module, edited):
         "alignrec_pyg.models.base",
         "alignrec_pyg.nn.losses",
         "alignrec_pyg.training.loop",
+        "alignrec_pyg.training.run",
         "alignrec_pyg.training.sampling",
         "alignrec_pyg.evaluation.ranking",
         "alignrec_pyg.evaluation.metrics",

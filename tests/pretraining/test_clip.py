@@ -15,7 +15,7 @@ from alignrec_pyg.encoders import CLIPEncoder, ItemContent
 from alignrec_pyg.pretraining import CLIPFinetuneConfig, clip, contrastive_loss, finetune_clip
 from alignrec_pyg.pretraining.clip import _find_pairs
 from alignrec_pyg.storage import read_manifest, write_tensors
-from alignrec_pyg.training.loop import TrainingDivergedError
+from alignrec_pyg.training.run import TrainingDivergedError
 from alignrec_pyg.training.sampling import seeded_generator
 
 

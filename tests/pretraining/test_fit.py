@@ -15,8 +15,8 @@ from alignrec_pyg.pretraining import PretrainConfig, fit, pretrain
 from alignrec_pyg.pretraining.pairs import PairDataset
 from alignrec_pyg.pretraining.step import PretrainState
 from alignrec_pyg.storage import CheckpointError, listed_files, read_manifest
-from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.parallel import Workers
+from alignrec_pyg.training.run import TrainingDivergedError
 from alignrec_pyg.training.sampling import seeded_generator
 
 CONFIG = PretrainConfig(epochs=2, batch_size=8, micro_batch_size=3, log_every=2, lr=1e-3, seed=3)

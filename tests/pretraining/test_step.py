@@ -7,8 +7,8 @@ from torch import nn
 from alignrec_pyg.interrupt import StopRequest
 from alignrec_pyg.pretraining import PretrainConfig
 from alignrec_pyg.pretraining.step import PretrainState, Trainer, _parts, autocast, validate
-from alignrec_pyg.training.loop import TrainingDivergedError
 from alignrec_pyg.training.parallel import Workers
+from alignrec_pyg.training.run import TrainingDivergedError
 from alignrec_pyg.training.state import restore, save
 
 

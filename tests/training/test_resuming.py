@@ -215,7 +215,7 @@ def told(monkeypatch, values):
     """Lets evaluations give these values of recall@1, one after the other."""
     left = iter(values)
     monkeypatch.setattr(
-        "alignrec_pyg.training.loop.evaluate_distributed",
+        "alignrec_pyg.training.run.evaluate_distributed",
         lambda model, val, ks, workers: {f"recall@{k}": next(left) for k in ks},
     )
 

@@ -9,7 +9,8 @@ import torch
 from alignrec_pyg.experiments.cells import Cell, Parts, cell_key, data_version
 from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.graph import INTERACTS
-from alignrec_pyg.training.loop import TrainingDivergedError, fit
+from alignrec_pyg.training.loop import fit
+from alignrec_pyg.training.run import TrainingDivergedError
 from alignrec_pyg.tuning import trial
 from alignrec_pyg.tuning.spaces import TRIAL
 from alignrec_pyg.tuning.trial import (
