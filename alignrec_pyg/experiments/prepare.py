@@ -280,7 +280,7 @@ def prepare(
             as the smallest table has items).
         neighbor_recall: Makes these graphs by ``KNNItemGraph(backend="faiss", min_recall=)`` with
             this recall (default: by exact search).
-        cache: Folder that keeps item graphs from one run to the next.
+        cache: Folder that caches item graphs from one run to the next.
         val_from_train: Share of the training links that becomes the validation part, where the
             labels have none.
         exclude_known_pairs: Whether known pairs are left out of the rankings of tests.
@@ -387,7 +387,8 @@ def read(
 ) -> tuple[HeteroData, DataReport, list[str]]:
     """Reads a data set with the feature tables to use, encoded where it has raw content only.
 
-    Tables that are not chosen leave the data; unknown features and unfit tables join ``problems``.
+    Tables that are not chosen leave the data; unknown features and unfit tables are appended to
+    ``problems``.
 
     Returns:
         The data before any split, what was read, and the names of the feature tables.
@@ -436,7 +437,7 @@ def data_name(source: str) -> str:
 
 @contextmanager
 def errors_about(option: str) -> Iterator[None]:
-    """Puts the command line's word in front of messages that name arguments of Python.
+    """Puts the option in front of messages that name arguments of Python.
 
     Raises:
         SettingsError: Instead of a ``ValueError`` of the block.

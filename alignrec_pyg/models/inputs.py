@@ -16,14 +16,15 @@ PAPER_DATA_SETS = ("baby", "sports", "elec")
 """Names of the data sets of the AlignRec paper, as folders of them are called."""
 
 MAX_TRAINED_ITEMS = 1_000_000
-"""Items up to which a model trains its feature tables where nobody says whether it should."""
+"""Number of items up to which a model trains its feature tables by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInputs:
     """What a class of models reads of the data, beside the links.
 
-    Whoever prepares data for a model (command line, comparison, sweeps, the page) goes by it.
+    Code that prepares data for a model (command line, comparison, sweeps, the page) reads it from
+    the class.
 
     Args:
         tables: Feature tables that the argument ``features`` takes: ``"none"``; ``"optional"``,
