@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,19 @@ sys.path.append(str(Path(__file__).parent))  # for model_pages
 
 extensions = [
     "model_pages",
-    "myst_parser",
+    "myst_nb",  # pages in Markdown, too
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",  # MathJax beside the pages: they load nothing from other hosts
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
+
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_output_stderr = "remove"  # progress bars, and what other packages say of them
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -81,7 +87,29 @@ def plain_signature(
     return signature.replace("<factory>", "{}"), returned
 
 
+def accessible(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Mends what axe-core finds in pages of Sphinx and Furo.
+
+    Captions of the navigation are headings without a level, arguments of a signature are
+    descriptions of nothing, and what scrolls cannot be reached by the keyboard.
+    """
+    navigation = str(context.get("furo_navigation_tree", ""))
+    context["furo_navigation_tree"] = navigation.replace(
+        'role="heading"', 'role="heading" aria-level="2"'
+    )
+    body = str(context.get("body", ""))
+    body = re.sub(r'<(pre(?=>)|div(?= class="(?:table-wrapper|math)))', r'<\1 tabindex="0"', body)
+    context["body"] = re.sub(
+        r"<dl>\n((?:<dd>.*</dd>\n)+)</dl>",
+        lambda found: f'<div class="sig-lines">\n{found[1]}</div>'.replace("dd>", "div>"),
+        body,
+    )
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("html-page-context", accessible, priority=900)  # after Furo
     app.connect("autodoc-process-signature", plain_signature)
     app.connect("autodoc-skip-member", skip_tuple_fields)
