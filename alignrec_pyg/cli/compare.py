@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 OF_FILES = ("WeightedAlignRec", "AlignRec", "BPR", "LightGCN", "VBPR", "BM3", "MGCN", "FREEDOM")
 """The models of the paper's Table 2 that run on files where none are named; the other three (MMGCN,
-GRCN, DualGNN) take as long as these seven together."""
+GRCN, DualGNN) take as long as these eight together."""
 
 _TITLES = ("title", "name")
 
