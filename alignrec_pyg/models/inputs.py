@@ -37,8 +37,8 @@ class ModelInputs:
         table_weights: Weights of the tables in the one graph, used where the model reads exactly
             these tables; otherwise, and where there are none, all weigh the same.
         weighted: Whether several tables that are fused weigh as much as the item-CF protocol finds
-            in the training links, see :func:`~alignrec_pyg.table_weights`, in the fused table and
-            thus in the item graph made of it.
+            in the training links (:func:`~alignrec_pyg.feature_eval.table_weights`), in the fused
+            table and thus in the item graph made of it.
     """
 
     tables: Literal["none", "optional", "separate", "fused"] = "none"

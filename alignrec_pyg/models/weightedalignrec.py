@@ -19,8 +19,9 @@ class WeightedAlignRec(AlignRec):
     "AlignRec at its best" in the results):
 
     - Of several feature tables, each weighs in the fused table and in the item graph by its recall
-      in the item-CF protocol on the training links (:func:`~alignrec_pyg.table_weights`), so that a
-      modality that says little has little influence. Commands prepare the data so; in Python,
+      in the item-CF protocol on the training links
+      (:func:`~alignrec_pyg.feature_eval.table_weights`), so that a modality that says little has
+      little influence. Commands prepare the data so; in Python,
       ``ConcatFeatures(names, weights=table_weights(train, names))`` does.
     - The feature table stays as it is (``freeze_features``), so that an epoch is shorter, and REG
       aims at the cosines of the encoder's features.

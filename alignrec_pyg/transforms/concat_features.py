@@ -27,7 +27,7 @@ class ConcatFeatures(BaseTransform):
         normalize: Whether to scale the rows of each table to length 1 (rows of zeros stay zero), so
             that no table dominates by its scale.
         weights: Weight :math:`w_m` of each of the :math:`M` tables, for example those of
-            :func:`~alignrec_pyg.table_weights`: its rows are multiplied by
+            :func:`~alignrec_pyg.feature_eval.table_weights`: its rows are multiplied by
             :math:`\sqrt{M w_m / \sum_n w_n}`, so that the cosine of two fused rows is the weighted
             mean of the cosines in the tables, if the rows have length 1. A table of weight 0 is
             left out (default: all weigh the same).
