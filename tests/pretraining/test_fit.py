@@ -137,10 +137,10 @@ def test_workers_share_each_batch(stage1):
     assert len(steps[1, 0, 2]) == 5
     assert len(steps[2, 0, 2]) == len(steps[2, 1, 2]) == 2
     with pytest.raises(ValueError, match="'batch_size' needs to be a multiple of the 2 workers"):
-        fit._steps_per_epoch(21, replace(CONFIG, batch_size=9), workers)
+        fit.steps_of_epoch(21, replace(CONFIG, batch_size=9), workers)
     with pytest.raises(ValueError, match="'train' needs a pair for each of the 2 workers"):
-        fit._steps_per_epoch(1, CONFIG, workers)
-    assert fit._steps_per_epoch(21, CONFIG, workers) == 3
+        fit.steps_of_epoch(1, CONFIG, workers)
+    assert fit.steps_of_epoch(21, CONFIG, workers) == 3
 
 
 def _noted_steps(noted, workers, seen):
