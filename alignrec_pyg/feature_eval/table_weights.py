@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.feature_eval.protocols import item_cf
+from alignrec_pyg.graph import INTERACTS
 
 
 def table_weights(data: HeteroData, features: Sequence[str], *, k: int = 20) -> dict[str, float]:
@@ -17,7 +18,8 @@ def table_weights(data: HeteroData, features: Sequence[str], *, k: int = 20) -> 
 
     .. math:: w_m = \frac{\max(r_m - r_0, 0)}{\sum_{m'} \max(r_{m'} - r_0, 0)}.
 
-    If no table is better than random, all weigh the same. A single table fused with equal weights
+    If no table is better than random, or no user has two items, so that there is nothing to
+    measure, all weigh the same. A single table fused with equal weights
     gives a table that says little about the links the influence of one that says much;
     :class:`~alignrec_pyg.transforms.ConcatFeatures` and
     :class:`~alignrec_pyg.transforms.KNNItemGraph` take these weights.
@@ -33,8 +35,7 @@ def table_weights(data: HeteroData, features: Sequence[str], *, k: int = 20) -> 
         The weight of each table; they add up to 1.
 
     Raises:
-        ValueError: If ``features`` is empty, a table is missing or not finite, or no two items have
-            a common user.
+        ValueError: If ``features`` is empty, or a table is missing or not finite.
 
     Example:
         >>> import torch
@@ -51,6 +52,9 @@ def table_weights(data: HeteroData, features: Sequence[str], *, k: int = 20) -> 
     """
     if not features:
         raise ValueError("'features' needs the name of at least one feature table (got none)")
+    users = data[INTERACTS].edge_index.unique(dim=1)[0]
+    if users.unique().numel() == users.numel():
+        return dict.fromkeys(features, 1 / len(features))
     gains = {}
     for name in features:
         result = item_cf(data, name, ks=k)

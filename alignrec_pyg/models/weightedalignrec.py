@@ -11,12 +11,11 @@ from alignrec_pyg.models.inputs import ModelInputs
 
 
 class WeightedAlignRec(AlignRec):
-    r"""AlignRec on tables that weigh as much as they tell about the links.
+    r"""`"AlignRec: Aligning and Training in Multimodal Recommendations"
+    <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024), a variant of ours.
 
-    Our variant of `"AlignRec: Aligning and Training in Multimodal Recommendations"
-    <https://arxiv.org/abs/2403.12384>`_ (CIKM 2024). The equations, losses and arguments are those
-    of :class:`~alignrec_pyg.models.AlignRec`. What differs was chosen on validation links (see
-    "AlignRec at its best" in the results):
+    The equations, losses and arguments are those of :class:`~alignrec_pyg.models.AlignRec`. What
+    differs was chosen on validation links (see "AlignRec at its best" in the results):
 
     - Of several feature tables, each weighs in the fused table and in the item graph by its recall
       in the item-CF protocol on the training links
@@ -37,7 +36,7 @@ class WeightedAlignRec(AlignRec):
 
     Raises:
         ValueError: As :class:`~alignrec_pyg.models.AlignRec`.
-    """
+    """  # noqa: D205
 
     inputs = ModelInputs(tables="fused", item_graph="one", weighted=True)
 

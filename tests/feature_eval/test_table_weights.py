@@ -41,3 +41,8 @@ def test_a_table_no_better_than_random_weighs_nothing(data):
 def test_needs_a_table(data):
     with pytest.raises(ValueError, match="'features' needs"):
         table_weights(data, [])
+
+
+def test_users_of_one_item_each_tell_nothing(data):
+    data["user", "interacts", "item"].edge_index = torch.tensor([[0, 1, 2, 2], [5, 5, 7, 7]])
+    assert table_weights(data, ["clear", "weak"]) == {"clear": 0.5, "weak": 0.5}
