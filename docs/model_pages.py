@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
 
 from alignrec_pyg import models
 from alignrec_pyg.models import ClosedFormRecommender, ModelInputs, Recommender
@@ -134,6 +135,10 @@ def _reads(inputs: ModelInputs) -> str:
 def _facts(cls: type[Recommender]) -> str:
     inputs = cls.inputs
     lines = [("Source", _source(cls)), ("Reads", _reads(inputs))]
+    if inputs.weighted:
+        lines.append(
+            ("Weights", "each table by its recall in the item-CF protocol (``table_weights``)")
+        )
     if inputs.item_graph != "none":
         edges = _EDGES[inputs.weighting]
         graph = f'edges {edges} (``weighting="{inputs.weighting}"``)'
@@ -206,6 +211,17 @@ def _list_rows(rows: Iterable[Iterable[str]]) -> list[str]:
     ]
 
 
+def _constructor(
+    app: Sphinx, what: str, name: str, obj: object, options: object, *signature: str | None
+) -> tuple[str, None] | None:
+    """The signature of a model's constructor; autodoc would print ``__new__(*args, **kwargs)``."""
+    if not (isinstance(obj, type) and issubclass(obj, HyperParameters)):
+        return None
+    own = inspect.signature(obj.__init__)
+    without_self = own.replace(parameters=list(own.parameters.values())[1:])
+    return stringify_signature(without_self, unqualified_typehints=True), None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
 
@@ -213,6 +229,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
         results = Path(app.srcdir).parent / "benchmarks" / "README.md"
         write_model_pages(Path(app.srcdir) / "models", results.read_text("utf-8"))
 
-    del HyperParameters.__new__  # takes (*args, **kwargs), which autodoc would print for all models
     app.connect("builder-inited", write)
+    app.connect("autodoc-process-signature", _constructor)
     return {"parallel_read_safe": True}

@@ -51,9 +51,18 @@ class _Links(NamedTuple):
 
 
 def most_similar_items(
-    data: HeteroData, *, score: Score, min_common: int, block_paths: int = 1 << 20
+    data: HeteroData,
+    *,
+    score: Score,
+    min_common: int,
+    eval_items: int | None = None,
+    seed: int = 0,
+    block_paths: int = 1 << 20,
 ) -> ItemTargets:
     r"""Finds the items with the highest item-CF score :math:`w_{ij}` for each item :math:`j`.
+
+    ``eval_items`` items, drawn by ``seed`` from those with common users, are evaluated; by default
+    all.
 
     The sparse product :math:`R^\top R` is computed on the CPU in blocks of items, each with at most
     ``block_paths`` paths item - user - item (at least one item). Memory is about 100 bytes per
@@ -68,15 +77,18 @@ def most_similar_items(
     links = _links(data, ratings=score in OF_RATINGS)
     num_items = links.item_degree.numel()
     deviation = _deviations(links) if score == "adjusted_cosine" else None
-    first_link = _starts(links.item_degree)
-    paths_before = _starts(links.user_degree[links.user[links.by_item]])[first_link]
+    drawn = _drawn(links, eval_items, seed)
+    number = torch.full((num_items,), -1).index_copy_(0, drawn, torch.arange(drawn.numel()))
+    by_item = links.by_item[number[links.item[links.by_item]] >= 0]
+    first_link = _starts(links.item_degree[drawn])
+    paths_before = _starts(links.user_degree[links.user[by_item]])[first_link]
     pairs, chosen = [], []
     start = 0
-    with tqdm(total=num_items, desc="item-CF", unit="item", disable=None, delay=2) as progress:
-        while start < num_items:
+    with tqdm(total=drawn.numel(), desc="item-CF", unit="item", disable=None, delay=2) as progress:
+        while start < drawn.numel():
             limit = paths_before[start] + block_paths
             stop = max(int(torch.searchsorted(paths_before, limit, right=True)) - 1, start + 1)
-            block = links.by_item[int(first_link[start]) : int(first_link[stop])]
+            block = by_item[int(first_link[start]) : int(first_link[stop])]
             near, far = _paths(links, block)
             pair, near_far = (links.item[near] * num_items + links.item[far]).unique(
                 return_inverse=True
@@ -86,7 +98,7 @@ def most_similar_items(
             value = _scores(score, links, deviation, item, common, near, far, near_far)
             scored = (common >= min_common) & ~value.isnan()
             item, common, value = item[:, scored], common[scored], value[scored]
-            row = item[0] - start
+            row = number[item[0]] - start
             tied = _largest(row, value, stop - start, share=_EQUAL)
             item, common, row = item[:, tied], common[tied], row[tied]
             pick = torch.ones_like(row, dtype=torch.bool)
@@ -97,13 +109,13 @@ def most_similar_items(
             chosen.append(pick)
             progress.update(stop - start)
             start = stop
-    found = ItemTargets(torch.cat(pairs, dim=1), torch.cat(chosen), links.item_degree)
-    if found.chosen.numel() == 0:
+    if not any(len(pick) for pick in chosen):
         raise ValueError(
-            f"'data' needs two items with common users and a score (none of {num_items} items has "
+            f"'data' needs two items with common users and a score (none of "
+            f"{num_items if eval_items is None else eval_items} items has "
             f"one with score='{score}', min_common={min_common})"
         )
-    return found
+    return ItemTargets(torch.cat(pairs, dim=1), torch.cat(chosen), links.item_degree)
 
 
 def _links(data: HeteroData, *, ratings: bool) -> _Links:
@@ -129,6 +141,16 @@ def _links(data: HeteroData, *, ratings: bool) -> _Links:
         user_degree=torch.bincount(user, minlength=num_users),
         item_degree=torch.bincount(item, minlength=num_items),
     )
+
+
+def _drawn(links: _Links, eval_items: int | None, seed: int) -> Tensor:
+    """The items that are evaluated, ascending int64, of those that share a user with another."""
+    shared = links.user_degree[links.user] > 1
+    item = links.item[shared].unique()
+    if eval_items is None or eval_items >= item.numel():
+        return item
+    order = torch.randperm(item.numel(), generator=torch.Generator().manual_seed(seed))
+    return item[order[:eval_items]].sort().values
 
 
 def _paths(links: _Links, block: Tensor) -> tuple[Tensor, Tensor]:

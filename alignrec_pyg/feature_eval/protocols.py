@@ -133,6 +133,8 @@ def item_cf(
     min_common: int = 1,
     similarity: Similarity = "cosine",
     normalize_parts: bool = True,
+    eval_items: int | None = None,
+    seed: int = 0,
     block_size: int = 512,
 ) -> ItemCFRecall:
     r"""Item-CF: do items with common users have similar features?
@@ -168,6 +170,9 @@ def item_cf(
         similarity: Similarity of features, ``"cosine"`` or ``"dot"`` (inner product).
         normalize_parts: Whether to scale the rows of each table to length 1, as in
             :func:`zero_shot`.
+        eval_items: Number of items :math:`j`, drawn by ``seed``, that are evaluated; all items are
+            ranked for each. By default all, whose time grows with the square of their number.
+        seed: Seed of ``eval_items``.
         block_size: Number of items per block, as in :func:`zero_shot`.
 
     Raises:
@@ -179,9 +184,13 @@ def item_cf(
     check_choice("similarity", similarity, get_args(Similarity))
     ks = check_cut_offs(ks)
     check_integer("min_common", min_common, 1)
+    if eval_items is not None:
+        check_integer("eval_items", eval_items, 1)
     check_integer("block_size", block_size, 1)
     rows = FeatureRows(data, features, normalize_parts=normalize_parts)
-    found = most_similar_items(data, score=score, min_common=min_common)
+    found = most_similar_items(
+        data, score=score, min_common=min_common, eval_items=eval_items, seed=seed
+    )
     item, row = found.pair[0].unique(return_inverse=True)
     queries = Queries(
         id=item,

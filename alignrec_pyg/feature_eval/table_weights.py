@@ -10,7 +10,14 @@ from alignrec_pyg.feature_eval.protocols import item_cf
 from alignrec_pyg.graph import INTERACTS
 
 
-def table_weights(data: HeteroData, features: Sequence[str], *, k: int = 20) -> dict[str, float]:
+def table_weights(
+    data: HeteroData,
+    features: Sequence[str],
+    *,
+    k: int = 20,
+    eval_items: int | None = 10_000,
+    seed: int = 0,
+) -> dict[str, float]:
     r"""Weights of feature tables from their recall in the item-CF protocol.
 
     With the recall :math:`r_m` of table :math:`m` alone (:func:`item_cf`) and that of a random
@@ -19,8 +26,8 @@ def table_weights(data: HeteroData, features: Sequence[str], *, k: int = 20) -> 
     .. math:: w_m = \frac{\max(r_m - r_0, 0)}{\sum_{m'} \max(r_{m'} - r_0, 0)}.
 
     If no table is better than random, or no user has two items, so that there is nothing to
-    measure, all weigh the same. A single table fused with equal weights
-    gives a table that says little about the links the influence of one that says much;
+    measure, all weigh the same. A single table fused with equal weights gives a table that says
+    little about the links the influence of one that says much;
     :class:`~alignrec_pyg.transforms.ConcatFeatures` and
     :class:`~alignrec_pyg.transforms.KNNItemGraph` take these weights.
 
@@ -30,6 +37,10 @@ def table_weights(data: HeteroData, features: Sequence[str], *, k: int = 20) -> 
         data: Training graph with the feature tables.
         features: Names of the tables.
         k: Cut-off of the recall.
+        eval_items: Number of items, drawn by ``seed``, whose recall is measured, as :func:`item_cf`
+            takes it; ``None`` for all. Of 10,000 items, the standard error of a recall of 0.1 is
+            0.003.
+        seed: Seed of ``eval_items``.
 
     Returns:
         The weight of each table; they add up to 1.
@@ -57,7 +68,7 @@ def table_weights(data: HeteroData, features: Sequence[str], *, k: int = 20) -> 
         return dict.fromkeys(features, 1 / len(features))
     gains = {}
     for name in features:
-        result = item_cf(data, name, ks=k)
+        result = item_cf(data, name, ks=k, eval_items=eval_items, seed=seed)
         gains[name] = max(result.recall[k] - result.random[k], 0.0)
     total = sum(gains.values())
     if total == 0:

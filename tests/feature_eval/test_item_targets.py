@@ -132,6 +132,29 @@ def test_equal_ratings_have_no_score(case):
             most_similar_items(case, score=score, min_common=1)
 
 
+@pytest.mark.parametrize("block_paths", [1, 1 << 20])
+def test_a_sample_of_items_has_the_targets_of_all(case, block_paths):
+    every = most_similar_items(case, score="iuf", min_common=2)
+    few = most_similar_items(
+        case, score="iuf", min_common=2, eval_items=7, seed=3, block_paths=block_paths
+    )
+    drawn = few.pair[0].unique()
+    assert drawn.numel() == 7
+    inside = torch.isin(every.pair[0], drawn)
+    assert torch.equal(few.pair, every.pair[:, inside])
+    assert torch.equal(few.chosen, every.chosen[inside])
+    assert torch.equal(few.item_degree, every.item_degree)
+    other = most_similar_items(case, score="iuf", min_common=2, eval_items=7, seed=4)
+    assert not torch.equal(other.pair[0].unique(), drawn)
+
+
+def test_only_items_with_common_users_are_drawn(graph):
+    data = graph(9, 9, [(0, 0), (0, 1), *((user, user) for user in range(2, 9))])
+    for seed in range(5):
+        found = most_similar_items(data, score="cosine", min_common=1, eval_items=2, seed=seed)
+        assert found.pair.tolist() == [[0, 1], [1, 0]]
+
+
 def test_unfit_data_are_named(case, graph):
     with pytest.raises(ValueError, match=r"none of 3 items has one with score='cosine'"):
         most_similar_items(graph(2, 3, [(0, 0), (1, 1)]), score="cosine", min_common=1)

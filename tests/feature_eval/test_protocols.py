@@ -183,6 +183,7 @@ def test_wrong_arguments_are_named(case):
         ({"min_common": 1.0}, "'min_common' needs to be an integer"),
         ({"ks": []}, "'ks' needs to hold positive integers"),
         ({"block_size": True}, "'block_size' needs to be an integer"),
+        ({"eval_items": 0}, "'eval_items' needs to be 1 or more"),
     ):
         with pytest.raises(ValueError, match=message):
             item_cf(case, "image", **options)

@@ -46,3 +46,13 @@ def test_needs_a_table(data):
 def test_users_of_one_item_each_tell_nothing(data):
     data["user", "interacts", "item"].edge_index = torch.tensor([[0, 1, 2, 2], [5, 5, 7, 7]])
     assert table_weights(data, ["clear", "weak"]) == {"clear": 0.5, "weak": 0.5}
+
+
+def test_a_sample_of_items_decides(data):
+    few = table_weights(data, ["clear", "weak"], k=4, eval_items=9, seed=1)
+    gains = [
+        item_cf(data, name, ks=4, eval_items=9, seed=1).recall[4] - 4 / 39
+        for name in ("clear", "weak")
+    ]
+    assert few == pytest.approx({"clear": gains[0] / sum(gains), "weak": gains[1] / sum(gains)})
+    assert few != table_weights(data, ["clear", "weak"], k=4)
