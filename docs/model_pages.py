@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sphinx.application import Sphinx
-from sphinx.util.inspect import stringify_signature
+from sphinx.util.inspect import signature, stringify_signature
 
 from alignrec_pyg import models
 from alignrec_pyg.models import ClosedFormRecommender, ModelInputs, Recommender
@@ -212,14 +212,14 @@ def _list_rows(rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _constructor(
-    app: Sphinx, what: str, name: str, obj: object, options: object, *signature: str | None
+    app: Sphinx, what: str, name: str, obj: object, options: object, *found: str | None
 ) -> tuple[str, None] | None:
     """The signature of a model's constructor; autodoc would print ``__new__(*args, **kwargs)``."""
     if not (isinstance(obj, type) and issubclass(obj, HyperParameters)):
         return None
-    own = inspect.signature(obj.__init__)
-    without_self = own.replace(parameters=list(own.parameters.values())[1:])
-    return stringify_signature(without_self, unqualified_typehints=True), None
+    own = signature(obj.__init__, bound_method=True)
+    shown = stringify_signature(own, show_return_annotation=False, unqualified_typehints=True)
+    return shown, None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -229,6 +229,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         results = Path(app.srcdir).parent / "benchmarks" / "README.md"
         write_model_pages(Path(app.srcdir) / "models", results.read_text("utf-8"))
 
+    app.setup_extension("sphinx.ext.autodoc")
     app.connect("builder-inited", write)
     app.connect("autodoc-process-signature", _constructor)
     return {"parallel_read_safe": True}
