@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import anyio
@@ -31,6 +35,8 @@ _RECOMMEND = {
 }
 _SIMILAR = {name: _RECOMMEND[name] for name in ("k", "candidates", "exclude")} | {"item_ids": _IDS}
 
+_Lists = list[RankedItems] | Any  # of a server that was not asked for a frame
+
 
 def make_service(
     load: Callable[[], Server],
@@ -48,17 +54,61 @@ def make_service(
     loading fails. POST needs ``Content-Type: application/json``, which pages of other sites cannot
     send without permission.
 
+    Requests for recommendations that have to wait are computed together if they differ in nothing
+    but the users. What other requests ask for may change scores in their last digit, as products of
+    matrices of another size do.
+
     Args:
         load: Makes the server; called at once, and at each reload.
-        max_ids: How many users or items a request may ask for.
+        max_ids: How many users or items a request may ask for, and how many users are computed
+            together.
         max_k: How long lists may be.
         max_bytes: Size of a request's body.
-        num_threads: How many requests are computed at a time; others wait.
+        num_threads: How many computations run at a time; other requests wait.
 
     Returns:
         The application. ``application.state.server`` is what it answers from.
     """
     return _Service(load, max_ids, max_k, max_bytes, num_threads).app
+
+
+class _Batch:
+    """Requests for recommendations that differ in nothing but the users: one call answers them."""
+
+    def __init__(self) -> None:
+        self.num_users = 0
+        self.computed = anyio.Event()
+        self._asked: list[list[Any]] = []
+        self._answers: list[_Lists | Exception] = []
+
+    def add(self, user_ids: list[Any]) -> int:
+        """Adds a request; returns its number."""
+        self.num_users += len(user_ids)
+        self._asked.append(user_ids)
+        return len(self._asked) - 1
+
+    def compute(self, recommend: Callable[[list[Any]], _Lists]) -> None:
+        """Answers all requests: at once, or each by itself where one of them causes an error."""
+
+        def answer(user_ids: list[Any]) -> _Lists | Exception:
+            try:
+                return recommend(user_ids)
+            except Exception as error:  # raised again for the request that caused it
+                return error
+
+        together = answer([user_id for user_ids in self._asked for user_id in user_ids])
+        if isinstance(together, Exception):
+            self._answers = [answer(user_ids) for user_ids in self._asked]
+        else:
+            lists = iter(together)
+            self._answers = [list(islice(lists, len(user_ids))) for user_ids in self._asked]
+
+    def lists(self, number: int) -> _Lists:
+        """The lists of a request, or the error that it caused."""
+        answer = self._answers[number]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 class _Service:
@@ -73,6 +123,8 @@ class _Service:
         self._load = load
         self._max_ids, self._max_k, self._max_bytes = max_ids, max_k, max_bytes
         self._limiter = anyio.CapacityLimiter(num_threads)
+        self._waiting: dict[tuple[Server, str], _Batch] = {}
+        self._adding = threading.Lock()
         self._reloading = False
         routes = [
             Route("/recommend", _json(self.recommend), methods=["POST"]),
@@ -90,23 +142,40 @@ class _Service:
 
     async def recommend(self, request: Request) -> dict[str, Any]:
         asked = await self._asked(request, _RECOMMEND, "user_ids")
-        server: Server = self.app.state.server
+        user_ids = asked.pop("user_ids")
+        key = self.app.state.server, json.dumps(asked, sort_keys=True)
+        with self._adding:
+            batch = self._waiting.get(key)
+            if batch is None or batch.num_users + len(user_ids) > self._max_ids:
+                batch = self._waiting[key] = _Batch()
+            number = batch.add(user_ids)
+        if number == 0:
+            with anyio.CancelScope(shield=True):  # others wait for it, too
+                await anyio.to_thread.run_sync(
+                    self._compute, key, batch, asked, limiter=self._limiter
+                )
+            batch.computed.set()
+        await batch.computed.wait()
+        with _errors_told():
+            lists = batch.lists(number)
+        return {"recommendations": _entries("user_id", user_ids, lists, "scores")}
 
-        def answer() -> dict[str, Any]:
-            lists = server.recommend(**asked)
-            return {"recommendations": _entries("user_id", asked["user_ids"], lists, "scores")}
-
-        return await self._computed(answer)
+    def _compute(self, key: tuple[Server, str], batch: _Batch, arguments: dict[str, Any]) -> None:
+        server, _ = key
+        with self._adding:
+            if self._waiting.get(key) is batch:
+                del self._waiting[key]
+        batch.compute(partial(server.recommend, **arguments))
 
     async def similar(self, request: Request) -> dict[str, Any]:
         asked = await self._asked(request, _SIMILAR, "item_ids")
         server: Server = self.app.state.server
 
-        def answer() -> dict[str, Any]:
-            lists = server.similar(**asked)
-            return {"similar": _entries("item_id", asked["item_ids"], lists, "cosines")}
-
-        return await self._computed(answer)
+        with _errors_told():
+            lists = await anyio.to_thread.run_sync(
+                partial(server.similar, **asked), limiter=self._limiter
+            )
+        return {"similar": _entries("item_id", asked["item_ids"], lists, "cosines")}
 
     async def reload(self, request: Request) -> dict[str, Any]:
         await self._body(request)  # there may be one, such as {}
@@ -130,16 +199,6 @@ class _Service:
             "num_items": len(server.items),
             "since": self._since,
         }
-
-    async def _computed(self, answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        try:
-            return await anyio.to_thread.run_sync(answer, limiter=self._limiter)
-        except (UnknownUserError, UnknownItemError) as error:
-            raise HTTPException(404, str(error)) from error
-        except ValueError as error:
-            raise HTTPException(400, str(error)) from error
-        except FloatingPointError as error:
-            raise HTTPException(500, str(error)) from error
 
     async def _asked(
         self, request: Request, fields: Mapping[str, str], required: str
@@ -185,6 +244,18 @@ class _Service:
         return bytes(body)
 
 
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    try:
+        yield
+    except (UnknownUserError, UnknownItemError) as error:
+        raise HTTPException(404, str(error)) from error
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from error
+    except FloatingPointError as error:
+        raise HTTPException(500, str(error)) from error
+
+
 def _json(
     answer: Callable[[Request], Awaitable[dict[str, Any]]],
 ) -> Callable[[Request], Awaitable[Response]]:
@@ -210,9 +281,7 @@ def _is(kind: str, value: Any) -> bool:
     return type(value) is types[kind]
 
 
-def _entries(
-    kind: str, asked: list[Any], lists: list[RankedItems] | Any, scores: str
-) -> list[dict[str, Any]]:
+def _entries(kind: str, asked: list[Any], lists: _Lists, scores: str) -> list[dict[str, Any]]:
     return [
         {kind: entry, "item_ids": row.item.tolist(), scores: row.score.tolist()}
         for entry, row in zip(asked, lists, strict=True)

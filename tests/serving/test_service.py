@@ -185,3 +185,63 @@ def test_one_reload_at_a_time(toy):
         go_on.set()
         assert first.result()[0] == 200
     assert len(loads) == 2
+
+
+@pytest.fixture
+def held(toy):
+    """A server whose first call for users waits until it is released; and its calls."""
+    server, calls = built(toy, 0), []
+    begun, released = threading.Event(), threading.Event()
+    recommend = server.recommend
+
+    def recorded(user_ids, **arguments):
+        calls.append(list(user_ids))
+        if len(calls) == 1:
+            begun.set()
+            assert released.wait(60)
+        return recommend(user_ids, **arguments)
+
+    server.recommend = recorded
+    return server, calls, begun, released
+
+
+def asked_while_one_is_computed(held, bodies):
+    """Answers to requests that arrive, one after the other, while another one is computed."""
+    server, calls, begun, released = held
+    service = make_service(lambda: server, max_ids=3, num_threads=1)
+    with running(service) as port, ThreadPoolExecutor(len(bodies) + 1) as threads:
+        threads.submit(ask, port, "/recommend", {"user_ids": ["ann"]})
+        assert begun.wait(60)
+        waiting = []
+        for body in bodies:
+            waiting.append(threads.submit(ask, port, "/recommend", body))
+            time.sleep(0.2)  # until it has arrived
+        released.set()
+        return calls, [future.result() for future in waiting]
+
+
+def test_requests_that_wait_are_computed_together(held, toy):
+    bodies = [{"user_ids": ["cy"]}, {"user_ids": ["ann", "bob"]}, {"user_ids": ["bob"]}]
+    bodies += [{"user_ids": ["ann"], "k": 1}, {"user_ids": ["ann"], "exclude": [10]}]
+    calls, answers = asked_while_one_is_computed(held, bodies)
+    # not together: more users than a request may have, other arguments
+    assert calls == [["ann"], ["cy", "ann", "bob"], ["bob"], ["ann"], ["ann"]]
+    alone = built(toy, 0)
+    for body, (status, told) in zip(bodies, answers, strict=True):
+        assert status == 200
+        lists = alone.recommend(**{"k": 10, **body})
+        for user, row, expected in zip(
+            body["user_ids"], told["recommendations"], lists, strict=True
+        ):
+            assert (row["user_id"], row["item_ids"]) == (user, expected.item.tolist())
+            assert row["scores"] == pytest.approx(expected.score.tolist(), rel=1e-5)
+
+
+def test_an_error_reaches_only_the_request_that_causes_it(held):
+    bodies = [{"user_ids": ["cy"]}, {"user_ids": ["zoe"]}, {"user_ids": ["bob"]}]
+    _, answers = asked_while_one_is_computed(held, bodies)
+    assert [status for status, _ in answers] == [200, 404, 200]
+    assert [told["recommendations"][0]["user_id"] for _, told in (answers[0], answers[2])] == [
+        "cy",
+        "bob",
+    ]
