@@ -30,6 +30,11 @@ _MAX_FILE = "40mb"
 _KEEP_UPLOADS = (600, 600)  # seconds between two clean-ups, and the age of files they remove
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 _FAILED = "This cannot be shown: the server failed. Its log says why; other requests may work."
+# Browsers stop at what can be scrolled: at the open list of users, which then disappears with the
+# focus.
+_KEYBOARD = """() => new MutationObserver(() => {
+  for (const list of document.querySelectorAll("ul[role=listbox]")) list.tabIndex = -1;
+}).observe(document.body, {childList: true, subtree: true})"""
 _CSS = Path(__file__).with_name("page.css")
 
 _T = TypeVar("_T")
@@ -164,7 +169,8 @@ class Page:
             footer_links=[],
             max_file_size=_MAX_FILE,
             app_kwargs={"middleware": [starlette.Middleware(_OwnHostOnly)]},
-            theme=self._gradio.themes.Default(font=_FONTS, font_mono=["monospace"]),
+            theme=self._theme(),
+            js=_KEYBOARD,
             css=f":root {{ --ar-aspect: {self._aspect:.3f}; }}\n{_CSS.read_text(encoding='utf-8')}",
         )
         if wait:
@@ -176,6 +182,18 @@ class Page:
     def close(self) -> None:
         """Stops serving the page."""
         self._blocks.close(verbose=False)
+
+    def _theme(self) -> Any:
+        """Gradio's own, in colours that differ enough from what is behind them to be read."""
+        theme = self._gradio.themes.Default(font=_FONTS, font_mono=["monospace"])
+        return theme.set(
+            body_text_color_subdued="*neutral_500",
+            button_primary_background_fill="*primary_700",
+            button_primary_background_fill_dark="*primary_700",
+            button_primary_background_fill_hover="*primary_800",
+            button_primary_background_fill_hover_dark="*primary_800",
+            color_accent="*primary_700",
+        )
 
     def _user_tab(self) -> None:
         gradio = self._gradio

@@ -152,8 +152,7 @@ def _marks(view: UserView) -> str:
     marked = sum(entry.held_out is not None for entry in view.recommended)
     if marked == 0:
         return ""
-    what = "item is one" if marked == 1 else "items are some"
-    return f"{marked:,} {what} that they chose later, which the model has not seen: ✓."
+    return f"They chose {marked:,} of these items later, which the model has not seen: ✓."
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> str:

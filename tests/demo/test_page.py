@@ -15,6 +15,22 @@ from alignrec_pyg import TrainConfig
 from alignrec_pyg.demo import Page, Showcase, page
 from alignrec_pyg.demo.model import load_or_train
 
+_CONTRAST = """
+const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+const luminance = (color) => {
+  canvas.fillStyle = color;
+  canvas.fillRect(0, 0, 1, 1);
+  const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data.slice(0, 3)]
+    .map((v) => v / 255).map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  return .2126 * r + .7152 * g + .0722 * b;
+};
+const layers = [];
+for (let element = arguments[0]; element; element = element.parentElement)
+  layers.unshift(getComputedStyle(element).backgroundColor);
+const behind = ["white", ...layers].map(luminance).pop();
+const text = luminance(getComputedStyle(arguments[0]).color);
+return (Math.max(text, behind) + .05) / (Math.min(text, behind) + .05);
+"""
 STRANGE = "<b>Bold</b> {{name}} ${1 + 1}"
 
 
@@ -133,6 +149,21 @@ class Opened:
         script = "return document.documentElement.scrollWidth - window.innerWidth"
         return int(self.driver.execute_script(script))
 
+    def contrast(self, selector: str) -> float:
+        """How light and dark the text of an element and what is behind it are, as WCAG has it."""
+        return float(self.driver.execute_script(_CONTRAST, self.all(selector)[0]))
+
+    def stops(self, count: int) -> list[str]:
+        """Tags of what the key Tab leads to, from the first tab on."""
+        from selenium.webdriver.common.keys import Keys
+
+        self.all("button[role=tab]")[0].click()
+        tags = []
+        for _ in range(count):
+            self.driver.switch_to.active_element.send_keys(Keys.TAB)
+            tags.append(self.driver.switch_to.active_element.tag_name)
+        return tags
+
     def broken(self) -> int:
         """Images that the browser cannot show."""
         script = "return [...document.images].filter(i => i.complete && !i.naturalWidth).length"
@@ -154,6 +185,7 @@ def test_in_a_browser(served, apart, browser, poster, tmp_path):
         opened = Opened(browser, address)
         pick_a_user(opened)
         bring_an_item(opened, poster, tmp_path)
+        read_and_reach_all(opened)
         assert opened.asked() == {urlsplit(address).netloc}
 
 
@@ -205,6 +237,22 @@ def bring_an_item(opened: Opened, poster: Path, tmp_path: Path) -> None:
     assert "Traceback" not in opened.text("body")
     opened.open_tab("About")
     opened.wait_for(lambda: "recall@20" in opened.text(".ar-about"))
+
+
+def read_and_reach_all(opened: Opened) -> None:
+    for theme in ("light", "dark"):
+        opened.driver.get(f"{opened.address}?__theme={theme}")
+        opened.wait_for(lambda: opened.text("#ar-recommended"))
+        assert bool(opened.all(".dark")) == (theme == "dark")
+        shown = ["button[aria-selected=true]", ".max_value", ".ar-hit", ".ar-hit small"]
+        contrasts = {name: opened.contrast(name) for name in shown}
+        opened.open_tab("A new item")
+        contrasts["#ar-show"] = opened.contrast("#ar-show")
+        assert min(contrasts.values()) >= 4.5, (theme, contrasts)
+    opened.open_tab("For a user")
+    # two tabs, the user, the list's length and its two companions, a check box, the known items
+    tags = ["button", "button", "input", "input", "button", "input", "input", "summary"]
+    assert opened.stops(8) == tags
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def test_short_lists_are_told(changes, told):
 
 def test_what_is_seen_is_said():
     marked = words(render.recommendations(user_view()))
-    assert "best first, with the known items that each is most like. 1 item is one that" in marked
+    assert "best first, with the known items that each is most like. They chose 1 of" in marked
     none = user_view(recommended=(Recommendation(item(6), (), None),), asked=1)
     assert "✓" not in render.recommendations(none)
     assert "the latest first" in words(render.known_items(user_view()))
