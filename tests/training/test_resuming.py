@@ -14,7 +14,6 @@ from alignrec_pyg import (
     AlignRec,
     CheckpointError,
     LightGCN,
-    TrainConfig,
     TrainingDivergedError,
     evaluate,
     fit,
@@ -23,21 +22,7 @@ from alignrec_pyg.atomic import LockedError, folder_lock
 from alignrec_pyg.graph import INTERACTS, mask_key
 from alignrec_pyg.storage import read_manifest
 from alignrec_pyg.training.sampling import TripletSampler
-
-
-def small_config(**changes) -> TrainConfig:
-    usual = {"lr": 0.01, "batch_size": 256, "max_epochs": 4, "seed": 3}
-    counted = {"eval_every": 1, "patience": 20, "min_steps": 0}
-    return TrainConfig(**usual).with_changes(**counted).with_changes(**changes)
-
-
-def build(train, model_cls=BPR, **hparams):
-    torch.manual_seed(0)
-    return model_cls(train, embedding_dim=8, **hparams)
-
-
-def same_weights(a, b) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+from tests.training.small_runs import build, same_weights, small_config
 
 
 def test_a_folder_that_another_run_is_in_is_refused(checkerboard, tmp_path, monkeypatch):

@@ -12,7 +12,6 @@ from alignrec_pyg import (
     GRCN,
     VBPR,
     LightGCN,
-    TrainConfig,
     TrainingDivergedError,
     fit,
 )
@@ -20,17 +19,7 @@ from alignrec_pyg.graph import INTERACTS
 from alignrec_pyg.storage import read_manifest
 from alignrec_pyg.training import run
 from alignrec_pyg.training.sampling import TripletSampler
-
-
-def small_config(**changes) -> TrainConfig:
-    usual = {"lr": 0.01, "batch_size": 256, "max_epochs": 4, "seed": 3}
-    counted = {"eval_every": 1, "patience": 20, "min_steps": 0}
-    return TrainConfig(**usual).with_changes(**counted).with_changes(**changes)
-
-
-def build(train, model_cls=BPR, **hparams):
-    torch.manual_seed(0)
-    return model_cls(train, embedding_dim=8, **hparams)
+from tests.training.small_runs import build, small_config
 
 
 def test_what_cannot_draw_neighbourhoods_says_so(checkerboard):
