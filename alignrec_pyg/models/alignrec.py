@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
-from alignrec_pyg.checks import check_choice
 from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.content import ContentRecommender, Representations, alignment_of
 from alignrec_pyg.models.inputs import ModelInputs, trains_features
@@ -117,9 +116,6 @@ class AlignRec(ContentRecommender):
         user_aggregation: Literal["symmetric", "row"] = "symmetric",
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
-        check_choice("reg_target", reg_target, ("live", "frozen"))
-        check_choice("user_aggregation", user_aggregation, ("symmetric", "row"))
-
         tables = self.feature_tables(data)
         self.alignment = alignment_of(self, data)
         self.add_id_tables()

@@ -33,10 +33,12 @@ from alignrec_pyg.models.inputs import (
     select_features,
     select_item_graph,
     select_item_graphs,
+    trains_features,
 )
 from alignrec_pyg.models.saving import SavedModel
 from alignrec_pyg.nn import (
     Adjacency,
+    FeatureProjections,
     ItemToUserAggregation,
     MessageFlow,
     item_to_user_adjacency,
@@ -77,8 +79,8 @@ class Recommender(SavedModel, ABC):
     Raises:
         ValueError: If ``embedding_dim`` is not in [1, 65536], ``data`` has no users or items, or
             one of ``hparams`` is not of its annotated type: numbers need to be finite,
-            ``..._weight`` not negative, ``...temperature`` positive, ``num_...`` and ``..._dim``
-            not negative.
+            ``..._weight`` not negative, ``...temperature`` positive, ``dropout`` in [0, 1),
+            ``num_...`` and ``..._dim`` not negative.
     """
 
     inputs: ClassVar[ModelInputs] = ModelInputs()
@@ -273,6 +275,12 @@ class Recommender(SavedModel, ABC):
     def feature_tables(self, data: HeteroData) -> list[Tensor]:
         """The feature tables that the model reads, in the order of ``features``."""
         return [feature_table(data, name) for name in self.features]
+
+    def feature_projections(self, data: HeteroData) -> FeatureProjections:
+        """These tables, trained unless ``freeze_features`` says otherwise, each projected."""
+        trainable = trains_features(self.freeze_features, self.num_items)
+        tables = self.feature_tables(data)
+        return FeatureProjections(tables, self.embedding_dim, trainable=trainable)
 
     def user_item_graph(self, data: HeteroData) -> Adjacency:
         """The symmetrically normalised user-item graph, prepared for propagation and cached."""

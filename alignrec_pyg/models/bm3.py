@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs, trains_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
-    FeatureProjections,
     UserItemPropagation,
     cosine_alignment_loss,
     dropout,
@@ -81,11 +79,8 @@ class BM3(Recommender):
         freeze_features: bool | None = None,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
-        check_number("dropout", dropout, least=0, below=1)
         self.add_id_tables()
-        tables = self.feature_tables(data)
-        trainable = trains_features(freeze_features, self.num_items)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
+        self.modalities = self.feature_projections(data)
         self.predictor = nn.Linear(embedding_dim, embedding_dim)
         self.propagation = UserItemPropagation(num_layers)
         self.reset_parameters()

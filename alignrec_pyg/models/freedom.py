@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs, trains_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
-    FeatureProjections,
     ItemPropagation,
     LinkPruning,
     UserItemPropagation,
@@ -86,11 +84,8 @@ class FREEDOM(Recommender):
         freeze_features: bool | None = None,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
-        check_number("dropout", dropout, least=0, below=1)
         self.add_id_tables()
-        tables = self.feature_tables(data)
-        trainable = trains_features(freeze_features, self.num_items)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
+        self.modalities = self.feature_projections(data)
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
         self.pruning = LinkPruning(1 - dropout)

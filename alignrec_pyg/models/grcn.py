@@ -9,13 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, leaky_relu, normalize
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
     EdgeStructure,
-    FeatureProjections,
     batch_rows,
     bpr_loss,
     edge_dot,
@@ -105,16 +103,13 @@ class GRCN(Recommender):
         faithful: bool = False,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
-        check_integer("num_layers", num_layers, 0)
-        check_integer("num_routings", num_routings, 0)
         self.add_id_tables()
         self.user_confidence = nn.Parameter(torch.empty(self.num_users, len(self.features)))
         self.item_confidence = nn.Parameter(torch.empty(self.num_items, len(self.features)))
         self.preferences = nn.ModuleList(
             nn.Embedding(self.num_users, embedding_dim) for _ in self.features
         )
-        tables = self.feature_tables(data)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=not freeze_features)
+        self.modalities = self.feature_projections(data)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -108,8 +108,9 @@ def _check_hparam(name: str, value: Any, kind: Any) -> None:
         check_number(
             name,
             value,
-            least=0 if name.endswith("_weight") else None,
+            least=0 if name.endswith("_weight") or name == "dropout" else None,
             above=0 if name.endswith("temperature") else None,
+            below=1 if name == "dropout" else None,
         )
 
 

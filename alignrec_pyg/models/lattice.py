@@ -22,10 +22,9 @@ from alignrec_pyg.graph import (
     knn_edge_type,
 )
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs, trains_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
     EdgeStructure,
-    FeatureProjections,
     UserItemPropagation,
     batch_rows,
     bpr_loss,
@@ -127,13 +126,10 @@ class LATTICE(Recommender):
         freeze_features: bool | None = None,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
-        check_integer("num_item_layers", num_item_layers, 0)
         check_integer("num_neighbors", num_neighbors, 1)
         check_number("frozen_share", frozen_share, least=0, most=1)
         self.add_id_tables()
-        tables = self.feature_tables(data)
-        trainable = trains_features(freeze_features, self.num_items)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
+        self.modalities = self.feature_projections(data)
         self.modality_logits = nn.Parameter(torch.empty(len(self.features)))
         self.propagation = UserItemPropagation(num_layers)
         lacking = torch.stack([feature_mask(data, name) for name in self.features])

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
-from alignrec_pyg.checks import check_integer, check_number
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import ADDED, ITEM, InteractionBatch, Nodes, added_items
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
@@ -147,7 +147,6 @@ class LGMRec(Recommender):
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_integer("num_hyper_layers", num_hyper_layers, 1)
         check_integer("num_hyperedges", num_hyperedges, 1)
-        check_number("dropout", dropout, least=0, below=1)
         self.add_id_tables()
         self.modalities = nn.ModuleList(
             _Modality(table, embedding_dim, num_hyperedges) for table in self.feature_tables(data)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
-from alignrec_pyg.checks import check_integer, check_number
+from alignrec_pyg.checks import check_integer
 from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
@@ -145,7 +145,6 @@ class MENTOR(Recommender):
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_integer("latent_dim", latent_dim, 1)
-        check_number("dropout", dropout, least=0, below=1)
         num_encoders = len(self.features) + 1  # that of the IDs is the last
         # the P_m side by side: one propagation serves all encoders
         self.user_embedding = nn.Embedding(self.num_users, num_encoders * embedding_dim)

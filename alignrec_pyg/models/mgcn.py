@@ -9,12 +9,10 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
-from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.content import ContentRecommender, Representations
-from alignrec_pyg.models.inputs import ModelInputs, trains_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
-    FeatureProjections,
     ItemPropagation,
     UserItemPropagation,
     batch_rows,
@@ -99,11 +97,8 @@ class MGCN(ContentRecommender):
         freeze_features: bool | None = None,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
-        check_number("temperature", temperature, above=0)
         self.add_id_tables()
-        tables = self.feature_tables(data)
-        trainable = trains_features(freeze_features, self.num_items)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
+        self.modalities = self.feature_projections(data)
         self.gates = nn.ModuleList(sigmoid_gate(embedding_dim) for _ in self.features)
         self.fusion = _ModalityFusion(len(self.features), embedding_dim)
         self.propagation = UserItemPropagation(num_layers)

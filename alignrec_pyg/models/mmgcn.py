@@ -107,7 +107,6 @@ class MMGCN(Recommender):
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_integer("num_layers", num_layers, 1)
         check_integer("latent_dim", latent_dim, 1)
-        check_integer("max_feature_dim", max_feature_dim, 0)
         self.user_embedding = _table(self.num_users, embedding_dim, trainable=not faithful)
         self.item_embedding = _table(self.num_items, embedding_dim, trainable=not faithful)
         self.modalities = nn.ModuleList()

@@ -12,9 +12,8 @@ from torch_geometric.data import HeteroData
 from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import INTERACTS, InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
-from alignrec_pyg.models.inputs import ModelInputs, trains_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import (
-    FeatureProjections,
     ItemPropagation,
     LinkPruning,
     UserItemPropagation,
@@ -109,12 +108,9 @@ class PGL(Recommender):
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         check_number("link_share", link_share, above=0, most=1)
-        check_number("dropout", dropout, least=0, below=1)
         # the P_m side by side, as the items: one propagation serves all feature sets
         self.user_embedding = nn.Embedding(self.num_users, len(self.features) * embedding_dim)
-        tables = self.feature_tables(data)
-        trainable = trains_features(freeze_features, self.num_items)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
+        self.modalities = self.feature_projections(data)
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
         self.pruning = LinkPruning(link_share)

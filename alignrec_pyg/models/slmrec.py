@@ -10,7 +10,6 @@ from torch.nn import functional
 from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 
-from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.models.inputs import ModelInputs
@@ -89,8 +88,6 @@ class SLMRec(Recommender):
         freeze_features: bool = True,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
-        check_number("temperature", temperature, above=0)
-        check_number("ssl_temperature", ssl_temperature, above=0)
         self.add_id_tables()
         self.modalities = nn.ModuleList(
             _Modality(FeatureTable(table, trainable=not freeze_features), embedding_dim)

@@ -12,14 +12,12 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn.inits import reset
 from torch_geometric.utils import coalesce
 
-from alignrec_pyg.checks import check_number
 from alignrec_pyg.graph import InteractionBatch, Nodes, knn_edge_type
 from alignrec_pyg.models.content import ContentRecommender, Representations
-from alignrec_pyg.models.inputs import ModelInputs, trains_features
+from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.models.mgcn import mgcn_terms, sigmoid_gate
 from alignrec_pyg.nn import (
     Adjacency,
-    FeatureProjections,
     ItemPropagation,
     MessageFlow,
     UserItemPropagation,
@@ -123,17 +121,14 @@ class SMORE(ContentRecommender):
         freeze_features: bool | None = None,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
-        check_number("dropout", dropout, least=0, below=1)
         self.add_id_tables()
-        tables = self.feature_tables(data)
-        trainable = trains_features(freeze_features, self.num_items)
-        self.modalities = FeatureProjections(tables, embedding_dim, trainable=trainable)
-        num_views = len(tables) + 1  # the fusion view is the last
+        self.modalities = self.feature_projections(data)
+        num_views = len(self.features) + 1  # the fusion view is the last
         # real and imaginary parts
         self.filters = nn.Parameter(torch.empty(num_views, embedding_dim // 2 + 1, 2))
         self.gates = nn.ModuleList(sigmoid_gate(embedding_dim) for _ in range(num_views))
         self.preferences = nn.ModuleList(sigmoid_gate(embedding_dim) for _ in range(num_views))
-        self.attentions = nn.ModuleList(_attention(embedding_dim) for _ in tables)
+        self.attentions = nn.ModuleList(_attention(embedding_dim) for _ in self.features)
         self.propagation = UserItemPropagation(num_layers)
         self.item_propagation = ItemPropagation(num_item_layers)
         self.reset_parameters()
