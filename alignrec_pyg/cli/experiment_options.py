@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import torch
     from torch_geometric.data import HeteroData
 
-    from alignrec_pyg.experiments.prepare import PreparedData
+    from alignrec_pyg.experiments.prepared_data import PreparedData
     from alignrec_pyg.experiments.session import Session
     from alignrec_pyg.experiments.settings import ModelSettings
     from alignrec_pyg.report import DataReport
@@ -93,7 +93,7 @@ class DataOptions:
 
     def results_folder(self, problems: list[str]) -> Path:
         """The folder to write to, made and tried unless there are problems already."""
-        from alignrec_pyg.experiments.prepare import data_name
+        from alignrec_pyg.experiments.reading import data_name
 
         out = self.out or Path("results") / data_name(self.data)
         problems += problems_of_folder(out, made=not problems)
@@ -261,7 +261,8 @@ class ExperimentOptions(DataOptions):
         """
         import torch
 
-        from alignrec_pyg.experiments.prepare import data_name, prepare, prepare_graph
+        from alignrec_pyg.experiments.prepare import prepare, prepare_graph
+        from alignrec_pyg.experiments.reading import data_name
         from alignrec_pyg.experiments.session import Session
         from alignrec_pyg.experiments.settings import SettingsError
 
@@ -313,7 +314,7 @@ class ExperimentOptions(DataOptions):
     def _model_settings(
         self, problems: list[str], train: HeteroData | None
     ) -> dict[str, ModelSettings]:
-        from alignrec_pyg.experiments.prepare import data_name
+        from alignrec_pyg.experiments.reading import data_name
         from alignrec_pyg.experiments.settings import SettingsError, resolve
 
         names = self.models or self.usual_models()

@@ -160,8 +160,8 @@ def features(options: FeaturesOptions) -> None:
     )
     from alignrec_pyg.experiments.features_report import FeaturesReport, feature_maps
     from alignrec_pyg.experiments.paper import table_3
-    from alignrec_pyg.experiments.prepare import data_name, read
     from alignrec_pyg.experiments.provenance import commit, hardware, versions
+    from alignrec_pyg.experiments.reading import data_name, read
     from alignrec_pyg.experiments.settings import SettingsError
     from alignrec_pyg.feature_eval.item_targets import OF_RATINGS
     from alignrec_pyg.graph import INTERACTS

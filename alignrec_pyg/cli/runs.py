@@ -10,7 +10,8 @@ from typing import Any
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.cli.options import OptionError, errors_about
-from alignrec_pyg.experiments.prepare import PreparedData, Scale, prepare
+from alignrec_pyg.experiments.prepare import prepare
+from alignrec_pyg.experiments.prepared_data import PreparedData, Scale
 from alignrec_pyg.experiments.settings import load_model
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Aligned, Recommender, model_names

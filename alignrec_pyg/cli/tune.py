@@ -144,7 +144,7 @@ class TuneOptions(ExperimentOptions):
 
     def sweep_folder(self) -> Path:
         """The folder to write to; absolute, as workers may run elsewhere."""
-        from alignrec_pyg.experiments.prepare import data_name
+        from alignrec_pyg.experiments.reading import data_name
 
         name = self.models[0].rpartition(":")[2]
         return (self.out or Path("results") / data_name(self.data) / "tuning" / name).resolve()

@@ -16,7 +16,8 @@ from torch_geometric.transforms import BaseTransform
 
 from alignrec_pyg.datasets import MovieLens, Synthetic
 from alignrec_pyg.encoders import ItemEncoder, PatchPCAEncoder, TfidfEncoder
-from alignrec_pyg.experiments.prepare import GraphTransform, prepare_graph
+from alignrec_pyg.experiments.prepare import prepare_graph
+from alignrec_pyg.experiments.prepared_data import GraphTransform
 from alignrec_pyg.graph import INTERACTS, ITEM, USER
 from alignrec_pyg.models import AlignRec, Recommender
 from alignrec_pyg.report import describe

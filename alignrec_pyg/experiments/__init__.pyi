@@ -14,9 +14,8 @@ from .paper import table_2 as table_2
 from .paper import table_4 as table_4
 from .paper import table_5 as table_5
 from .paper import table_8 as table_8
-from .prepare import PreparedData as PreparedData
-from .prepare import errors_about as errors_about
-from .prepare import val_known_at_test as val_known_at_test
+from .prepared_data import PreparedData as PreparedData
+from .prepared_data import val_known_at_test as val_known_at_test
 from .provenance import Origin as Origin
 from .provenance import origin as origin
 from .result_table import TableStyle as TableStyle
@@ -29,6 +28,7 @@ from .settings import SEARCH_GRIDS as SEARCH_GRIDS
 from .settings import Grid as Grid
 from .settings import ModelSettings as ModelSettings
 from .settings import SettingsError as SettingsError
+from .settings import errors_about as errors_about
 from .statistics import Measure as Measure
 from .statistics import Measurement as Measurement
 from .statistics import Row as Row

@@ -13,7 +13,7 @@ from torch_geometric.data import HeteroData
 
 from alignrec_pyg.evaluation.ranking import Ranking, rank, top_items
 from alignrec_pyg.experiments.cells import RANKED, TEST, Cell, Parts, link_metrics
-from alignrec_pyg.experiments.prepare import NUM_NEIGHBORS, PreparedData
+from alignrec_pyg.experiments.prepared_data import NUM_NEIGHBORS, PreparedData
 from alignrec_pyg.experiments.provenance import origin
 from alignrec_pyg.experiments.settings import SettingsError
 from alignrec_pyg.experiments.store import CellResult

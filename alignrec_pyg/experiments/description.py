@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from alignrec_pyg.experiments.prepare import PreparedData
+from alignrec_pyg.experiments.prepared_data import PreparedData
 from alignrec_pyg.experiments.settings import ModelSettings, published_settings
 
 SELECTED_BY = "recall@20"

@@ -12,9 +12,9 @@ import torch
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.checks import unknown_names
-from alignrec_pyg.experiments.prepare import Scale, errors_about
+from alignrec_pyg.experiments.prepared_data import Scale
 from alignrec_pyg.experiments.session import log
-from alignrec_pyg.experiments.settings import SettingsError
+from alignrec_pyg.experiments.settings import SettingsError, errors_about
 from alignrec_pyg.feature_eval import (
     CosineStatistics,
     FeatureRecall,

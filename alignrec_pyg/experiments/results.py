@@ -27,7 +27,7 @@ from alignrec_pyg.experiments.description import (
 )
 from alignrec_pyg.experiments.memory import memory_description
 from alignrec_pyg.experiments.paper import PAPER_LABEL, PaperResults
-from alignrec_pyg.experiments.prepare import PreparedData
+from alignrec_pyg.experiments.prepared_data import PreparedData
 from alignrec_pyg.experiments.provenance import Origin
 from alignrec_pyg.experiments.result_table import (
     LIMITED,

@@ -16,7 +16,7 @@ from alignrec_pyg.experiments.charts import chart_problem
 from alignrec_pyg.experiments.description import header
 from alignrec_pyg.experiments.learning_curves import CURVES, write_curves
 from alignrec_pyg.experiments.paper import PaperResults
-from alignrec_pyg.experiments.prepare import PreparedData
+from alignrec_pyg.experiments.prepared_data import PreparedData
 from alignrec_pyg.experiments.result_table import TableStyle
 from alignrec_pyg.experiments.results import (
     Experiment,

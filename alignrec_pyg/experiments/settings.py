@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from types import UnionType
@@ -163,6 +164,19 @@ class SettingsError(ValueError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
+
+
+@contextmanager
+def errors_about(option: str) -> Iterator[None]:
+    """Puts the option in front of messages that name arguments of Python.
+
+    Raises:
+        SettingsError: Instead of a ``ValueError`` of the block.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise SettingsError([f"{option}: {error}"]) from error
 
 
 @dataclass(frozen=True, kw_only=True)

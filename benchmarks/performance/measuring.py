@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch_geometric.data import HeteroData
 
-from alignrec_pyg.experiments.prepare import PreparedData
+from alignrec_pyg.experiments.prepared_data import PreparedData
 from alignrec_pyg.experiments.provenance import commit, hardware, versions
 from alignrec_pyg.experiments.settings import load_model, published_settings
 from alignrec_pyg.graph import InteractionBatch, feature_names

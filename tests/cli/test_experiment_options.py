@@ -2,7 +2,7 @@ import pytest
 
 from alignrec_pyg.cli.experiment_options import DataOptions
 from alignrec_pyg.cli.options import SYNTHETIC, OptionError
-from alignrec_pyg.experiments import prepare
+from alignrec_pyg.experiments import reading
 
 
 def test_a_path_is_the_data():
@@ -10,4 +10,4 @@ def test_a_path_is_the_data():
     assert DataOptions().data == "synthetic"
     with pytest.raises(OptionError, match="--data: is given by PATH already"):
         DataOptions(path="baby", data="sports")
-    assert prepare.SYNTHETIC == SYNTHETIC
+    assert reading.SYNTHETIC == SYNTHETIC

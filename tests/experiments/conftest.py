@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from alignrec_pyg.experiments.cells import KS, METRICS, Cell, Parts
-from alignrec_pyg.experiments.prepare import SYNTHETIC, prepare
+from alignrec_pyg.experiments.prepare import prepare
+from alignrec_pyg.experiments.reading import SYNTHETIC
 from alignrec_pyg.experiments.statistics import Row
 from alignrec_pyg.models import BPR, LightGCN
 from alignrec_pyg.train_config import TrainConfig
