@@ -236,15 +236,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Folders(config, log)
 
 
+_unfreeze = gc.unfreeze
+
+
 def pytest_collection_finish() -> None:
-    """Takes the objects of all imported modules out of every later garbage collection."""
+    """Takes the objects of all imported modules out of every later garbage collection.
+
+    Experiments freeze and unfreeze, too: here everything stays frozen, since each of their cells
+    collects garbage before its memory is measured.
+    """
     gc.collect()
     gc.freeze()
+    gc.unfreeze = lambda: None
 
 
 def pytest_sessionfinish() -> None:
     """Lets extension modules take leave of their objects."""
-    gc.unfreeze()
+    _unfreeze()
 
 
 EXTRAS = {"graph": ("torch_cluster", "torch_sparse"), "tune": ("ray", "optuna")}
@@ -262,6 +270,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         missing = [name for name in packages if find_spec(name) is None]
         if missing:
             pytest.skip(f"needs the '{extra}' extra ({', '.join(missing)} not installed)")
+
+
+@pytest.fixture
+def plain_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experiments without warm-up, estimate and drawing, whose results they do not change.
+
+    A fixture of a module that runs an experiment does so as users do.
+    """
+    from alignrec_pyg.experiments import charts, learning_curves, results, runner
+
+    def write_mark(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"\x89PNG")
+
+    monkeypatch.setattr(runner, "warm_up", lambda device: None)
+    monkeypatch.setattr(runner, "try_rows", lambda *_: {})
+    monkeypatch.setattr(charts, "write_figure", write_mark)
+    monkeypatch.setattr(results, "write_chart", write_mark)
+    monkeypatch.setattr(learning_curves, "write_run_curves", write_mark)
+    monkeypatch.setattr(learning_curves, "write_validation_curves", write_mark)
 
 
 USERS, ITEMS, PER_USER = 24, 30, 8

@@ -244,6 +244,7 @@ def test_the_model_of_the_guide_is_used_as_the_guide_says(
         assert evaluate(model, scope["test"])["recall@20"] > 1.5 * chance
 
 
+@pytest.mark.usefixtures("plain_runs")
 def test_commands_find_the_model_of_the_guide_in_a_file(
     parts: dict[str, Any],
     tmp_path: Path,

@@ -27,7 +27,7 @@ def recall_of(data: HeteroData, model_cls, **hparams) -> float:
     train, val, test = SplitInteractions("random", seed=0)(data)
     torch.manual_seed(0)
     model = model_cls(train, **hparams)
-    fit(model, train, val, TrainConfig(lr=5e-3, batch_size=512, max_epochs=60, patience=8))
+    fit(model, train, val, TrainConfig(lr=5e-3, batch_size=512, max_epochs=20, patience=8))
     return evaluate(model, test)["recall@20"]
 
 

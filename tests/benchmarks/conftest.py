@@ -13,6 +13,11 @@ _QUICK = ("--epochs", "2", "--batch-size", "64", "--threads", "1", "--device", "
 _HERE = ("--jobs", "1")
 
 
+@pytest.fixture(autouse=True)
+def _plain_runs(plain_runs):
+    """Warm-up, estimate and the charts of tables have tests of their own."""
+
+
 @pytest.fixture(scope="session")
 def run_script(tmp_path_factory):
     """Runs a script for two epochs, unless told otherwise; gives status, output and errors."""

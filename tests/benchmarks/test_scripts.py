@@ -27,10 +27,6 @@ SCRIPTS = [
     "without_modality",
     "baseline_alignment",
 ]
-NO_MEMORY = (
-    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
-    "tried to allocate 800000000000 bytes. Error code 12 (Cannot allocate memory)"
-)
 
 
 @pytest.fixture
@@ -187,51 +183,3 @@ def test_all_models_are_those_that_can_run(bare_folder, tmp_path, run_script):
     assert {row["name"] for row in saved["rows"]} == of_links
     assert list(saved["not_run"]) == [name for name in model_names() if name not in of_links]
     assert "Not run: SLMRec: needs a feature table" in text
-
-
-@pytest.fixture
-def failing_fit(monkeypatch):
-    """BPR's training raises the error given."""
-    original = cells.fit
-
-    def install(error):
-        def fit(model, *parts, **arguments):
-            if type(model).__name__ == "BPR":
-                raise error
-            return original(model, *parts, **arguments)
-
-        monkeypatch.setattr(cells, "fit", fit)
-
-    return install
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        NO_MEMORY,
-        "not enough memory: you tried to allocate 8 bytes",
-        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-    ],
-)
-def test_too_little_memory_fails_one_cell_only(
-    tiny_folder, tmp_path, run_script, failing_fit, message
-):
-    failing_fit(RuntimeError(message))
-    status, text, _ = run_script(
-        *("compare", "--data", tiny_folder, "--out", tmp_path, "--seeds", 1),
-        *("--models", "BPR", "LightGCN"),
-    )
-    assert status == 1
-    assert f"Not run: BPR seed 0: {message}" in text
-    saved = json.loads((tmp_path / "compare.json").read_text())
-    assert [row["name"] for row in saved["rows"]] == ["LightGCN"]
-
-
-def test_an_error_of_the_code_is_not_a_failed_cell(tiny_folder, tmp_path, run_script, failing_fit):
-    failing_fit(RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x5 and 6x4)"))
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        run_script(
-            *("compare", "--data", tiny_folder, "--out", tmp_path, "--seeds", 1),
-            *("--models", "BPR", "LightGCN"),
-        )
-    assert not (tmp_path / "compare.json").exists()

@@ -20,6 +20,8 @@ from alignrec_pyg.experiments.progress import CellsProgress
 from alignrec_pyg.experiments.provenance import Origin
 from alignrec_pyg.experiments.settings import BASELINES, TABLE_2
 
+pytestmark = pytest.mark.usefixtures("plain_runs")
+
 ROOT = Path(alignrec_pyg.__file__).parents[1]
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 MODELS = ["AlignRec", "BPR", "LightGCN", "VBPR", "BM3", "FREEDOM"]
@@ -201,7 +203,8 @@ def test_second_call_trains_nothing(finished_copy, tiny_folder, fits):
     assert all(cell.pop("stored") for cell in after["cells"])
     for cell in before["cells"]:
         del cell["stored"]
-    del after["manifest_sha256"], before["manifest_sha256"]
+    for saved in (before, after):
+        del saved["manifest_sha256"], saved["files"]["compare.png"]  # not drawn again here
     assert after == before
 
 
@@ -339,13 +342,12 @@ def test_damaged_checkpoint_starts_anew_with_a_warning(tiny_folder, tmp_path, mo
         assert run(*arguments)[0] == 0
 
 
-@pytest.mark.parametrize("error", [FloatingPointError, torch.OutOfMemoryError])
-def test_failed_cell_leaves_the_others(tiny_folder, tmp_path, monkeypatch, error):
+def test_failed_cell_leaves_the_others(tiny_folder, tmp_path, monkeypatch):
     original = cells.fit
 
     def failing(model, train, val, config, **arguments):
         if type(model).__name__ == "BPR" and config.seed == 1:
-            raise error("the loss is not finite in epoch 0")
+            raise FloatingPointError("the loss is not finite in epoch 0")
         return original(model, train, val, config, **arguments)
 
     monkeypatch.setattr(cells, "fit", failing)

@@ -73,6 +73,7 @@ def test_it_says_what_it_read_what_it_will_take_and_what_comes_next(whole_way):
     assert [row["seeds"] for row in result(folder)["rows"]] == [[0], [0], [0]]
 
 
+@pytest.mark.usefixtures("plain_runs")
 def test_data_are_those_that_encode_writes(encoded, finished, command, tmp_path):
     """One way to read and to encode: the same links, labels apart, and the same tables."""
     out, folder = tmp_path / "out", tmp_path / "folder"
@@ -122,6 +123,7 @@ def test_a_second_call_trains_and_encodes_nothing(finished, command, monkeypatch
     assert "estimate" not in printed.err
 
 
+@pytest.mark.usefixtures("plain_runs")
 def test_interactions_alone_leave_out_what_needs_content(shop, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["compare", str(shop.ratings), *QUICK, "--epochs", "1", "--out", str(out)]) == 0
@@ -182,6 +184,7 @@ def test_options_are_checked_before_anything_is_read(shop, tmp_path, monkeypatch
     assert "needs to be a folder" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("plain_runs")
 def test_an_interrupted_encoding_goes_on(command, tmp_path, monkeypatch, capsys):
     original = encoding_run.EncodingRun.batches
 

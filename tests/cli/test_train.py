@@ -18,6 +18,8 @@ from alignrec_pyg.storage import read_manifest
 from alignrec_pyg.training.sampling import TripletSampler
 from alignrec_pyg.transforms import ConcatFeatures, KNNItemGraph, SplitInteractions
 
+pytestmark = pytest.mark.usefixtures("plain_runs")
+
 TABLES = ["patch_pca", "tfidf"]
 
 

@@ -19,17 +19,20 @@ def edited(monkeypatch):
     def edit(module, change):
         file = provenance._file_of(module)
         original = provenance.Path.read_text
+        read = provenance._read_source
 
         def read_text(path, *arguments, **options):
             text = original(path, *arguments, **options)
             return change(text) if str(path) == file else text
 
         monkeypatch.setattr(provenance.Path, "read_text", read_text)
-        provenance._read_source.cache_clear()
+        monkeypatch.setattr(  # the other files have been read already
+            provenance,
+            "_read_source",
+            lambda path, name: (read.__wrapped__ if path == file else read)(path, name),
+        )
 
-    yield edit
-    monkeypatch.undo()
-    provenance._read_source.cache_clear()
+    return edit
 
 
 def code_of(model):

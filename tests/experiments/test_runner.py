@@ -18,7 +18,13 @@ from alignrec_pyg.experiments.store import CellStore
 from alignrec_pyg.models import BPR
 from tests.experiments.in_processes import Broken, Killed, Slow, compare_models
 
+pytestmark = pytest.mark.usefixtures("plain_runs")
+
 CPU = torch.device("cpu")
+NO_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate 800000000000 bytes. Error code 12 (Cannot allocate memory)"
+)
 
 
 class Lines(list):
@@ -80,6 +86,8 @@ def test_a_mistake_in_the_code_ends_the_run(small_cells, parts, tmp_path):
 def test_what_is_the_cells_own():
     assert is_the_cells_own(MemoryError())
     assert is_the_cells_own(FloatingPointError())
+    assert is_the_cells_own(torch.OutOfMemoryError())
+    assert is_the_cells_own(RuntimeError(NO_MEMORY))
     assert is_the_cells_own(RuntimeError("not enough memory: you tried to allocate 8 bytes"))
     assert is_the_cells_own(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"))
     assert not is_the_cells_own(RuntimeError("a mistake"))

@@ -216,7 +216,7 @@ def in_one_process(monkeypatch, processes):
     monkeypatch.setattr(search, "run_sweep", run_sweep)
 
 
-@pytest.mark.usefixtures("in_one_process")
+@pytest.mark.usefixtures("in_one_process", "plain_runs")
 def test_a_sweep_over_a_model_of_ones_own(tiny_folder, tmp_path, monkeypatch, capsys):
     """Its module lies in the current folder; its by-hand line gives the same figures."""
     (tmp_path / "own_model_of_a_sweep.py").write_text(OWN_MODEL)
