@@ -80,7 +80,7 @@ def markdown_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,))
     return "\n".join(line(cells) for cells in (header, rule, *others))
 
 
-def latex_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
+def latex_table(rows: Sequence[Sequence[str]]) -> str:
     r"""A LaTeX ``tabular``, which needs no package; special characters in cells are escaped."""
 
     def text(cell: str) -> str:
@@ -88,7 +88,7 @@ def latex_table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) ->
         return f"\\textbf{{{escaped}}}" if isinstance(cell, Bold) else escaped
 
     header, *others = (f"{' & '.join(text(cell) for cell in row)} \\\\" for row in rows)
-    columns = "".join("l" if column in left else "r" for column in range(len(rows[0])))
+    columns = "l" + "r" * (len(rows[0]) - 1)
     start, end = f"\\begin{{tabular}}{{{columns}}}", "\\end{tabular}"
     return "\n".join([start, r"\hline", header, r"\hline", *others, r"\hline", end])
 

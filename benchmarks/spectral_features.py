@@ -39,9 +39,7 @@ class Options:
     )
 
 
-def spectral_features(
-    neighbor: np.ndarray, cosine: np.ndarray, dim: int, seed: int = 0
-) -> np.ndarray:
+def spectral_features(neighbor: np.ndarray, cosine: np.ndarray, dim: int) -> np.ndarray:
     """The table, float32 ``[items, dim]``; items without a neighbour but themselves are zero rows.
 
     Raises:
@@ -65,7 +63,7 @@ def spectral_features(
     scale = np.zeros(num_items)
     scale[degree > 0] = degree[degree > 0] ** -0.5
     scaling = scipy.sparse.diags(scale)
-    start = np.random.default_rng(seed).normal(size=num_items)
+    start = np.random.default_rng(0).normal(size=num_items)
     value, vector = eigsh(scaling @ graph @ scaling, k=dim, which="LA", v0=start)
     order = np.argsort(-value)
     table = vector[:, order] * np.sqrt(np.maximum(value[order], 0))

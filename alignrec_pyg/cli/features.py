@@ -13,6 +13,8 @@ from alignrec_pyg.cli.options import (
     DATA,
     EXPERIMENT,
     OUTPUT,
+    ImageColumn,
+    ImageFiles,
     fraction,
     natural,
     option,
@@ -45,18 +47,8 @@ class FeaturesOptions(DataOptions):
         tuple[str, ...],
         option(DATA, "Text columns of --items, joined in this order.", "COLUMN ..."),
     ] = ("title", "brand", "description")
-    image: Annotated[
-        str | None,
-        option(DATA, "Image column of --items: paths, or bytes (parquet).", "COLUMN"),
-    ] = None
-    images: Annotated[
-        Path | None,
-        option(
-            DATA,
-            "Folder or zip file of images; without --image named by item id: 1.jpg, 7.png.",
-            "PATH",
-        ),
-    ] = None
+    image: ImageColumn = None
+    images: ImageFiles = None
     sets: Annotated[
         tuple[str, ...],
         option(EXPERIMENT, "Feature sets.", "NAME[+NAME] ...", show_default="each table, then all"),

@@ -143,6 +143,18 @@ ItemsId = Annotated[
         "COLUMN",
     ),
 ]
+ImageColumn = Annotated[
+    str | None,
+    option(DATA, "Image column of --items: paths, or bytes (parquet).", "COLUMN"),
+]
+ImageFiles = Annotated[
+    Path | None,
+    option(
+        DATA,
+        "Folder or zip file of images; without --image named by item id: 1.jpg, 7.png.",
+        "PATH",
+    ),
+]
 
 
 def device_named(name: str) -> str:

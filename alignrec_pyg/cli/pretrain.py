@@ -16,6 +16,8 @@ from alignrec_pyg.cli.options import (
     RUN,
     TRAINING,
     Device,
+    ImageColumn,
+    ImageFiles,
     OptionError,
     device_named,
     errors_about,
@@ -80,18 +82,8 @@ class PretrainOptions:
             show_default="title brand description",
         ),
     ] = ()
-    image: Annotated[
-        str | None,
-        option(DATA, "Image column of --items: paths, or bytes (parquet).", "COLUMN"),
-    ] = None
-    images: Annotated[
-        Path | None,
-        option(
-            DATA,
-            "Folder or zip file of images; without --image named by item id: 1.jpg, 7.png.",
-            "PATH",
-        ),
-    ] = None
+    image: ImageColumn = None
+    images: ImageFiles = None
     max_failures: Annotated[float, _share(DATA, "Share of images that may be unreadable.")] = (
         PretrainConfig.max_failures
     )

@@ -293,13 +293,13 @@ class SimilarityScale:
         - **input:** item_x :math:`(|I|, d)`
     """
 
-    def __init__(self, item_x: Tensor, *, seed: int = 0) -> None:
+    def __init__(self, item_x: Tensor) -> None:
         item_x = item_x[item_x.any(dim=1)].cpu()
         count = item_x.size(0)
         if count < 2:
             self._cosines = torch.zeros(0)
             return
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         first = torch.randint(count, (_PAIRS,), generator=generator)
         step = torch.randint(1, count, (_PAIRS,), generator=generator)  # never the same item
         item_x = normalize(item_x)

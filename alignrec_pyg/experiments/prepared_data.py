@@ -101,23 +101,20 @@ class PreparedData:
             features=tuple(known.get(feature.name, feature) for feature in there),
         )
 
-    def why_not(
-        self, model: type[Recommender], features: Sequence[str] | None = None
-    ) -> str | None:
-        """Why a model cannot run on ``features`` (default: all); ``None`` if it can."""
+    def why_not(self, model: type[Recommender]) -> str | None:
+        """Why a model cannot run on all feature sets; ``None`` if it can."""
         reads = model.inputs
-        chosen = self.features if features is None else features
-        if reads.tables in ("separate", "fused") and not chosen:
+        if reads.tables in ("separate", "fused") and not self.features:
             others = ", ".join(models_of_links())
             return f"needs a feature table, and the data has none: {others} need none"
-        if reads.item_graph == "one" and not chosen and not self.neighbors:
+        if reads.item_graph == "one" and not self.features and not self.neighbors:
             return (
                 "needs an item graph: give feature tables, or, of a folder, neighbour lists with "
                 "--neighbors"
             )
         lacking = [name for name, entry in self.neighbors.items() if entry.cosine is None]
         if reads.item_graph == "per_table":
-            lacking = [name for name in lacking if name in chosen]
+            lacking = [name for name in lacking if name in self.features]
         if reads.item_graph != "none" and reads.weighting == "cosine" and lacking:
             return f"needs the cosines of the neighbours, which {', '.join(lacking)} lacks"
         return model.why_not(self.train)

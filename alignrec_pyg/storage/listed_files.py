@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec_pyg.atomic import private_folder, publish, remove_empty
-from alignrec_pyg.storage.manifest import FORMAT, read_body, read_manifest, write_manifest
+from alignrec_pyg.storage.manifest import read_body, read_manifest, write_manifest
 from alignrec_pyg.storage.single_files import (
     CheckpointError,
     Content,
@@ -30,7 +30,6 @@ def write_with_files(
     manifest: Mapping[str, Any],
     contents: Mapping[str, Content],
     *,
-    version: int = FORMAT,
     unchanged: Sequence[str] = (),
     over_damage: bool = False,
 ) -> None:
@@ -73,13 +72,13 @@ def write_with_files(
             write_manifest(pending(path), {"old": {**_noted(path), **before}, "new": new})
             for name, file in made.items():
                 publish(file, folder / name)
-        write_manifest(path, {**manifest, _FILES: files}, version=version)
+        write_manifest(path, {**manifest, _FILES: files})
     finally:
         clear_replaced(path)
 
 
 def read_with_files(
-    path: Path, keys: Mapping[str, type], needed: Sequence[str] = (), *, version: int = FORMAT
+    path: Path, keys: Mapping[str, type], needed: Sequence[str] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads what :func:`write_with_files` wrote: the manifest, and the contents by their names.
 
@@ -89,12 +88,12 @@ def read_with_files(
         CheckpointError: If a file is missing or damaged, or something else is stored.
     """
     while True:
-        manifest = read_manifest(path, {**keys, _FILES: dict}, version=version)
+        manifest = read_manifest(path, {**keys, _FILES: dict})
         try:
             return manifest, _read_files(path, manifest[_FILES], needed)
         except (CheckpointError, FileNotFoundError):
             # Another process may have replaced all files meanwhile.
-            if read_manifest(path, version=version) == manifest:
+            if read_manifest(path) == manifest:
                 raise
 
 

@@ -31,9 +31,9 @@ FORMATS = ("csv", "parquet", "jsonl", "mmrec")
 _BLOCK = 1_000_000
 
 
-def generated(num_rows: int, num_users: int, num_items: int, seed: int = 0) -> pa.Table:
+def generated(num_rows: int, num_users: int, num_items: int) -> pa.Table:
     """Interactions with ids as Amazon's: strings of 14 and 10 characters, popular items first."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     user = generator.integers(num_users, size=num_rows)
     item = (num_items * generator.random(num_rows) ** 2).astype(np.int64)
     return pa.table(

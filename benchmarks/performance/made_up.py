@@ -31,7 +31,7 @@ ELECTRONICS = Shape(num_users=192_403, num_items=63_001, train=1_245_425, val=21
 SHAPES = {"baby": BABY, "electronics": ELECTRONICS}
 
 
-def generate_links(shape: Shape, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def generate_links(shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
     """Distinct links of ``shape``, skewed on both sides: train, val, test, ``[2, links]`` each.
 
     As in MMRec's splits, every user has at least three training, one validation and one test item.
@@ -39,7 +39,7 @@ def generate_links(shape: Shape, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]
     Raises:
         ValueError: If ``shape`` has too few links for that, or too many to be distinct.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     users, extra = shape.num_users, shape.train + shape.val + shape.test - 5 * shape.num_users
     if min(extra, shape.train - 3 * users, shape.val - users, shape.test - users) < 0:
         raise ValueError(f"'shape' needs 3 training, 1 val, 1 test link per user (got {shape})")

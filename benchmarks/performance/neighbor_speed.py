@@ -29,9 +29,9 @@ _WIDTH = 384
 _NEIGHBORS = 10
 
 
-def rows_like(tables: Sequence[Path], num_items: int, seed: int = 0) -> Tensor:
+def rows_like(tables: Sequence[Path], num_items: int) -> Tensor:
     """Rows to search, float32 ``[num_items, dim]``."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     if not tables:
         return torch.from_numpy(rng.standard_normal((num_items, _WIDTH), dtype=np.float32))
     base = np.concatenate([read_npy(table).astype(np.float32) for table in tables])
