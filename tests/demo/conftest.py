@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -65,6 +66,9 @@ def apart() -> Callable[..., Any]:
         pytest.skip("needs gradio ('demo' extra)")
     if not hasattr(os, "fork"):
         pytest.skip("needs os.fork")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("gradio")  # takes seconds: here once, and not in each process
 
     @contextmanager
     def running(work: Callable[[Callable[[str], object]], object]) -> Iterator[str]:

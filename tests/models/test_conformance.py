@@ -561,7 +561,7 @@ def test_learns_the_checkerboard(model_cls, checkerboard, device):
     torch.manual_seed(0)
     model = built(model_cls, train)
     untrained = evaluate(model, test, ks=(1,))["recall@1"]
-    config = TrainConfig(lr=0.01, batch_size=128, max_epochs=6, ks=(1,), monitor="recall@1")
+    config = TrainConfig(lr=0.01, batch_size=128, max_epochs=4, ks=(1,), monitor="recall@1")
     fit(model, train, test, config)
     if model_cls not in KNOW_THE_CHECKERBOARD:
         assert untrained < 0.6  # the graph alone tells something, training the rest
