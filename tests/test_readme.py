@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -23,8 +22,7 @@ def test_the_example_runs(
     assert "recall@10" in capsys.readouterr().out
     model, evaluate, test = scope["model"], scope["evaluate"], scope["test"]
     untrained = type(model)(scope["train"], features=["mm"], item_graph="mm")
-    assert np.isfinite(evaluate(model, test)["recall@20"])
-    assert evaluate(model, test)["recall@20"] > evaluate(untrained, test)["recall@20"]
+    assert evaluate(model, test)["recall@20"] > 3 * evaluate(untrained, test)["recall@20"]
 
 
 def test_the_rows_of_the_results_stand_in_the_whole_table() -> None:
