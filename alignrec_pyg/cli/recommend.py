@@ -150,7 +150,9 @@ def recommend(
 
 
 def _in_options(message: object) -> str:
-    return str(message).replace("unknown='popular'", "--unknown popular")
+    return (
+        str(message).removeprefix("'user_ids' ").replace("unknown='popular'", "--unknown popular")
+    )
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,8 @@ def checked_ids(known: IdMap, option: str, texts: Sequence[str]) -> list[Any]:
     from alignrec_pyg.ids import ids_from_texts
 
     ids = ids_from_texts(known.ids, texts)
-    with errors_about(option):
+    try:
         known.numbers(ids, "ids")
+    except ValueError as error:
+        raise OptionError(option, str(error).removeprefix("'ids' ")) from error
     return ids

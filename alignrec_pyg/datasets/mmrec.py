@@ -141,7 +141,7 @@ class MMRecFolder(InteractionDataset):
             if array.ndim != 2 or len(array) != num_items:
                 raise ValueError(
                     f"{files[key]} needs the shape [{num_items}, dim], one row per item of "
-                    f"{inter.name} (got {list(array.shape)}); 'features' chooses which files are "
+                    f"{inter.name} (got {list(array.shape)}): 'features' chooses which files are "
                     "read"
                 )
             add_feature(data, key, array, nonfinite, notes)

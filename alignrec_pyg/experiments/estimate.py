@@ -24,7 +24,6 @@ from alignrec_pyg.training.loop import fit
 TIMED_STEPS = 4
 """Steps of a trial that are timed, after a first one that is not."""
 
-_GB = 1e9
 _MINUTE, _HOUR = 60.0, 3600.0
 
 
@@ -151,6 +150,10 @@ def estimate(
     return "\n  ".join(lines)
 
 
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 5e8 else f"{num_bytes / 1e6:.0f} MB"
+
+
 def _memory(peaks: Sequence[int], jobs: int, parts: Parts) -> str:
     device = positive_links(parts.train).device
     largest = sum(sorted(peaks)[-jobs:])
@@ -163,10 +166,10 @@ def _memory(peaks: Sequence[int], jobs: int, parts: Parts) -> str:
             others = [child.memory_full_info().uss for child in process.children()]
             each = max(others, default=process.memory_full_info().uss)
             needed += jobs * (each + _num_bytes(parts.train))
-    text = f"memory: about {needed / _GB:.1f} GB beside what this process has now"
+    text = f"memory: about {_size(needed)} beside what this process has now"
     if device.type == "cuda":
-        text = f"GPU memory: about {needed / _GB:.1f} GB"
-    text += f", of {free / _GB:.1f} GB that are free"
+        text = f"GPU memory: about {_size(needed)}"
+    text += f", of {_size(free)} that are free"
     if needed > free:
         fewer = " with fewer --jobs" if jobs > 1 else " with a smaller --batch-size"
         text += f": TOO LITTLE, try it{fewer}"

@@ -121,7 +121,7 @@ def test_users_who_are_not_in_the_data(run, server, tmp_path, capsys):
     command = ["recommend", str(run), "--users", "u1", "zoe", "--k", "3", "--explain"]
     assert main(command) == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: --users: 'user_ids' needs to hold ids of the data's 40 users")
+    assert told.startswith("error: --users: needs to hold ids of the data's 40 users")
     assert told.endswith("(unknown: 'zoe'): --unknown popular lists popular items\n")
     assert main([*command, "--unknown", "popular", "--out", str(tmp_path / "best.csv")]) == 0
     table = pd.read_csv(tmp_path / "best.csv", keep_default_na=False)
@@ -233,7 +233,7 @@ def test_numbers_as_ids(loaded):
     server = Server(loaded.model, plain)
     assert checked_ids(server.users, "--users", ["3", "0"]) == [3, 0]
     assert checked_ids(server.items, "--exclude", []) == []
-    with pytest.raises(Exception, match=r"--users: 'ids' needs .* \(unknown: 'u3'\)"):
+    with pytest.raises(Exception, match=r"--users: needs .* \(unknown: 'u3'\)"):
         checked_ids(server.users, "--users", ["u3"])
 
 
@@ -252,9 +252,9 @@ def test_titles_of_a_table(tmp_path):
     [
         ("", "--users, --all, --similar: one of them is needed, and no more"),
         ("--all --users u1", "--users, --all, --similar: one of them is needed, and no more"),
-        ("--users zz u1", "--users: 'user_ids' needs to hold ids of the data's 40 users, which"),
-        ("--users u1 --exclude 7", "--exclude: 'ids' needs to hold ids of the data's 60 items"),
-        ("--similar 7", "--similar: 'ids' needs to hold ids of the data's 60 items"),
+        ("--users zz u1", "--users: needs to hold ids of the data's 40 users, which"),
+        ("--users u1 --exclude 7", "--exclude: needs to hold ids of the data's 60 items"),
+        ("--similar 7", "--similar: needs to hold ids of the data's 60 items"),
         ("--similar 101 --explain", "--explain: is for recommendations, not for --similar"),
         ("--all --show title", "--items, --show: need each other"),
         ("--all --items {films}", "--items, --show: need each other"),

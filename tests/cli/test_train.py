@@ -2,10 +2,12 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -167,6 +169,16 @@ def test_one_table_alone_and_rows_as_stored(train_command, tmp_path):
     settings = json.loads((out / "run.json").read_text())["settings"]
     assert (settings["feature_scale"], settings["split"]) == ("raw", "random")
     assert main(["evaluate", str(out), "--device", "cpu"]) == 0
+
+
+def test_a_table_that_does_not_fit_can_be_left_out(encoded, tmp_path, capsys):
+    folder = tmp_path / "data"
+    shutil.copytree(encoded, folder)
+    np.save(folder / "other_feat.npy", np.ones((3, 2), dtype=np.float32))
+    command = ["train", str(folder), "--out", str(tmp_path / "run"), "--epochs", "1"]
+    assert main(command) == 2
+    assert "(got [3, 2]): --features chooses which files are read\n" in capsys.readouterr().err
+    assert main([*command, "--features", "tfidf"]) == 0
 
 
 def test_rules_of_splits_are_the_librarys():

@@ -122,6 +122,7 @@ def test_memory_is_that_of_the_largest_at_a_time_in_their_processes(machine):
     # 2 and 1 GB, and twice a process (0.5) with its graph (0.1)
     expected = "memory: about 4.2 GB beside what this process has now, of 8.0 GB that are free"
     assert words(jobs=2)[1] == expected
+    assert words(peaks=[3 * GB // 100] * 3)[1].startswith("memory: about 30 MB beside ")
     machine.available = 4 * GB
     assert words(jobs=2)[1].endswith(
         "of 4.0 GB that are free: TOO LITTLE, try it with fewer --jobs"
