@@ -107,11 +107,33 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         return read_image(source(), max_pixels=max_pixels)
     if not isinstance(source, bytes | Image.Image):
         raise _no_source(source)
-    try:
+    with _errors_told(max_pixels):
         if isinstance(source, Image.Image):
             return _pixels(source, max_pixels)
         with Image.open(io.BytesIO(source), formats=FORMATS) as image:
             return _pixels(image, max_pixels)
+
+
+def decoded_bytes(content: bytes, *, max_pixels: int = MAX_PIXELS) -> int:
+    """Bytes that the pixels of an image will take; only its header is read.
+
+    Raises:
+        ImageError: If that is no header of an image, or the image is too large.
+    """
+    with (
+        _errors_told(max_pixels),
+        Image.open(io.BytesIO(content), formats=FORMATS) as image,
+    ):
+        width, height = image.size
+        _check_size(height, width, max_pixels)
+        return 3 * height * width
+
+
+@contextmanager
+def _errors_told(max_pixels: int) -> Iterator[None]:
+    """Turns what decoders raise into an :class:`ImageError`."""
+    try:
+        yield
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -194,7 +216,7 @@ class ArchivedImage:
     def __call__(self) -> bytes:
         """Reads its bytes."""
         try:
-            return read_member(_opened(self.archive, os.getpid()), self.name, MAX_ARCHIVED_BYTES)
+            return read_member(_opened(self.archive), self.name, MAX_ARCHIVED_BYTES)
         except ArchiveError as error:
             raise ImageError(f"{self!r} cannot be read ({error})") from error
 
@@ -217,7 +239,7 @@ def images_by_id(source: str | Path) -> dict[str, ImageSource]:
     source = Path(source)
     if source.suffix == ".zip" and source.is_file():
         try:
-            names = sorted(_opened(source, os.getpid()).namelist())
+            names = sorted(_opened(source).namelist())
         except ArchiveError as error:
             raise ValueError(f"'images': {error}") from error
         return _unique((Path(name), ArchivedImage(source, name)) for name in names)
@@ -293,7 +315,15 @@ def _unique(images: Iterable[tuple[Path, ImageSource]]) -> dict[str, ImageSource
     return found
 
 
+def _opened(archive: Path) -> ZipFile:
+    """The archive as it is now, opened by this process: one that is forked has another position."""
+    try:
+        now = archive.stat()
+    except OSError as error:
+        raise ArchiveError(f"{archive} needs to be a zip file ({error})") from error
+    return _kept_open(archive, os.getpid(), (now.st_ino, now.st_size, now.st_mtime_ns))
+
+
 @lru_cache(maxsize=8)
-def _opened(archive: Path, process: int) -> ZipFile:
-    """The archive, opened by this process: a forked one must not share the file's position."""
+def _kept_open(archive: Path, process: int, version: tuple[int, ...]) -> ZipFile:
     return open_archive(archive)

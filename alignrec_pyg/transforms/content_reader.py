@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,16 @@ from alignrec_pyg.encoders.base import ItemContent
 from alignrec_pyg.encoders.images import (
     ImageError,
     ImageSource,
+    decoded_bytes,
     file_bytes,
     image_source,
     read_image,
 )
+
+_LOADED_TOGETHER = 16  # images, before their sizes are counted
+
+MOST_BYTES = 2**29
+"""Most bytes that the images of a block take, encoded and decoded (512 MiB)."""
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -26,10 +32,14 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """Bytes of a file or pixels, uint8 ``[3, H, W]``, or the reason why they cannot be read."""
+    """Bytes of a file or pixels, uint8 ``[3, H, W]``, or the reason why they cannot be read.
+
+    ``num_bytes`` is how many it takes together with its pixels.
+    """
 
     content: bytes | Tensor | None = None
     failure: str | None = None
+    num_bytes: int = 0
 
     def digest(self) -> str:
         """A hash of the content; of a file, its bytes, neither its name nor its time."""
@@ -84,6 +94,27 @@ class ContentReader:
         sources = self.sources(rows)
         return [LoadedImage()] * len(rows) if sources is None else self._map(_load, sources)
 
+    def blocks(self, rows: Sequence[int]) -> Iterator[tuple[list[int], list[LoadedImage]]]:
+        """The images of ``rows``, loaded in blocks of at most :data:`MOST_BYTES`.
+
+        The number of items is no limit: a small file can be an image of hundreds of megabytes. One
+        that exceeds it is a block of its own.
+        """
+        block: list[int] = []
+        images: list[LoadedImage] = []
+        num_bytes = 0
+        for start in range(0, len(rows), _LOADED_TOGETHER):
+            part = rows[start : start + _LOADED_TOGETHER]
+            for row, image in zip(part, self.load(part), strict=True):
+                if block and num_bytes + image.num_bytes > MOST_BYTES:
+                    yield block, images
+                    block, images, num_bytes = [], [], 0
+                block.append(row)
+                images.append(image)
+                num_bytes += image.num_bytes
+        if block:
+            yield block, images
+
     def decode(self, images: Sequence[LoadedImage]) -> list[LoadedImage]:
         """Decodes loaded images to pixels."""
         return self._map(_decode, images)
@@ -121,15 +152,18 @@ def _checked_source(value: object) -> ImageSource | ImageError | None:
 
 def _load(source: ImageSource | ImageError | None) -> LoadedImage:
     try:
+        if source is None:
+            return LoadedImage()
         if isinstance(source, ImageError):
             raise source
         if isinstance(source, Path):
-            return LoadedImage(file_bytes(source))
-        if callable(source):
-            return LoadedImage(source())
-        if source is None or isinstance(source, bytes):
-            return LoadedImage(source)
-        return LoadedImage(read_image(source))
+            source = file_bytes(source)
+        elif callable(source):
+            source = source()
+        if isinstance(source, bytes):  # what is no image is not kept
+            return LoadedImage(source, num_bytes=len(source) + decoded_bytes(source))
+        pixels = read_image(source)
+        return LoadedImage(pixels, num_bytes=pixels.numel())
     except ImageError as error:
         return LoadedImage(failure=error.reason)
 

@@ -48,8 +48,8 @@ class EncodeItems(BaseTransform):
     Args:
         encoder: The encoder.
         name: Name of the feature table.
-        batch_size: Number of items per call of the encoder; only the images of one batch are in
-            memory.
+        batch_size: Largest number of items per call of the encoder; only the images of one call are
+            in memory, which are fewer if their files and pixels take more than 512 MiB.
         cache_dir: Folder of the cache; no cache by default. With a cache, Ctrl-C and SIGTERM stop
             the run after the current batch.
         num_workers: Number of threads that read and decode images; 0 uses the calling thread. The

@@ -78,7 +78,10 @@ class EncodingRun:
 
     def encode(self, items: list[int]) -> Tensor:
         """The rows of one batch, from the cache or computed and added to it."""
-        images = self._reader.load(items)
+        blocks = self._reader.blocks(items)
+        return torch.cat([self._block(block, images) for block, images in blocks])
+
+    def _block(self, items: list[int], images: list[LoadedImage]) -> Tensor:
         if self._cache is None:
             return self._encoded(items, images)
         cache, digests = self._cache, self._reader.digests(items, images)
@@ -138,7 +141,8 @@ class EncodingRun:
             )
         digests: list[str] = []  # the fitted encoder depends on all items
         for items in self.parts():
-            digests += self._reader.digests(items, self._reader.load(items))
+            for block, images in self._reader.blocks(items):
+                digests += self._reader.digests(block, images)
             self.stop.exit_if_requested()
         return content_hash(*parts, *reader, self._encoder.arguments_key, digests)
 
@@ -160,7 +164,8 @@ class EncodingRun:
         """Fits the encoder on readable content; it receives images as given and reads them."""
         if "image" in self.present:
             for items in tqdm(list(self.parts()), desc="reading", unit="batch", disable=None):
-                self._decoded(items, self._reader.load(items))
+                for block, images in self._reader.blocks(items):
+                    self._decoded(block, images)
                 self.stop.exit_if_requested()
         rows = self.with_content()
         if needs_fit(self._encoder) and rows:

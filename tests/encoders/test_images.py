@@ -348,6 +348,20 @@ def test_members_of_an_archive(archive):
     assert repr(found["7"]) == "images.zip:deep/7.jpg"
 
 
+def test_an_archive_that_was_replaced_is_opened_anew(archive):
+    old = images_by_id(archive)
+    assert old["7"]() == b"seven"
+    with zipfile.ZipFile(archive.with_name("new.zip"), "w") as file:
+        file.writestr("first.png", b"first")
+        file.writestr("deep/7.jpg", b"another")
+    archive.with_name("new.zip").replace(archive)
+    assert images_by_id(archive)["7"]() == b"another"
+    assert old["7"]() == b"another"
+    archive.unlink()
+    with pytest.raises(ImageError, match="cannot be read"):
+        old["7"]()
+
+
 def test_a_member_that_cannot_be_read(archive):
     with pytest.raises(ImageError, match=r"images.zip:missing.png cannot be read"):
         ArchivedImage(archive, "missing.png")()

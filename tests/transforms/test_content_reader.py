@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from alignrec_pyg.transforms import content_reader
 from alignrec_pyg.transforms.content_reader import ContentReader, LoadedImage
 
 PIXELS = torch.arange(3 * 4 * 5, dtype=torch.uint8).view(3, 4, 5)
@@ -115,3 +116,28 @@ def test_a_damaged_image_does_not_stop_the_threads(tmp_path):
     with reader(images, num_workers=4) as given:
         decoded = given.decode(given.load(range(40)))
     assert [image.failure for image in decoded] == ["truncated", None] * 20
+
+
+def test_images_are_loaded_in_blocks_of_bounded_size(monkeypatch):
+    monkeypatch.setattr(content_reader, "MOST_BYTES", 200)
+    large = torch.zeros(3, 20, 20, dtype=torch.uint8)
+    images = [PIXELS, PIXELS, PIXELS, None, large, None, PIXELS]
+    with reader(images * 5) as given:
+        blocks = list(given.blocks(range(35)))
+    sizes = [sum(image.num_bytes for image in loaded) for _, loaded in blocks]
+    assert [rows for rows, _ in blocks[:4]] == [[0, 1, 2, 3], [4], [5, 6, 7, 8], [9, 10]]
+    assert sizes[:4] == [180, 1200, 180, 60]
+    assert [row for rows, _ in blocks for row in rows] == list(range(35))
+
+
+@pytest.mark.parametrize("form", ["bytes", "file", "function"])
+def test_a_file_counts_with_its_pixels_and_is_dropped_if_it_is_no_image(tmp_path, form):
+    def given(content):
+        path = tmp_path / str(len(content))
+        path.write_bytes(content)
+        return {"bytes": content, "file": path, "function": lambda: content}[form]
+
+    image, rubbish = reader([given(png()), given(bytes(1000))]).load([0, 1])
+    assert image.num_bytes == len(png()) + PIXELS.numel()
+    assert (rubbish.content, rubbish.num_bytes) == (None, 0)
+    assert rubbish.failure.startswith("no JPEG")

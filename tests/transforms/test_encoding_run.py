@@ -111,6 +111,18 @@ def test_the_number_of_workers_changes_nothing(data, tmp_path, num_workers, cach
     assert report == expected_report
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_batch_of_large_images_is_encoded_in_blocks(data, tmp_path, monkeypatch, cached):
+    cache_dir = tmp_path / "cache" if cached else None
+    whole, blocks = Encoder(), Encoder()
+    expected, _ = encode(data, whole, tmp_path / "whole")
+    monkeypatch.setattr(content_reader, "MOST_BYTES", 6000)
+    found, report = encode(data, blocks, cache_dir)
+    assert torch.equal(found, expected)
+    assert [failure.item for failure in report.failures] == [3]
+    assert blocks.calls > whole.calls
+
+
 def test_the_key_follows_content_encoder_and_code_not_names(data, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
 
