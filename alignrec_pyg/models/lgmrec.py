@@ -246,7 +246,8 @@ class LGMRec(Recommender):
         users, items = [], []
         for logits in zip(user_logits.unbind(1), item_logits.unbind(1), strict=True):
             user_edges, item_edges = (
-                _assignments(x, self.gumbel_temperature, rate, noisy, generator) for x in logits
+                _assignments(x, self.gumbel_temperature, rate, noisy, generator).to(id_item.dtype)
+                for x in logits
             )
             sending = item_edges
             if ADDED in data[ITEM]:  # new items receive messages and never send any

@@ -23,7 +23,7 @@ from alignrec_pyg.nn import (
     UserItemPropagation,
     dropout,
 )
-from alignrec_pyg.nn.precision import in_float32
+from alignrec_pyg.nn.precision import in_float32, widened
 from alignrec_pyg.train_config import TrainConfig
 
 
@@ -222,9 +222,10 @@ def _attention(embedding_dim: int) -> nn.Sequential:
 
 @in_float32  # the Fourier transforms take no lower precision
 def _spectrum(x: Tensor) -> Tensor:
-    return torch.fft.rfft(x, norm="ortho")
+    return torch.fft.rfft(widened(x), norm="ortho")
 
 
 @in_float32
 def _filtered(spectrum: Tensor, weight: Tensor, width: int) -> Tensor:
-    return torch.fft.irfft(torch.view_as_complex(weight) * spectrum, n=width, norm="ortho")
+    product = torch.view_as_complex(widened(weight)) * spectrum
+    return torch.fft.irfft(product, n=width, norm="ortho").to(weight.dtype)

@@ -20,7 +20,8 @@ class FeatureTable(nn.Module):
     """A table of pre-extracted item features as a layer.
 
     A trainable table is a copy, so that the features in the data are not modified. A frozen table
-    is not part of the ``state_dict`` and, if it consists of a single table, shares its memory.
+    is not part of the ``state_dict`` and, if it consists of a single table, shares its memory
+    (unless that was made in ``torch.inference_mode``).
 
     Args:
         *tables: Features, float32 ``[num_items, dim]``; several tables are concatenated.
@@ -36,6 +37,8 @@ class FeatureTable(nn.Module):
         self.dim = sum(table.size(1) for table in tables)
         self._initial = tables if trainable else ()
         table = tables[0] if len(tables) == 1 else torch.cat(tables, dim=1)
+        if table.is_inference():  # made in inference mode: no gradient goes through it
+            table = table.clone()
         if trainable:
             self.weight = nn.Parameter(table.clone() if len(tables) == 1 else table)
         else:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alignrec_pyg.checks import require_package
+from alignrec_pyg.nn.precision import in_float32
 
 Backend = Literal["auto", "torch_cluster", "matmul"]
 
@@ -35,6 +36,7 @@ SPARE = 6
 """Additional candidates beyond ``k``, to detect ties."""
 
 
+@in_float32
 def cosine_neighbors(
     features: Tensor, k: int, *, backend: Backend = "auto", block_size: int = 512
 ) -> tuple[Tensor, Tensor]:
@@ -82,6 +84,7 @@ def cosine_neighbors(
     return decoded(top, n)
 
 
+@in_float32
 def neighbors_of(
     features: Tensor, rows: Tensor, k: int, *, block_size: int = 512
 ) -> tuple[Tensor, Tensor]:
@@ -94,6 +97,7 @@ def neighbors_of(
     return decoded(top, features.size(0))
 
 
+@in_float32
 def nearest_rows(
     features: Tensor, queries: Tensor, k: int, *, block_size: int = 512
 ) -> tuple[Tensor, Tensor]:

@@ -28,12 +28,13 @@ def in_float32(function: Callable[_Parameters, _Result]) -> Callable[_Parameters
         if not torch.is_autocast_enabled(device):
             return function(*args, **kwargs)
         with torch.autocast(device, enabled=False):
-            wide = {name: _widened(value) for name, value in kwargs.items()}
-            return function(*map(_widened, args), **wide)
+            wide = {name: widened(value) for name, value in kwargs.items()}
+            return function(*map(widened, args), **wide)
 
     return wrapped
 
 
-def _widened(value: Any) -> Any:
+def widened(value: Any) -> Any:
+    """A tensor of less precision as float32; other values as they are."""
     narrow = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
     return value.float() if narrow else value

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alignrec_pyg.nn.csr import csr_matmul, csr_matrix, csr_tensor, select_rows, transposed_csr
-from alignrec_pyg.nn.precision import in_float32
+from alignrec_pyg.nn.precision import in_float32, widened
 
 
 class EdgeStructure(NamedTuple):
@@ -244,7 +244,7 @@ def _transposed_matmul(structure: EdgeStructure, weight: Tensor, x: Tensor) -> T
 
 
 def _sampled_matmul(structure: EdgeStructure, target_x: Tensor, source_x: Tensor) -> Tensor:
-    zeros = target_x.new_zeros(structure.num_edges)
+    factors = widened(target_x).contiguous(), widened(source_x).contiguous().t()
+    zeros = factors[0].new_zeros(structure.num_edges)
     pattern = csr_tensor(structure.row_pointer, structure.source, zeros, structure.num_sources)
-    factors = target_x.contiguous(), source_x.contiguous().t()
-    return torch.sparse.sampled_addmm(pattern, *factors, beta=0.0).values()
+    return torch.sparse.sampled_addmm(pattern, *factors, beta=0.0).values().to(target_x.dtype)

@@ -257,6 +257,28 @@ def test_inference_mode_gives_the_same_and_training_goes_on(model_cls, toy, made
 
 
 @pytest.mark.parametrize("freeze_features", [True, False])
+def test_trains_on_a_graph_that_was_made_in_inference_mode(model_cls, toy, freeze_features):
+    arguments = model_cls.hparam_parameters()
+    options = {"freeze_features": freeze_features} if "freeze_features" in arguments else {}
+    with torch.inference_mode():
+        made = toy.clone()
+    model = built(model_cls, made, **options)
+    fit(model, made, made, TrainConfig(max_epochs=1, ks=(20,)), progress=False)
+
+
+def test_recommends_in_bfloat16(model_cls, toy):
+    torch.manual_seed(0)
+    model = built(model_cls, toy).eval()
+    with torch.no_grad():
+        user, item = model(toy)
+        exact = user @ item.t()
+        user, item = model.bfloat16()(toy)
+    found = user.float() @ item.float().t()
+    assert (found - exact).norm() < 0.1 * exact.norm()
+    assert len(recommend(model, toy, ["ann"], k=1)[0]) == 1
+
+
+@pytest.mark.parametrize("freeze_features", [True, False])
 def test_items_without_features_do_not_blow_up_gradients(model_cls, toy, freeze_features):
     for name in ("image", "text"):
         toy["item"][f"x_{name}"][3] = 0

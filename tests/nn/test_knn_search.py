@@ -243,6 +243,24 @@ def test_peak_is_one_copy_in_single_precision(monkeypatch):
     assert max(held) < features.nbytes + blocks + 1_000_000
 
 
+def test_autocast_changes_nothing():
+    features = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    rows = torch.arange(0, 300, 7)
+
+    def search():
+        return (
+            *cosine_neighbors(features, 5),
+            *neighbors_of(features, rows, 5),
+            *nearest_rows(features, features[rows] + 0.1, 5),
+        )
+
+    expected = search()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = search()
+    for value, same in zip(found, expected, strict=True):
+        assert torch.equal(value, same)
+
+
 def test_features_stay_as_they_were():
     for dtype in (torch.float16, torch.float32, torch.float64, torch.int32):
         features = features_with_ties(3).to(dtype)
