@@ -15,7 +15,7 @@ from alignrec_pyg.experiments.prepared_data import PreparedData, Scale
 from alignrec_pyg.experiments.settings import load_model
 from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Aligned, Recommender, model_names
-from alignrec_pyg.models.loading import load
+from alignrec_pyg.models.loading import load, saved_backbone
 from alignrec_pyg.models.saving import CONFIG
 from alignrec_pyg.storage import CheckpointError, file_sha256, read_manifest, write_manifest
 from alignrec_pyg.transforms.split_interactions import SplitRule
@@ -184,7 +184,7 @@ def load_served(
     config = read_manifest(folder / CONFIG, {"model": str})
     name = config["model"]
     if name == Aligned.__name__:  # what is around a backbone is of the package
-        name = config["backbone"]["model"]
+        name = saved_backbone(folder, config)[0]
     if model is None and name not in model_names():
         raise OptionError(
             "--model", f"is needed, module:{name}: {folder} holds a {name}, a class of your own"

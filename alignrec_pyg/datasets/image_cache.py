@@ -162,7 +162,7 @@ class _Fetcher:
 
     def __call__(self, url: str) -> tuple[Path | None, str]:
         """Returns the file and ``"cached"`` or ``"fetched"``, or ``None`` and the reason."""
-        key = hashlib.blake2b(url.encode(), digest_size=16).hexdigest()
+        key = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         path = self.cache / key[:2] / key
         reason = path.with_suffix(".none")
         if path.exists():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch_geometric.data import HeteroData
@@ -41,8 +43,7 @@ def load(
     config = read_manifest(folder / CONFIG, {"model": str})
     data = stored_graph(folder, device)
     if config["model"] == models.Aligned.__name__:
-        described = config["backbone"]
-        name = described["model"]
+        name, hparams = saved_backbone(folder, config)
         own = None if model_class is models.Aligned else model_class
         backbone_class = own or _class_named(folder, name)
         if backbone_class.__name__ != name:
@@ -50,12 +51,27 @@ def load(
                 f"{folder} holds an Aligned around a {name} (got {backbone_class.__name__}): pass "
                 "the class of its backbone"
             )
-        backbone = backbone_class(data, **described["hparams"])
+        try:
+            backbone = backbone_class(data, **hparams)
+        except (MemoryError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder} does not fit its graph: {error}") from error
         if not isinstance(backbone, models.ContentRecommender):
             raise CheckpointError(f"{folder} is damaged (its backbone is a {name})")
         return models.Aligned.from_pretrained(folder, data, backbone.to(device)), data
     model_class = model_class or _class_named(folder, config["model"])
     return model_class.from_pretrained(folder, data), data
+
+
+def saved_backbone(folder: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The class and the hyper-parameters of the backbone of a saved ``Aligned``.
+
+    Raises:
+        CheckpointError: If the manifest has none.
+    """
+    match config.get("backbone"):
+        case {"model": str(name), "hparams": dict(hparams)}:
+            return name, hparams
+    raise CheckpointError(f"{folder / CONFIG} holds something else ('backbone' is missing)")
 
 
 def _class_named(folder: Path, name: str) -> type[Recommender]:

@@ -163,3 +163,11 @@ def test_the_address_that_is_fetched_is_the_one_that_is_checked(server, tmp_path
     assert server.requests == []
     assert data["item"].image_path == [None] * len(tricks)
     assert sum(report.failed.values()) == len(tricks)
+
+
+def test_an_address_that_cannot_be_written_down_ends_nothing(server, tmp_path):
+    server.serve("/b.png", PNG)
+    data = items("http://127.0.0.1/\ud800", f"{server.url}/b.png")
+    report = fetch_images(data, tmp_path, hosts=HOSTS)
+    assert report.fetched == 1
+    assert sum(report.failed.values()) == 1

@@ -90,6 +90,31 @@ class Own(BPR):
     """A class that is none of the package."""
 
 
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        None,
+        5,
+        [],
+        {"model": 5, "hparams": {}},
+        {"model": "VBPR", "hparams": 5},
+        {"model": "VBPR"},
+        {"model": "VBPR", "hparams": {"no_such": 1}},
+        {"model": "VBPR", "hparams": {"embedding_dim": "wide"}},
+        {"model": "BPR", "hparams": {}},
+        {"model": "NoSuchModel", "hparams": {}},
+    ],
+)
+def test_a_backbone_that_is_none_is_told(data, tmp_path, backbone):
+    Aligned(data, build(VBPR, data)).save_pretrained(tmp_path, data)
+    path = tmp_path / "config.json"
+    config = read_manifest(path)
+    del config["backbone"]
+    write_manifest(path, config if backbone is None else {**config, "backbone": backbone})
+    with pytest.raises(CheckpointError):
+        load(tmp_path)
+
+
 def test_a_class_of_ones_own_is_passed_and_never_imported(data, tmp_path):
     build(Own, data).save_pretrained(tmp_path, data)
     with pytest.raises(CheckpointError, match=r"holds a Own, .*pass its class, load\(.*, Own\)"):
