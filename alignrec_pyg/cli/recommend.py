@@ -69,7 +69,7 @@ def recommend(
         typer.Option(
             "--explain",
             help="Also list which items of the user's history are most similar to each, with "
-            "their cosines.",
+            "their cosines (for EASE and neighbours: which add most to its score, and how much).",
         ),
     ] = False,
     unknown: Annotated[
@@ -119,8 +119,8 @@ def recommend(
     table = None if items is None else read_items(items, items_id, show or [])
     server = Server(*load_served(folder, data, model, device_named(device)), keep_model=False)
     titles = _NO_TITLES if table is None else shared_titles(server, str(items), table)
-    if similar or explain:
-        with errors_about("--similar" if similar else "--explain"):
+    if similar:
+        with errors_about("--similar"):
             _ = server.vectors
     limits: dict[str, Any] = {
         "candidates": None

@@ -21,6 +21,8 @@ from alignrec_pyg.serving.known_items import KnownItems
 from alignrec_pyg.serving.new_users import fold_in_users
 from alignrec_pyg.serving.vectors import Vectors
 
+_BLOCK_SCORES = 1 << 24
+
 _Scores = Callable[[Tensor], Tensor]  # see Recommender.scorer
 
 
@@ -160,6 +162,47 @@ class Ranker:
         with self._one_at_a_time:
             scores = self._history_scores(history, num_users, ridge)
             return self._top(scores, torch.arange(num_users, device=self.device), had, k, blocked)
+
+    def reasons(self, user: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The items that a user is linked to, int64 ``[m]``, and how much they speak for others.
+
+        That is the cosine of their vectors. In a model without vectors it is what a history of this
+        one item adds to the score, minus infinity where that is nothing.
+
+        Args:
+            user: Number of the user, int64 ``[1]``.
+            items: Numbers of the items to explain, int64 ``[n]``.
+
+        Returns:
+            The items of the history, and strengths, float64 ``[n, m]``.
+
+        Raises:
+            ValueError: If the model scores neither vectors nor histories.
+        """
+        history = self.known.links_of(user)
+        if self._vectors is not None:
+            history = history[self._vectors.has_direction(history)]
+            return history, self._vectors.cosines(items, history)
+        if history.numel() == 0:
+            return history, torch.empty(len(items), 0, dtype=torch.float64, device=self.device)
+        size = max(1, min(self._num_users, _BLOCK_SCORES // self._num_items))
+        with self._one_at_a_time:
+            blank = self._scores_of_each(history[:0], 1, items)
+            gains = [
+                self._scores_of_each(block, len(block), items) - blank
+                for block in history.split(size)
+            ]
+        gain = torch.cat(gains).double().t()
+        return history, gain.masked_fill(~(gain > 0), -math.inf)
+
+    def _scores_of_each(self, history: Tensor, num_users: int, items: Tensor) -> Tensor:
+        """Scores of some items, ``[num_users, n]``, for users who have had one item each.
+
+        There may be more users than items of the history: those have had none.
+        """
+        users = torch.arange(num_users, device=self.device)
+        links = torch.stack([users[: len(history)], history])
+        return self._history_scores(links, num_users, ridge=0)(users)[:, items]
 
     def _top(
         self, scores: _Scores, users: Tensor, had: Tensor, k: int, blocked: Tensor | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -221,11 +222,12 @@ class Server:
         return frame_of_neighbors(self.items.ids[asked.cpu().numpy()], self.items.ids, lists)
 
     def explain(self, user_id: object, item_ids: ArrayLike, k: int = 3) -> list[RankedItems]:
-        """Explains recommendations by the ``k`` most similar items of the user's history.
+        """Explains recommendations by the ``k`` items of the user's history that are nearest.
 
         The strength of a reason is the cosine of the items' vectors. It shows which part of the
         history the model considers similar to the item ("because you liked ..."), not what caused
-        the score.
+        the score. For a model in closed form without vectors (``ItemKNN``, ``EASE``) it is the
+        part of the score that this item of the history adds.
 
         Args:
             user_id: Id of the user; the history are the user's links in ``edge_index``.
@@ -233,23 +235,22 @@ class Server:
             k: Maximum number of reasons for an item; an item does not explain itself.
 
         Returns:
-            For each item, the items of the history and their cosines (float64), highest first.
+            For each item, the items of the history and their strengths (float64), highest first.
 
         Raises:
             UnknownUserError: If the user is not in the data.
             UnknownItemError: If an item id is not in the data.
-            ValueError: If ``k`` is no positive integer, or the model has no vectors.
+            ValueError: If ``k`` is no positive integer, or the model scores neither vectors nor
+                histories.
         """
         k = check_integer("k", k, 1)
-        vectors = self._ranker.vectors
         user = self.users.numbers([user_id], "user_id").to(self._ranker.device)
         asked = self._item_numbers(item_ids, "item_ids")
-        history = self._ranker.known.links_of(user)
-        history = history[vectors.has_direction(history)]
+        history, strengths = self._ranker.reasons(user, asked)
         result = []
-        for item, row in zip(asked, vectors.cosines(asked, history), strict=True):
+        for item, row in zip(asked, strengths, strict=True):
             order = row.argsort(descending=True, stable=True)
-            order = order[history[order] != item][:k]
+            order = order[(history[order] != item) & (row[order] > -math.inf)][:k]
             reasons = self.items.ids[history[order].cpu().numpy()]
             result.append(RankedItems(reasons, row[order].cpu().numpy()))
         return result

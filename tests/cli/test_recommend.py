@@ -145,6 +145,8 @@ def test_a_saved_folder_needs_no_data(saved, loaded, tmp_path, capsys):
     assert captured.err == (
         "1 of 40 users have no links and are left out: --unknown popular lists popular items\n"
     )
+    assert main(["recommend", str(tmp_path / "ease"), "--users", "u1", "--explain"]) == 0
+    assert "because_of" in capsys.readouterr().out
     assert main(["recommend", str(tmp_path / "ease"), "--similar", "101"]) == 2
     assert "error: --similar: vectors are needed" in capsys.readouterr().err
     assert main(["recommend", str(saved), "--all", "--data", str(tmp_path)]) == 2

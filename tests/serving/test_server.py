@@ -304,6 +304,40 @@ def test_what_needs_vectors_refuses_other_models(data, tmp_path, ask):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("num_users", [2, 40])
+@pytest.mark.parametrize("model_cls", [ItemKNN, EASE, Popularity])
+def test_explains_by_what_each_item_adds_to_the_score(model_cls, num_users):
+    """Also a history that is longer than there are users."""
+    generator = torch.Generator().manual_seed(0)
+    links = (torch.rand(num_users, 30, generator=generator) < 0.4).nonzero().t()
+    links = links[:, links[0] > 0]
+    data = HeteroData()
+    data["user"].num_nodes, data["item"].num_nodes = num_users, 30
+    data[INTERACTS].edge_index = links
+    model = model_cls(data)
+    model.solve(data)
+    server = Server(model, data)
+    history = links[1, links[0] == 1].tolist()
+    assert len(history) > 2
+    (best,) = server.recommend(1, 5)
+    listed = [*best.item.tolist(), history[0]]
+    for number, reasons in enumerate(server.explain(1, listed, k=30)):
+        if model_cls is Popularity:  # whoever asks
+            assert len(reasons.item) == 0
+            continue
+        assert set(reasons.item.tolist()) <= set(history) - {listed[number]}
+        assert (np.diff(reasons.score) <= 0).all()
+        assert (reasons.score > 0).all()
+        if model_cls is ItemKNN and number < 5:  # whose similarities are not negative
+            assert reasons.score.sum() == pytest.approx(best.score[number], rel=1e-5)
+    assert told(server.explain(0, [3, 4])) == [([], [])] * 2  # who has no history
+    if model_cls is EASE and num_users == 40:
+        first, strengths = server.explain(1, [listed[0]], k=1)[0]
+        weights = model.item_weights[history, listed[0]]
+        assert strengths[0] == pytest.approx(float(weights.max()), rel=1e-5)
+        assert first[0] == history[int(weights.argmax())]
+
+
 def test_new_users_by_least_squares(data):
     server = Server(built(BPR, data), data)
     histories = [[101, 105, 101], [103], [139, 120]]
