@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 
 import pooch
 import requests
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from alignrec_pyg.atomic import private_folder, publish
+from alignrec_pyg.atomic import folder_lock, private_folder, publish
 
 _CHUNK = 1 << 16  # maximum loss if the connection breaks
 _SNIFF = 512
@@ -35,8 +34,8 @@ def download(
 ) -> Path:
     """Downloads ``url`` to ``path``, unless the file exists.
 
-    If the connection breaks or the process ends, the data remain in ``<name>.part``, and the next
-    attempt requests the rest if the server still has the same file (``ETag`` or
+    If the connection breaks or the process ends, the data remain in ``.alignrec-<name>.download``,
+    and the next attempt requests the rest if the server still has the same file (``ETag`` or
     ``Last-Modified``). The file is renamed to ``path`` when it is complete according to the length
     that the server sends and to ``sha256``. Processes that download the same file wait for each
     other.
@@ -55,6 +54,7 @@ def download(
 
     Raises:
         ValueError: If the hash differs; an existing file is not changed.
+        LockedError: If another process still downloads the file after ``lock_seconds``.
         RuntimeError: If the download fails; the message explains how to do it manually.
     """
     path = Path(path)
@@ -63,17 +63,9 @@ def download(
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise ValueError(f"'sha256' needs to be 64 hexadecimal digits (got {sha256!r})")
     if not _is_there(path, sha256):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock")
-        try:
-            with lock.acquire(timeout=lock_seconds):
-                if not _is_there(path, sha256):
-                    _fetch(url, path, sha256, attempts, backoff)
-        except Timeout as error:
-            raise RuntimeError(
-                f"{path}: another process has held {lock.lock_file} for {lock_seconds:g} s: wait "
-                "for it, or remove the lock if there is none"
-            ) from error
+        with folder_lock(path.parent, path.name, wait=lock_seconds):
+            if not _is_there(path, sha256):
+                _fetch(url, path, sha256, attempts, backoff)
     return path
 
 
@@ -122,8 +114,10 @@ class _Transfer:
     """A downloader for pooch, which is called with a URL and the file to write."""
 
     def __init__(self, path: Path, attempts: int, backoff: float) -> None:
-        self._part = path.with_name(f"{path.name}.part")
-        self._tag = path.with_name(f"{path.name}.part.tag")  # version of the partial file
+        self._name = path.name
+        # Names of our own: a browser may have a "<name>.part" there.
+        self._part = path.with_name(f".alignrec-{path.name}.download")
+        self._tag = path.with_name(f".alignrec-{path.name}.download.tag")  # version of the part
         self._gzip = path.suffix == ".gz"
         self._attempts = attempts
         self._backoff = backoff
@@ -174,7 +168,7 @@ class _Transfer:
             with (
                 self._part.open("ab" if start else "wb") as file,
                 tqdm(
-                    desc=self._part.stem,
+                    desc=self._name,
                     initial=start,
                     total=total,
                     unit="B",

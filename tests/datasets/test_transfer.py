@@ -1,11 +1,12 @@
 import gzip
 import hashlib
 import multiprocessing
+import os
 import random
 
 import pytest
-from filelock import FileLock
 
+from alignrec_pyg.atomic import LockedError, folder_lock
 from alignrec_pyg.datasets import download, transfer
 
 BODY = random.Random(0).randbytes(5000)
@@ -28,7 +29,7 @@ def test_whole_files_get_the_name_and_are_not_fetched_again(server, tmp_path):
     assert path.read_bytes() == BODY
     assert fetch(server, path, sha256=HASH).read_bytes() == BODY
     assert len(server.requests) == 1
-    assert {entry.name for entry in path.parent.iterdir()} <= {"data.b", "data.b.lock"}
+    assert {entry.name for entry in path.parent.iterdir()} <= {"data.b", ".alignrec-data.b.lock"}
 
 
 def test_dropped_connections_are_taken_up_where_they_broke(server, tmp_path):
@@ -49,24 +50,33 @@ def test_a_later_process_goes_on_if_the_file_is_the_same(server, tmp_path):
 
 
 def test_parts_of_another_version_are_thrown_away(server, tmp_path):
-    (tmp_path / "data.b.part").write_bytes(b"old" * 100)
-    (tmp_path / "data.b.part.tag").write_text('"v0"')
+    (tmp_path / ".alignrec-data.b.download").write_bytes(b"old" * 100)
+    (tmp_path / ".alignrec-data.b.download.tag").write_text('"v0"')
     server.serve("/data.b", BODY)
     assert fetch(server, tmp_path / "data.b", sha256=HASH).read_bytes() == BODY
 
 
 def test_parts_without_a_tag_are_not_trusted(server, tmp_path):
-    (tmp_path / "data.b.part").write_bytes(b"old" * 100)
+    (tmp_path / ".alignrec-data.b.download").write_bytes(b"old" * 100)
     server.serve("/data.b", BODY, tag=None, drops=2)
     assert fetch(server, tmp_path / "data.b").read_bytes() == BODY
     assert {wanted for _, wanted in server.requests} == {None}
 
 
+def test_what_others_download_there_is_left(server, tmp_path):
+    names = ["data.b.part", "data.b.part.tag", "data.b.lock"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"a browser's")
+    server.serve("/data.b", BODY, drops=1)
+    assert fetch(server, tmp_path / "data.b", sha256=HASH).read_bytes() == BODY
+    assert all((tmp_path / name).read_bytes() == b"a browser's" for name in names)
+
+
 @pytest.mark.parametrize("part", [b"x" * 9000, BODY])
 def test_parts_that_nothing_can_be_added_to(server, tmp_path, part):
     """Longer than the file, which starts anew, or the whole file, which is taken."""
-    (tmp_path / "data.b.part").write_bytes(part)
-    (tmp_path / "data.b.part.tag").write_text('"v1"')
+    (tmp_path / ".alignrec-data.b.download").write_bytes(part)
+    (tmp_path / ".alignrec-data.b.download.tag").write_text('"v1"')
 
     def answer(handler):
         if handler.headers.get("Range"):
@@ -89,7 +99,7 @@ def test_wrong_hashes_leave_no_file(server, tmp_path):
     server.serve("/data.b", BODY)
     with pytest.raises(ValueError, match="another SHA-256 than 0000"):
         fetch(server, tmp_path / "data.b", sha256="0" * 64)
-    assert not list(tmp_path.glob("data.b")) + list(tmp_path.glob("*.part*"))
+    assert not list(tmp_path.glob("data.b")) + list(tmp_path.glob("*.download*"))
 
 
 def test_files_that_are_there_are_checked_and_left(server, tmp_path):
@@ -167,8 +177,8 @@ def test_two_processes_fetch_a_file_once(server, tmp_path):
 
 def test_waiting_for_another_process_ends(server, tmp_path):
     with (
-        FileLock(tmp_path / "data.b.lock"),
-        pytest.raises(RuntimeError, match="another process has held .*data.b.lock for 0.01 s"),
+        folder_lock(tmp_path, "data.b"),
+        pytest.raises(LockedError, match=f"data.b is in use by process {os.getpid()}"),
     ):
         fetch(server, tmp_path / "data.b", lock_seconds=0.01)
 
