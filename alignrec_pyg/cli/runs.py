@@ -17,7 +17,13 @@ from alignrec_pyg.graph import on_device
 from alignrec_pyg.models import Aligned, Recommender, model_names
 from alignrec_pyg.models.loading import load, saved_backbone
 from alignrec_pyg.models.saving import CONFIG
-from alignrec_pyg.storage import CheckpointError, file_sha256, read_manifest, write_manifest
+from alignrec_pyg.storage import (
+    CheckpointError,
+    file_sha256,
+    read_body,
+    read_manifest,
+    write_manifest,
+)
 from alignrec_pyg.transforms.split_interactions import SplitRule
 
 _MANIFEST = "run.json"
@@ -67,6 +73,17 @@ class Run:
     test: HeteroData  # its links to predict are scored once
     known: HeteroData  # all links, to recommend from
     model: Recommender
+
+
+def check_replaceable(folder: Path) -> None:
+    """Checks, before a run is trained, that what it will replace in its folder is a run's.
+
+    Raises:
+        CheckpointError: If ``run.json`` or the model's manifest is damaged or somebody else's.
+    """
+    for path in (folder / _MANIFEST, folder / _MODEL / CONFIG):
+        if path.exists():
+            read_body(path)
 
 
 def save_run(

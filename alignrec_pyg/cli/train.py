@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,14 +76,14 @@ def train(options: TrainOptions) -> None:
 
 def _train(options: TrainOptions, out: Path) -> None:
     from alignrec_pyg import CheckpointError, fit
-    from alignrec_pyg.atomic import atomic_path
-    from alignrec_pyg.cli.runs import ITEM_GRAPHS, Settings, save_run
+    from alignrec_pyg.cli.runs import ITEM_GRAPHS, Settings, check_replaceable, save_run
     from alignrec_pyg.experiments.charts import chart_problem
-    from alignrec_pyg.experiments.learning_curves import curves_csv, write_run_curves
+    from alignrec_pyg.experiments.learning_curves import CURVES, curves_csv, write_run_curves
+    from alignrec_pyg.experiments.results import write_files
     from alignrec_pyg.experiments.settings import model_path
     from alignrec_pyg.graph import on_device
-    from alignrec_pyg.storage import write_text
 
+    check_replaceable(out)
     session = options.session(cache=out / ITEM_GRAPHS)
     (name,) = session.models
     for note in session.data.report.notes:
@@ -122,11 +123,13 @@ def _train(options: TrainOptions, out: Path) -> None:
         "validation": result.best_metrics,
     }
     save_run(out, Path(options.data), made, data, model, training)
-    write_text(out / "curves.csv", curves_csv([({}, result.history)]))
-    if (problem := chart_problem()) is None:
-        with atomic_path(out / "curves.png") as path:
-            write_run_curves(path, f"{name} on {data.name}", result.history, result.best_epoch)
-    else:
+    title = f"{name} on {data.name}"
+    draw = partial(
+        write_run_curves, title=title, history=result.history, best_epoch=result.best_epoch
+    )
+    texts = {".csv": curves_csv([({}, result.history)])}
+    write_files(out, CURVES, {"title": title}, texts, draw)
+    if (problem := chart_problem()) is not None:
         log(problem)
     print(_summary(name, result))
     if result.way_on is not None:

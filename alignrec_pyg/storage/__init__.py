@@ -17,7 +17,7 @@ from alignrec_pyg.storage.listed_files import (
     remove_with_files,
     write_with_files,
 )
-from alignrec_pyg.storage.manifest import read_manifest, write_manifest
+from alignrec_pyg.storage.manifest import read_body, read_manifest, write_manifest
 from alignrec_pyg.storage.single_files import (
     CheckpointError,
     check_sha256,
@@ -37,6 +37,7 @@ __all__ = [
     "files_of",
     "load_tensors",
     "pending",
+    "read_body",
     "read_manifest",
     "read_tensors",
     "read_with_files",

@@ -90,6 +90,36 @@ def test_learning_curves_are_kept(run):
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_a_user_keeps_in_the_folder_stays(train_command, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    names = ("curves.csv", "curves.png", "curves.json")
+    for name in names:
+        (out / name).write_text(f"mine {name}")
+    with pytest.warns(UserWarning, match="is kept as"):
+        assert main([*train_command(out), "--epochs", "1"]) == 0
+    for name in names:
+        assert (out / f"{name}.kept-1").read_text() == f"mine {name}"
+    assert main([*train_command(out), "--epochs", "2"]) == 0  # its own are replaced
+    assert sorted(path.name for path in out.glob("*.kept-*")) == sorted(
+        f"{name}.kept-1" for name in names
+    )
+    assert len((out / "curves.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", ["run.json", "model/config.json"])
+def test_a_folder_with_somebody_elses_manifest_is_refused_before_training(
+    train_command, tmp_path, capsys, name
+):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"mine": 1}')
+    assert main(train_command(tmp_path / "run")) == 1
+    assert f"error: {path} is of an earlier format" in capsys.readouterr().err
+    assert path.read_text() == '{"mine": 1}'
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
 def test_goes_on_after_ctrl_c_to_the_same_weights(
     train_command, run, tmp_path, monkeypatch, capsys
 ):
