@@ -296,7 +296,8 @@ def model_path(model: type[Recommender]) -> str:
 
 def default_settings(model: type[Recommender], data: HeteroData) -> ModelSettings:
     """The library's own settings for ``data``."""
-    return ModelSettings(model=model, hparams=_defaults(model), config=model.train_config(data))
+    hparams = {**_defaults(model), **model.default_hparams(data)}
+    return ModelSettings(model=model, hparams=hparams, config=model.train_config(data))
 
 
 def published_settings(model: type[Recommender], data_name: str) -> ModelSettings:

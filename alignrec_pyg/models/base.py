@@ -149,6 +149,14 @@ class Recommender(SavedModel, ABC):
         return (config or usual).completed(usual, num_positive_links(data))
 
     @classmethod
+    def default_hparams(cls, data: HeteroData) -> dict[str, Any]:
+        """Hyper-parameters whose default follows from ``data``: those that are ``None``, here none.
+
+        The constructor and the commands take them.
+        """
+        return {}
+
+    @classmethod
     def published_hparams(cls, data_name: str) -> dict[str, Any]:
         """Hyper-parameters behind the published figures on a data set, where not the defaults.
 

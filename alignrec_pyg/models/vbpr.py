@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
 from alignrec_pyg.graph import InteractionBatch, Nodes
-from alignrec_pyg.models.bpr import bpr_terms
+from alignrec_pyg.models.bpr import bpr_terms, default_norm_weight
 from alignrec_pyg.models.content import ContentRecommender, Representations
 from alignrec_pyg.models.inputs import ModelInputs
 from alignrec_pyg.nn import FeatureTable, batch_rows
@@ -36,7 +37,8 @@ class VBPR(ContentRecommender):
         data: Training graph; reads the sizes and the feature tables.
         features: Feature sets to concatenate, in this order (default: all).
         embedding_dim: Width :math:`d` of an item's own vector and of the projection.
-        reg_weight: Weight :math:`\lambda` of the norms (searched over 1e-5 to 2).
+        reg_weight: Weight :math:`\lambda` of the norms (searched over 1e-5 to 2); by default that
+            of :class:`~alignrec_pyg.models.BPR` for vectors of width 2d.
         freeze_features: Whether the feature tables stay as they are.
 
     Shapes:
@@ -57,16 +59,28 @@ class VBPR(ContentRecommender):
         *,
         features: Sequence[str] | None = None,
         embedding_dim: int = 64,
-        reg_weight: float = 0.01,
+        reg_weight: float | None = None,
         freeze_features: bool = True,
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
+        if reg_weight is None:
+            self.reg_weight = self.default_hparams(data)["reg_weight"]
         self.user_embedding = nn.Embedding(self.num_users, 2 * embedding_dim)
         self.item_embedding = nn.Embedding(self.num_items, embedding_dim)
         tables = self.feature_tables(data)
         self.feature_table = FeatureTable(*tables, trainable=not freeze_features)
         self.projection = nn.Linear(self.feature_table.dim, embedding_dim)
         self.reset_parameters()
+
+    @classmethod
+    def default_hparams(cls, data: HeteroData) -> dict[str, Any]:
+        """The weight of the norms, for vectors of the default width."""
+        return {"reg_weight": default_norm_weight(cls, data, 2 * 64)}
+
+    @classmethod
+    def published_hparams(cls, data_name: str) -> dict[str, Any]:
+        """A weight of 0.01 for all data: which of those searched gave the figures is unknown."""
+        return {"reg_weight": 0.01}
 
     def reset_parameters(self) -> None:
         """Draws tables (Xavier-uniform) and projection (Xavier-normal, zero bias) anew."""

@@ -61,10 +61,10 @@ def test_settings_are_what_the_constructor_and_the_class_say(name, toy):
         if argument not in FROM_DATA
     }
     default = default_settings(model, toy)
-    assert default.hparams == arguments
+    assert default.hparams == {**arguments, **model.default_hparams(toy)}
     assert default.config == model.train_config(toy) == TrainConfig()
     published = published_settings(model, "any data")
-    assert published.hparams == arguments
+    assert published.hparams == {**arguments, **model.published_hparams("any data")}
     assert published.config == model.published_train_config()
 
 
