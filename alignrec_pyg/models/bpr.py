@@ -12,6 +12,7 @@ from alignrec_pyg.graph import USER, InteractionBatch, Nodes
 from alignrec_pyg.models.base import Recommender
 from alignrec_pyg.nn import batch_rows, bpr_loss, embedding_norm_loss
 
+_WIDTH = 64
 _NORM_SHARE = 0.05
 
 
@@ -34,7 +35,7 @@ class BPR(Recommender):
         embedding_dim: Width :math:`d` of the vectors.
         reg_weight: Weight :math:`\lambda` of the norms (searched over 1e-5 to 2). By default
             :math:`0.05 \sqrt{B}\, n`, with the batch size :math:`B` of :meth:`train_config` and the
-            length :math:`n = \sqrt{2 d / (|U| + d)}` that a user's vector has at the beginning: in
+            length :math:`n = \sqrt{128 / (|U| + 64)}` that a user's vector has at the beginning: in
             the first steps it then draws each vector to zero by a twentieth of its length where a
             triple draws it by up to half of another's, whatever the size of the data.
 
@@ -45,7 +46,7 @@ class BPR(Recommender):
     supports_neighbor_sampling = True
 
     def __init__(
-        self, data: HeteroData, *, embedding_dim: int = 64, reg_weight: float | None = None
+        self, data: HeteroData, *, embedding_dim: int = _WIDTH, reg_weight: float | None = None
     ) -> None:
         super().__init__(data, embedding_dim=embedding_dim, hparams=locals())
         if reg_weight is None:
@@ -55,8 +56,8 @@ class BPR(Recommender):
 
     @classmethod
     def default_hparams(cls, data: HeteroData) -> dict[str, Any]:
-        """The weight of the norms, for vectors of the default width."""
-        return {"reg_weight": default_norm_weight(cls, data, 64)}
+        """The weight of the norms."""
+        return {"reg_weight": default_norm_weight(cls, data)}
 
     @classmethod
     def published_hparams(cls, data_name: str) -> dict[str, Any]:
@@ -78,14 +79,14 @@ class BPR(Recommender):
         return bpr_terms(*batch_rows(batch, *self.id_rows(batch.nodes)))
 
 
-def default_norm_weight(model: type[Recommender], data: HeteroData, dim: int) -> float:
-    r"""The default :math:`\lambda` of a model whose users' vectors, Xavier-drawn, are ``dim`` wide.
+def default_norm_weight(model: type[Recommender], data: HeteroData) -> float:
+    r"""The default :math:`\lambda`, for vectors of width 64.
 
     The gradient of :math:`\lambda \lVert e_u \rVert_F / B` in a row of length n is
     :math:`\lambda / (\sqrt{B}\, n)` of the row, each time it occurs. With twice the default, all
     vectors shrink to nothing on some data before the links are learnt.
     """
-    length = math.sqrt(2 * dim / (int(data[USER].num_nodes) + dim))
+    length = math.sqrt(2 * _WIDTH / (int(data[USER].num_nodes) + _WIDTH))
     weight = _NORM_SHARE * math.sqrt(model.complete_config(data).batch_size) * length
     return float(f"{weight:.3g}")
 

@@ -38,7 +38,7 @@ class VBPR(ContentRecommender):
         features: Feature sets to concatenate, in this order (default: all).
         embedding_dim: Width :math:`d` of an item's own vector and of the projection.
         reg_weight: Weight :math:`\lambda` of the norms (searched over 1e-5 to 2); by default that
-            of :class:`~alignrec_pyg.models.BPR` for vectors of width 2d.
+            of :class:`~alignrec_pyg.models.BPR`.
         freeze_features: Whether the feature tables stay as they are.
 
     Shapes:
@@ -74,8 +74,8 @@ class VBPR(ContentRecommender):
 
     @classmethod
     def default_hparams(cls, data: HeteroData) -> dict[str, Any]:
-        """The weight of the norms, for vectors of the default width."""
-        return {"reg_weight": default_norm_weight(cls, data, 2 * 64)}
+        """The weight of the norms."""
+        return {"reg_weight": default_norm_weight(cls, data)}
 
     @classmethod
     def published_hparams(cls, data_name: str) -> dict[str, Any]:
