@@ -24,6 +24,7 @@ from alignrec_pyg.graph import (
 # zeros to another gives the same draws, so no two of them share a stream.
 _ORDER = 0
 _NEGATIVES = 3
+_STRETCH = 64  # batches that are shuffled together: one by one, calls take longer than the work
 _ROUNDS = 6  # of the shuffle; with fewer the order of a handful of links is not quite uniform
 _NAMED = 5  # users in a note
 
@@ -119,6 +120,7 @@ class TripletSampler:
         key -= torch.arange(key.numel(), device=key.device)
         self._sorted_rank = key
         self._positive = self._with_negatives(positive, data)
+        self._ordered: tuple[tuple[int, int], Tensor] | None = None
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -126,12 +128,10 @@ class TripletSampler:
 
     def batch(self, epoch: int, step: int) -> InteractionBatch:
         """A batch of an epoch, on the device of the data; both count from 0."""
-        count, device = self._positive.size(1), self._positive.device
-        place = torch.arange(
-            step * self.batch_size, min((step + 1) * self.batch_size, count), device=device
-        )
-        order = seeded_generator(self.seed, epoch, _ORDER)
-        links = self._positive[:, _shuffled(place, count, order)]
+        device = self._positive.device
+        stretch, number = divmod(step, _STRETCH)
+        first = number * self.batch_size
+        links = self._positive[:, self._order(epoch, stretch)[first : first + self.batch_size]]
         user, item = links.repeat_interleave(self.num_negatives, dim=1)
         # Drawn on the CPU, so that all devices train on the same triples.
         generator = seeded_generator(self.seed, epoch, _NEGATIVES, step)
@@ -146,6 +146,16 @@ class TripletSampler:
             chosen = self._first_pair[user] + (place.to(device) * num_pairs).long()
             negative[of_pairs] = self._pair_item[chosen[of_pairs]]
         return InteractionBatch(user, item, negative, self.batch_size * self.num_negatives)
+
+    def _order(self, epoch: int, stretch: int) -> Tensor:
+        """The positives of a stretch of batches, in the order of the epoch; the last is kept."""
+        if self._ordered is None or self._ordered[0] != (epoch, stretch):
+            count, length = self._positive.size(1), _STRETCH * self.batch_size
+            ends = stretch * length, min((stretch + 1) * length, count)
+            place = torch.arange(*ends, device=self._positive.device)
+            order = _shuffled(place, count, seeded_generator(self.seed, epoch, _ORDER))
+            self._ordered = (epoch, stretch), order
+        return self._ordered[1]
 
     def _with_negatives(self, positive: Tensor, data: HeteroData) -> Tensor:
         """The positives of users with an item to draw as a negative; a warning names the others."""

@@ -79,6 +79,17 @@ def test_same_seed_and_epoch_give_the_same_batches_others_do_not():
         assert (draw(0, 5)[2] != other[2]).float().mean() > 0.5
 
 
+def test_order_of_the_links_depends_neither_on_the_batch_size_nor_on_the_batches_before():
+    data = random_graph()
+    expected = {e: list(TripletSampler(data, batch_size=10_000).batch(e, 0)) for e in (0, 1)}
+    sampler = TripletSampler(data, batch_size=1)
+    assert len(sampler) > 100  # so many that they are not shuffled all at once
+    for epoch, (user, item, _) in expected.items():
+        for step in (*range(len(sampler)), 99, 2):
+            batch = sampler.batch(epoch, step)
+            assert (batch.user, batch.pos_item) == (user[step], item[step])
+
+
 def test_positives_are_the_links_to_predict_where_given():
     data = graph([(0, 0), (0, 1), (1, 2)], 2, 3)
     data[INTERACTS].edge_label_index = torch.tensor([[0], [1]])
