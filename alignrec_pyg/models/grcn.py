@@ -131,6 +131,8 @@ class GRCN(Recommender):
         """Refined ID vectors beside the content vectors of every feature set."""
         to_user, to_item = self.link_graph(data, _both_directions)
         users_asked, items_asked = (None, None) if nodes is None else (nodes.user, nodes.item)
+        to_users_asked = to_user if users_asked is None else to_user.rows(users_asked)
+        to_items_asked = to_item if items_asked is None else to_item.rows(items_asked)
         users, items, from_items, from_users = [], [], [], []
         preferences = self.preferences.parameters()
         for preference, modality in zip(preferences, self.modalities, strict=True):
@@ -143,12 +145,10 @@ class GRCN(Recommender):
             user_affinity = segment_softmax(to_user, logits)
             item_affinity = segment_softmax(to_item, to_user.transpose_values(logits))
             users.append(
-                rows_of(user, users_asked)
-                + weighted_matmul(to_user, user_affinity, item, rows=users_asked)
+                rows_of(user, users_asked) + weighted_matmul(to_users_asked, user_affinity, item)
             )
             items.append(
-                rows_of(item, items_asked)
-                + weighted_matmul(to_item, item_affinity, user, rows=items_asked)
+                rows_of(item, items_asked) + weighted_matmul(to_items_asked, item_affinity, user)
             )
             from_items.append(user_affinity)
             from_users.append(item_affinity)
@@ -158,10 +158,9 @@ class GRCN(Recommender):
         id_user, id_item = rows_of(user, users_asked), rows_of(item, items_asked)
         for layer in range(1, self.num_layers + 1):
             last = layer == self.num_layers
-            user_rows, item_rows = (users_asked, items_asked) if last else (None, None)
             user, item = (
-                weighted_matmul(to_user, user_weight, item, rows=user_rows),
-                weighted_matmul(to_item, item_weight, user, rows=item_rows),
+                weighted_matmul(to_users_asked if last else to_user, user_weight, item),
+                weighted_matmul(to_items_asked if last else to_item, item_weight, user),
             )
             id_user = id_user + (user if last else rows_of(user, users_asked))
             id_item = id_item + (item if last else rows_of(item, items_asked))

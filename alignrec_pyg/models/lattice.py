@@ -199,7 +199,8 @@ class LATTICE(Recommender):
         for _ in range(self.num_item_layers - 1):
             neighbors = weighted_matmul(structure, weight, neighbors)
         if self.num_item_layers:
-            neighbors = weighted_matmul(structure, weight, neighbors, rows=items)
+            last = structure if items is None else structure.rows(items)
+            neighbors = weighted_matmul(last, weight, neighbors)
         else:
             neighbors = rows_of(neighbors, items)
         return user, item + normalize(neighbors)

@@ -29,12 +29,19 @@ from alignrec_pyg.nn.propagation import (
     user_item_adjacency,
     user_item_edges,
 )
-from alignrec_pyg.nn.weighted_edges import EdgeStructure, edge_dot, segment_softmax, weighted_matmul
+from alignrec_pyg.nn.weighted_edges import (
+    EdgeRows,
+    EdgeStructure,
+    edge_dot,
+    segment_softmax,
+    weighted_matmul,
+)
 
 __all__ = [
     "Adjacency",
     "Alignment",
     "Block",
+    "EdgeRows",
     "EdgeStructure",
     "FeatureProjection",
     "FeatureProjections",
