@@ -331,11 +331,11 @@ class Run:
                 self.state.best_weights[name] = value.detach().clone()
 
     def _check_loss(self, values: dict[str, float], step: int) -> None:
-        weights = self.model.loss_weights
         bad = [
             name
             for name, value in values.items()
-            if not math.isfinite(value) and weights.get(name.removeprefix("loss/")) != 0
+            if not math.isfinite(value)
+            and self.model.loss_weights.get(name.removeprefix("loss/")) != 0
         ]
         if bad:
             raise TrainingDivergedError(
