@@ -59,7 +59,9 @@ def csr_matmul(row_pointer: Tensor, column: Tensor, value: Tensor, x: Tensor) ->
 
 def select_rows(row_pointer: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Row pointers of some rows of a CSR matrix, and the positions of their entries in it."""
-    first, count = row_pointer[rows], row_pointer[rows + 1] - row_pointer[rows]
+    # index_select takes a third to a sixth of the time of brackets
+    first = row_pointer.index_select(0, rows)
+    count = row_pointer.index_select(0, rows + 1) - first
     pointer = functional.pad(count.cumsum(0, dtype=torch.int32), (1, 0))
     position = torch.arange(int(pointer[-1]), dtype=torch.int32, device=rows.device)
     return pointer, position + (first - pointer[:-1]).repeat_interleave(count)
@@ -97,7 +99,7 @@ def renumber(column: Tensor, others: Tensor, num_columns: int) -> tuple[Tensor, 
         return distinct.long(), number[: column.numel()].int()
     seen = torch.zeros(num_columns, dtype=torch.bool, device=column.device)
     seen[column] = seen[others] = True
-    return seen.nonzero()[:, 0], (seen.cumsum(0, dtype=torch.int32) - 1)[column]
+    return seen.nonzero()[:, 0], (seen.cumsum(0, dtype=torch.int32) - 1).index_select(0, column)
 
 
 def transposed_csr(

@@ -149,8 +149,11 @@ def test_gradients_of_a_rectangular_graph_numerically(links):
     assert torch.autograd.gradcheck(double.matmul, x)
 
 
+@pytest.mark.parametrize("size", ["small", "large"])
 @pytest.mark.parametrize("layers", [0, 1, 3])
-def test_rows_are_those_of_the_whole_with_their_gradients(links, layers):
+def test_rows_are_those_of_the_whole_with_their_gradients(links, layers, size, monkeypatch):
+    if size == "large":
+        monkeypatch.setattr("alignrec_pyg.nn.propagation._FEW_ENTRIES", 0)
     user, item = torch.randn(3, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
     nodes = Nodes(torch.tensor([0, 2]), torch.tensor([3]))
     for form in forms(links).values():
@@ -168,6 +171,27 @@ def test_rows_are_those_of_the_whole_with_their_gradients(links, layers):
             flow = MessageFlow.build(graph, layers, torch.tensor([1, 6]))
             rows = ItemPropagation(layers)(x, flow, *weight)
             torch.testing.assert_close(rows, ItemPropagation(layers)(x, *form)[[1, 6]])
+
+
+def test_small_graphs_are_propagated_whole_with_the_very_same_values(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    links = (torch.rand(40, 30, generator=generator) < 0.3).nonzero().t()
+    graph = user_item_adjacency(links, 40, 30)
+    tables = [torch.randn(n, 16, generator=generator).requires_grad_() for n in (40, 30)]
+    nodes = Nodes(torch.arange(0, 40, 3), torch.arange(1, 30, 2))
+
+    def values_and_gradients():
+        rows = torch.cat([nodes.user, nodes.item + 40])
+        out = torch.cat(UserItemPropagation(2)(*tables, graph, nodes=nodes))
+        weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+        gradients = torch.autograd.grad((out * weight).sum(), tables)
+        return MessageFlow.build(graph, 2, rows).layers[-1] is graph, out, *gradients
+
+    small, *found = values_and_gradients()
+    monkeypatch.setattr("alignrec_pyg.nn.propagation._FEW_ENTRIES", 0)
+    large, *expected = values_and_gradients()
+    assert (small, large) == (True, False)
+    assert all(map(torch.equal, found, expected))
 
 
 def test_rows_of_a_graph_and_what_they_hear():
