@@ -44,7 +44,11 @@ def recommend(
     all_: Annotated[bool, typer.Option("--all", help="Recommend for all users.")] = False,
     similar: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID ...", help="List the items most similar to these instead."),
+        typer.Option(
+            metavar="ID ...",
+            help="List the items most similar to these instead (for EASE and "
+            "neighbours: those to whose scores they add most).",
+        ),
     ] = None,
     k: Annotated[
         int, typer.Option("--k", parser=positive_int, metavar="K", help="Items for each.")
@@ -119,9 +123,6 @@ def recommend(
     table = None if items is None else read_items(items, items_id, show or [])
     server = Server(*load_served(folder, data, model, device_named(device)), keep_model=False)
     titles = _NO_TITLES if table is None else shared_titles(server, str(items), table)
-    if similar:
-        with errors_about("--similar"):
-            _ = server.vectors
     limits: dict[str, Any] = {
         "candidates": None
         if candidates is None
@@ -130,7 +131,8 @@ def recommend(
     }
     if similar:
         like = checked_ids(server.items, "--similar", similar)
-        frames = iter([server.similar(like, k, as_frame=True, **limits)])
+        with errors_about("--similar"):
+            frames = iter([server.similar(like, k, as_frame=True, **limits)])
     else:
         asked = None if all_ else ids_from_texts(server.users.ids, users or [])
         try:

@@ -61,7 +61,7 @@ def page(
 
     Visitors select a user to see the history, the recommendations and the items of the history that
     explain them. They can also provide an image, a text or both as a new item, which is added to
-    the model without training.
+    the model without training; of a model that cannot do this the page says so.
 
     Args:
         model: A trained model.
@@ -138,6 +138,9 @@ class Page:
             if showcase.reads:
                 with gradio.Tab("A new item"):
                     self._new_item_tab()
+            elif showcase.no_new_items is not None:
+                with gradio.Tab("A new item"):
+                    gradio.HTML(render.message(showcase.no_new_items), elem_classes="ar")
             with gradio.Tab("About"):
                 gradio.HTML(render.about(showcase.about()), elem_classes="ar")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alignrec_pyg.demo.catalogue import ShownItem
+from alignrec_pyg.serving.ranker import Similarity
 
 HeldOut = Literal["validation", "test"]
 """Links that the model was not trained on: those that chose its epoch, or neither."""
@@ -125,6 +126,7 @@ class About:
         counts: Sizes of the data by name.
         features: Width of each feature table.
         metrics: Metrics on the links to predict; empty without such links.
+        similarity: As :class:`~alignrec_pyg.Server` has it: what items are compared by.
     """
 
     model: str
@@ -132,3 +134,4 @@ class About:
     counts: dict[str, int]
     features: dict[str, int]
     metrics: dict[str, float]
+    similarity: Similarity | None

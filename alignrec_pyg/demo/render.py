@@ -62,13 +62,16 @@ def recommendations(view: UserView) -> str:
             f"Only {len(view.recommended):,} of the {view.asked:,} asked for: there are no more "
             "items to choose from."
         )
+    reasons = ""
+    if any(entry.reasons for entry in view.recommended):
+        reasons = ", with the known items that each is most like"
     rows = "".join(
         _recommendation(rank, entry) for rank, entry in enumerate(view.recommended, start=1)
     )
     return (
         f"<h2>Recommended to {escaped(view.name)}</h2><p>What the model scores highest among the "
-        "items that this user does not know, best first, with the known items that each is most "
-        f"like. {_marks(view)}</p>{fewer}<ol class='ar-list'>{rows}</ol>"
+        f"items that this user does not know, best first{reasons}. {_marks(view)}</p>{fewer}"
+        f"<ol class='ar-list'>{rows}</ol>"
     )
 
 
@@ -130,10 +133,7 @@ def about(view: About) -> str:
         f'<div class="ar-about">{parts}</div>'
         "<p>Recommendations are the items of highest score that the user does not know from "
         "training; those that the user chose in the held-out links are marked. Metrics average "
-        "over all users with test links, over all items. A reason is the item of the "
-        "user's own whose vector has the highest cosine to the recommended one: it shows which "
-        "items the model considers similar, not what caused the score. “Very much like” is one "
-        "pair of items in a thousand, “much like” the next nine, “somewhat like” the next 90.</p>"
+        f"over all users with test links, over all items. {_about_reasons(view)}</p>"
     )
 
 
@@ -145,6 +145,26 @@ def escaped(text: object) -> str:
 def _first(name: str) -> str:
     """A name at the beginning of a sentence."""
     return name[:1].upper() + name[1:]
+
+
+def _about_reasons(view: About) -> str:
+    """What the reasons of recommendations are, and the words for them."""
+    words = (
+        " “Very much like” is one pair of items in a thousand, “much like” the next nine, "
+        "“somewhat like” the next 90."
+    )
+    if view.similarity == "cosine":
+        return (
+            "A reason is the item of the user's own whose vector has the highest cosine to the "
+            "recommended one: it shows which items the model considers similar, not what caused "
+            f"the score.{words}"
+        )
+    if view.similarity == "score":
+        return (
+            "A reason is the item of the user's own that, as all that is known of a user, adds "
+            f"most to the score of the recommended one.{words}"
+        )
+    return "This model gives no reasons, since it does not compare items with each other."
 
 
 def _marks(view: UserView) -> str:

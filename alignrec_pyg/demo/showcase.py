@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -39,7 +40,7 @@ from alignrec_pyg.graph import (
     with_links_to_predict,
 )
 from alignrec_pyg.ids import item_ids, user_ids
-from alignrec_pyg.models import Recommender
+from alignrec_pyg.models import ClosedFormRecommender, Recommender
 from alignrec_pyg.serving import RankedItems, Server
 from alignrec_pyg.serving.new_items import IdVectors
 from alignrec_pyg.transforms import KNNItemGraph
@@ -58,6 +59,7 @@ POPULAR_SHARE = 0.1
 
 _METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 _PAIRS = 50_000
+_SAMPLED_ITEMS = 100
 _WORDS = ((0.999, "very much like"), (0.99, "much like"), (0.9, "somewhat like"))
 _OTHERWISE = "hardly like"
 
@@ -79,6 +81,10 @@ class Showcase:
             them, new items cannot be added.
         item_graphs: As :func:`~alignrec_pyg.serving.add_items`.
         id_vectors: As :func:`~alignrec_pyg.serving.add_items`.
+
+    Attributes:
+        no_new_items: Why the model cannot place new items although there are encoders, for
+            visitors; ``None`` if that is not so.
 
     Raises:
         ValueError: If ``data`` does not fit the model, there is not one title or image for each
@@ -105,15 +111,27 @@ class Showcase:
             data = with_known_pairs(data, known_pairs(val))
             self._held_out[VALIDATION] = links_to_predict(val, "val").cpu()
         self.catalogue = Catalogue(data, titles, images)
-        self._new_items = None
-        if encode:
-            self._new_items = NewItemAdder(model, data, encode, item_graphs, id_vectors)
         self._model = model
         self._data = data
         # What is to be predicted is recommended, too, and marked.
         nothing = torch.empty(2, 0, dtype=torch.int64, device=data[INTERACTS].edge_index.device)
         self._server = Server(model, with_links_to_predict(data, nothing))
-        self._scale = SimilarityScale(self._server.vectors[1])
+        similarity = self._server.similarity
+        self._new_items: NewItemAdder | None = None
+        self.no_new_items: str | None = None
+        if encode and (similarity != "cosine" or isinstance(model, ClosedFormRecommender)):
+            self.no_new_items = (
+                f"{type(model).__name__} cannot place a new item by its image or text: it knows "
+                "only the items that it was trained on."
+            )
+        elif encode:
+            self._new_items = NewItemAdder(model, data, encode, item_graphs, id_vectors)
+        pairs = torch.empty(0)
+        if similarity == "cosine":
+            pairs = cosines_of_pairs(self._server.vectors[1])
+        elif similarity == "score":
+            pairs = strengths_of_pairs(self._server)
+        self._scale = SimilarityScale(pairs)
         self._user_ids = user_ids(data).tolist()
         if user_names is not None and len(user_names) != len(self._user_ids):
             raise ValueError(
@@ -172,14 +190,17 @@ class Showcase:
         exclude = self._popular if hide_popular else ()
         (best,) = self._server.recommend([name], k, exclude=exclude, unknown="popular")
         chosen = self._chosen(number)
-        reasons = self._server.explain(name, best.item, REASONS)
         return UserView(
             name=self._user_names[number],
             num_known=len(known),
             known=tuple(self.catalogue.item(item) for item in known[:SHOWN_KNOWN]),
             recommended=tuple(
-                Recommendation(item, self._similar(why), chosen.get(item.id))
-                for item, why in zip(self.catalogue.items(best.item), reasons, strict=True)
+                Recommendation(item, why, chosen.get(item.id))
+                for item, why in zip(
+                    self.catalogue.items(best.item),
+                    self._reasons(self._server, number, best.item),
+                    strict=True,
+                )
             ),
             asked=k,
         )
@@ -198,7 +219,7 @@ class Showcase:
                 the content gives no features.
         """
         if self._new_items is None:
-            raise CannotShowError("This page has no encoders for new items.")
+            raise CannotShowError(self.no_new_items or "This page has no encoders for new items.")
         new = self._new_items.add(image, text)
         number = new.model.num_items - 1
         server = Server(new.model, new.data)
@@ -217,7 +238,7 @@ class Showcase:
                     rank=int(rank[user]),
                     blank=int(blank[user]),
                     num_candidates=int(num_candidates[user]),
-                    reasons=self._reasons(server, new.id, user),
+                    reasons=self._reasons(server, user, [new.id])[0],
                 )
                 for user in best
             ),
@@ -245,11 +266,16 @@ class Showcase:
             },
             features=features,
             metrics={name: metrics[name] for name in _METRICS if name in metrics},
+            similarity=self._server.similarity,
         )
 
-    def _reasons(self, server: Server, item: Any, user: int) -> tuple[SimilarItem, ...]:
-        (reasons,) = server.explain(self._user_ids[user], [item], REASONS)
-        return self._similar(reasons)
+    def _reasons(
+        self, server: Server, user: int, items: np.ndarray | list[Any]
+    ) -> list[tuple[SimilarItem, ...]]:
+        """The reasons for each of some items, given by their ids; none if no items compare."""
+        if server.similarity is None:
+            return [()] * len(items)
+        return [self._similar(why) for why in server.explain(self._user_ids[user], items, REASONS)]
 
     def _known(self, user: int) -> list[int]:
         """Indices of the items in the history of a user, each once, the latest first."""
@@ -270,8 +296,8 @@ class Showcase:
     def _similar(self, similar: RankedItems) -> tuple[SimilarItem, ...]:
         items = self.catalogue.items(similar.item)
         return tuple(
-            SimilarItem(item, self._scale.words(cosine), self._scale.share_below(cosine))
-            for item, cosine in zip(items, similar.score.tolist(), strict=True)
+            SimilarItem(item, self._scale.words(strength), self._scale.share_below(strength))
+            for item, strength in zip(items, similar.score.tolist(), strict=True)
         )
 
 
@@ -283,36 +309,50 @@ def _asked_links(data: HeteroData) -> Tensor:
 
 
 class SimilarityScale:
-    """Describes a cosine by the share of all pairs of items whose cosine is smaller.
+    """Describes how similar two items are by the share of all pairs that are less similar.
 
     The cosines of different models are not comparable, but these shares are. Of 1,000 pairs of
     items, one is "very much like", nine are "much like", 90 "somewhat like", and the others "hardly
     like" each other.
 
     Shapes:
-        - **input:** item_x :math:`(|I|, d)`
+        - **input:** how similar the items of some pairs are, :math:`(n)`
     """
 
-    def __init__(self, item_x: Tensor) -> None:
-        item_x = item_x[item_x.any(dim=1)].cpu()
-        count = item_x.size(0)
-        if count < 2:
-            self._cosines = torch.zeros(0)
-            return
-        generator = torch.Generator().manual_seed(0)
-        first = torch.randint(count, (_PAIRS,), generator=generator)
-        step = torch.randint(1, count, (_PAIRS,), generator=generator)  # never the same item
-        item_x = normalize(item_x)
-        cosines = (item_x[first] * item_x[(first + step) % count]).sum(dim=1)
-        self._cosines = cosines.sort().values
+    def __init__(self, pairs: Tensor) -> None:
+        self._pairs = pairs.sort().values
 
-    def share_below(self, cosine: float) -> float:
+    def share_below(self, strength: float) -> float:
         """The share of pairs of items that are less similar; 0 without any pairs."""
-        if self._cosines.numel() == 0:
+        if self._pairs.numel() == 0:
             return 0.0
-        return float(torch.searchsorted(self._cosines, cosine) / self._cosines.numel())
+        return float(torch.searchsorted(self._pairs, strength) / self._pairs.numel())
 
-    def words(self, cosine: float) -> str:
+    def words(self, strength: float) -> str:
         """The description that completes the sentence "it is ... the other item"."""
-        share = self.share_below(cosine)
+        share = self.share_below(strength)
         return next((words for least, words in _WORDS if share >= least), _OTHERWISE)
+
+
+def cosines_of_pairs(item_x: Tensor) -> Tensor:
+    """The cosines of random pairs of items, of those whose vectors are not zero."""
+    item_x = item_x[item_x.any(dim=1)].cpu()
+    count = item_x.size(0)
+    if count < 2:
+        return torch.empty(0)
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(count, (_PAIRS,), generator=generator)
+    step = torch.randint(1, count, (_PAIRS,), generator=generator)  # never the same item
+    item_x = normalize(item_x)
+    return (item_x[first] * item_x[(first + step) % count]).sum(dim=1)
+
+
+def strengths_of_pairs(server: Server) -> Tensor:
+    """What random items add to the scores of each other one; minus infinity where nothing."""
+    ids = server.items.ids
+    some = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))[:_SAMPLED_ITEMS]
+    lists = server.similar(ids[some.numpy()], len(ids))
+    strengths = torch.full((len(some), len(ids) - 1), -math.inf)
+    for row, similar in zip(strengths, lists, strict=True):
+        row[: len(similar.score)] = torch.from_numpy(similar.score)
+    return strengths.flatten()

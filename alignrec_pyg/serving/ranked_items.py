@@ -52,9 +52,11 @@ def frame_of(user_id: np.ndarray, ids: np.ndarray, item: Tensor, score: Tensor) 
 
 
 def frame_of_neighbors(
-    asked: np.ndarray, ids: np.ndarray, lists: Sequence[RankedItems]
+    asked: np.ndarray, ids: np.ndarray, lists: Sequence[RankedItems], strength: str
 ) -> pd.DataFrame:
-    """Similar items as a frame: ``similar_to``, ``rank`` (from 1), ``item_id``, ``cosine``.
+    """Similar items as a frame: ``similar_to``, ``rank`` (from 1), ``item_id``, and ``strength``.
+
+    ``strength`` is the name of the column that says how similar they are.
 
     Shapes:
         - **asked:** original ids of the items whose neighbours were found, :math:`(n)`
@@ -67,6 +69,6 @@ def frame_of_neighbors(
             "similar_to": np.repeat(asked, counts),
             "rank": rank.astype(np.int32),
             "item_id": np.concatenate([row.item for row in lists] or [ids[:0]]),
-            "cosine": np.concatenate([row.score for row in lists] or [np.zeros(0)]),
+            strength: np.concatenate([row.score for row in lists] or [np.zeros(0)]),
         }
     )

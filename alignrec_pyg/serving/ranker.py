@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ _BLOCK_SCORES = 1 << 24
 
 _Scores = Callable[[Tensor], Tensor]  # see Recommender.scorer
 
+Similarity = Literal["cosine", "score"]
+"""What items are compared by: the cosine of their vectors, or what one adds to another's score."""
+
 
 class Ranker:
     """Ranks items for users, and for the histories of new users.
@@ -39,6 +43,8 @@ class Ranker:
     Attributes:
         device: Where the graph is.
         known: What users are known to have had.
+        similarity: What items are compared by; ``None`` if the model scores neither vectors nor
+            histories.
         learned: The users of whom the model has learned something, bool ``[num_users]``: they have
             links, and a finite vector.
     """
@@ -53,6 +59,7 @@ class Ranker:
         self._vectors: Vectors | None = None
         self._kept: tuple[Recommender, HeteroData] | None = None
         self._scores: Callable[[], _Scores]
+        self.similarity: Similarity | None = "cosine"
         # A scorer may use one block of memory for all its answers.
         self._one_at_a_time: threading.Lock | nullcontext[None]
         if has_vectors(model):
@@ -64,6 +71,8 @@ class Ranker:
             self._one_at_a_time = nullcontext()
         else:
             self._kept = model, data
+            # Such a model reads a user's links from the graph, so it can score any history.
+            self.similarity = "score" if isinstance(model, ClosedFormRecommender) else None
             scores = self._without_nan(scorer_of(model, data))
             self._scores, self._one_at_a_time = lambda: scores, threading.Lock()
 
@@ -185,17 +194,65 @@ class Ranker:
             return history, self._vectors.cosines(items, history)
         if history.numel() == 0:
             return history, torch.empty(len(items), 0, dtype=torch.float64, device=self.device)
-        size = max(1, min(self._num_users, _BLOCK_SCORES // self._num_items))
+        return history, torch.cat(list(self._gains(history, items))).t()
+
+    def nearest(
+        self, items: Tensor, k: int, blocked: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The ``k`` other items most similar to each item, ties by the lower number.
+
+        That is by the cosine of their vectors. In a model without vectors it is by how much a
+        history of the item alone adds to their scores; those to which it adds nothing are left out.
+
+        Args:
+            items: Numbers of items, int64 ``[n]``.
+            k: Length of the lists; they are shorter where there are fewer items.
+            blocked: See :meth:`blocked`.
+
+        Returns:
+            For each item, numbers int64 ``[m]`` and strengths float64 ``[m]``.
+
+        Raises:
+            ValueError: If the model scores neither vectors nor histories.
+        """
+        if self._vectors is not None:
+            yield from self._vectors.nearest(items, k, blocked)
+            return
+        gains = (row for block in self._gains(items, slice(None)) for row in block)
+        for item, gain in zip(items, gains, strict=True):
+            gain[item] = -math.inf
+            if blocked is not None:
+                gain[blocked] = -math.inf
+            found = (gain > -math.inf).nonzero()[:, 0]
+            best = found[gain[found].argsort(descending=True, stable=True)[:k]]
+            yield best, gain[best]
+
+    def _gains(self, history: Tensor, items: Tensor | slice) -> Iterator[Tensor]:
+        """What each item alone, as a history, adds to the scores of some items.
+
+        Args:
+            history: Numbers of the items that are a history each, int64 ``[m]``.
+            items: Which items are scored.
+
+        Returns:
+            Blocks of rows, together float64 ``[m, n]``; minus infinity where nothing is added.
+
+        Raises:
+            ValueError: If the model does not score histories.
+        """
+        if self.similarity is None:
+            raise no_vectors(self._model_name)
+        if history.numel() == 0:
+            return
         with self._one_at_a_time:
             blank = self._scores_of_each(history[:0], 1, items)
-            gains = [
-                self._scores_of_each(block, len(block), items) - blank
-                for block in history.split(size)
-            ]
-        gain = torch.cat(gains).double().t()
-        return history, gain.masked_fill(~(gain > 0), -math.inf)
+        for block in history.split(max(1, min(self._num_users, _BLOCK_SCORES // self._num_items))):
+            with self._one_at_a_time:
+                gain = (self._scores_of_each(block, len(block), items) - blank).double()
+            yield gain.masked_fill_(~(gain > 0), -math.inf)
 
-    def _scores_of_each(self, history: Tensor, num_users: int, items: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _scores_of_each(self, history: Tensor, num_users: int, items: Tensor | slice) -> Tensor:
         """Scores of some items, ``[num_users, n]``, for users who have had one item each.
 
         There may be more users than items of the history: those have had none.
@@ -228,7 +285,7 @@ class Ranker:
         if self._vectors is not None:
             item_x = self._vectors.item_x
             return inner_products(fold_in_users(item_x, history, num_users, ridge=ridge), item_x)
-        if self._kept is None or not isinstance(self._kept[0], ClosedFormRecommender):
+        if self._kept is None or self.similarity is None:
             raise no_vectors(self._model_name)
         if num_users > self._num_users:
             raise ValueError(
@@ -236,7 +293,6 @@ class Ranker:
                 f"the data, for {self._model_name} (got {num_users:,})"
             )
         model, data = self._kept
-        # Such a model reads a user's links from the graph.
         graph = copy.copy(data)
         graph[INTERACTS].edge_index = history
         return self._without_nan(scorer_of(model, graph))

@@ -25,7 +25,7 @@ from alignrec_pyg.serving.faiss_index import IndexKind, ItemIndex
 from alignrec_pyg.serving.new_items import IdVectors, add_items
 from alignrec_pyg.serving.onnx_scorer import write_scorer
 from alignrec_pyg.serving.ranked_items import RankedItems, frame_of, frame_of_neighbors, lists_of
-from alignrec_pyg.serving.ranker import Ranker
+from alignrec_pyg.serving.ranker import Ranker, Similarity
 from alignrec_pyg.transforms import KNNItemGraph
 
 Unknown = Literal["error", "popular"]
@@ -65,6 +65,10 @@ class Server:
         data: The graph; ``None`` if it is not kept.
         users: The ids of the users, and their numbers.
         items: The ids of the items, and their numbers.
+        similarity: What :meth:`similar` and :meth:`explain` compare items by: ``"cosine"``, that of
+            their vectors, or ``"score"`` for a model in closed form without vectors (``ItemKNN``,
+            ``EASE``), what one item alone adds to the score of the other. ``None`` for any other
+            model that overrides :meth:`~alignrec_pyg.models.Recommender.scorer`.
 
     Raises:
         ValueError: If ``data`` does not fit the model.
@@ -89,6 +93,7 @@ class Server:
         self.users, self.items = IdMap(data, USER), IdMap(data, ITEM)
         self.model_name = type(model).__name__
         self._ranker = Ranker(model, data)
+        self.similarity: Similarity | None = self._ranker.similarity
         kept = keep_model or not has_vectors(model)
         self.model: Recommender | None = model if kept else None
         self.data: HeteroData | None = data if kept else None
@@ -194,32 +199,38 @@ class Server:
         Cosines are compared at a resolution of 1e-9, and ties are broken by the lower item number.
         An item with a zero vector, such as a new one without features, has no similar items.
 
+        For a model in closed form without vectors (``ItemKNN``, ``EASE``) they are the items whose
+        scores rise most for a history of this item alone, beside no history. Items whose scores do
+        not rise are not listed. What ``a`` adds to ``b`` may differ from what ``b`` adds to ``a``.
+
         Args:
             item_ids: Ids of items, in any order, repeats allowed.
             k: Length of the lists; they are shorter if there are fewer candidates.
             candidates: Ids of the items that may be listed (default: all).
             exclude: Ids of items that may not.
             as_frame: Whether to return a frame with the columns ``similar_to``, ``rank`` (from 1),
-                ``item_id`` and ``cosine``.
+                ``item_id`` and ``cosine``, or ``score`` for a model without vectors.
 
         Returns:
-            For each item, in the order of ``item_ids``, the items and their cosines (float64).
+            For each item, in the order of ``item_ids``, the items and their cosines, or what the
+            item adds to their scores (float64).
 
         Raises:
             UnknownItemError: If an id is not in the data.
-            ValueError: If ``k`` is no positive integer, or the model has no vectors.
+            ValueError: If ``k`` is no positive integer, or the model scores neither vectors nor
+                histories.
         """
         k = check_integer("k", k, 1)
-        vectors = self._ranker.vectors
         asked = self._item_numbers(item_ids, "item_ids")
         blocked = self._blocked(candidates, exclude)
         lists = [
-            RankedItems(self.items.ids[items.cpu().numpy()], cosines.cpu().numpy())
-            for items, cosines in vectors.nearest(asked, k, blocked)
+            RankedItems(self.items.ids[items.cpu().numpy()], strengths.cpu().numpy())
+            for items, strengths in self._ranker.nearest(asked, k, blocked)
         ]
         if not as_frame:
             return lists
-        return frame_of_neighbors(self.items.ids[asked.cpu().numpy()], self.items.ids, lists)
+        ids, name = self.items.ids, str(self.similarity)
+        return frame_of_neighbors(ids[asked.cpu().numpy()], ids, lists, name)
 
     def explain(self, user_id: object, item_ids: ArrayLike, k: int = 3) -> list[RankedItems]:
         """Explains recommendations by the ``k`` items of the user's history that are nearest.

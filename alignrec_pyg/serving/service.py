@@ -175,7 +175,8 @@ class _Service:
             lists = await anyio.to_thread.run_sync(
                 partial(server.similar, **asked), limiter=self._limiter
             )
-        return {"similar": _entries("item_id", asked["item_ids"], lists, "cosines")}
+        strengths = f"{server.similarity}s"
+        return {"similar": _entries("item_id", asked["item_ids"], lists, strengths)}
 
     async def reload(self, request: Request) -> dict[str, Any]:
         await self._body(request)  # there may be one, such as {}

@@ -147,8 +147,8 @@ def test_a_saved_folder_needs_no_data(saved, loaded, tmp_path, capsys):
     )
     assert main(["recommend", str(tmp_path / "ease"), "--users", "u1", "--explain"]) == 0
     assert "because_of" in capsys.readouterr().out
-    assert main(["recommend", str(tmp_path / "ease"), "--similar", "101"]) == 2
-    assert "error: --similar: vectors are needed" in capsys.readouterr().err
+    assert main(["recommend", str(tmp_path / "ease"), "--similar", "101"]) == 0
+    assert lines_of(capsys)[0] == ["similar_to", "rank", "item_id", "score"]
     assert main(["recommend", str(saved), "--all", "--data", str(tmp_path)]) == 2
     assert "error: --data: is for runs of alignrec train" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from alignrec_pyg import TrainConfig
+from alignrec_pyg import EASE, TrainConfig
 from alignrec_pyg.demo import Page, Showcase, page
 from alignrec_pyg.demo.model import load_or_train
 
@@ -58,6 +58,25 @@ def test_whatever_goes_wrong_is_a_sentence(served, caplog):
         assert 'role="alert">This cannot be shown' in answer
         assert "secret" not in answer
     assert caplog.text.count("RuntimeError: a secret of the server") == 3
+
+
+def test_a_model_without_vectors_has_a_page_that_says_what_it_cannot_do(served, apart):
+    model = EASE(served.data)
+    model.solve(served.data)
+
+    def serve(tell):
+        tell(page(model, served.data, **served.parts()).launch(wait=False))
+
+    with apart(serve) as address, urlopen(f"{address}config") as answer:
+        parts = [part["props"] for part in json.load(answer)["components"]]
+    shown = {part.get("elem_id"): part.get("value") for part in parts}
+    assert shown["ar-recommended"].count("Why? It is") == 10
+    texts = [str(part.get("value")) for part in parts]
+    assert sum("EASE cannot place a new item by its image or text" in text for text in texts) == 1
+    assert any("Model: EASE" in text and "adds most to the score" in text for text in texts)
+    tabs = ("For a user", "A new item", "About")
+    assert [part["label"] for part in parts if part.get("label") in tabs] == list(tabs)
+    assert "ar-show" not in shown
 
 
 class Opened:

@@ -99,6 +99,7 @@ def test_what_is_seen_is_said():
     assert "best first, with the known items that each is most like. They chose 1 of" in marked
     none = user_view(recommended=(Recommendation(item(6), (), None),), asked=1)
     assert "✓" not in render.recommendations(none)
+    assert "most like" not in render.recommendations(none)
     assert "the latest first" in words(render.known_items(user_view()))
     assert render.known_items(user_view()).startswith("<details open><summary>")  # folds away
 
@@ -145,11 +146,16 @@ def test_the_invitation_names_what_is_read():
 
 
 def test_about_shows_tables():
-    view = About("AlignRec", {"k": 2}, {"users": 1_234}, {"mm": 64}, {"recall@20": 0.25})
+    view = About("AlignRec", {"k": 2}, {"users": 1_234}, {"mm": 64}, {"recall@20": 0.25}, "cosine")
     page = words(render.about(view))
     for part in ("users 1,234", "mm 64 wide", "recall@20 0.2500", "Model: AlignRec k 2"):
         assert part in page
-    assert "held-out links recall" not in words(render.about(About("M", {}, {}, {}, {})))
+    assert "whose vector has the highest cosine" in page
+    score = words(render.about(About("M", {}, {}, {}, {}, "score")))
+    assert "held-out links recall" not in score
+    assert "adds most to the score of the recommended one" in score
+    assert "cosine" not in score
+    assert "gives no reasons" in render.about(About("M", {}, {}, {}, {}, None))
 
 
 def test_nothing_from_outside_is_taken_for_html_or_for_a_template():
@@ -169,7 +175,7 @@ def test_nothing_from_outside_is_taken_for_html_or_for_a_template():
                 ranks=(ItemRank(STRANGE, 1, 2, 2, (like,)),),
             )
         ),
-        render.about(About(STRANGE, {STRANGE: STRANGE}, {}, {STRANGE: 1}, {})),
+        render.about(About(STRANGE, {STRANGE: STRANGE}, {}, {STRANGE: 1}, {}, None)),
     ]
     for page in pages:
         assert "<script" not in page

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from alignrec_pyg import Server, evaluate
+from alignrec_pyg import BPR, EASE, ContentKNN, ItemKNN, Popularity, Server, evaluate
 from alignrec_pyg.demo import CannotShowError, Showcase
 from alignrec_pyg.demo.new_items import rank_for_users
-from alignrec_pyg.demo.showcase import SimilarityScale
+from alignrec_pyg.demo.showcase import SimilarityScale, cosines_of_pairs
 from alignrec_pyg.graph import (
     INTERACTS,
     links_to_predict,
@@ -186,7 +186,7 @@ def test_shares_are_those_of_all_pairs():
     unit = item_x / item_x.norm(dim=1, keepdim=True)
     first, second = torch.triu_indices(40, 40, offset=1)
     cosines = (unit[first] * unit[second]).sum(dim=1)
-    scale = SimilarityScale(5 * item_x)
+    scale = SimilarityScale(cosines_of_pairs(5 * item_x))
     for cosine in (-0.9, -0.2, 0.0, 0.5, 0.95):
         expected = float((cosines < cosine).double().mean())
         assert scale.share_below(cosine) == pytest.approx(expected, abs=0.01)
@@ -195,8 +195,8 @@ def test_shares_are_those_of_all_pairs():
 
 def test_words_by_share():
     angle = torch.linspace(0, torch.pi, 2000)  # cosines of pairs cover [-1, 1]
-    scale = SimilarityScale(torch.stack([angle.cos(), angle.sin()], dim=1))
-    cosines = scale._cosines
+    scale = SimilarityScale(cosines_of_pairs(torch.stack([angle.cos(), angle.sin()], dim=1)))
+    cosines = scale._pairs
     words = [scale.words(float(cosines[int(share * len(cosines))])) for share in SHARES]
     assert words == [
         "hardly like",
@@ -213,7 +213,43 @@ SHARES = (0.1, 0.89, 0.901, 0.98, 0.991, 0.9995)
 
 def test_items_without_a_direction_are_no_pair():
     item_x = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
-    assert SimilarityScale(item_x).share_below(-0.1) == 0.0
-    assert SimilarityScale(item_x).share_below(0.1) == 1.0
+    assert SimilarityScale(cosines_of_pairs(item_x)).share_below(-0.1) == 0.0
+    assert SimilarityScale(cosines_of_pairs(item_x)).share_below(0.1) == 1.0
     for too_few in (item_x[:2], item_x[:0]):
-        assert SimilarityScale(too_few).words(0.5) == "hardly like"
+        assert SimilarityScale(cosines_of_pairs(too_few)).words(0.5) == "hardly like"
+
+
+@pytest.mark.parametrize("model_cls", [EASE, ItemKNN, ContentKNN, Popularity])
+def test_models_without_vectors_are_shown(served, model_cls):
+    model = model_cls(served.data)
+    model.solve(served.data)
+    showcase = Showcase(model, served.data, **served.parts())
+    server = Server(model, with_links_to_predict(served.data, torch.zeros(2, 0).long()))
+    view = showcase.for_user("7", 6)
+    (best,) = server.recommend([7], 6)
+    assert [entry.item.id for entry in view.recommended] == best.item.tolist()
+    for entry, why in zip(view.recommended, server.explain(7, best.item, 3), strict=True):
+        assert [like.item.id for like in entry.reasons] == why.item.tolist()
+    explained = any(entry.reasons for entry in view.recommended)
+    assert explained == (model_cls is not Popularity)  # where no item speaks for another
+    assert showcase.about().similarity == "score"
+    if model_cls is EASE:
+        every = model.item_weights[~torch.eye(80, dtype=torch.bool)]
+        (like, *_), (why, *_) = view.recommended[0].reasons, server.explain(7, best.item, 3)
+        below = float((every < float(why.score[0])).double().mean())
+        assert like.share_below == pytest.approx(below, abs=0.001)
+    assert showcase.reads == ()
+    assert showcase.no_new_items.startswith(f"{model_cls.__name__} cannot place a new item")
+    with pytest.raises(CannotShowError, match="cannot place a new item"):
+        showcase.new_item(None, "words", 5)
+
+
+def test_own_scorers_are_shown_without_reasons(served):
+    class Own(BPR):
+        def scorer(self, data, items=None):
+            return super().scorer(data, items)
+
+    showcase = Showcase(Own(served.data), served.data, **served.parts())
+    assert not any(entry.reasons for entry in showcase.for_user("7", 6).recommended)
+    assert showcase.about().similarity is None
+    assert showcase.no_new_items.startswith("Own cannot place a new item")

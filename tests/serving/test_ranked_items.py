@@ -20,9 +20,10 @@ def test_lists_and_frames_leave_out_what_is_no_item():
 
 def test_neighbors_of_no_item_are_an_empty_frame_of_the_same_types():
     lists = [RankedItems(IDS[1:], np.array([0.9, 0.8])), RankedItems(IDS[:0], np.zeros(0))]
-    frame = frame_of_neighbors(IDS[:2], IDS, lists)
+    frame = frame_of_neighbors(IDS[:2], IDS, lists, "cosine")
     rows = list(frame.itertuples(index=False, name=None))
     assert rows == [(10, 1, 20, 0.9), (10, 2, 30, 0.8)]
-    empty = frame_of_neighbors(IDS[:0], IDS, [])
+    empty = frame_of_neighbors(IDS[:0], IDS, [], "cosine")
+    assert list(empty.columns) == ["similar_to", "rank", "item_id", "cosine"]
     assert empty.dtypes.equals(frame.dtypes)
     assert len(empty) == 0

@@ -338,6 +338,61 @@ def test_explains_by_what_each_item_adds_to_the_score(model_cls, num_users):
         assert first[0] == history[int(weights.argmax())]
 
 
+def slow_gains(model, data):
+    """What each item, as the only link of a user, adds to all scores, ``[num_items, num_items]``.
+
+    Of one item at a time, with the equation of the model's paper.
+    """
+    links = torch.zeros(USERS, ITEMS, dtype=torch.float64)
+    links[tuple(data[INTERACTS].edge_index)] = 1
+    gains = torch.zeros(ITEMS, ITEMS, dtype=torch.float64)
+    if isinstance(model, EASE):
+        inverse = torch.linalg.inv(links.t() @ links + 100 * torch.eye(ITEMS))
+        gains = (-inverse / inverse.diagonal()).fill_diagonal_(0)
+    elif isinstance(model, ItemKNN):
+        for target in range(ITEMS):
+            similar = []
+            for other in set(range(ITEMS)) - {target}:
+                one, both = links[:, other], links[:, other] @ links[:, target]
+                length = float(one.sum().sqrt() * links[:, target].sum().sqrt())
+                similar.append((-float(both) / (length + 10), other))
+            for value, other in sorted(similar)[: model.neighbor.size(1)]:
+                gains[other, target] = -value
+    return gains
+
+
+@pytest.mark.parametrize("model_cls", [ItemKNN, EASE, Popularity])
+def test_without_vectors_those_are_similar_whose_scores_rise_most(data, monkeypatch, model_cls):
+    model = ItemKNN(data, num_neighbors=5) if model_cls is ItemKNN else model_cls(data)
+    model.solve(data)
+    gains = slow_gains(model, data)
+    if model_cls is EASE:
+        model.item_weights.fill_diagonal_(1)  # no item is similar to itself, whatever it adds
+    server = Server(model, data)
+    assert server.similarity == "score"
+
+    def expected(item, allowed):
+        row = {other: float(gains[item, other]) for other in allowed if other != item}
+        best = sorted((-gain, other) for other, gain in row.items() if gain > 1e-9)[:6]
+        strengths = [-gain for gain, _ in best]
+        return [100 + other for _, other in best], pytest.approx(strengths, rel=1e-4)
+
+    asked = [105, 139, 100, 105, *range(100, 140)]
+    for block in (1 << 24, 3 * ITEMS):
+        monkeypatch.setattr("alignrec_pyg.serving.ranker._BLOCK_SCORES", block)
+        found = told(server.similar(asked, k=6), digits=9)
+        assert [expected(item - 100, EVERY_ITEM) for item in asked] == found
+    assert any(items for items, _ in found) == (model_cls is not Popularity)
+    limits = {"candidates": range(100, 120), "exclude": [103, 104]}
+    left = set(range(20)) - {3, 4}
+    found = told(server.similar(asked, k=6, **limits), digits=9)
+    assert [expected(item - 100, left) for item in asked] == found
+    assert server.similar([]) == []
+    frame = server.similar(asked, k=6, as_frame=True, **limits)
+    assert list(frame.columns) == ["similar_to", "rank", "item_id", "score"]
+    assert frame["item_id"].tolist() == [item for items, _ in found for item in items]
+
+
 def test_new_users_by_least_squares(data):
     server = Server(built(BPR, data), data)
     histories = [[101, 105, 101], [103], [139, 120]]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from alignrec_pyg import BPR, CheckpointError, ItemKNN, Server
+from alignrec_pyg import BPR, EASE, CheckpointError, ItemKNN, Server
 
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
@@ -136,15 +136,32 @@ def test_other_methods_and_pages_of_other_sites_are_refused(made):
                 assert "needs to be application/json" in told["error"]
 
 
-def test_models_without_vectors_have_no_similar_items(toy):
-    model = ItemKNN(toy)
+@pytest.mark.parametrize("model_cls", [ItemKNN, EASE])
+def test_similar_items_of_models_without_vectors(toy, model_cls):
+    model = model_cls(toy)
     model.solve(toy)
     service = make_service(lambda: Server(model, toy))
+    with running(service) as port:
+        status, told = ask(port, "/similar", {"item_ids": [10, 40]})
+        assert status == 200
+        (row, nothing) = told["similar"]
+        assert (row["item_id"], row["item_ids"]) == (10, [20])  # which ann has, too
+        weight = model.item_weights[0, 1] if model_cls is EASE else model.similarity[1].max()
+        assert row["scores"] == [pytest.approx(float(weight))]
+        assert nothing == {"item_id": 40, "item_ids": [], "scores": []}  # which only cy has
+        assert ask(port, "/recommend", {"user_ids": ["ann"]})[0] == 200
+
+
+def test_own_scorers_have_no_similar_items(toy):
+    class Own(BPR):
+        def scorer(self, data, items=None):
+            return super().scorer(data, items)
+
+    service = make_service(lambda: Server(Own(toy), toy))
     with running(service) as port:
         status, told = ask(port, "/similar", {"item_ids": [10]})
         assert status == 400
         assert told["error"].startswith("vectors are needed")
-        assert ask(port, "/recommend", {"user_ids": ["ann"]})[0] == 200
 
 
 def test_a_new_model_takes_over_without_a_gap(made):
