@@ -34,7 +34,7 @@ class BPR(Recommender):
         data: Training graph; reads the sizes.
         embedding_dim: Width :math:`d` of the vectors.
         reg_weight: Weight :math:`\lambda` of the norms (searched over 1e-5 to 2). By default
-            :math:`0.05 \sqrt{B}\, n`, with the batch size :math:`B` of :meth:`train_config` and the
+            :math:`0.05 \sqrt{B}\, n`, with the default batch size :math:`B` for ``data`` and the
             length :math:`n = \sqrt{128 / (|U| + 64)}` that a user's vector has at the beginning: in
             the first steps it then draws each vector to zero by a twentieth of its length where a
             triple draws it by up to half of another's, whatever the size of the data.
