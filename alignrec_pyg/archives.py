@@ -21,6 +21,10 @@ class ArchiveError(ValueError):
     """A zip file or one of its members cannot be read."""
 
 
+class KindError(ArchiveError):
+    """A member of a zip file is of another kind than those wanted."""
+
+
 def open_archive(path: Path) -> ZipFile:
     """Opens a zip file.
 
@@ -33,12 +37,16 @@ def open_archive(path: Path) -> ZipFile:
         raise ArchiveError(f"{path} needs to be a zip file ({error})") from error
 
 
-def read_member(archive: ZipFile, name: str, most_bytes: int) -> bytes:
+def read_member(
+    archive: ZipFile, name: str, most_bytes: int, starts: tuple[bytes, ...] = (b"",)
+) -> bytes:
     """Reads a member; never more than ``most_bytes`` bytes are decompressed.
 
-    The size that a member declares need not be true: one that holds more counts as damaged.
+    The size that a member declares need not be true: one that holds more counts as damaged. Of one
+    that begins with none of ``starts`` only the first bytes are decompressed.
 
     Raises:
+        KindError: If it begins with none of ``starts``.
         ArchiveError: If it is missing, damaged, encrypted, larger, or compressed in another way
             than Python can read.
     """
@@ -50,8 +58,11 @@ def read_member(archive: ZipFile, name: str, most_bytes: int) -> bytes:
         if size > most_bytes:
             raise ArchiveError(f"larger than {most_bytes:,} bytes")
         with archive.open(name) as member:
+            start = member.read(min(size + 1, max(map(len, starts))))
+            if not start.startswith(starts):
+                raise KindError("it begins as no file of the wanted kinds does")
             # with a size, the inflating stops there; without, it would go on to the end
-            content = member.read(size + 1)
+            content = start + member.read(size + 1 - len(start))
     except ArchiveError:
         raise
     except _DAMAGE as error:

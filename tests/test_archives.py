@@ -3,7 +3,7 @@ import zipfile
 
 import pytest
 
-from alignrec_pyg.archives import ArchiveError, open_archive, read_member
+from alignrec_pyg.archives import ArchiveError, KindError, open_archive, read_member
 
 HEADER = b"PK\x01\x02\x14\x03\x14\x00"
 CONTENT = b"picture" * 100
@@ -29,6 +29,13 @@ def test_members_are_read_as_they_are(archive):
             read_member(file, "x.jpg", 1000)
         with pytest.raises(ArchiveError, match="compressed neither by deflate nor"):
             read_member(file, "bz.jpg", 1000)
+
+
+def test_members_of_another_kind_are_refused(archive):
+    with open_archive(archive) as file:
+        assert read_member(file, "small.jpg", 700, (b"sound", b"pict")) == CONTENT
+        with pytest.raises(KindError, match="begins as no file of the wanted kinds"):
+            read_member(file, "small.jpg", 700, (b"sound", b"picturE"))
 
 
 def test_a_member_that_holds_more_than_it_says_is_not_inflated(tmp_path):

@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from alignrec_pyg.archives import ArchiveError, open_archive, read_member
+from alignrec_pyg.archives import ArchiveError, KindError, open_archive, read_member
 
 ImageSource: TypeAlias = Path | bytes | Image.Image | np.ndarray | Tensor | Callable[[], bytes]
 """An image: a file, its bytes, a Pillow image, an array ``[H, W]`` or ``[H, W, C]``, a tensor
@@ -34,6 +34,10 @@ MAX_PIXELS = 50_000_000
 
 MAX_ARCHIVED_BYTES = 200_000_000
 """Most bytes of an image in a zip file."""
+
+_MOST_READS = 20_000  # of a header; JPEG takes four for a segment of 64 kB
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8", b"BM", b"II", b"MM")
+_NO_IMAGE = f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
 
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits: a larger file cannot be an image of so many pixels
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -110,7 +114,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     with _errors_told(max_pixels):
         if isinstance(source, Image.Image):
             return _pixels(source, max_pixels)
-        with Image.open(io.BytesIO(source), formats=FORMATS) as image:
+        with _with_header(source) as image:
             return _pixels(image, max_pixels)
 
 
@@ -122,11 +126,35 @@ def decoded_bytes(content: bytes, *, max_pixels: int = MAX_PIXELS) -> int:
     """
     with (
         _errors_told(max_pixels),
-        Image.open(io.BytesIO(content), formats=FORMATS) as image,
+        _with_header(content) as image,
     ):
         width, height = image.size
         _check_size(height, width, max_pixels)
         return 3 * height * width
+
+
+class _HeaderFile(io.BytesIO):
+    """The bytes of a file; a header that takes too many reads is refused.
+
+    Pillow reads padding byte by byte: megabytes of it would take minutes.
+    """
+
+    reads = 0
+    is_open = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MOST_READS and not self.is_open:
+            raise ImageError(f"a header of more than {_MOST_READS:,} parts")
+        return super().read(size)
+
+
+def _with_header(content: bytes) -> Image.Image:
+    """An image whose header was read."""
+    file = _HeaderFile(content)
+    image = Image.open(file, formats=FORMATS)
+    file.is_open = True
+    return image
 
 
 @contextmanager
@@ -137,7 +165,7 @@ def _errors_told(max_pixels: int) -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
+        raise ImageError(_NO_IMAGE) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"more than {max_pixels:,} pixels") from error
     except Exception as error:  # decoders raise all kinds of errors on damaged bytes
@@ -216,7 +244,9 @@ class ArchivedImage:
     def __call__(self) -> bytes:
         """Reads its bytes."""
         try:
-            return read_member(_opened(self.archive), self.name, MAX_ARCHIVED_BYTES)
+            return read_member(_opened(self.archive), self.name, MAX_ARCHIVED_BYTES, _STARTS)
+        except KindError as error:
+            raise ImageError(_NO_IMAGE) from error
         except ArchiveError as error:
             raise ImageError(f"{self!r} cannot be read ({error})") from error
 

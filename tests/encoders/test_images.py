@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import tracemalloc
 import warnings
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from alignrec_pyg.encoders.images import (
+    FORMATS,
     ArchivedImage,
     ImageError,
     file_bytes,
@@ -149,6 +151,7 @@ def test_one_pixel():
 
 
 JPEG = encoded(picture().resize((64, 64)), "JPEG")
+SEVEN, FOUR, ANOTHER = (JPEG + name for name in (b"seven", b"four", b"another"))
 
 
 @pytest.mark.parametrize(
@@ -157,6 +160,8 @@ JPEG = encoded(picture().resize((64, 64)), "JPEG")
         (JPEG[: len(JPEG) // 2], "truncated"),
         (JPEG[:-30], "truncated"),
         (encoded(picture(), "PNG")[:-40], "truncated"),
+        (JPEG[:20] + bytes(100_000), "a header of more than 20,000 parts"),
+        (JPEG[:2] + b"\xff\xe0\x00\x02" * 9_000 + JPEG[2:], "a header of more than 20,000 parts"),
         (b"", "no JPEG, PNG, WEBP, GIF, BMP or TIFF image"),
         (b"<html>not found</html>", "no JPEG, PNG, WEBP, GIF, BMP or TIFF image"),
         (b"P6 1 1 255\n\0\0\0", "no JPEG, PNG, WEBP, GIF, BMP or TIFF image"),
@@ -322,9 +327,9 @@ def test_pillow_is_kept_quiet_others_are_not():
 @pytest.fixture
 def archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as file:
-        file.writestr("deep/7.jpg", b"seven")
+        file.writestr("deep/7.jpg", SEVEN)
         file.writestr("__MACOSX/._7.jpg", b"rubbish")
-        file.writestr("4.PNG", b"four")
+        file.writestr("4.PNG", FOUR)
         file.writestr("notes.txt", b"no image")
     return tmp_path / "images.zip"
 
@@ -343,20 +348,20 @@ def test_files_of_a_folder(tmp_path):
 def test_members_of_an_archive(archive):
     found = images_by_id(archive)
     assert set(found) == {"7", "4"}
-    assert found["7"]() == b"seven"
-    assert pickle.loads(pickle.dumps(found["4"]))() == b"four"
+    assert found["7"]() == SEVEN
+    assert pickle.loads(pickle.dumps(found["4"]))() == FOUR
     assert repr(found["7"]) == "images.zip:deep/7.jpg"
 
 
 def test_an_archive_that_was_replaced_is_opened_anew(archive):
     old = images_by_id(archive)
-    assert old["7"]() == b"seven"
+    assert old["7"]() == SEVEN
     with zipfile.ZipFile(archive.with_name("new.zip"), "w") as file:
         file.writestr("first.png", b"first")
-        file.writestr("deep/7.jpg", b"another")
+        file.writestr("deep/7.jpg", ANOTHER)
     archive.with_name("new.zip").replace(archive)
-    assert images_by_id(archive)["7"]() == b"another"
-    assert old["7"]() == b"another"
+    assert images_by_id(archive)["7"]() == ANOTHER
+    assert old["7"]() == ANOTHER
     archive.unlink()
     with pytest.raises(ImageError, match="cannot be read"):
         old["7"]()
@@ -365,6 +370,21 @@ def test_an_archive_that_was_replaced_is_opened_anew(archive):
 def test_a_member_that_cannot_be_read(archive):
     with pytest.raises(ImageError, match=r"images.zip:missing.png cannot be read"):
         ArchivedImage(archive, "missing.png")()
+
+
+def test_members_of_any_format_are_read_and_of_nothing_else(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for form in FORMATS:
+            file.writestr(form, encoded(picture(), form))
+        file.writestr("zeros", bytes(20 * 2**20))
+    for form in FORMATS:
+        assert read_image(ArchivedImage(path, form)).shape == (3, 6, 9)
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="^no JPEG, PNG, WEBP, GIF, BMP or TIFF image$"):
+        read_image(ArchivedImage(path, "zeros"))
+    assert tracemalloc.get_traced_memory()[1] < 2**20  # it was not inflated
+    tracemalloc.stop()
 
 
 def test_rejects(tmp_path):

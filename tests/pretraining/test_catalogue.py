@@ -30,13 +30,13 @@ def folder(tmp_path):
     FRAME.to_csv(tmp_path / "items.csv", index=False)
     FRAME.to_csv(tmp_path / "items.tsv", index=False, sep="\t")
     (tmp_path / "images" / "deep").mkdir(parents=True)
-    (tmp_path / "images" / "a1.JPG").write_bytes(b"one")
+    (tmp_path / "images" / "a1.JPG").write_bytes(b"GIF89a one")
     (tmp_path / "images" / "deep" / "a3.png").write_bytes(b"three")
     (tmp_path / "images" / "a2.txt").write_bytes(b"no image")
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
-        archive.writestr("deep/a1.jpg", b"one")
+        archive.writestr("deep/a1.jpg", b"GIF89a one")
         archive.writestr("__MACOSX/._a1.jpg", b"rubbish")
-        archive.writestr("a4.png", b"four")
+        archive.writestr("a4.png", b"GIF89a four")
     return tmp_path
 
 
@@ -73,8 +73,8 @@ def test_a_column_of_paths(folder):
 def test_an_archive(folder):
     found = read_catalogue(folder / "items.csv", images=folder / "images.zip")
     assert [image is None for image in found.image] == [False, True, True, False]
-    assert found.image[0]() == b"one"
-    assert found.image[3]() == b"four"
+    assert found.image[0]() == b"GIF89a one"
+    assert found.image[3]() == b"GIF89a four"
 
 
 def test_numbers_as_ids_and_lists_and_bytes_of_a_parquet_file(folder):
