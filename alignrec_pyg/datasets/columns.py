@@ -97,6 +97,29 @@ class Column:
         raise ValueError(f"{self.where(row)}, column '{self.name}': {rule} (got {got})")
 
 
+def check_unicode(column: Column) -> None:
+    """Checks that strings can be written as UTF-8, which lone surrogates cannot.
+
+    Raises:
+        ValueError: If one cannot, with its location.
+    """
+    bad = [isinstance(value, str) and not _is_unicode(value) for value in column.entries]
+    if any(bad):
+        column.refuse(
+            column.by_row(np.array(bad), False),
+            "a string needs to be without lone surrogates, which have no UTF-8: replace them, "
+            "for example by value.encode(errors='replace').decode()",
+        )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def as_strings(column: Column) -> Column:
     """Converts ids that are numbers to strings, whole floats as ``7``; strings stay as they are."""
     numbers = column.entries
@@ -319,6 +342,8 @@ def _checked_strings(column: Column, notes: list[str]) -> Column:
     column = replace(column, entries=column.entries.astype(object, copy=False))
     distinct = pd.unique(column.entries) if column.codes is None else column.entries
     together = "".join(distinct)
+    if not _is_unicode(together):
+        check_unicode(column)
     odd: list[str] = []
     if together.split(maxsplit=1) != [together] or not all(distinct):
         odd = [text for text in distinct if not text or text.strip() != text]

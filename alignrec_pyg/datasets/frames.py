@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alignrec_pyg.datasets.arrow import arrow_column
 from alignrec_pyg.datasets.assemble import LinkColumns, add_content, assemble, without_copies
-from alignrec_pyg.datasets.columns import Column, checked_ids
+from alignrec_pyg.datasets.columns import Column, check_unicode, checked_ids
 from alignrec_pyg.datasets.features import add_feature_by_id, check_feature_name
 from alignrec_pyg.datasets.interactions import InteractionDataset, Keep
 from alignrec_pyg.graph import ITEM
@@ -155,6 +155,14 @@ def _column(frame: nw.DataFrame[Any], argument: str, name: str) -> Column:
 
 
 def _series_column(name: str, series: nw.Series[Any], where: Callable[[int], str]) -> Column:
+    try:
+        return _converted(name, series, where)
+    except UnicodeEncodeError:  # of Arrow, which does not say where
+        check_unicode(Column(name, _objects(series.to_list()), where))
+        raise
+
+
+def _converted(name: str, series: nw.Series[Any], where: Callable[[int], str]) -> Column:
     if series.dtype == nw.Categorical or isinstance(series.dtype, nw.Enum):
         series = series.cast(nw.String)
     if series.dtype == nw.Date:

@@ -157,6 +157,19 @@ def test_bad_ids_are_refused(frame, who, message):
         read({**LINKS, "who": who}, frame=frame)
 
 
+def test_strings_with_lone_surrogates_are_refused_with_their_place():
+    odd = pd.Series(["a", "b", "c\ud800"], dtype=object)
+    told = r"row 2, column '{}': a string needs to be without lone surrogates.*got 'c\\ud800'"
+    with pytest.raises(ValueError, match="'interactions' " + told.format("who")):
+        from_frames(pd.DataFrame({**LINKS, "who": odd}), user="who", item="what")
+    items = pd.DataFrame({**ITEMS, "title": odd})
+    with pytest.raises(ValueError, match="'items' " + told.format("title")):
+        from_frames(pd.DataFrame(LINKS), items, user="who", item="what", text="title")
+    features = {"x": (odd.tolist(), np.ones((3, 2)))}
+    with pytest.raises(ValueError, match=told.format("ids")):
+        from_frames(pd.DataFrame(LINKS), features=features, user="who", item="what")
+
+
 def test_mixed_ids_are_refused():
     with pytest.raises(
         ValueError, match=r"row 2, column 'who': .*all whole numbers or all strings"
