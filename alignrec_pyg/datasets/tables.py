@@ -58,7 +58,12 @@ class ParquetFile:
 
     def column(self, name: str) -> Column:
         """The column ``name``, with the number of each row."""
-        return arrow_column(name, self._table[name], self.where)
+        try:
+            return arrow_column(name, self._table[name], self.where)
+        except _DAMAGE as error:  # such as strings that are not UTF-8, which Arrow reads unchecked
+            raise ValueError(
+                f"{self.path}, column '{name}' cannot be read: {error}; write the file again"
+            ) from error
 
     def ids(self, name: str) -> Column:
         """The column ``name`` of original ids: whole numbers or strings, as stored."""

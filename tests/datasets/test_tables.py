@@ -50,6 +50,14 @@ def test_parquet(parquet):
         ParquetFile(parquet, ["n"])
 
 
+def test_strings_of_parquet_that_are_not_utf_8_are_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    text = pa.array([b"good", b"\xff\xfe"]).view(pa.string())
+    pq.write_table(pa.table({"user": text}), path)
+    with pytest.raises(ValueError, match=r"a\.parquet, column 'user' cannot be read: "):
+        ParquetFile(path, ["user"]).column("user")
+
+
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="needs to be a file"):
         open_table(tmp_path / "a.csv", [], [])
