@@ -221,24 +221,29 @@ def _check_same_run(folder: Path, stored: dict[str, Any], run: dict[str, Any]) -
             f"{formats[0]}, this one of format {formats[1]}{only}): go on with the version that "
             "wrote it, choose another 'checkpoint_dir' or delete this one"
         )
-    differing = _differing(stored, run)
+    saved, asked = _flat(stored), _flat(run)
+    differing = [
+        f"  {name} {asked.get(name)} (saved {saved.get(name)})"
+        for name in sorted(saved.keys() | asked.keys())
+        if saved.get(name) != asked.get(name)
+    ]
     if differing:
         raise CheckpointError(
-            f"{folder} holds another run (stored, asked for): {differing}; choose another "
-            "'checkpoint_dir' or delete this one"
+            "\n".join(
+                [
+                    f"{folder} holds another run: choose another folder or delete this one",
+                    *differing,
+                ]
+            )
         )
 
 
-def _differing(stored: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Pairs of different values, by name; nested for dictionaries."""
+def _flat(values: dict[str, Any], within: str = "") -> dict[str, Any]:
+    """Values by name, those of dictionaries as ``config.lr``."""
     found: dict[str, Any] = {}
-    for name in sorted(stored.keys() | asked.keys()):
-        was, now = stored.get(name), asked.get(name)
-        if was != now:
-            if isinstance(was, dict) and isinstance(now, dict):
-                found[name] = _differing(was, now)
-            else:
-                found[name] = (was, now)
+    for name, value in values.items():
+        inner = isinstance(value, dict) and value
+        found |= _flat(value, f"{within}{name}.") if inner else {f"{within}{name}": value}
     return found
 
 

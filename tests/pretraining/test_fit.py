@@ -285,7 +285,7 @@ def test_another_run_in_the_folder_is_refused(stage1, tmp_path):
         ((stage1.objective(joint_masking=True), train, val, config), "objective"),
         ((stage1.objective(), stage1.pairs(8, seed=2), val, config), "train"),
     ):
-        with pytest.raises(CheckpointError, match=rf"holds another run .*'{named}'"):
+        with pytest.raises(CheckpointError, match=rf"holds another run: .*\n  {named}"):
             pretrain(*arguments, checkpoint_dir=tmp_path)
     other_workers = replace(config, num_workers=1, max_failures=0.5)  # changes nothing
     pretrain(stage1.objective(), train, val, other_workers, checkpoint_dir=tmp_path)

@@ -189,7 +189,7 @@ def test_a_run_of_another_version_is_refused_by_it(tmp_path, run, told):
 def test_another_run_and_damage_are_refused(tmp_path):
     model, optimizer = trained()
     save(tmp_path, {"lr": 1, "seed": 0}, TrainState(), model, optimizer)
-    with pytest.raises(CheckpointError, match=r"another run .*\{'lr': \(1, 2\)\}.*checkpoint_dir"):
+    with pytest.raises(CheckpointError, match=r"another run: .*\n  lr 2 \(saved 1\)$"):
         restore(tmp_path, {"lr": 2, "seed": 0}, TrainState(), model, optimizer)
     (path,) = tmp_path.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
@@ -202,9 +202,9 @@ def test_of_another_run_only_what_differs_is_told(tmp_path):
     run = {"config": {"lr": 1, "seed": 0}, "graphs": "a"}
     save(tmp_path, run, TrainState(), model, optimizer)
     other = {"config": {"lr": 2, "seed": 0}, "graphs": "a"}
-    with pytest.raises(CheckpointError, match=r"asked for\): \{'config': \{'lr': \(1, 2\)\}\}; "):
+    with pytest.raises(CheckpointError, match=r"delete this one\n  config.lr 2 \(saved 1\)$"):
         restore(tmp_path, other, TrainState(), model, optimizer)
-    with pytest.raises(CheckpointError, match=r"\{'config': \(\{.*\}, None\)\}; "):
+    with pytest.raises(CheckpointError, match=r"\n  config.lr None \(saved 1\)\n"):
         restore(tmp_path, {"graphs": "a"}, TrainState(), model, optimizer)
 
 
