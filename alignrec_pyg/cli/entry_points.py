@@ -60,7 +60,7 @@ class Command(TyperCommand):
         except OptionError as error:
             error.message = in_options(error.message)
             raise
-        except ValueError as error:
+        except (ValueError, FloatingPointError) as error:
             error.args = (in_options(str(error)),)
             raise
         finally:

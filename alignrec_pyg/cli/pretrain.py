@@ -27,6 +27,7 @@ from alignrec_pyg.cli.options import (
     number,
     option,
     positive_int,
+    share,
 )
 from alignrec_pyg.pretraining.config import PretrainConfig
 
@@ -158,7 +159,10 @@ class PretrainOptions:
     val_share: Annotated[
         float | None,
         _share(
-            TRAINING, "Share of pairs for validation.", show_default=_default("val_share", 0.02)
+            TRAINING,
+            "Share of pairs for validation.",
+            parser=share,
+            show_default=_default("val_share", 0.02),
         ),
     ] = None
     epochs: Annotated[

@@ -141,8 +141,8 @@ class MMRecFolder(InteractionDataset):
             if array.ndim != 2 or len(array) != num_items:
                 raise ValueError(
                     f"{files[key]} needs the shape [{num_items}, dim], one row per item of "
-                    f"{inter.name} (got {list(array.shape)}): 'features' chooses which files are "
-                    "read"
+                    f"{inter.name} (got {list(array.shape)}): move it out of the folder, or "
+                    "choose the tables to read (features= in Python, --features of alignrec train)"
                 )
             add_feature(data, key, array, nonfinite, notes)
             dtypes[key] = str(array.dtype)
@@ -193,7 +193,7 @@ def _feature_files(folder: Path, features: Sequence[str] | None) -> dict[str, Pa
         if key in chosen:
             raise ValueError(
                 f"{chosen[key].name} and {file.name} in {folder} would both be named '{key}': "
-                "rename one, or choose one by its stem in 'features'"
+                "rename one, or move it out of the folder"
             )
         chosen[key] = file
     return chosen

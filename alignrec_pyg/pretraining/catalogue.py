@@ -70,7 +70,7 @@ def read_catalogue(
     """
     path = Path(table)
     if path.suffix not in _READERS or not path.is_file():
-        raise ValueError(f"'table' needs to be a {', '.join(_READERS)} file (got {path})")
+        raise ValueError(f"a table of items needs to be a {', '.join(_READERS)} file (got {path})")
     frame = _READERS[path.suffix](path)
     id = id or next((name for name in _IDS if name in frame.columns), _IDS[0])
     wanted = [id, *fields, *([] if image is None else [image])]

@@ -126,7 +126,7 @@ class Trainer:
         if bad:
             raise TrainingDivergedError(
                 f"not finite in epoch {self._state.epoch + 1}, step {self._state.step + 1}: "
-                f"{', '.join(bad)} (lower 'lr', or raise 'warmup')"
+                f"{', '.join(bad)}; lower lr={self._config.lr}"
             )
 
 

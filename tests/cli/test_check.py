@@ -36,6 +36,17 @@ def test_rows_that_are_not_finite_are_missing_as_for_training(encoded, tmp_path,
     )
 
 
+def test_a_table_that_does_not_fit_is_told_with_a_way_out_of_this_command(
+    encoded, tmp_path, capsys
+):
+    folder = shutil.copytree(encoded, tmp_path / encoded.name)
+    np.save(folder / "other_feat.npy", np.ones((3, 2), dtype=np.float32))
+    assert main(["check", str(folder)]) == 1
+    told = capsys.readouterr().out
+    assert "(got [3, 2]): move it out of the folder" in told
+    assert "'features'" not in told
+
+
 def test_items_with_several_columns_of_text(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("user,item\nu1,1\nu2,2\n")
     (tmp_path / "items.csv").write_text("item,title,plot\n1,a,b\n2,,\n")

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from alignrec_pyg.cli import main
 from alignrec_pyg.pretraining import PretrainConfig, job
+from alignrec_pyg.pretraining.step import Trainer
 
 
 @pytest.fixture
@@ -134,6 +137,7 @@ def test_help_names_the_defaults_of_the_library(capsys):
         (["--config", "huge"], "'huge' is not one of 'base', 'large', 'tiny'"),
         (["--epochs", "two"], "needs to be a whole number of 1 or more (got 'two')"),
         (["--lr", "0"], "error: --lr: needs to be finite and positive (got 0.0)"),
+        (["--val-share", "0"], "'--val-share': needs to be between 0 and 1 (got '0')"),
         (["--images", "images"], "error: --items-id, --text, --image, --images: name"),
         (["--items-id", "sku"], "error: --items-id, --text, --image, --images: name the table"),
         (["--fields", "title"], "No such option: --fields"),
@@ -142,6 +146,20 @@ def test_help_names_the_defaults_of_the_library(capsys):
 def test_options_that_do_not_fit(options, message, capsys):
     assert main(["pretrain", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_names_the_option(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(job, "run_job", lambda asked, **_: step_that_diverges(asked.config))
+    assert main(["pretrain", "--out", str(tmp_path), "--device", "cpu", "--lr", "0.5"]) == 1
+    assert capsys.readouterr().err == (
+        "error: not finite in epoch 1, step 1: loss; lower --lr 0.5\n"
+    )
+
+
+def step_that_diverges(config):
+    step = object.__new__(Trainer)
+    step._state, step._config = SimpleNamespace(epoch=0, step=0), config
+    step._check_finite({"loss": math.inf, "grad_norm": 1.0})
 
 
 def test_a_missing_gpu(started, monkeypatch, capsys):
@@ -154,4 +172,6 @@ def test_a_missing_gpu(started, monkeypatch, capsys):
 def test_unusable_data(tmp_path, capsys):
     command = ["pretrain", "--items", str(tmp_path / "x.csv"), "--images", str(tmp_path)]
     assert main([*command, "--out", str(tmp_path / "out")]) == 1
-    assert "error: 'table' needs to be a .csv, .tsv, .parquet file" in capsys.readouterr().err
+    assert (
+        "error: a table of items needs to be a .csv, .tsv, .parquet file" in capsys.readouterr().err
+    )

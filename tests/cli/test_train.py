@@ -207,7 +207,7 @@ def test_a_table_that_does_not_fit_can_be_left_out(encoded, tmp_path, capsys):
     np.save(folder / "other_feat.npy", np.ones((3, 2), dtype=np.float32))
     command = ["train", str(folder), "--out", str(tmp_path / "run"), "--epochs", "1"]
     assert main(command) == 2
-    assert "(got [3, 2]): --features chooses which files are read\n" in capsys.readouterr().err
+    assert "(got [3, 2]): move it out of the folder, or choose" in capsys.readouterr().err
     assert main([*command, "--features", "tfidf"]) == 0
 
 
@@ -307,8 +307,8 @@ def test_an_approximate_item_graph_needs_faiss(train_command, tmp_path, monkeypa
         ("--lr -1", 2, "AlignRec: --lr needs to be finite and positive (got -1.0)"),
         ("--item-neighbors 61", 2, "--item-neighbors: 'k' needs to be in [1, 60] (got 61)"),
         ("--lr 1e30", 1, "the loss is not finite in epoch"),
-        ("--out {run} --lr 0.5", 1, "checkpoint holds another run (stored, asked for): {{'config': "
-         "{{'lr': (0.01, 0.5)}}}}"),
+        ("--out {run} --lr 0.5", 1, "checkpoint holds another run: choose another folder or delete "
+         "this one\nerror:   config.lr 0.5 (saved 0.01)\n"),
     ],
 )  # fmt: skip
 def test_errors(more, code, message, train_command, run, tmp_path, capsys):

@@ -175,7 +175,7 @@ def test_bad_choices_are_refused(folder):
     ("shape", "message"),
     [
         ((3, 2), r"audio\.npy needs the shape \[4, dim\].*got \[3, 2\]"),
-        ((5, 2), r"shape \[4, dim\].*got \[5, 2\].*'features' chooses"),
+        ((5, 2), r"shape \[4, dim\].*got \[5, 2\].*move it out of the folder"),
         ((4,), r"audio\.npy needs the shape \[4, dim\].*got \[4\]"),
         ((4, 0), r"got \[4, 0\]"),
     ],

@@ -132,9 +132,11 @@ def test_rejects_tables(folder, content, message):
 
 
 def test_rejects_files(folder):
-    with pytest.raises(ValueError, match="'table' needs to be a .csv, .tsv, .parquet file"):
+    with pytest.raises(
+        ValueError, match="a table of items needs to be a .csv, .tsv, .parquet file"
+    ):
         read_catalogue(folder / "items.xlsx", images=folder)
-    with pytest.raises(ValueError, match="'table' needs to be"):
+    with pytest.raises(ValueError, match="a table of items needs to be"):
         read_catalogue(folder / "missing.csv", images=folder)
     with pytest.raises(ValueError, match="is needed"):
         read_catalogue(folder / "items.csv")
