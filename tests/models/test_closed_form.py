@@ -212,7 +212,7 @@ def test_is_solved_anew_on_all_links(model_cls, checkerboard):
 def test_has_neither_vectors_nor_a_loss(model_cls, toy):
     model = solved(model_cls, toy)
     with pytest.raises(ValueError, match=f"{model_cls.__name__} has none, since it overrides"):
-        Server(model, toy).similar([10])
+        Server(model, toy).to_faiss("index")
     with pytest.raises(TypeError, match=f"{model_cls.__name__} has no vectors"):
         model(toy)
     with pytest.raises(TypeError, match=f"{model_cls.__name__} has no training loss"):

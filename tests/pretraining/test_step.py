@@ -95,7 +95,7 @@ def test_what_is_not_finite_is_named_before_the_step(stage1):
         objective.mim_head.bias[0] = float("nan")
     before = objective.mlm_head.weight.clone()
     taken, _ = trainer(objective)
-    with pytest.raises(TrainingDivergedError, match="epoch 1, step 1: loss, grad_norm, mim "):
+    with pytest.raises(TrainingDivergedError, match="epoch 1, step 1: loss, grad_norm, mim; "):
         step(taken, [stage1.pairs(2)[0, range(2)]])
     assert torch.equal(objective.mlm_head.weight, before)
 
