@@ -304,7 +304,7 @@ def test_on_movielens_in_a_browser(data_folder, apart, browser, tmp_path):
         opened.open_tab("A new item")
         movie, item = made.titles.index("Toy Story (1995)"), made.data["item"]
         poster = tmp_path / "poster.jpg"
-        poster.write_bytes(item.image[movie])
+        poster.write_bytes(item.image[movie]())
         opened.upload(poster)
         opened.all("#ar-text textarea")[0].send_keys(item.text[movie])
         opened.show("Placed by its image and text together")
