@@ -150,11 +150,14 @@ class _Service:
                 batch = self._waiting[key] = _Batch()
             number = batch.add(user_ids)
         if number == 0:
-            with anyio.CancelScope(shield=True):  # others wait for it, too
-                await anyio.to_thread.run_sync(
-                    self._compute, key, batch, asked, limiter=self._limiter
-                )
-            batch.computed.set()
+            try:
+                with anyio.CancelScope(shield=True):  # others wait for it, too
+                    await anyio.to_thread.run_sync(
+                        self._compute, key, batch, asked, limiter=self._limiter
+                    )
+            finally:  # no request waits for what will not come, or joins it
+                self._close(key, batch)
+                batch.computed.set()
         await batch.computed.wait()
         with _errors_told():
             lists = batch.lists(number)
@@ -162,10 +165,14 @@ class _Service:
 
     def _compute(self, key: tuple[Server, str], batch: _Batch, arguments: dict[str, Any]) -> None:
         server, _ = key
+        self._close(key, batch)
+        batch.compute(partial(server.recommend, **arguments))
+
+    def _close(self, key: tuple[Server, str], batch: _Batch) -> None:
+        """No request is added to the batch any more."""
         with self._adding:
             if self._waiting.get(key) is batch:
                 del self._waiting[key]
-        batch.compute(partial(server.recommend, **arguments))
 
     async def similar(self, request: Request) -> dict[str, Any]:
         asked = await self._asked(request, _SIMILAR, "item_ids")

@@ -209,10 +209,10 @@ def test_is_solved_anew_on_all_links(model_cls, checkerboard):
 
 
 @each_without_vectors
-def test_has_neither_vectors_nor_a_loss(model_cls, toy):
+def test_has_neither_vectors_nor_a_loss(model_cls, toy, tmp_path):
     model = solved(model_cls, toy)
     with pytest.raises(ValueError, match=f"{model_cls.__name__} has none, since it overrides"):
-        Server(model, toy).to_faiss("index")
+        Server(model, toy).to_faiss(tmp_path)
     with pytest.raises(TypeError, match=f"{model_cls.__name__} has no vectors"):
         model(toy)
     with pytest.raises(TypeError, match=f"{model_cls.__name__} has no training loss"):

@@ -11,6 +11,7 @@ import torch
 
 from alignrec_pyg import BPR, EASE, CheckpointError, ItemKNN, Server
 
+anyio = pytest.importorskip("anyio")
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
@@ -262,3 +263,21 @@ def test_an_error_reaches_only_the_request_that_causes_it(held):
         "cy",
         "bob",
     ]
+
+
+def test_a_computation_that_cannot_start_holds_up_no_later_request(made, monkeypatch):
+    _, service = made
+    run_sync, calls = anyio.to_thread.run_sync, []
+
+    async def failing_once(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise RuntimeError("can't start new thread")
+        return await run_sync(*arguments, **options)
+
+    with running(service) as port:
+        monkeypatch.setattr(anyio.to_thread, "run_sync", failing_once)
+        body = {"user_ids": ["ann"]}
+        with pytest.raises(json.JSONDecodeError):  # "Internal Server Error"
+            ask(port, "/recommend", body)
+        assert ask(port, "/recommend", body)[0] == 200
